@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * weft/ring.h - the shared-memory ABI between an engine and its node
+ *
+ * This file is all that a client in another language needs. It describes, in this order: how to
+ * attach (control messages on a unix socket), what a ring segment looks like, the protocol of its
+ * entries, how each side sleeps, and what each operation finds in the argument area. Programs in C
+ * use weft/weft.h and never touch this.
+ *
+ * All values are little-endian. Holes are named and must be zero. The node copies each entry and
+ * each argument once into private memory, checks the copy, then uses it: what the engine changes
+ * later has no effect. An engine that breaks the protocol is detached with a reason in the node's
+ * log and -ECONNRESET on its socket; others never notice.
+ *
+ * 1. Attaching
+ *
+ * The socket is AF_UNIX, SOCK_SEQPACKET; one message is one struct weft_ctl_req, answered by one
+ * struct weft_ctl_rep, in order. File descriptors travel as SCM_RIGHTS beside the message that
+ * names them. The first request is WEFT_CTL_HELLO; the node checks SO_PEERCRED and the token.
+ * When the socket hangs up, in either direction, the session is over.
+ *
+ *   HELLO       -> tenant's arena: fd 0 is its memfd, .len its bytes; .incarnation, .node
+ *   RING_OPEN   -> a ring: fd 0 is its segment, .len its bytes, .id its number
+ *   RING_CLOSE     .id
+ *   SPACE_OPEN  -> .id for weft_sqe.space, .secret for keys, .len the stride of its slots in bytes
+ *   REGION_REG  -> .id for weft_place.region. Shared memory: its fd beside the request and .off,
+ *                  .len inside it. Private memory: no fd, .addr and .len in the engine's address
+ *                  space (the node then uses process_vm_readv/writev: PR_SET_PTRACER may be needed)
+ *   REGION_DEREG   .id; answered when no copy touches the region any more
+ *   STATUS, LS  -> fd 0 is a memfd with a JSON text of .len bytes
+ *   METRICS     -> fd 0 is the node's metrics segment
+ *   DRAIN          the node takes no new engine, and stops when the last has left
+ *   BYE            the engine has unmapped its arena: its claimed slots may be reused at once
+ *
+ * 2. The ring segment
+ *
+ *   offset 0      struct weft_ring_hdr: geometry, written by the node before it hands the fd out
+ *   offset 64     struct weft_ring_line, written by the engine only
+ *   offset 128    struct weft_ring_line, written by the node only
+ *   .sq_off       .sq_depth entries of 64 bytes
+ *   .cq_off       .cq_depth entries of 32 bytes
+ *   .arg_off      .arg_bytes of argument area, laid out by the engine as it likes
+ *
+ * Both sides copy the geometry once and never read it again.
+ *
+ * 3. Entries
+ *
+ * Positions are free-running 32-bit counters; position p lives at index p & (depth - 1). An entry
+ * carries its own sequence, so that one cache line moves per message and nobody reads the other
+ * side's index to learn of it:
+ *
+ *   producer of position p: fill all fields but .seq, then store-release .seq = p + 1
+ *   consumer of position p: load-acquire .seq; it is there when equal to p + 1; then copy
+ *
+ * The producer learns of free space from the consumer's weft_ring_line.head, which the consumer
+ * stores (release) after it has copied, once a batch: position p may be filled when
+ * p - head < depth. The engine never has more than .cq_depth operations and layer events open: the
+ * node stops taking submissions while completions that it owes might not fit, and never overruns.
+ *
+ * 4. Sleeping
+ *
+ * A side that wants to sleep: reads the other's .bell into b, stores its own .sleeping = 1, issues
+ * a full fence, looks at its ring once more, then waits with FUTEX_WAIT (not private) on the other's
+ * .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries issues a
+ * full fence, and when the other's .sleeping is 1 adds 1 to its own .bell and calls FUTEX_WAKE on it.
+ * So a system call is made only when somebody sleeps.
+ *
+ * 5. Operations: enum weft_opcode, below.
+ */
+#ifndef WEFT_RING_H
+#define WEFT_RING_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "weft/kv.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define WEFT_RING_MAGIC 0x31474e4952544657ull /* "WFTRING1" */
+#define WEFT_CTL_MAGIC 0x314c544354464557ull /* "WEFTCTL1" */
+#define WEFT_ABI_VERSION 1u
+#define WEFT_RING_DEPTH_MAX 32768u
+#define WEFT_ARG_BYTES_MAX (1u << 30)
+#define WEFT_ARG_ALIGN 64u
+#define WEFT_OP_BLOCKS_MAX 65536u /* weft_sqe.nr */
+
+/**
+ * enum weft_opcode - what an entry asks for, and its argument area
+ *
+ * Arrays follow one another in the order given, with nothing between; the first starts at
+ * weft_sqe.arg_off, a multiple of WEFT_ARG_ALIGN. n is weft_sqe.nr. "out" arrays are written by the
+ * node before the completion. A per-block result is 0 or a negative errno.
+ *
+ * NOP       nothing. res 0
+ * STAT      out struct weft_stat. res 0
+ * CLAIM     out slots[n]. Takes n slots of the space to fill; all or nothing. res n, -ENOSPC
+ * PUT       parent key, keys[n], slots[n], out results[n]. Publishes claimed slots in place: they
+ *           become sealed and immutable, and the engine's claim ends. With WEFT_F_COPY: places[n]
+ *           instead of slots; the node copies into slots of its own. parent is the key before
+ *           keys[0] in the chain, or zero. Who comes second under one key: result -EEXIST counts as
+ *           published, the slot goes back. res: blocks now held under their keys
+ * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: enum weft_tier). res: length of the
+ *           longest prefix held. With WEFT_F_LEASE the prefix is leased: handle
+ * GET       keys[n], places[n], out results[n]. Copies blocks out. -ENOENT is a miss. With
+ *           WEFT_F_VERIFY the checksum is checked first, and a block that fails is a miss.
+ *           res: blocks that arrived
+ * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
+ *           length; handle: the lease (0 when res is 0). WEFT_F_VERIFY as for GET
+ * RELEASE   handle: a lease. Or handle 0 and slots[n]: claimed slots that will not be published.
+ *           res: blocks released
+ * PREFETCH  keys[n]. Asks for the prefix to be brought to, and kept in, the fastest tier. res:
+ *           blocks of the prefix that are, or will be, there
+ * DROP      keys[n], out results[n]. Forgets blocks: from the completion on, a miss. res: dropped
+ * HANDOFF_EXPECT  struct weft_arg_expect (out ticket), keys[n], out slots[n]. Names what will
+ *           arrive. First completion: WEFT_CQE_MORE and WEFT_CQE_TICKET, ticket is written. Then one
+ *           with WEFT_CQE_MORE a push: .layer, .first_block, .nr_blocks have landed, slots are
+ *           written. Last, without MORE: res n and a lease on all slots, or a negative errno.
+ * HANDOFF_PUSH    struct weft_arg_push, slots[n]. Layers of blocks .first_block .. + n of the
+ *           ticket are ready and final in these slots (claimed, or held under a lease). Completes when
+ *           they have landed: by reference inside one node, else when the receiver has them. Each
+ *           block's layers are pushed in order. res n
+ * HANDOFF_CANCEL  handle: from the first completion of HANDOFF_EXPECT. res 0; the expectation
+ *           completes with -ECANCELED
+ */
+enum weft_opcode {
+	WEFT_OP_NOP = 0,
+	WEFT_OP_STAT = 1,
+	WEFT_OP_CLAIM = 2,
+	WEFT_OP_PUT = 3,
+	WEFT_OP_MATCH = 4,
+	WEFT_OP_GET = 5,
+	WEFT_OP_MAP = 6,
+	WEFT_OP_RELEASE = 7,
+	WEFT_OP_PREFETCH = 8,
+	WEFT_OP_DROP = 9,
+	WEFT_OP_HANDOFF_EXPECT = 10,
+	WEFT_OP_HANDOFF_PUSH = 11,
+	WEFT_OP_HANDOFF_CANCEL = 12,
+	WEFT_OP_NR = 13,
+};
+
+enum weft_sqe_flags {
+	WEFT_F_COPY = 1u << 0,
+	WEFT_F_LEASE = 1u << 1,
+	WEFT_F_WHERE = 1u << 2,
+	WEFT_F_VERIFY = 1u << 3,
+};
+
+enum weft_tier {
+	WEFT_TIER_NONE = 0,
+	WEFT_TIER_GPU = 1,
+	WEFT_TIER_DRAM = 2,
+	WEFT_TIER_SSD = 3,
+	WEFT_TIER_REMOTE = 4,
+};
+
+/**
+ * struct weft_sqe - one submission
+ * @seq: position + 1, stored last
+ * @trace_flags: of @trace_id, W3C trace context level 1
+ * @user_data: comes back in the completion
+ * @space: from SPACE_OPEN
+ * @nr: blocks
+ * @arg_off: of the arguments, bytes from the start of the argument area
+ * @timeout_us: deadline from the moment the node takes it; 0 means the node's default (5 s)
+ * @handle: lease or handoff
+ * @trace_id, @span_id: zero when there is none
+ */
+struct weft_sqe {
+	uint32_t seq;
+	uint8_t op;
+	uint8_t flags;
+	uint8_t trace_flags;
+	uint8_t reserved;
+	uint64_t user_data;
+	uint32_t space;
+	uint32_t nr;
+	uint32_t arg_off;
+	uint32_t timeout_us;
+	uint64_t handle;
+	uint8_t trace_id[16];
+	uint8_t span_id[8];
+};
+
+enum weft_cqe_flags {
+	WEFT_CQE_MORE = 1u << 0, /* another completion of this operation follows */
+	WEFT_CQE_TICKET = 1u << 1, /* handoff: the ticket is written, handle names the handoff */
+};
+
+/**
+ * struct weft_cqe - one completion
+ * @seq: position + 1, stored last
+ * @res: see enum weft_opcode; negative errno when the operation failed as a whole
+ * @layer: handoff: first of .nr_layers that landed
+ * @nr_layers: handoff: how many
+ * @value: handle (lease, handoff); for a layer event first block (low 32 bits) and how many
+ */
+struct weft_cqe {
+	uint32_t seq;
+	int32_t res;
+	uint64_t user_data;
+	uint8_t op;
+	uint8_t flags;
+	uint16_t layer;
+	uint16_t nr_layers;
+	uint16_t reserved;
+	uint64_t value;
+};
+
+struct weft_arg_expect {
+	struct weft_ticket ticket;
+	struct weft_key parent;
+	uint32_t nr_layers;
+	uint32_t reserved[11];
+};
+
+struct weft_arg_push {
+	struct weft_ticket ticket;
+	uint32_t layer;
+	uint32_t nr_layers;
+	uint32_t first_block;
+	uint32_t reserved[13];
+};
+
+/* answer to STAT, of the engine's tenant */
+struct weft_stat {
+	uint64_t blocks_held;
+	uint64_t slots_total;
+	uint64_t slots_free;
+	uint64_t slots_filling;
+	uint64_t slots_quarantined;
+	uint64_t slots_leased;
+	uint64_t arena_bytes;
+	uint64_t reserved;
+};
+
+/* one side's line: the only one that it writes */
+struct weft_ring_line {
+	uint32_t head; /* positions consumed: engine of the CQ, node of the SQ */
+	uint32_t bell; /* the other side waits on this futex */
+	uint32_t sleeping; /* 1: wake me */
+	uint32_t reserved[13];
+};
+
+struct weft_ring_hdr {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t sq_depth;
+	uint32_t cq_depth;
+	uint32_t arg_bytes;
+	uint64_t sq_off;
+	uint64_t cq_off;
+	uint64_t arg_off;
+	uint64_t len;
+	uint64_t reserved;
+};
+
+#define WEFT_RING_ENGINE_OFF 64u
+#define WEFT_RING_NODE_OFF 128u
+
+/* control messages */
+
+enum weft_ctl_type {
+	WEFT_CTL_HELLO = 1,
+	WEFT_CTL_RING_OPEN = 2,
+	WEFT_CTL_RING_CLOSE = 3,
+	WEFT_CTL_SPACE_OPEN = 4,
+	WEFT_CTL_REGION_REG = 5,
+	WEFT_CTL_REGION_DEREG = 6,
+	WEFT_CTL_STATUS = 7,
+	WEFT_CTL_LS = 8,
+	WEFT_CTL_METRICS = 9,
+	WEFT_CTL_DRAIN = 10,
+	WEFT_CTL_BYE = 11,
+	WEFT_CTL_PEER_HELLO = 12, /* from another node; see the control protocol between nodes */
+};
+
+#define WEFT_TOKEN_MAX 64
+
+/**
+ * struct weft_ctl_req - one request, 512 bytes
+ * @hello.token: zero-padded; empty for the default tenant
+ * @hello.name: of the engine, for people
+ * @ring.sq_depth: power of two, up to WEFT_RING_DEPTH_MAX; 0: 256
+ * @ring.cq_depth: power of two >= sq_depth; 0: twice sq_depth
+ * @ring.arg_bytes: multiple of 4096; 0: 4 MiB
+ * @space: as struct weft_space_opts, strings zero-terminated
+ * @region: see REGION_REG
+ */
+struct weft_ctl_req {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t type;
+	uint32_t id;
+	uint32_t reserved;
+	union {
+		struct {
+			char token[WEFT_TOKEN_MAX];
+			char name[WEFT_NAME_MAX];
+		} hello;
+		struct {
+			uint32_t sq_depth;
+			uint32_t cq_depth;
+			uint32_t arg_bytes;
+			uint32_t reserved;
+		} ring;
+		struct {
+			uint64_t block_bytes;
+			uint64_t max_blocks;
+			uint32_t tokens_per_block;
+			uint32_t nr_layers;
+			uint32_t dtype;
+			uint32_t verify;
+			char model[WEFT_NAME_MAX];
+			char layout[WEFT_NAME_MAX];
+		} space;
+		struct {
+			uint64_t addr;
+			uint64_t off;
+			uint64_t len;
+			uint32_t has_fd;
+			uint32_t reserved;
+		} region;
+		uint8_t bytes[488];
+	} u;
+};
+
+/**
+ * struct weft_ctl_rep - one answer, 256 bytes
+ * @status: 0 or negative errno
+ * @nr_fds: file descriptors beside this message
+ * @why: on error, a sentence for people: what is wrong and what to do
+ */
+struct weft_ctl_rep {
+	uint64_t magic;
+	uint32_t type;
+	int32_t status;
+	uint32_t id;
+	uint32_t nr_fds;
+	uint64_t len;
+	uint64_t incarnation;
+	uint64_t node;
+	uint8_t secret[16];
+	uint64_t reserved;
+	char why[184];
+};
+
+WEFT_STATIC_ASSERT(sizeof(struct weft_sqe) == 64, "abi");
+WEFT_STATIC_ASSERT(offsetof(struct weft_sqe, user_data) == 8, "abi");
+WEFT_STATIC_ASSERT(offsetof(struct weft_sqe, handle) == 32, "abi");
+WEFT_STATIC_ASSERT(offsetof(struct weft_sqe, trace_id) == 40, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_cqe) == 32, "abi");
+WEFT_STATIC_ASSERT(offsetof(struct weft_cqe, value) == 24, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_arg_expect) == 128, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_arg_push) == 128, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_stat) == 64, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_ring_hdr) == 64, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_ring_line) == 64, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_ctl_req) == 512, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_ctl_rep) == 256, "abi");
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * weft/weft.h - libweft: put and get KV blocks, hand them over, from an engine
+ *
+ * In short:
+ *
+ *	struct weft *w;
+ *	struct weft_space *space;
+ *	struct weft_ring *ring;
+ *
+ *	weft_open(NULL, &w);                          attach to the node of this host
+ *	weft_space_open(w, &geometry, &space);        one model, one block size
+ *	weft_ring_open(w, NULL, &ring);               one per thread that submits
+ *	weft_key_chain(space, NULL, tokens, nr, keys, max);
+ *	weft_put(ring, space, NULL, keys, nr, bufs);  blocks in
+ *	weft_get(ring, space, keys, nr, bufs);        blocks out
+ *
+ * Those calls block. Below them lies what they are made of: weft_submit() posts any number of
+ * operations at the cost of a few stores, weft_poll() takes completions, weft_wait() sleeps for them.
+ *
+ * Errors are negative errno. Objects that a call gives are destroyed by the caller with the
+ * matching close; arguments are lent for the call unless a comment says otherwise.
+ *
+ * Threads: struct weft, spaces and regions may be used from any thread. A ring belongs to one
+ * thread at a time.
+ */
+#ifndef WEFT_WEFT_H
+#define WEFT_WEFT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "weft/kv.h"
+#include "weft/ring.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define WEFT_API __attribute__((visibility("default"))) __attribute__((warn_unused_result))
+#define WEFT_API_VOID __attribute__((visibility("default")))
+#else
+#define WEFT_API
+#define WEFT_API_VOID
+#endif
+
+struct weft;
+struct weft_space;
+struct weft_ring;
+
+/* ---- attaching ---- */
+
+enum weft_mode {
+	WEFT_ATTACH = 0, /* to the weftd of this host */
+	WEFT_EMBEDDED = 1, /* the node's worker runs in a thread of this process */
+};
+
+/**
+ * struct weft_opts - how to attach
+ * @size: sizeof(struct weft_opts); fields added later are zero for programs that do not know them,
+ *        and a tail that this library does not know must be zero, else -EINVAL
+ * @mode: enum weft_mode
+ * @socket: path of the node's socket; NULL: WEFT_SOCKET, else $XDG_RUNTIME_DIR/weft/weftd.sock when
+ *          that exists, else /run/weft/weftd.sock
+ * @token: of the tenant; NULL: WEFT_TOKEN, else empty (the default tenant)
+ * @name: of this engine, shown in weft status; NULL: the program's name
+ * @arena_bytes: WEFT_EMBEDDED only; 0: 256 MiB
+ */
+struct weft_opts {
+	size_t size;
+	uint32_t mode;
+	uint32_t reserved;
+	const char *socket;
+	const char *token;
+	const char *name;
+	uint64_t arena_bytes;
+};
+
+/**
+ * weft_open - attach to a node, or start one in this process
+ * @opts: NULL for the defaults
+ *
+ * Return: 0; -ENOENT no node listens there; -EACCES wrong token; -EPROTO another ABI version;
+ * -EINVAL bad options; -ENOMEM. weft_why() has the sentence.
+ */
+WEFT_API int weft_open(const struct weft_opts *opts, struct weft **out);
+
+/* closes rings, spaces and regions too; what was claimed or leased goes back. Takes NULL */
+WEFT_API_VOID void weft_close(struct weft *w);
+
+/**
+ * weft_why - a sentence about this thread's last error in a call of this library
+ *
+ * Return: never NULL; valid until this thread's next call.
+ */
+WEFT_API const char *weft_why(void);
+
+/**
+ * weft_reattach - attach again after -ECONNRESET
+ *
+ * A node that stops or dies completes every open operation with -ECONNRESET, and so does each later
+ * one. This attaches to the node's next life, with the same spaces, regions and rings. Slots,
+ * leases and tickets of the earlier life are gone; the old arena stays mapped, unchanged by anyone,
+ * until the next weft_reattach() or weft_close(), so that stray readers do not fault.
+ *
+ * Context: no other thread uses @w or its rings meanwhile. weft_put() and weft_get() and the other
+ * blocking calls do this by themselves once, before they fail, when @w has one ring only.
+ * Return: 0, or as weft_open(); -ENOENT while the node is away: try again later.
+ */
+WEFT_API int weft_reattach(struct weft *w);
+
+/* Return: 1 attached, 0 the node is gone. Context: any thread; no system call */
+WEFT_API int weft_attached(const struct weft *w);
+
+/* the tenant's arena in this process: where slots lie. Changes with weft_reattach() */
+WEFT_API void *weft_arena(const struct weft *w);
+WEFT_API uint64_t weft_arena_bytes(const struct weft *w);
+
+/* ---- spaces and keys ---- */
+
+/**
+ * weft_space_open - name a KV geometry; engines with equal options share its blocks
+ *
+ * Return: 0; -EINVAL a field is out of range; -E2BIG a block is larger than the arena.
+ */
+WEFT_API int weft_space_open(struct weft *w, const struct weft_space_opts *opts,
+			     struct weft_space **out);
+WEFT_API_VOID void weft_space_close(struct weft_space *space);
+WEFT_API uint64_t weft_space_block_bytes(const struct weft_space *space);
+
+/**
+ * weft_key_chain - keys of the full blocks of a prompt
+ * @parent: key of the block before, or NULL at the start of a prompt
+ * @tokens: nr_tokens token ids
+ * @keys: room for @max keys
+ *
+ * SipHash-2-4-128 under the space's secret of (parent, tokens of the block).
+ *
+ * Return: number of keys: full blocks in the tokens, at most @max.
+ */
+WEFT_API int weft_key_chain(const struct weft_space *space, const struct weft_key *parent,
+			    const uint32_t *tokens, size_t nr_tokens, struct weft_key *keys,
+			    unsigned max);
+
+/**
+ * weft_key_from_hash - the key for an engine's own block hash
+ * @hash: e.g. vLLM's 32 bytes, a string of LMCache's; must itself stand for the whole prefix
+ *
+ * Return: 0, -EINVAL when len is 0.
+ */
+WEFT_API int weft_key_from_hash(const struct weft_space *space, const void *hash, size_t len,
+				struct weft_key *out);
+
+/* ---- regions: the engine's own memory ---- */
+
+/**
+ * struct weft_region_opts - memory that the node may copy from and to
+ * @addr: start in this process
+ * @len: bytes
+ * @fd: memfd that @addr maps from @fd_off on (fastest: the node maps it too), or -1: private memory
+ */
+struct weft_region_opts {
+	size_t size;
+	void *addr;
+	uint64_t len;
+	int fd;
+	uint32_t reserved;
+	uint64_t fd_off;
+};
+
+/* Return: 0, region number in @out; -EPERM the node may not reach private memory of this process */
+WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
+/* waits until no operation touches it; afterwards the memory is the engine's alone */
+WEFT_API int weft_region_dereg(struct weft *w, uint32_t region);
+
+/* ---- rings ---- */
+
+/* @depth: submissions in flight, power of two, 0: 256. @arg_bytes: 0: 4 MiB */
+struct weft_ring_opts {
+	size_t size;
+	uint32_t depth;
+	uint32_t arg_bytes;
+};
+
+WEFT_API int weft_ring_open(struct weft *w, const struct weft_ring_opts *opts,
+			    struct weft_ring **out);
+/* open operations end as if cancelled; their memory is the caller's again on return */
+WEFT_API_VOID void weft_ring_close(struct weft_ring *ring);
+
+/**
+ * struct weft_op - one operation; fields that an opcode does not use are zero (weft/ring.h says
+ * which it uses)
+ * @op, @flags: enum weft_opcode, enum weft_sqe_flags
+ * @keys, @places, @parent: lent for the call of weft_submit()
+ * @slots: in: lent for the call; out (CLAIM, MAP, HANDOFF_EXPECT): lent until the completion
+ * @results, @where, @ticket, @stat: out, or NULL where not wanted; lent until the completion
+ *           (HANDOFF_PUSH reads @ticket, for the call)
+ * @timeout_us: 0: the node's default
+ * @trace: W3C trace context, 16 + 8 + 1 bytes, or NULL
+ */
+struct weft_op {
+	uint8_t op;
+	uint8_t flags;
+	uint16_t reserved;
+	uint32_t nr;
+	uint64_t user_data;
+	const struct weft_space *space;
+	const struct weft_key *parent;
+	const struct weft_key *keys;
+	const struct weft_place *places;
+	struct weft_slot *slots;
+	int32_t *results;
+	uint32_t *where;
+	struct weft_ticket *ticket;
+	struct weft_stat *stat;
+	uint64_t handle;
+	uint32_t timeout_us;
+	uint32_t layer;
+	uint32_t nr_layers;
+	uint32_t first_block;
+	const uint8_t *trace;
+};
+
+/**
+ * struct weft_completion - what became of an operation
+ * @res: as weft/ring.h says for the opcode
+ * @flags: enum weft_cqe_flags; WEFT_CQE_MORE: not the last of this operation
+ * @handle: lease or handoff
+ * @layer, @nr_layers, @first_block, @nr_blocks: what landed, in a handoff's layer event
+ */
+struct weft_completion {
+	uint64_t user_data;
+	int32_t res;
+	uint8_t op;
+	uint8_t flags;
+	uint16_t layer;
+	uint16_t nr_layers;
+	uint16_t reserved;
+	uint32_t first_block;
+	uint32_t nr_blocks;
+	uint32_t reserved2;
+	uint64_t handle;
+};
+
+/**
+ * weft_submit - post operations
+ *
+ * Context: the ring's thread. Hot (a system call only when the node sleeps).
+ * Return: how many were posted, from the first on, at least 1; -EAGAIN ring or argument area full:
+ * poll, then retry; -EINVAL ops[0] is malformed; -ECONNRESET the node is gone.
+ */
+WEFT_API int weft_submit(struct weft_ring *ring, const struct weft_op *ops, unsigned nr);
+
+/**
+ * weft_poll - take completions, without waiting
+ *
+ * When the node is gone, every open operation completes with -ECONNRESET.
+ *
+ * Context: the ring's thread. Hot.
+ * Return: number written to @out, 0 when there is none.
+ */
+WEFT_API int weft_poll(struct weft_ring *ring, struct weft_completion *out, unsigned max);
+
+/**
+ * weft_wait - take completions, sleeping until there is at least one
+ * @timeout_us: 0 waits for ever (the node ends every operation by its deadline)
+ *
+ * Spins for a few microseconds first.
+ * Return: as weft_poll(); 0 only after the timeout.
+ */
+WEFT_API int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
+		       uint64_t timeout_us);
+
+/**
+ * weft_call - submit one operation and wait for its last completion
+ *
+ * Context: the ring's thread; not while other operations of this ring are open (-EBUSY).
+ * Return: the completion's res; @out may be NULL.
+ */
+WEFT_API int weft_call(struct weft_ring *ring, const struct weft_op *op,
+		       struct weft_completion *out);
+
+/* ---- the simple calls, made of weft_call() ---- */
+
+/**
+ * weft_put - copy blocks in and publish them
+ * @parent: key before keys[0] in its chain, or NULL
+ * @bufs: nr pointers to a block's bytes each
+ *
+ * Return: blocks now held (nr), or -errno: -ENOSPC nothing can be evicted to make room.
+ */
+WEFT_API int weft_put(struct weft_ring *ring, const struct weft_space *space,
+		      const struct weft_key *parent, const struct weft_key *keys, unsigned nr,
+		      const void *const *bufs);
+
+/**
+ * weft_get - copy the longest prefix of @keys that is held into @bufs, checksums verified
+ *
+ * Return: blocks copied, from the first on; 0 when keys[0] is a miss.
+ */
+WEFT_API int weft_get(struct weft_ring *ring, const struct weft_space *space,
+		      const struct weft_key *keys, unsigned nr, void *const *bufs);
+
+/* Return: length of the longest prefix held */
+WEFT_API int weft_match(struct weft_ring *ring, const struct weft_space *space,
+			const struct weft_key *keys, unsigned nr);
+
+/**
+ * weft_map - lease the longest prefix held, for reading in place
+ * @slots: room for nr; weft_arena(w) + slots[i].off is block i
+ * @lease: for weft_release()
+ *
+ * Return: blocks leased.
+ */
+WEFT_API int weft_map(struct weft_ring *ring, const struct weft_space *space,
+		      const struct weft_key *keys, unsigned nr, struct weft_slot *slots,
+		      uint64_t *lease);
+WEFT_API int weft_release(struct weft_ring *ring, uint64_t lease);
+
+/* Return: blocks forgotten */
+WEFT_API int weft_drop(struct weft_ring *ring, const struct weft_space *space,
+		       const struct weft_key *keys, unsigned nr);
+
+/* ---- watching a node ---- */
+
+/* JSON texts, malloc'ed: free() them. @out is zero-terminated */
+WEFT_API int weft_status_json(struct weft *w, char **out);
+WEFT_API int weft_ls_json(struct weft *w, char **out);
+/* the node's metrics segment; the caller closes the fd */
+WEFT_API int weft_metrics_fd(struct weft *w);
+/* ask the node to take no new engine, and to stop when the last has left */
+WEFT_API int weft_drain(struct weft *w);
+
+/* "0.1.0" */
+WEFT_API const char *weft_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

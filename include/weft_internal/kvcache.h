@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * kvcache.h - one node's KV manager: tenants, spaces, index, pool, leases, eviction
+ *
+ * Context: everything here belongs to one worker thread, if nothing else is said.
+ *
+ * The arena of a tenant is one memfd, mapped by the node and by the tenant's engines. It is cut into
+ * extents; a space takes extents as it grows (evicting its own blocks first when the tenant has no
+ * extent left), and cuts them into slots of one size. Slot numbers are unique in the node. The
+ * slots' headers (struct weft_block_header) lie in a memfd of their own, which engines do not map,
+ * and peers map read-only.
+ *
+ * The slot automaton: free -> filling -> sealed -> quarantined -> free.
+ *   filling      claimed by an owner (engine or handoff); never in the index
+ *   sealed       published and immutable; in the index, unless dropped while children or pins hold it
+ *   quarantined  on its way out, while somebody may still write to it or lawfully read it
+ * The generation moves on when a slot becomes free.
+ */
+#ifndef WFI_KVCACHE_H
+#define WFI_KVCACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "weft/kv.h"
+#include "weft/ring.h"
+#include "weft_internal/env.h"
+#include "weft_internal/evict.h"
+#include "weft_internal/metrics.h"
+
+struct wfi_kv;
+struct wfi_tenant;
+
+struct wfi_kv_opts {
+	struct wfi_env *env;
+	struct wfi_metrics *metrics; /* may be NULL: then figures go to a private scratch */
+	uint64_t incarnation; /* 0: drawn from env->rng */
+	const struct wfi_evict_policy *policy; /* NULL: the default */
+	uint32_t extent_bytes; /* power of two, 0: 32 MiB; tests take small ones */
+	uint64_t lease_grace_ns; /* after a lease's end, before its slots may be rewritten; 0: 1 ms */
+};
+
+int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out);
+void wfi_kv_destroy(struct wfi_kv *kv);
+uint64_t wfi_kv_incarnation(const struct wfi_kv *kv);
+/* ends leases that are past, frees slots whose quarantine is over. Return: work done */
+int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns);
+/* time of the next lease end or quarantine end; UINT64_MAX when none */
+uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv);
+
+/* ---- tenants and spaces (cold) ---- */
+
+struct wfi_tenant_opts {
+	const char *name;
+	const char *token; /* up to WEFT_TOKEN_MAX bytes; "" for the default tenant */
+	uint8_t salt[32]; /* equal on all nodes of a cluster; keys of two salts never meet */
+	uint64_t arena_bytes; /* the quota: all blocks of the tenant lie in its arena */
+	unsigned map_flags; /* WFI_MAP_HUGE, WFI_MAP_PREFAULT */
+};
+
+/* Return: 0; -EEXIST name or token taken; -ENOMEM, -ENOSPC no shared memory (says how much) */
+int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts, struct wfi_tenant **out);
+/* constant time in the token's bytes. Return: the tenant or NULL */
+struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX]);
+const struct wfi_map *wfi_tenant_arena(const struct wfi_tenant *t);
+const char *wfi_tenant_name(const struct wfi_tenant *t);
+
+struct wfi_space_info {
+	uint32_t id; /* for weft_sqe.space; carries a generation */
+	uint8_t secret[16]; /* for keys */
+	uint64_t tag; /* names tenant and geometry between nodes */
+	uint64_t stride; /* bytes from slot to slot: block_bytes rounded up to 64 */
+	uint64_t block_bytes;
+	uint32_t nr_layers;
+};
+/* Return: 0; -EINVAL, -E2BIG (logged, and one sentence into @why[184]) */
+int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *opts,
+		      struct wfi_space_info *out, char *why);
+/* Return: 0, -ENOENT when the id is not one of this tenant's spaces. Hot */
+int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
+		     struct wfi_space_info *out);
+/* by the tag that travels between nodes; the same errors */
+int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out);
+uint64_t wfi_space_tag(const uint8_t salt[32], const struct weft_space_opts *opts);
+
+/* ---- owners: who holds claims and leases ---- */
+
+/* an engine's session, a handoff, a peer. Embedded by its owner; private to kvcache */
+struct wfi_owner {
+	struct wfi_tenant *tenant;
+	uint32_t claims; /* head of a list of filling slots */
+	uint32_t leases; /* head of a list of leases */
+	uint32_t id;
+	uint32_t nr_claims;
+};
+
+int wfi_owner_init(struct wfi_kv *kv, struct wfi_owner *owner, struct wfi_tenant *t);
+/**
+ * wfi_owner_fini - everything that the owner holds goes back, at once
+ * @may_write: its process still maps the arena: claimed slots then stay in quarantine until
+ *             wfi_owner_gone() is called with the same id
+ */
+void wfi_owner_fini(struct wfi_kv *kv, struct wfi_owner *owner, bool may_write);
+void wfi_owner_gone(struct wfi_kv *kv, uint32_t owner_id);
+
+/* ---- the operations (hot) ---- */
+
+/* @slots written as in weft/ring.h. Evicts as needed. Return: nr, -ENOSPC (nothing claimed), -ENOENT */
+int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space, uint32_t nr,
+		 struct weft_slot *slots, uint64_t now_ns);
+/* claimed slots go back unpublished. Slots that are pinned by a transfer go through quarantine.
+ * Return: how many were the owner's claims */
+int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft_slot *slots,
+		   uint32_t nr);
+/**
+ * wfi_kv_put - publish claimed slots: header with CRC32C made, indexed, claim ended
+ * @parent: key before keys[0] in the chain (zero: none). Block i's parent is keys[i - 1]. A parent
+ *          that is not held makes the block a root
+ * @crcs: when not NULL, raw CRC32C of each block's bytes is known already (init ~0, no final
+ *        inversion... see wfi_crc32c()); else computed here
+ * @results: 0, -EEXIST (held already: slot freed), -ESTALE (not this owner's claim), -EINVAL
+ *
+ * Return: blocks now held under their keys, -ENOENT unknown space
+ */
+int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space,
+	       const struct weft_key *parent, const struct weft_key *keys,
+	       const struct weft_slot *slots, uint32_t nr, const uint32_t *crcs, int32_t *results,
+	       uint64_t now_ns);
+/* Return: length of the longest prefix held. Touches nothing but the index */
+int wfi_kv_match(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr);
+/**
+ * wfi_kv_lookup - find blocks, each by itself
+ * @slots: slot number or WFI_SLOT_NONE for each
+ *
+ * Found blocks are touched for the policy. The numbers are good until control returns to the worker
+ * loop; wfi_kv_pin() or wfi_kv_lease() keep them longer.
+ * Return: how many were found
+ */
+int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
+		  uint32_t *slots, uint64_t now_ns);
+/**
+ * wfi_kv_lease - pin slots until @end_ns or wfi_kv_release()
+ *
+ * Return: 0 and a handle that is never 0; -ENOMEM; -EDQUOT too many leases of this owner
+ */
+int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slots, uint32_t nr,
+		 uint64_t end_ns, uint64_t *handle);
+/* Return: number of blocks released, -ENOENT not a lease of this owner */
+int wfi_kv_release(struct wfi_kv *kv, struct wfi_owner *owner, uint64_t handle);
+/* a transfer reads or writes these slots: they are neither freed nor rewritten meanwhile */
+void wfi_kv_pin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
+void wfi_kv_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
+int wfi_kv_drop(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
+		int32_t *results);
+/* checks header and bytes. Return: 0, -EBADMSG (counted by kind; the block is dropped) */
+int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot);
+
+/* ---- slots, for those who move bytes (hot) ---- */
+
+void *wfi_kv_slot_addr(const struct wfi_kv *kv, uint32_t slot);
+void wfi_kv_slot_ref(const struct wfi_kv *kv, uint32_t slot, struct weft_slot *out);
+const struct weft_block_header *wfi_kv_slot_header(const struct wfi_kv *kv, uint32_t slot);
+/**
+ * wfi_kv_slot_check - is this the owner's to read?
+ *
+ * Return: 0 when (idx, gen) is a claim of this owner, or sealed and under one of its leases, in
+ * this space; -ESTALE otherwise. Never reads out of bounds, whatever the numbers are.
+ */
+int wfi_kv_slot_check(const struct wfi_kv *kv, const struct wfi_owner *owner, uint32_t space,
+		      const struct weft_slot *slot);
+/* moves a filling slot's claim, or adds a pin to a sealed one: a handoff takes it over by reference */
+int wfi_kv_slot_share(struct wfi_kv *kv, struct wfi_owner *to, const struct weft_slot *slot);
+/* slots of the pools: memfd and length of the tenant's arena, for peers (read-only fd, owned by kv) */
+int wfi_tenant_arena_ro_fd(const struct wfi_tenant *t);
+
+void wfi_kv_stat(const struct wfi_kv *kv, const struct wfi_tenant *t, struct weft_stat *out);
+/* calls @fn for each space; for weft ls */
+struct wfi_space_stat {
+	const char *tenant;
+	const char *model;
+	const char *layout;
+	uint64_t block_bytes;
+	uint64_t blocks;
+	uint64_t slots;
+	uint32_t tokens_per_block;
+	uint32_t nr_layers;
+};
+void wfi_kv_for_each_space(const struct wfi_kv *kv,
+			   void (*fn)(void *ctx, const struct wfi_space_stat *st), void *ctx);
+/* bytes of index, slot state and policy, for the benchmark that reports them per block */
+uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv);
+
+/* ---- CRC32C (kvcache/crc32c.c) ---- */
+
+/* Castagnoli, reflected, as in RFC 3720: wfi_crc32c(0, "123456789", 9) == 0xe3069283. Chains:
+ * wfi_crc32c(wfi_crc32c(0, a), b) is the CRC of a followed by b */
+uint32_t wfi_crc32c(uint32_t crc, const void *buf, size_t len);
+/* CRC of a followed by b, from the CRCs of both and the length of b */
+uint32_t wfi_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b);
+
+/* ---- keys (kvcache/key.c; libweft uses it too) ---- */
+struct wfi_keyer {
+	uint8_t secret[16];
+	uint32_t tokens_per_block;
+};
+void wfi_key_block(const struct wfi_keyer *k, const struct weft_key *parent, const uint32_t *tokens,
+		   struct weft_key *out);
+void wfi_key_bytes(const struct wfi_keyer *k, const void *buf, size_t len, struct weft_key *out);
+/* secret of a space: BLAKE2b-128, keyed with the tenant's salt, over the geometry */
+void wfi_space_secret(const uint8_t salt[32], const struct weft_space_opts *opts, uint8_t out[16]);
+
+#endif
