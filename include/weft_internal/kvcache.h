@@ -116,8 +116,7 @@ int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft
  * wfi_kv_put - publish claimed slots: header with CRC32C made, indexed, claim ended
  * @parent: key before keys[0] in the chain (zero: none). Block i's parent is keys[i - 1]. A parent
  *          that is not held makes the block a root
- * @crcs: when not NULL, raw CRC32C of each block's bytes is known already (init ~0, no final
- *        inversion... see wfi_crc32c()); else computed here
+ * @crcs: when not NULL, CRC32C of each block's bytes, known already; else computed here
  * @results: 0, -EEXIST (held already: slot freed), -ESTALE (not this owner's claim), -EINVAL
  *
  * Return: blocks now held under their keys, -ENOENT unknown space
@@ -147,7 +146,8 @@ int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slo
 		 uint64_t end_ns, uint64_t *handle);
 /* Return: number of blocks released, -ENOENT not a lease of this owner */
 int wfi_kv_release(struct wfi_kv *kv, struct wfi_owner *owner, uint64_t handle);
-/* a transfer reads or writes these slots: they are neither freed nor rewritten meanwhile */
+/* a transfer or a handoff uses these slots (filling or sealed): they are neither freed nor rewritten
+ * meanwhile. A slot whose claim or index entry ends while it is pinned goes when the last pin does */
 void wfi_kv_pin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
 void wfi_kv_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
 int wfi_kv_drop(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
@@ -161,17 +161,16 @@ void *wfi_kv_slot_addr(const struct wfi_kv *kv, uint32_t slot);
 void wfi_kv_slot_ref(const struct wfi_kv *kv, uint32_t slot, struct weft_slot *out);
 const struct weft_block_header *wfi_kv_slot_header(const struct wfi_kv *kv, uint32_t slot);
 /**
- * wfi_kv_slot_check - is this the owner's to read?
+ * wfi_kv_slot_check - may this owner name this slot as a source?
  *
- * Return: 0 when (idx, gen) is a claim of this owner, or sealed and under one of its leases, in
- * this space; -ESTALE otherwise. Never reads out of bounds, whatever the numbers are.
+ * Return: 0 when (idx, gen) is a claim of this owner, or a sealed block, in this space; -ESTALE
+ * otherwise. Never reads out of bounds, whatever the numbers are.
  */
 int wfi_kv_slot_check(const struct wfi_kv *kv, const struct wfi_owner *owner, uint32_t space,
 		      const struct weft_slot *slot);
-/* moves a filling slot's claim, or adds a pin to a sealed one: a handoff takes it over by reference */
-int wfi_kv_slot_share(struct wfi_kv *kv, struct wfi_owner *to, const struct weft_slot *slot);
-/* slots of the pools: memfd and length of the tenant's arena, for peers (read-only fd, owned by kv) */
+/* the tenant's arena and the node's header table for peers: read-only memfds, borrowed, or -errno */
 int wfi_tenant_arena_ro_fd(const struct wfi_tenant *t);
+int wfi_kv_headers_ro_fd(const struct wfi_kv *kv);
 
 void wfi_kv_stat(const struct wfi_kv *kv, const struct wfi_tenant *t, struct weft_stat *out);
 /* calls @fn for each space; for weft ls */

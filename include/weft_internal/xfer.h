@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * xfer.h - the transfer engine: plans, deadlines, fenced cancel, one completion
+ *
+ * A transfer moves a list of pieces between local memory and one endpoint. It is accepted or
+ * refused at once; accepted, it completes exactly once, by its deadline plus a bounded grace, with
+ * a result per block. When it has completed, with whatever result, nothing of ours, of the NIC or of
+ * the peer can touch its local memory any more (invariants 2 and 3).
+ *
+ * Context: one worker thread for an engine and all of its endpoints.
+ */
+#ifndef WFI_XFER_H
+#define WFI_XFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "weft/transport.h"
+#include "weft_internal/env.h"
+#include "weft_internal/metrics.h"
+
+struct wfi_xfer_engine;
+struct wfi_xfer;
+
+enum wfi_xfer_dir {
+	WFI_XFER_READ, /* remote to local */
+	WFI_XFER_WRITE, /* local to remote */
+};
+
+/* one piece; pieces of one block are adjacent in the list and share .block */
+struct wfi_piece {
+	void *local;
+	uint64_t remote; /* byte offset in the remote region */
+	uint32_t rkey; /* index in wfi_xfer_opts.rkeys */
+	uint32_t block; /* result goes to results[block] */
+	uint64_t len;
+};
+
+struct wfi_xfer_opts {
+	struct weft_ep *ep;
+	enum wfi_xfer_dir dir;
+	const struct weft_mr *local_mr; /* covers all local memory, or NULL where none is needed */
+	struct weft_rkey *const *rkeys; /* lent until the completion */
+	const struct wfi_piece *pieces; /* lent until the completion */
+	uint32_t nr_pieces;
+	uint32_t nr_blocks;
+	uint32_t nr_rkeys;
+	int32_t *results; /* per block, 0 or -errno; lent until the completion */
+	uint64_t deadline_ns; /* absolute, env clock */
+	/* called once, from wfi_xfer_poll() or, for a transfer that is done at once, from
+	 * wfi_xfer_submit() before it returns. @res: 0 when every block arrived, else first error */
+	void (*done)(void *ctx, int res);
+	void *ctx;
+};
+
+struct wfi_xfer_engine_opts {
+	struct wfi_env *env;
+	struct wfi_metrics *metrics; /* may be NULL */
+	uint32_t max_xfers; /* in flight; 0: 1024 */
+	uint64_t slice_bytes; /* most that one poll copies by CPU before others have their turn; 0: 1 MiB */
+	uint64_t grace_ns; /* deadline to forced fence; 0: 50 ms */
+};
+
+int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out);
+void wfi_xfer_engine_destroy(struct wfi_xfer_engine *eng);
+/* Hot. Return: 0 accepted (done may have been called already), -EAGAIN too many in flight,
+ * -EINVAL a piece outside its region, -ENOTCONN; refused: done is not called */
+int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
+		    struct wfi_xfer **out);
+/* starts the end of a transfer: done comes with -ECANCELED once it is fenced (or with its real
+ * result when it was quicker). @x is invalid after done */
+void wfi_xfer_cancel(struct wfi_xfer_engine *eng, struct wfi_xfer *x);
+/* Return: work done; 0 means idle. Hot */
+int wfi_xfer_poll(struct wfi_xfer_engine *eng, uint64_t now_ns);
+uint64_t wfi_xfer_next_event_ns(const struct wfi_xfer_engine *eng);
+
+/**
+ * The piece planner: block lists and layouts become pieces. A layout says where each element of a
+ * block lies; a plan between two layouts is the shortest list of contiguous runs.
+ */
+enum wfi_layout_dim {
+	WFI_DIM_LAYER,
+	WFI_DIM_KV,
+	WFI_DIM_TOKEN,
+	WFI_DIM_HEAD,
+	WFI_DIM_BYTE, /* bytes of one head vector; innermost, stride 1 */
+	WFI_DIM_NR,
+};
+
+struct wfi_layout {
+	uint32_t extent[WFI_DIM_NR]; /* how many in each dimension */
+	uint64_t stride[WFI_DIM_NR]; /* bytes from one to the next */
+	uint64_t base; /* of element 0 in the block */
+	uint32_t first_token; /* of the sequence, of this block's first token: for other page sizes */
+	uint32_t first_head; /* of the model, of this slice's first head: for other TP degrees */
+};
+
+/* a run: @len bytes from @src to @dst, offsets within the blocks */
+struct wfi_run {
+	uint64_t src;
+	uint64_t dst;
+	uint64_t len;
+};
+
+/* common part of two layouts, as runs in order of @dst, neighbours merged. Return: number of runs
+ * that there are (may exceed @max; then only @max are written), -EINVAL when shapes do not fit */
+int wfi_layout_plan(const struct wfi_layout *src, const struct wfi_layout *dst, struct wfi_run *runs,
+		    unsigned max);
+/* merges neighbours in place (equal block and rkey, both sides adjacent). Return: pieces left */
+unsigned wfi_pieces_merge(struct wfi_piece *pieces, unsigned nr);
+
+#endif
