@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Expands every public macro, as C and as C++: one that nobody ever expanded may not even parse. */
+#include "weft/kv.h"
+#include "weft/ring.h"
+#include "weft/weft.h"
+
+WEFT_STATIC_ASSERT(WEFT_REGION_ARENA == 0, "the arena is region 0");
+WEFT_STATIC_ASSERT(WEFT_NAME_MAX > 1, "room for a name and its end");
+WEFT_STATIC_ASSERT(WEFT_TOKEN_MAX > 1, "room for a token");
+WEFT_STATIC_ASSERT(WEFT_RING_MAGIC != WEFT_CTL_MAGIC, "segments and messages differ");
+WEFT_STATIC_ASSERT(WEFT_ABI_VERSION >= 1, "versions count from 1");
+WEFT_STATIC_ASSERT((WEFT_RING_DEPTH_MAX & (WEFT_RING_DEPTH_MAX - 1)) == 0, "a power of two");
+WEFT_STATIC_ASSERT(WEFT_ARG_BYTES_MAX % WEFT_ARG_ALIGN == 0, "arguments are aligned");
+WEFT_STATIC_ASSERT(WEFT_OP_BLOCKS_MAX <= WEFT_ARG_BYTES_MAX / sizeof(struct weft_key),
+		   "the keys of the largest operation fit");
+WEFT_STATIC_ASSERT(WEFT_RING_ENGINE_OFF < WEFT_RING_NODE_OFF, "one writer a cache line");
+
+WEFT_API int weft_test_checked(void);
+WEFT_API_VOID void weft_test_void(void);
