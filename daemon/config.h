@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * config.h - the configuration of a node: defaults, one file, overrides
+ *
+ * One table in config.c names every setting with its type, range, default and help; files,
+ * overrides, the annotated default file and the printed configuration are all read from it.
+ *
+ *	wfi_config_defaults(&cfg);
+ *	wfi_config_load("/etc/weft/weftd.conf", &cfg, why, sizeof(why));    if there is a file
+ *	wfi_config_set(&cfg, "arena_bytes=4G", why, sizeof(why));           each -o
+ *	wfi_config_finish(&cfg, why, sizeof(why));
+ *
+ * Errors fill @why with one sentence: file and line (or the override), the key, what is wrong, and
+ * for an unknown key the nearest valid one.
+ *
+ * Context: before threads start.
+ */
+#ifndef WFI_CONFIG_H
+#define WFI_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "weft/ring.h"
+#include "weft_internal/log.h"
+
+#define WFI_CONFIG_NAME 64
+#define WFI_CONFIG_PATH 108 /* sun_path */
+#define WFI_CONFIG_SALT 32
+#define WFI_CONFIG_TENANTS 64
+#define WFI_CONFIG_PEERS 64
+#define WFI_CONFIG_WHY 512 /* bytes that hold any @why */
+
+struct wfi_config_tenant {
+	char name[WFI_CONFIG_NAME];
+	char token[WEFT_TOKEN_MAX + 1]; /* zero-padded; "": of engines that have none */
+	uint8_t salt[WFI_CONFIG_SALT];
+	uint64_t arena_bytes;
+	bool has_token;
+	bool has_salt; /* after wfi_config_finish() always */
+};
+
+struct wfi_config_peer {
+	char name[WFI_CONFIG_NAME];
+	char socket[WFI_CONFIG_PATH];
+};
+
+struct wfi_config {
+	char name[WFI_CONFIG_NAME];
+	char socket[WFI_CONFIG_PATH];
+	char policy[32]; /* one that wfi_evict_find() knows */
+	uint64_t node_id; /* after wfi_config_finish() never 0 */
+	uint64_t arena_bytes; /* of each tenant that names none */
+	uint64_t spin_us;
+	uint64_t lease_ms;
+	uint64_t op_timeout_ms;
+	enum wfi_log_level log_level;
+	bool hugepages;
+	bool prefault;
+	uint32_t nr_tenants;
+	uint32_t nr_peers;
+	struct wfi_config_tenant tenants[WFI_CONFIG_TENANTS];
+	struct wfi_config_peer peers[WFI_CONFIG_PEERS];
+};
+
+/* what a node does that was told nothing. Cannot fail: host name and environment have fallbacks */
+void wfi_config_defaults(struct wfi_config *cfg);
+
+/**
+ * wfi_config_load - read a file over what @cfg has
+ *
+ * Lists (tenants, peers) replace those that @cfg had. Secrets that others may read are said in the
+ * log. On an error @cfg is half changed, and of no more use.
+ *
+ * Return: 0; -ENOENT, -EACCES and others of open(2); -EINVAL the text is wrong.
+ */
+int wfi_config_load(const char *path, struct wfi_config *cfg, char *why, size_t why_len);
+
+/**
+ * wfi_config_set - one override, "key=value"
+ *
+ * Values stand without quotes: "policy=lru", "op_timeout_ms=2s". A list is written as in a file:
+ * `peers=({ name = "b"; socket = "/run/weft/b.sock"; })`.
+ *
+ * Return: 0, -EINVAL.
+ */
+int wfi_config_set(struct wfi_config *cfg, const char *text, char *why, size_t why_len);
+
+/**
+ * wfi_config_finish - after the last change: what follows from other settings
+ *
+ * A default tenant when there is none, arenas and salts of tenants that name none, the node's id.
+ *
+ * Return: 0, -EINVAL.
+ */
+int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len);
+
+/* the settings in force, in the form of a file; secrets are left out */
+void wfi_config_print(const struct wfi_config *cfg, FILE *out);
+/* the default file with an explanation of each setting (weftd --help-config) */
+void wfi_config_print_help(FILE *out);
+
+#endif
