@@ -60,10 +60,10 @@
  * 4. Sleeping
  *
  * A side that wants to sleep: reads the other's .bell into b, stores its own .sleeping = 1, issues
- * a full fence, looks at its ring once more, then waits with FUTEX_WAIT (not private) on the other's
- * .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries issues a
- * full fence, and when the other's .sleeping is 1 adds 1 to its own .bell and calls FUTEX_WAKE on it.
- * So a system call is made only when somebody sleeps.
+ * a full fence, looks at its ring once more, then waits with FUTEX_WAIT (not private) on the
+ * other's .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries
+ * issues a full fence, and when the other's .sleeping is 1 adds 1 to its own .bell and calls
+ * FUTEX_WAKE on it. So a system call is made only when somebody sleeps.
  *
  * 5. Operations: enum weft_opcode, below.
  */
@@ -114,13 +114,13 @@ extern "C" {
  *           blocks of the prefix that are, or will be, there
  * DROP      keys[n], out results[n]. Forgets blocks: from the completion on, a miss. res: dropped
  * HANDOFF_EXPECT  struct weft_arg_expect (out ticket), keys[n], out slots[n]. Names what will
- *           arrive. First completion: WEFT_CQE_MORE and WEFT_CQE_TICKET, ticket is written. Then one
- *           with WEFT_CQE_MORE a push: .layer, .first_block, .nr_blocks have landed, slots are
+ *           arrive. First completion: WEFT_CQE_MORE and WEFT_CQE_TICKET, ticket is written. Then
+ *           one with WEFT_CQE_MORE a push: .layer, .first_block, .nr_blocks have landed, slots are
  *           written. Last, without MORE: res n and a lease on all slots, or a negative errno.
  * HANDOFF_PUSH    struct weft_arg_push, slots[n]. Layers of blocks .first_block .. + n of the
- *           ticket are ready and final in these slots (claimed, or held under a lease). Completes when
- *           they have landed: by reference inside one node, else when the receiver has them. Each
- *           block's layers are pushed in order. res n
+ *           ticket are ready and final in these slots (claimed, or held under a lease). Completes
+ *           when they have landed: by reference inside one node, else when the receiver has them.
+ *           Each block's layers are pushed in order. res n
  * HANDOFF_CANCEL  handle: from the first completion of HANDOFF_EXPECT. res 0; the expectation
  *           completes with -ECANCELED
  */

@@ -16,7 +16,8 @@
  *	weft_get(ring, space, keys, nr, bufs);        blocks out
  *
  * Those calls block. Below them lies what they are made of: weft_submit() posts any number of
- * operations at the cost of a few stores, weft_poll() takes completions, weft_wait() sleeps for them.
+ * operations at the cost of a few stores, weft_poll() takes completions, weft_wait() sleeps for
+ * them.
  *
  * Errors are negative errno. Objects that a call gives are destroyed by the caller with the
  * matching close; arguments are lent for the call unless a comment says otherwise.

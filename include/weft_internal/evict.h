@@ -32,7 +32,8 @@ struct wfi_evict_info {
 struct wfi_evict_policy {
 	const char *name; /* as in the configuration: "lru" */
 	/* @nr_slots bounds slot numbers; grows only by resize. Return: 0, -ENOMEM */
-	int (*create)(struct wfi_env *env, uint32_t nr_slots, uint64_t seed, struct wfi_evict **out);
+	int (*create)(struct wfi_env *env, uint32_t nr_slots, uint64_t seed,
+		      struct wfi_evict **out);
 	void (*destroy)(struct wfi_evict *ev);
 	int (*resize)(struct wfi_evict *ev, uint32_t nr_slots);
 	/* a block was published in @slot (not yet a candidate); @now_ns never goes back */

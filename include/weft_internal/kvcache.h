@@ -4,15 +4,16 @@
  *
  * Context: everything here belongs to one worker thread, if nothing else is said.
  *
- * The arena of a tenant is one memfd, mapped by the node and by the tenant's engines. It is cut into
- * extents; a space takes extents as it grows (evicting its own blocks first when the tenant has no
- * extent left), and cuts them into slots of one size. Slot numbers are unique in the node. The
+ * The arena of a tenant is one memfd, mapped by the node and by the tenant's engines. It is cut
+ * into extents; a space takes extents as it grows (evicting its own blocks first when the tenant
+ * has no extent left), and cuts them into slots of one size. Slot numbers are unique in the node. The
  * slots' headers (struct weft_block_header) lie in a memfd of their own, which engines do not map,
  * and peers map read-only.
  *
  * The slot automaton: free -> filling -> sealed -> quarantined -> free.
  *   filling      claimed by an owner (engine or handoff); never in the index
- *   sealed       published and immutable; in the index, unless dropped while children or pins hold it
+ *   sealed       published and immutable; in the index, unless dropped while children or pins
+ *                hold it
  *   quarantined  on its way out, while somebody may still write to it or lawfully read it
  * The generation moves on when a slot becomes free.
  */
@@ -37,7 +38,7 @@ struct wfi_kv_opts {
 	uint64_t incarnation; /* 0: drawn from env->rng */
 	const struct wfi_evict_policy *policy; /* NULL: the default */
 	uint32_t extent_bytes; /* power of two, 0: 32 MiB; tests take small ones */
-	uint64_t lease_grace_ns; /* after a lease's end, before its slots may be rewritten; 0: 1 ms */
+	uint64_t lease_grace_ns; /* from a lease's end until its slots may be rewritten; 0: 1 ms */
 };
 
 int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out);
@@ -59,7 +60,8 @@ struct wfi_tenant_opts {
 };
 
 /* Return: 0; -EEXIST name or token taken; -ENOMEM, -ENOSPC no shared memory (says how much) */
-int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts, struct wfi_tenant **out);
+int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
+		      struct wfi_tenant **out);
 /* constant time in the token's bytes. Return: the tenant or NULL */
 struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX]);
 const struct wfi_map *wfi_tenant_arena(const struct wfi_tenant *t);
@@ -105,7 +107,8 @@ void wfi_owner_gone(struct wfi_kv *kv, uint32_t owner_id);
 
 /* ---- the operations (hot) ---- */
 
-/* @slots written as in weft/ring.h. Evicts as needed. Return: nr, -ENOSPC (nothing claimed), -ENOENT */
+/* @slots written as in weft/ring.h. Evicts as needed.
+ * Return: nr, -ENOSPC (nothing claimed), -ENOENT */
 int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space, uint32_t nr,
 		 struct weft_slot *slots, uint64_t now_ns);
 /* claimed slots go back unpublished. Slots that are pinned by a transfer go through quarantine.
@@ -146,8 +149,9 @@ int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slo
 		 uint64_t end_ns, uint64_t *handle);
 /* Return: number of blocks released, -ENOENT not a lease of this owner */
 int wfi_kv_release(struct wfi_kv *kv, struct wfi_owner *owner, uint64_t handle);
-/* a transfer or a handoff uses these slots (filling or sealed): they are neither freed nor rewritten
- * meanwhile. A slot whose claim or index entry ends while it is pinned goes when the last pin does */
+/* a transfer or a handoff uses these slots (filling or sealed): they are neither freed nor
+ * rewritten meanwhile. A slot whose claim or index entry ends while it is pinned goes when the last
+ * pin does */
 void wfi_kv_pin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
 void wfi_kv_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
 int wfi_kv_drop(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
@@ -168,7 +172,8 @@ const struct weft_block_header *wfi_kv_slot_header(const struct wfi_kv *kv, uint
  */
 int wfi_kv_slot_check(const struct wfi_kv *kv, const struct wfi_owner *owner, uint32_t space,
 		      const struct weft_slot *slot);
-/* the tenant's arena and the node's header table for peers: read-only memfds, borrowed, or -errno */
+/* the tenant's arena and the node's header table for peers: read-only memfds, borrowed; or -errno.
+ */
 int wfi_tenant_arena_ro_fd(const struct wfi_tenant *t);
 int wfi_kv_headers_ro_fd(const struct wfi_kv *kv);
 

@@ -40,7 +40,7 @@ int wfi_ring_take(struct wfi_ring *ring, struct weft_sqe *out, unsigned max);
 /* Hot. @dst gets a private copy of arguments. Return: 0, -EFAULT when outside the argument area */
 int wfi_ring_args_read(const struct wfi_ring *ring, uint64_t off, void *dst, uint64_t len);
 int wfi_ring_args_write(struct wfi_ring *ring, uint64_t off, const void *src, uint64_t len);
-/* true when [off, off+len) lies in the argument area: check at submission what is written at the end */
+/* true when [off, off+len) lies in the argument area: outputs are checked at submission */
 bool wfi_ring_args_ok(const struct wfi_ring *ring, uint64_t off, uint64_t len);
 /**
  * wfi_ring_complete - write one completion; .seq is filled in here

@@ -4,8 +4,8 @@
  *
  * A transfer moves a list of pieces between local memory and one endpoint. It is accepted or
  * refused at once; accepted, it completes exactly once, by its deadline plus a bounded grace, with
- * a result per block. When it has completed, with whatever result, nothing of ours, of the NIC or of
- * the peer can touch its local memory any more (invariants 2 and 3).
+ * a result per block. When it has completed, with whatever result, nothing of ours, of the NIC or
+ * of the peer can touch its local memory any more (invariants 2 and 3).
  *
  * Context: one worker thread for an engine and all of its endpoints.
  */
@@ -47,7 +47,8 @@ struct wfi_xfer_opts {
 	int32_t *results; /* per block, 0 or -errno; lent until the completion */
 	uint64_t deadline_ns; /* absolute, env clock */
 	/* called once, from wfi_xfer_poll() or, for a transfer that is done at once, from
-	 * wfi_xfer_submit() before it returns. @res: 0 when every block arrived, else first error */
+	 * wfi_xfer_submit() before it returns. @res: 0 when every block arrived, else the first
+	 * error */
 	void (*done)(void *ctx, int res);
 	void *ctx;
 };
@@ -56,7 +57,7 @@ struct wfi_xfer_engine_opts {
 	struct wfi_env *env;
 	struct wfi_metrics *metrics; /* may be NULL */
 	uint32_t max_xfers; /* in flight; 0: 1024 */
-	uint64_t slice_bytes; /* most that one poll copies by CPU before others have their turn; 0: 1 MiB */
+	uint64_t slice_bytes; /* most that one poll copies by CPU before others' turn; 0: 1 MiB */
 	uint64_t grace_ns; /* deadline to forced fence; 0: 50 ms */
 };
 
@@ -90,7 +91,7 @@ struct wfi_layout {
 	uint32_t extent[WFI_DIM_NR]; /* how many in each dimension */
 	uint64_t stride[WFI_DIM_NR]; /* bytes from one to the next */
 	uint64_t base; /* of element 0 in the block */
-	uint32_t first_token; /* of the sequence, of this block's first token: for other page sizes */
+	uint32_t first_token; /* this block's first token in the sequence: for other page sizes */
 	uint32_t first_head; /* of the model, of this slice's first head: for other TP degrees */
 };
 
@@ -103,8 +104,8 @@ struct wfi_run {
 
 /* common part of two layouts, as runs in order of @dst, neighbours merged. Return: number of runs
  * that there are (may exceed @max; then only @max are written), -EINVAL when shapes do not fit */
-int wfi_layout_plan(const struct wfi_layout *src, const struct wfi_layout *dst, struct wfi_run *runs,
-		    unsigned max);
+int wfi_layout_plan(const struct wfi_layout *src, const struct wfi_layout *dst,
+		    struct wfi_run *runs, unsigned max);
 /* merges neighbours in place (equal block and rkey, both sides adjacent). Return: pieces left */
 unsigned wfi_pieces_merge(struct wfi_piece *pieces, unsigned nr);
 
