@@ -3,8 +3,8 @@
  * env.h - the environment table: all time, randomness and I/O of a node
  *
  * A node never asks the kernel for the time, for random bytes, for memory of any size, for a
- * disk, a transport or the membership: it asks its environment. wfi_env_real() is the outside
- * world; wfi_env_sim_create() is a simulated one, in which many nodes run in one process under one
+ * disk, a transport or the membership: it asks its environment. wfi_env_real_init() is the outside
+ * world; wfi_sim_create() is a simulated one, in which many nodes run in one process under one
  * clock, deterministic from a seed, with faults.
  *
  * Everything is handed down from the top: there is no global environment.
@@ -38,33 +38,58 @@ struct wfi_rng_ops {
 enum wfi_map_flags {
 	WFI_MAP_HUGE = 1u << 0, /* ask for huge pages; said once in the log if not to be had */
 	WFI_MAP_SHARED_FD = 1u << 1, /* back it by a memfd, given in wfi_map.fd */
-	WFI_MAP_PREFAULT = 1u << 2, /* touch every page now, so that -ENOSPC comes now */
+	WFI_MAP_PREFAULT = 1u << 2, /* touch every page now, so that -ENOMEM, -ENOSPC come now */
+	WFI_MAP_FD_READERS = 1u << 3, /* others that get the memfd can map it for reading only */
 };
 
 /* a large mapping; the small and cold use plain malloc through .alloc */
 struct wfi_map {
 	void *addr;
-	size_t len;
-	size_t page_bytes; /* what was really got: 4 KiB or 2 MiB */
-	int fd; /* memfd (sealed F_SEAL_SHRINK|F_SEAL_GROW), or -1 */
+	size_t len; /* at least what was asked for: whole pages */
+	size_t page_bytes; /* what was really got: 4 KiB (also when not sure) or 2 MiB */
+	/*
+	 * memfd, or -1. Sealed for good (F_SEAL_SHRINK, _GROW, _SEAL; _FUTURE_WRITE for readers): a
+	 * peer that holds it could otherwise add F_SEAL_FUTURE_WRITE and lock the next peer out
+	 */
+	int fd;
 };
 
 struct wfi_alloc_ops {
-	void *(*alloc)(struct wfi_env *env, size_t len); /* zeroed, NULL when none */
+	/* zeroed, aligned to a cache line, NULL when none */
+	void *(*alloc)(struct wfi_env *env, size_t len);
 	void (*free)(struct wfi_env *env, void *ptr, size_t len);
+	/* Return: 0, -EINVAL, -ENOMEM, -ENOSPC, -EMFILE; logged */
 	int (*map)(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out);
+	/* closes the memfd too, and zeroes *@map; does nothing to a map that is zero */
 	void (*unmap)(struct wfi_env *env, struct wfi_map *map);
 };
 
-/* block device or file of an ssd tier; asynchronous, one completion a request */
+/* what offsets, lengths and buffers of disk I/O are multiples of */
+#define WFI_DISK_ALIGN 4096u
+
+/* block device or file of an ssd tier; asynchronous, one completion a request, in any order */
 struct wfi_disk;
 struct wfi_disk_ops {
+	/*
+	 * makes the file when there is none, and room for @len bytes. One opener at a time.
+	 * Return: 0, -EBUSY, -ENOSPC, -EOPNOTSUPP (built without asynchronous I/O), or what the
+	 * system says; logged
+	 */
 	int (*open)(struct wfi_env *env, const char *path, uint64_t len, struct wfi_disk **out);
-	/* Return: 0 accepted, -EAGAIN poll and retry. @buf is lent until the completion */
+	/*
+	 * Context of these and of poll, close: the thread that owns the disk.
+	 * Return: 0 accepted, -EAGAIN poll and retry, -EINVAL outside of the disk or not aligned.
+	 * @buf is lent until the completion
+	 */
 	int (*read)(struct wfi_disk *disk, uint64_t off, void *buf, size_t len, uint64_t cookie);
-	int (*write)(struct wfi_disk *disk, uint64_t off, const void *buf, size_t len, uint64_t cookie);
+	int (*write)(struct wfi_disk *disk, uint64_t off, const void *buf, size_t len,
+		     uint64_t cookie);
 	/* Return: number of completions; each is a cookie and bytes moved or -errno */
 	int (*poll)(struct wfi_disk *disk, uint64_t *cookies, int64_t *res, unsigned max);
+	/*
+	 * takes NULL. Waits for what is still under way, whose completions are lost: poll until
+	 * there is none before, where that matters
+	 */
 	void (*close)(struct wfi_disk *disk);
 };
 
@@ -109,28 +134,45 @@ static inline void wfi_free(struct wfi_env *env, void *ptr, size_t len)
 	env->mem->free(env, ptr, len);
 }
 
-/* the outside world; .transports and .membership are filled in by the caller that wires them */
+/**
+ * wfi_env_real_init - the outside world
+ *
+ * .transports is an empty list and .membership answers -EOPNOTSUPP until the caller that wires
+ * them puts its own there.
+ */
 int wfi_env_real_init(struct wfi_env *env);
 
 /**
  * The simulated world: time stands still until it is moved, bytes come from a seeded generator,
  * allocations fail on demand (the nth, or with a probability), disks are memory with faults (short
  * I/O, errors, flipped bits, lost writes at a crash), members are a list that the test edits.
- * Each node of a simulation gets its own view (wfi_env_sim_node()), sharing clock and seed.
+ * Each node of a simulation gets its own view (wfi_sim_node()), sharing clock and seed; files
+ * belong to their node.
+ *
+ * What a node gets from its view goes back before wfi_sim_destroy(), but for what wfi_sim_crash()
+ * took.
  */
+#define WFI_SIM_MAX_NODES 64
 struct wfi_sim;
 struct wfi_sim_faults {
 	uint32_t alloc_fail_ppm;
 	uint32_t disk_error_ppm;
 	uint32_t disk_short_ppm;
-	uint32_t disk_flip_ppm;
+	uint32_t disk_flip_ppm; /* one bit of the request: in the buffer read, on the disk written */
+	uint32_t disk_lost_ppm; /* of the last 64 writes, at a crash; half of them torn, half gone */
+	uint32_t alloc_fail_nth; /* the nth allocation or map from now on fails, once; 0: none */
+	uint64_t disk_latency_ns; /* a request takes 0 to this long; 0: done at the next poll */
 };
 int wfi_sim_create(uint64_t seed, struct wfi_sim **out);
 void wfi_sim_destroy(struct wfi_sim *sim);
+/* Return: NULL from WFI_SIM_MAX_NODES on. .transports is an empty list; the caller wires its own */
 struct wfi_env *wfi_sim_node(struct wfi_sim *sim, unsigned idx);
 void wfi_sim_advance(struct wfi_sim *sim, uint64_t ns);
 uint64_t wfi_sim_rand(struct wfi_sim *sim);
 void wfi_sim_set_faults(struct wfi_sim *sim, const struct wfi_sim_faults *faults);
+/* the next epoch begins. Return: 0, -ENOMEM */
 int wfi_sim_set_members(struct wfi_sim *sim, const struct wfi_member *members, unsigned nr);
+/* the node's process dies: its memory, maps and open disks go; its files lose writes (faults) */
+void wfi_sim_crash(struct wfi_sim *sim, unsigned idx);
 
 #endif

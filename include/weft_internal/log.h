@@ -14,10 +14,19 @@ enum wfi_log_level { WFI_LOG_ERR, WFI_LOG_WARN, WFI_LOG_INFO, WFI_LOG_DEBUG };
 
 /* Context: before threads start. @name stands in front of each line, e.g. "weftd[node-a]" */
 void wfi_log_init(enum wfi_log_level max_level, const char *name);
-/* for tests and embedding: lines go to @sink instead of stderr; NULL restores stderr */
-void wfi_log_set_sink(void (*sink)(void *ctx, enum wfi_log_level level, const char *line), void *ctx);
+/*
+ * for tests and embedding: lines (without level and newline) go to @sink instead of stderr, which
+ * runs under the log's lock: one at a time, and it must not log; NULL restores stderr
+ */
+void wfi_log_set_sink(void (*sink)(void *ctx, enum wfi_log_level level, const char *line),
+		      void *ctx);
 
-/* Context: any thread. At most 20 lines a second per call site, then one line that counts the rest */
+/*
+ * Context: any thread; keeps errno. At most 20 lines a second per call site; its next line after
+ * that second is preceded by one that counts the rest. Control characters come out as '?', what is
+ * longer than 1 KiB is cut. Time is CLOCK_MONOTONIC, not an environment's: one process, one log
+ */
+#define WFI_LOG_BURST 20
 struct wfi_log_site {
 	unsigned long long window_ns;
 	unsigned count;
@@ -38,11 +47,9 @@ void wfi_log_write(struct wfi_log_site *site, enum wfi_log_level level, const ch
 /* said once in the life of the process: slow paths (invariant 9) */
 #define wfi_warn_once(...)                                                                         \
 	do {                                                                                       \
-		static _Atomic bool wfi_said_;                                                     \
-		if (!wfi_said_) {                                                                  \
-			wfi_said_ = true;                                                          \
+		static bool wfi_said_;                                                             \
+		if (!__atomic_exchange_n(&wfi_said_, true, __ATOMIC_RELAXED))                      \
 			wfi_warn(__VA_ARGS__);                                                     \
-		}                                                                                  \
 	} while (0)
 
 #endif

@@ -48,9 +48,9 @@ static inline unsigned wfi_hist_idx(uint64_t value)
 	return idx < WFI_HIST_NR_BUCKETS ? idx : WFI_HIST_NR_BUCKETS - 1;
 }
 
-/* lowest value that falls into bucket @idx */
+/* lowest value that falls into bucket @idx (from WFI_HIST_NR_BUCKETS on: into the last) */
 uint64_t wfi_hist_lower(unsigned idx);
-/* value at quantile @q (0..1): middle of its bucket; 0 when empty */
+/* value at quantile @q (0..1): middle of its bucket, the maximum at most; 0 when empty */
 uint64_t wfi_hist_quantile(const struct wfi_hist *hist, double q);
 void wfi_hist_merge(struct wfi_hist *into, const struct wfi_hist *from);
 
@@ -78,18 +78,26 @@ static inline void wfi_hist_add(struct wfi_hist *h, uint64_t value)
 
 enum wfi_metric_kind { WFI_METRIC_COUNTER, WFI_METRIC_GAUGE, WFI_METRIC_HIST };
 
+#define WFI_METRICS_MAX 4096 /* metrics in a segment; a reader refuses more */
+
 struct wfi_metrics;
-/* @max_bytes bounds the segment. Return: 0, -ENOMEM */
+/* @max_bytes bounds the segment. Return: 0, or what env.h's map returns */
 int wfi_metrics_create(struct wfi_env *env, size_t max_bytes, struct wfi_metrics **out);
 void wfi_metrics_destroy(struct wfi_metrics *m);
 /**
  * wfi_metrics_counter, _gauge, _hist - register one metric
  * @name: OpenMetrics name without suffix, e.g. "weft_blocks_put"
  * @labels: "" or `op="put",tier="dram"`: part of the identity
- * @unit: "", "bytes", "seconds" (histograms record ns and are exported in seconds)
+ * @unit: "", "bytes", "seconds" (recorded in ns and exported in seconds, whatever the kind); the
+ *	text has the name with "_" and the unit behind it, unless it ends so already
+ * @help: the same for all metrics of one name
  *
- * Return: the place to write, or NULL when the segment is full (logged): then callers use a
- * private scratch of theirs, so that a full registry costs figures, not the node.
+ * The strings are copied. The same name and labels give the same place again; it still has one
+ * writer. Each place starts a cache line of its own.
+ *
+ * Return: the place to write, or NULL when the segment is full or a string is not as OpenMetrics
+ * wants it (logged): then callers use a private scratch of theirs, so that a full registry costs
+ * figures, not the node.
  */
 struct wfi_counter *wfi_metrics_counter(struct wfi_metrics *m, const char *name, const char *labels,
 					const char *unit, const char *help);
@@ -97,22 +105,40 @@ struct wfi_counter *wfi_metrics_gauge(struct wfi_metrics *m, const char *name, c
 				      const char *unit, const char *help);
 struct wfi_hist *wfi_metrics_hist(struct wfi_metrics *m, const char *name, const char *labels,
 				  const char *unit, const char *help);
-/* memfd to pass to a reader (borrowed) */
+/* memfd to pass to a reader (borrowed); whoever gets it can only read */
 int wfi_metrics_fd(const struct wfi_metrics *m);
 
 /* the reader's side: maps read-only and checks the whole description; never trusts it */
 struct wfi_metrics_view;
 struct wfi_metric_info {
-	const char *name, *labels, *unit, *help;
+	const char *name, *labels, *unit, *help; /* copies, valid as long as the view */
 	enum wfi_metric_kind kind;
-	const struct wfi_counter *counter; /* counter or gauge */
-	const struct wfi_hist *hist;
+	const struct wfi_counter *counter; /* counter or gauge, else NULL */
+	const struct wfi_hist *hist; /* histogram, else NULL */
 };
+/**
+ * wfi_metrics_view_open - map a segment and check what it says of itself
+ * @fd: borrowed for the call
+ *
+ * The description is copied, so that its writer cannot change it afterwards; metrics come sorted
+ * by name, then labels. Values are what the writer puts there, whatever it is.
+ *
+ * Return: 0, -EACCES not a memfd that keeps its size, -EINVAL not a segment that we understand,
+ * -EFBIG, -ENOMEM
+ */
 int wfi_metrics_view_open(int fd, struct wfi_metrics_view **out);
 void wfi_metrics_view_close(struct wfi_metrics_view *v);
 unsigned wfi_metrics_view_nr(const struct wfi_metrics_view *v);
-int wfi_metrics_view_get(const struct wfi_metrics_view *v, unsigned idx, struct wfi_metric_info *out);
-/* OpenMetrics text 1.0, "# EOF" included. Return: bytes that the text has (may exceed @len) */
+int wfi_metrics_view_get(const struct wfi_metrics_view *v, unsigned idx,
+			 struct wfi_metric_info *out);
+/**
+ * wfi_metrics_format - OpenMetrics text 1.0, "# EOF" included
+ *
+ * Buckets of histograms are a closed set, empty or not: the powers of two of the recorded unit from
+ * 2^10 to 2^36 ns (1 us to 69 s) for seconds, from 2^0 to 2^40 else.
+ *
+ * Return: bytes that the text has (may exceed @len: what fits was written, and a NUL)
+ */
 int wfi_metrics_format(const struct wfi_metrics_view *v, char *buf, size_t len);
 
 #endif
