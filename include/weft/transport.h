@@ -2,8 +2,8 @@
 /**
  * weft/transport.h - the provider contract: how bytes and messages reach a peer
  *
- * A transport (provider) is one const table of cold ops; endpoints and completion queues get a table
- * of hot ops when they are created. The nouns are those of libibverbs:
+ * A transport (provider) is one const table of cold ops; endpoints and completion queues get a
+ * table of hot ops when they are created. The nouns are those of libibverbs:
  *
  *   device        one NIC port, one UCX context, this host's memory
  *   mr            registered local memory; exported, it becomes a blob that a peer imports as
@@ -28,14 +28,15 @@
  * Operations
  *
  *   A post is a batch of pieces that moves as one: it is accepted whole or refused whole, it
- *   completes once, whatever becomes of the peer. Pieces of one post may land in any order; posts of
- *   one endpoint complete in the order of posting. Bytes of a write followed, in the same or a later
- *   post of the same endpoint, by an immediate are in place when the peer sees the immediate; the
- *   same holds for a message sent after a write.
+ *   completes once, whatever becomes of the peer. Pieces of one post may land in any order; posts
+ *   of one endpoint complete in the order of posting. Bytes of a write followed, in the same or a
+ *   later post of the same endpoint, by an immediate are in place when the peer sees the immediate;
+ *   the same holds for a message sent after a write.
  *
  *   A post that fails says how far the damage reaches (enum weft_scope). Scope OP: pieces before
  *   .idx have moved, piece .idx has failed, those behind it were not tried; the endpoint goes on.
- *   Scope EP: the endpoint is broken, .idx says nothing; posts that follow complete with -ECANCELED.
+ *   Scope EP: the endpoint is broken, .idx says nothing; posts that follow complete with
+ *   -ECANCELED.
  *   Scope DEVICE: every endpoint of the device is broken.
  *
  * Life of an endpoint
@@ -98,7 +99,8 @@ enum weft_cap_flags {
  * @max_inline: messages up to this size cost no local copy or DMA read
  * @max_piece_bytes: of one piece
  * @max_post_bytes: of all pieces of a post
- * @cost_per_piece_ns, @cost_per_mib_ns: measured at open; 0 where a piece costs no more than its bytes
+ * @cost_per_piece_ns, @cost_per_mib_ns: measured at open; 0 where a piece costs no more than its
+ * bytes
  */
 struct weft_caps {
 	uint32_t flags;
@@ -230,7 +232,8 @@ enum weft_rkey_kind {
 
 /**
  * struct weft_rkey_src - where an rkey comes from
- * @access: what is wanted, REMOTE_READ and/or REMOTE_WRITE; for a blob within what it grants, 0: all
+ * @access: what is wanted, REMOTE_READ and/or REMOTE_WRITE; for a blob within what it grants, 0:
+ * all
  * @fd: BLOB: what came beside it, or -1. PROCESS: a pidfd (SO_PEERPIDFD), or -1: one is opened, and
  *      then whoever has the pid at this moment is meant. MEMFD: the memfd, which must have
  *      F_SEAL_SHRINK. Lent for the call
@@ -305,7 +308,8 @@ struct weft_ep_peer {
 	uint32_t reserved;
 };
 
-/* what to sleep on: either .fd to become readable, or FUTEX_WAIT (shared) on .futex while it is .val */
+/* what to sleep on: either .fd to become readable, or FUTEX_WAIT (shared) on .futex while it is
+ * .val */
 struct weft_wait {
 	int fd; /* -1: use the futex */
 	uint32_t val;
@@ -401,7 +405,8 @@ struct weft_ep_fast {
 	/* .nr_pieces may be 0: an immediate alone */
 	int (*post_write_imm)(struct weft_ep *ep, const struct weft_post *post);
 	/* a message of 1 .. max_msg bytes; the peer gets it once, whole and in order. @flags: enum
-	 * weft_post_flags. Completed means: @buf was taken and order is sure, not that it was read */
+	 * weft_post_flags. Completed means: @buf was taken and order is sure, not that it was
+	 * read */
 	int (*post_send)(struct weft_ep *ep, const void *buf, uint32_t len, uint64_t cookie,
 			 uint32_t flags);
 };
@@ -433,17 +438,18 @@ struct weft_transport {
 	/* Return: 0, -EINVAL, -EPERM (memfd without F_SEAL_SHRINK), -ENOSPC too many, -ENOMEM */
 	int (*mr_reg)(struct weft_device *dev, const struct weft_mr_opts *opts,
 		      struct weft_mr **out);
-	/* from here on peers are refused (-ESTALE); ones in the middle of an operation on mapped memory
-	 * may still finish it: see the provider's page on when memory can be reused */
+	/* from here on peers are refused (-ESTALE); ones in the middle of an operation on mapped
+	 * memory may still finish it: see the provider's page on when memory can be reused */
 	void (*mr_dereg)(struct weft_mr *mr);
 	/* @opts NULL: all of it, with all rights that the region has */
 	int (*mr_export)(struct weft_mr *mr, const struct weft_export_opts *opts,
 			 struct weft_export *out);
-	/* takes one export back; other exports of the region live on. Return: 0, -ENOENT, -EOPNOTSUPP */
+	/* takes one export back; other exports of the region live on. Return: 0, -ENOENT,
+	 * -EOPNOTSUPP */
 	int (*mr_revoke)(struct weft_mr *mr, uint64_t id);
 
-	/* Return: 0, -EINVAL malformed, -EACCES, -EPERM (memfd without F_SEAL_SHRINK), -ERANGE longer
-	 * than its file, -ESRCH no such process, -ENOTCONN, -ENOMEM */
+	/* Return: 0, -EINVAL malformed, -EACCES, -EPERM (memfd without F_SEAL_SHRINK), -ERANGE
+	 * longer than its file, -ESRCH no such process, -ENOTCONN, -ENOMEM */
 	int (*rkey_import)(struct weft_ep *ep, const struct weft_rkey_src *src,
 			   struct weft_rkey **out);
 	/* no post that names it is open */
@@ -456,8 +462,8 @@ struct weft_transport {
 	 * cq_arm - before the owner sleeps
 	 *
 	 * Return: how many things to sleep on were written to @waits (any of them wakes), 0 when a
-	 * completion is there already: poll; -ENOSPC more than @max, -EOPNOTSUPP. Call cq_disarm() when
-	 * awake. A peer that dies wakes the sleeper only where .fd is used: bound your sleep.
+	 * completion is there already: poll; -ENOSPC more than @max, -EOPNOTSUPP. Call cq_disarm()
+	 * when awake. A peer that dies wakes the sleeper only where .fd is used: bound your sleep.
 	 */
 	int (*cq_arm)(struct weft_cq *cq, struct weft_wait *waits, unsigned max);
 	void (*cq_disarm)(struct weft_cq *cq);

@@ -6,9 +6,9 @@
  *
  * The arena of a tenant is one memfd, mapped by the node and by the tenant's engines. It is cut
  * into extents; a space takes extents as it grows (evicting its own blocks first when the tenant
- * has no extent left), and cuts them into slots of one size. Slot numbers are unique in the node. The
- * slots' headers (struct weft_block_header) lie in a memfd of their own, which engines do not map,
- * and peers map read-only.
+ * has no extent left), and cuts them into slots of one size. Slot numbers are unique in the node.
+ * The slots' headers (struct weft_block_header) lie in a memfd of their own, which engines do not
+ * map, and peers map read-only.
  *
  * The slot automaton: free -> filling -> sealed -> quarantined -> free.
  *   filling      claimed by an owner (engine or handoff); never in the index

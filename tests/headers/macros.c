@@ -2,6 +2,7 @@
 /* Expands every public macro, as C and as C++: one that nobody ever expanded may not even parse. */
 #include "weft/kv.h"
 #include "weft/ring.h"
+#include "weft/transport.h"
 #include "weft/weft.h"
 
 WEFT_STATIC_ASSERT(WEFT_REGION_ARENA == 0, "the arena is region 0");
@@ -14,6 +15,8 @@ WEFT_STATIC_ASSERT(WEFT_ARG_BYTES_MAX % WEFT_ARG_ALIGN == 0, "arguments are alig
 WEFT_STATIC_ASSERT(WEFT_OP_BLOCKS_MAX <= WEFT_ARG_BYTES_MAX / sizeof(struct weft_key),
 		   "the keys of the largest operation fit");
 WEFT_STATIC_ASSERT(WEFT_RING_ENGINE_OFF < WEFT_RING_NODE_OFF, "one writer a cache line");
+WEFT_STATIC_ASSERT(WEFT_RKEY_BLOB_MAX <= 255 && WEFT_EP_ADDR_MAX <= 65535, "their lengths fit");
+WEFT_STATIC_ASSERT(WEFT_EP_FDS_MAX >= 1 && WEFT_WHY_MAX > 1, "room for one");
 
 WEFT_API int weft_test_checked(void);
 WEFT_API_VOID void weft_test_void(void);
