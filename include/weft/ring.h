@@ -52,18 +52,20 @@
  *   producer of position p: fill all fields but .seq, then store-release .seq = p + 1
  *   consumer of position p: load-acquire .seq; it is there when equal to p + 1; then copy
  *
- * The producer learns of free space from the consumer's weft_ring_line.head, which the consumer
- * stores (release) after it has copied, once a batch: position p may be filled when
- * p - head < depth. The engine never has more than .cq_depth operations and layer events open: the
- * node stops taking submissions while completions that it owes might not fit, and never overruns.
+ * The producer learns of free space from the consumer's weft_ring_line.head: position p may be
+ * filled when p - head < depth. The consumer stores it (release) after it has copied: at the latest
+ * when a quarter of the depth (at least 1) is copied and not shown yet, and before it sleeps; more
+ * often only moves a line that the producer reads. The engine never has more than .cq_depth
+ * operations and layer events open: the node stops taking submissions while completions that it
+ * owes might not fit, and never overruns.
  *
  * 4. Sleeping
  *
  * A side that wants to sleep: reads the other's .bell into b, stores its own .sleeping = 1, issues
  * a full fence, looks at its ring once more, then waits with FUTEX_WAIT (not private) on the
- * other's .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries
- * issues a full fence, and when the other's .sleeping is 1 adds 1 to its own .bell and calls
- * FUTEX_WAKE on it. So a system call is made only when somebody sleeps.
+ * other's .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries, or
+ * stored its .head, issues a full fence (once a batch), and when the other's .sleeping is 1 adds 1
+ * to its own .bell and calls FUTEX_WAKE on it. So a system call is made only when somebody sleeps.
  *
  * 5. Operations: enum weft_opcode, below.
  */
