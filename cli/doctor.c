@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* doctor: one table of checks; each says ok, warn or fail, and what to do */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cli/doctor.h"
+#include "weft_internal/util.h"
+
+struct check {
+	const char *name;
+	void (*look)(struct wfi_finding *f);
+};
+
+static const struct check checks[] = {
+	{ "memlock", wfi_check_memlock },
+	{ "memory", wfi_check_memory },
+	{ "huge pages", wfi_check_hugepages },
+	{ "transparent huge pages", wfi_check_thp },
+	{ "/dev/shm", wfi_check_devshm },
+	{ "numa", wfi_check_numa },
+	{ "cpu", wfi_check_cpu },
+	{ "ptrace scope", wfi_check_ptrace },
+	{ "memfd", wfi_check_memfd },
+	{ "futex_waitv", wfi_check_futex_waitv },
+	{ "pidfd", wfi_check_pidfd },
+	{ "process_vm_readv", wfi_check_process_vm },
+	{ "io_uring", wfi_check_io_uring },
+	{ "transport loop", wfi_check_loop },
+	{ "transport shm", wfi_check_shm },
+	{ "transport verbs", wfi_check_verbs },
+	{ "transport ucx", wfi_check_ucx },
+	{ "transport dpdk", wfi_check_dpdk },
+};
+
+static const char *const health_names[] = {
+	[WFI_HEALTH_OK] = "ok",
+	[WFI_HEALTH_WARN] = "warn",
+	[WFI_HEALTH_FAIL] = "fail",
+};
+
+void wfi_found(struct wfi_finding *f, enum wfi_health health, const char *todo, const char *fmt,
+	       ...)
+{
+	va_list ap;
+
+	f->health = health;
+	snprintf(f->todo, sizeof(f->todo), "%s", todo ? todo : "");
+	va_start(ap, fmt);
+	vsnprintf(f->what, sizeof(f->what), fmt, ap);
+	va_end(ap);
+}
+
+/* the one check that needs the options: does a node run, and does it answer? */
+static void check_node(const struct wfi_cli_common *common, struct wfi_finding *f)
+{
+	const struct weft_opts opts = {
+		.size = sizeof(opts),
+		.socket = common->nr_sockets ? common->sockets[0] : NULL,
+		.token = common->token,
+		.name = "weft doctor",
+	};
+	struct weft *w = NULL;
+	char *text = NULL;
+
+	if (weft_open(&opts, &w)) {
+		wfi_found(f, WFI_HEALTH_WARN,
+			  "start one (weftd, or systemctl start weftd), "
+			  "or name its socket with --socket",
+			  "%s", weft_why());
+		return;
+	}
+	if (weft_status_json(w, &text))
+		wfi_found(f, WFI_HEALTH_FAIL, "look at the node's log", "attached, but: %s",
+			  weft_why());
+	else
+		wfi_found(f, WFI_HEALTH_OK, NULL, "runs and answers");
+	free(text);
+	weft_close(w);
+}
+
+/* Return: the array's new element, or NULL */
+static json_t *to_json(const char *name, const struct wfi_finding *f)
+{
+	return json_pack("{s:s,s:s,s:s,s:s}", "check", name, "result", health_names[f->health],
+			 "found", f->what, "todo", f->todo);
+}
+
+static void show(const char *name, const struct wfi_finding *f)
+{
+	printf("%-5s %-23s %s\n", health_names[f->health], name, f->what);
+	if (f->todo[0])
+		printf("%-5s %-23s -> %s\n", "", "", f->todo);
+}
+
+static int run_doctor(const void *opts, int argc, char **argv)
+{
+	const struct wfi_cli_common *common = opts;
+	json_t *all = json_array();
+	unsigned nr[WFI_ARRAY_SIZE(health_names)] = { 0 };
+	struct wfi_finding f;
+	size_t i;
+	int ret;
+
+	(void)argc;
+	(void)argv;
+	for (i = 0; i <= WFI_ARRAY_SIZE(checks); i++) {
+		const bool last = i == WFI_ARRAY_SIZE(checks);
+		const char *name = last ? "node" : checks[i].name;
+
+		memset(&f, 0, sizeof(f));
+		if (last)
+			check_node(common, &f);
+		else
+			checks[i].look(&f);
+		nr[f.health]++;
+		if (common->json)
+			json_array_append_new(all, to_json(name, &f));
+		else
+			show(name, &f);
+	}
+	ret = nr[WFI_HEALTH_FAIL] ? WFI_EXIT_FAILED : WFI_EXIT_OK;
+	if (common->json)
+		return wfi_cli_print_json(json_pack("{s:b,s:o}", "healthy", !ret, "checks", all), 2)
+			       ? WFI_EXIT_FAILED
+			       : ret;
+	json_decref(all);
+	printf("\n%u ok, %u to look at, %u failed\n", nr[WFI_HEALTH_OK], nr[WFI_HEALTH_WARN],
+	       nr[WFI_HEALTH_FAIL]);
+	return fflush(stdout) ? WFI_EXIT_FAILED : ret;
+}
+
+const struct wfi_cli_cmd wfi_cmd_doctor = {
+	.name = "doctor",
+	.summary = "what this machine can do for Weft, what it cannot, and why",
+	.opts_len = sizeof(struct wfi_cli_common),
+	.examples = "  weft doctor\n"
+		    "  weft doctor --json | jq '.checks[] | select(.result != \"ok\")'\n",
+	.run = run_doctor,
+};

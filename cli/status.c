@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* status, ls, drain: what the node says of itself */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cli/cli.h"
+
+#define CLEAN 48
+
+/* asks the node for one of its texts. Return: exit code, and the object in @out */
+static int fetch(const struct wfi_cli_common *common, int (*ask)(struct weft *, char **),
+		 const char *what, json_t **out)
+{
+	struct weft *w = NULL;
+	char *text = NULL;
+	json_error_t err;
+	int ret;
+
+	ret = wfi_cli_open(common, 0, &w);
+	if (ret)
+		return ret;
+	ret = ask(w, &text);
+	if (ret < 0) {
+		ret = wfi_cli_failed(what, ret);
+		goto out_close;
+	}
+	ret = WFI_EXIT_OK;
+	*out = json_loads(text, 0, &err);
+	if (!*out) {
+		fprintf(stderr, "weft: %s: the node's answer is no JSON: %s\n", what, err.text);
+		ret = WFI_EXIT_FAILED;
+	}
+
+out_close:
+	free(text);
+	weft_close(w);
+	return ret;
+}
+
+static const char *clean(const json_t *obj, const char *key, char out[CLEAN])
+{
+	return wfi_text_clean(wfi_json_str(obj, key), out, CLEAN);
+}
+
+static void show_node(const json_t *node)
+{
+	char name[CLEAN], id[CLEAN], version[CLEAN], age[WFI_TEXT];
+
+	printf("node     %s%s\n", clean(node, "name", name),
+	       wfi_json_bool(node, "draining") ? "  (draining)" : "");
+	printf("id       %s\n", clean(node, "id", id));
+	printf("version  %s, pid %" PRIu64 ", up %s\n", clean(node, "version", version),
+	       wfi_json_u64(node, "pid"), wfi_text_age(wfi_json_u64(node, "uptime_s"), age));
+}
+
+static void show_tenants(const json_t *tenants)
+{
+	char name[CLEAN], arena[WFI_TEXT], page[WFI_TEXT];
+	size_t i;
+	json_t *t;
+
+	printf("\n%-16s %10s %9s %10s %10s %9s %9s %11s\n", "TENANT", "ARENA", "PAGES", "BLOCKS",
+	       "SLOTS FREE", "FILLING", "LEASED", "QUARANTINED");
+	for (i = 0; i < json_array_size(tenants); i++) {
+		t = json_array_get(tenants, i);
+		wfi_text_bytes((double)wfi_json_u64(t, "arena_bytes"), arena);
+		wfi_text_bytes((double)wfi_json_u64(t, "page_bytes"), page);
+		printf("%-16s %10s %9s %10" PRIu64 " %10" PRIu64 " %9" PRIu64 " %9" PRIu64
+		       " %11" PRIu64 "\n",
+		       clean(t, "name", name), arena, page, wfi_json_u64(t, "blocks_held"),
+		       wfi_json_u64(t, "slots_free"), wfi_json_u64(t, "slots_filling"),
+		       wfi_json_u64(t, "slots_leased"), wfi_json_u64(t, "slots_quarantined"));
+	}
+}
+
+static void show_engines(const json_t *engines)
+{
+	char name[CLEAN], tenant[CLEAN];
+	size_t i;
+	json_t *e;
+
+	printf("\n%-24s %8s %-16s %6s %8s %8s\n", "ENGINE", "PID", "TENANT", "RINGS", "REGIONS",
+	       "CLAIMS");
+	for (i = 0; i < json_array_size(engines); i++) {
+		e = json_array_get(engines, i);
+		printf("%-24s %8" PRIu64 " %-16s %6" PRIu64 " %8" PRIu64 " %8" PRIu64 "\n",
+		       clean(e, "name", name), wfi_json_u64(e, "pid"), clean(e, "tenant", tenant),
+		       wfi_json_u64(e, "rings"), wfi_json_u64(e, "regions"),
+		       wfi_json_u64(e, "claims"));
+	}
+}
+
+static void show_peers(const json_t *peers)
+{
+	char name[CLEAN], state[CLEAN], path[128];
+	size_t i;
+	json_t *p;
+
+	if (!json_array_size(peers))
+		return;
+	printf("\n%-24s %-12s %s\n", "PEER", "STATE", "SOCKET");
+	for (i = 0; i < json_array_size(peers); i++) {
+		p = json_array_get(peers, i);
+		printf("%-24s %-12s %s\n", clean(p, "name", name), clean(p, "state", state),
+		       wfi_text_clean(wfi_json_str(p, "socket"), path, sizeof(path)));
+	}
+}
+
+static void show_slow_paths(const json_t *slow)
+{
+	char what[128], why[256];
+	size_t i;
+	json_t *s;
+
+	printf("\nslow paths in use: %s\n", json_array_size(slow) ? "" : "none");
+	for (i = 0; i < json_array_size(slow); i++) {
+		s = json_array_get(slow, i);
+		printf("  %s: %s\n", wfi_text_clean(wfi_json_str(s, "what"), what, sizeof(what)),
+		       wfi_text_clean(wfi_json_str(s, "why"), why, sizeof(why)));
+	}
+}
+
+static int flushed(void)
+{
+	return fflush(stdout) || ferror(stdout) ? WFI_EXIT_FAILED : WFI_EXIT_OK;
+}
+
+static int run_status(const void *opts, int argc, char **argv)
+{
+	const struct wfi_cli_common *common = opts;
+	json_t *root = NULL;
+	int ret;
+
+	(void)argc;
+	(void)argv;
+	ret = fetch(common, weft_status_json, "status", &root);
+	if (ret)
+		return ret;
+	if (common->json)
+		return wfi_cli_print_json(root, 2);
+	show_node(json_object_get(root, "node"));
+	show_tenants(json_object_get(root, "tenants"));
+	show_engines(json_object_get(root, "engines"));
+	show_peers(json_object_get(root, "peers"));
+	show_slow_paths(json_object_get(root, "slow_paths"));
+	json_decref(root);
+	return flushed();
+}
+
+static void show_space(const json_t *s)
+{
+	char tenant[CLEAN], model[CLEAN], layout[CLEAN], bytes[WFI_TEXT], held[WFI_TEXT];
+	const uint64_t blocks = wfi_json_u64(s, "blocks"), slots = wfi_json_u64(s, "slots");
+	const uint64_t block_bytes = wfi_json_u64(s, "block_bytes");
+
+	wfi_text_bytes((double)block_bytes, bytes);
+	wfi_text_bytes((double)blocks * (double)block_bytes, held);
+	printf("%-12s %-28s %-20s %10s %6" PRIu64 " %6" PRIu64 " %10" PRIu64 " %10" PRIu64
+	       " %5.1f%% %10s\n",
+	       clean(s, "tenant", tenant), clean(s, "model", model), clean(s, "layout", layout),
+	       bytes, wfi_json_u64(s, "tokens_per_block"), wfi_json_u64(s, "layers"), blocks, slots,
+	       slots ? 100.0 * (double)blocks / (double)slots : 0.0, held);
+}
+
+static int run_ls(const void *opts, int argc, char **argv)
+{
+	const struct wfi_cli_common *common = opts;
+	json_t *root = NULL, *s;
+	size_t i;
+	int ret;
+
+	(void)argc;
+	(void)argv;
+	ret = fetch(common, weft_ls_json, "ls", &root);
+	if (ret)
+		return ret;
+	if (common->json)
+		return wfi_cli_print_json(root, 2);
+	printf("%-12s %-28s %-20s %10s %6s %6s %10s %10s %6s %10s\n", "TENANT", "MODEL", "LAYOUT",
+	       "BLOCK", "TOKENS", "LAYERS", "BLOCKS", "SLOTS", "FULL", "HELD");
+	for (i = 0; i < json_array_size(json_object_get(root, "spaces")); i++) {
+		s = json_array_get(json_object_get(root, "spaces"), i);
+		show_space(s);
+	}
+	json_decref(root);
+	return flushed();
+}
+
+static int run_drain(const void *opts, int argc, char **argv)
+{
+	const struct wfi_cli_common *common = opts;
+	struct weft *w = NULL;
+	int ret;
+
+	(void)argc;
+	(void)argv;
+	ret = wfi_cli_open(common, 0, &w);
+	if (ret)
+		return ret;
+	ret = weft_drain(w);
+	if (ret < 0)
+		ret = wfi_cli_failed("drain", ret);
+	else if (common->json)
+		ret = wfi_cli_print_json(json_pack("{s:b}", "draining", 1), 0);
+	else
+		puts("the node takes no new engine, and stops when the last has left");
+	weft_close(w);
+	return ret;
+}
+
+const struct wfi_cli_cmd wfi_cmd_status = {
+	.name = "status",
+	.summary = "the node, its tenants and engines, slow paths in use",
+	.opts_len = sizeof(struct wfi_cli_common),
+	.examples = "  weft status\n"
+		    "  weft status --json | jq .slow_paths\n"
+		    "  weft status --socket /run/weft-b/weftd.sock\n",
+	.run = run_status,
+};
+
+const struct wfi_cli_cmd wfi_cmd_ls = {
+	.name = "ls",
+	.summary = "spaces, and how full they are",
+	.opts_len = sizeof(struct wfi_cli_common),
+	.examples = "  weft ls\n  weft ls --json | jq '.spaces[] | select(.blocks > 0)'\n",
+	.run = run_ls,
+};
+
+const struct wfi_cli_cmd wfi_cmd_drain = {
+	.name = "drain",
+	.summary = "let the node take no new engine, and stop when the last has left",
+	.opts_len = sizeof(struct wfi_cli_common),
+	.examples = "  weft drain\n  weft drain --socket /run/weft-b/weftd.sock\n",
+	.run = run_drain,
+};
