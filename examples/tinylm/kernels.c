@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* built once for each instruction set; TLM_KERNELS is the name of the table that this build makes */
+/* built once for each instruction set; TLM_KERNELS names the table that this build makes */
 #include "kernels.h"
 
 #include <math.h>
@@ -66,7 +66,7 @@ static inline vec exp_lanes(vec x)
 	p = p * r + 1.6666665459e-1f;
 	p = p * r + 5.0000001201e-1f;
 	p = (p * (r * r) + r) + 1.0f;
-	return (vec)((uvec)p + ((uvec)__builtin_convertvector(n, ivec) << 23));
+	return (vec)((uvec)p + ((uvec) __builtin_convertvector(n, ivec) << 23));
 }
 
 static inline __attribute__((always_inline)) void matmul_rows(float *y, size_t y_stride,

@@ -40,7 +40,7 @@ struct tlm_kernels {
 		       float scale, uint32_t nr, uint32_t dim);
 	/* gate = silu(gate) * up */
 	void (*swiglu)(float *gate, const float *up, uint32_t nr);
-	/* x = exp(x - max(x)); Return: the sum. @nr: any; room up to the next multiple of TLM_LANES */
+	/* x = exp(x - max(x)); @x has room up to a multiple of TLM_LANES. Return: the sum */
 	float (*exp_sum)(float *x, uint32_t nr);
 };
 

@@ -121,8 +121,8 @@ static size_t tensors_init(struct tlm *m)
 }
 
 /*
- * Uniform, with the variance that keeps activations near 1. Queries and the head get more: attention
- * that looks at some tokens more than at others, and logits that are not all alike.
+ * Uniform, with the variance that keeps activations near 1. Queries and the head get more, for
+ * attention that prefers some tokens, and logits that are not all alike.
  */
 static void weights_fill(struct tlm *m, uint64_t seed)
 {
@@ -141,8 +141,8 @@ static void weights_fill(struct tlm *m, uint64_t seed)
 }
 
 /*
- * Angles by multiplication of complex numbers, in double, from Taylor series: libm's sin and pow may
- * differ between machines. The error after TLM_TOKENS_MAX steps is about 1e-12.
+ * Angles by multiplication of complex numbers, in double, from Taylor series: libm's sin and pow
+ * may differ between machines. The error after TLM_TOKENS_MAX steps is about 1e-12.
  */
 static void rope_fill(struct tlm *m)
 {

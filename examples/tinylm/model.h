@@ -99,7 +99,7 @@ int tlm_run_begin(struct tlm_run *run, const uint32_t *tokens, uint32_t nr, uint
  */
 void tlm_run_layer(struct tlm_run *run);
 
-/* after the last layer. Return: TLM_VOCAB logits of the run's last token, good until the next run */
+/* after the last layer. Return: TLM_VOCAB logits of the last token, good until the next run */
 const float *tlm_run_logits(struct tlm_run *run);
 
 /**
