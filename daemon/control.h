@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* control.h - the thread that owns the sockets: engines attach, peers connect, both hang up */
+#ifndef WEFTD_CONTROL_H
+#define WEFTD_CONTROL_H
+
+#include "node.h"
+
+struct control;
+
+struct control_peer {
+	const char *name;
+	const char *socket;
+};
+
+struct control_opts {
+	struct node *node;
+	const char *socket; /* path to listen on; NULL: none, engines come by control_add() */
+	const struct control_peer *peers; /* nodes to connect to, and to connect to again */
+	unsigned nr_peers;
+	bool signals; /* SIGTERM and SIGINT, which every thread blocks, stop the node */
+};
+
+/* Return: 0; -EADDRINUSE a node listens there; -ENAMETOOLONG; other errors of bind(2): logged */
+int control_create(const struct control_opts *opts, struct control **out);
+void control_destroy(struct control *c);
+/* serves until control_stop(), a signal, or a drain that has come to its end; then hangs up on all
+ * and stops the worker. Context: its own thread, while the worker runs */
+void control_run(struct control *c);
+/* Context: any thread */
+void control_stop(struct control *c);
+/* a connected SOCK_SEQPACKET socket is handed over. Context: any thread */
+int control_add(struct control *c, int fd);
+
+#endif

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* node.c - the worker: one poll loop over rings, transfers, handoffs and peers; and its sleep */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "node.h"
+#include "weft_internal/log.h"
+#include "weft_internal/transport_registry.h"
+
+#define METRICS_BYTES (2u << 20)
+#define HOUSEKEEPING_TURNS 16u /* power of two: idle turns from one look at the clock to the next */
+#define SLEEP_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* a peer that dies rings no bell */
+#define SLEEP_BLIND_NS WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
+#define WAITS_MAX 128u /* FUTEX_WAITV_MAX */
+
+/* ---- set-up ---- */
+
+/* names a tenant to other nodes without giving its salt away */
+static uint64_t tenant_tag(const struct wfi_tenant_opts *t)
+{
+	static const struct weft_space_opts nothing = {
+		.size = sizeof(nothing), .model = "weft tenant tag", .layout = "",
+	};
+
+	return wfi_space_tag(t->salt, &nothing);
+}
+
+static int tenants_create(struct node *node, const struct node_opts *opts)
+{
+	unsigned i;
+	int ret;
+
+	if (!opts->nr_tenants || opts->nr_tenants > NODE_TENANTS_MAX)
+		return -EINVAL;
+	for (i = 0; i < opts->nr_tenants; i++) {
+		struct weft_mr_opts mr = { .size = sizeof(mr),
+					   .access = WEFT_ACCESS_LOCAL_WRITE |
+						     WEFT_ACCESS_REMOTE_READ,
+					   .kind = WEFT_MR_MEMFD };
+		const struct wfi_map *arena;
+
+		ret = wfi_kv_tenant_add(node->kv, &opts->tenants[i], &node->tenants[i]);
+		if (ret)
+			return ret;
+		arena = wfi_tenant_arena(node->tenants[i]);
+		mr.addr = arena->addr;
+		mr.len = arena->len;
+		mr.fd = arena->fd;
+		ret = node->shm->transport->mr_reg(node->shm, &mr, &node->arenas[i]);
+		if (ret)
+			return ret;
+		node->tags[i] = tenant_tag(&opts->tenants[i]);
+		node->nr_tenants++;
+	}
+	return 0;
+}
+
+static int transports_create(struct node *node)
+{
+	struct weft_cq_opts cq_opts = { .size = sizeof(cq_opts), .depth = 4096 };
+	const struct weft_transport *shm = wfi_transport_find(node->env->transports, "shm");
+	struct wfi_xfer_engine_opts x = { .env = node->env, .metrics = node->metrics };
+	int ret;
+
+	if (!shm)
+		return -EOPNOTSUPP;
+	ret = shm->device_open(shm, node->env, NULL, &node->shm);
+	if (ret)
+		return ret;
+	ret = shm->cq_create(node->shm, &cq_opts, &node->send_cq);
+	if (ret)
+		return ret;
+	ret = shm->cq_create(node->shm, &cq_opts, &node->recv_cq);
+	if (ret)
+		return ret;
+	return wfi_xfer_engine_create(&x, &node->xfer);
+}
+
+static int kv_create(struct node *node, const struct node_opts *opts)
+{
+	struct wfi_kv_opts o = { .env = node->env, .metrics = node->metrics };
+
+	if (opts->policy) {
+		o.policy = wfi_evict_find(opts->policy);
+		if (!o.policy) {
+			wfi_err("there is no eviction policy '%s'", opts->policy);
+			return -EINVAL;
+		}
+	}
+	return wfi_kv_create(&o, &node->kv);
+}
+
+static int handoffs_create(struct node *node)
+{
+	struct wfi_handoffs_opts o = {
+		.env = node->env,
+		.kv = node->kv,
+		.xfer = node->xfer,
+		.metrics = node->metrics,
+		.node = node->id,
+		.lease_ns = node->lease_ns,
+	};
+
+	return wfi_handoffs_create(&o, &node->handoffs);
+}
+
+static void counters_create(struct node *node)
+{
+	static const struct {
+		size_t off;
+		const char *name, *unit, *help;
+	} table[] = {
+		{ offsetof(struct node, bytes_out), "weft_get", "bytes", "Bytes copied to engines" },
+		{ offsetof(struct node, bytes_in), "weft_put", "bytes", "Bytes copied from engines" },
+		{ offsetof(struct node, bad_rings), "weft_bad_rings", "",
+		  "Engines detached because their ring broke the protocol" },
+		{ offsetof(struct node, wakeups), "weft_wakeups", "", "Times the worker slept" },
+	};
+	struct wfi_counter **c;
+	unsigned i;
+
+	for (i = 0; i < WFI_ARRAY_SIZE(table); i++) {
+		c = (struct wfi_counter **)((char *)node + table[i].off);
+		*c = wfi_metrics_counter(node->metrics, table[i].name, "", table[i].unit,
+					 table[i].help);
+		if (!*c)
+			*c = &node->scratch_counter;
+	}
+}
+
+int node_create(const struct node_opts *opts, struct node **out)
+{
+	struct node *node = wfi_alloc(opts->env, sizeof(*node));
+	int ret;
+
+	if (!node)
+		return -ENOMEM;
+	node->env = opts->env;
+	node->id = opts->node_id;
+	node->spin_ns = opts->spin_ns;
+	node->lease_ns = opts->lease_ns;
+	node->op_timeout_ns = opts->op_timeout_ns;
+	node->start_ns = wfi_now(opts->env);
+	snprintf(node->name, sizeof(node->name), "%s", opts->name);
+	node->poke_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ret = node->poke_fd < 0 ? -errno : 0;
+	if (!ret)
+		ret = wfi_metrics_create(opts->env, METRICS_BYTES, &node->metrics);
+	if (!ret)
+		ret = transports_create(node);
+	if (!ret)
+		ret = kv_create(node, opts);
+	if (!ret)
+		ret = tenants_create(node, opts);
+	if (!ret)
+		ret = handoffs_create(node);
+	if (!ret)
+		ret = ops_create(node);
+	if (ret) {
+		node_destroy(node);
+		return ret;
+	}
+	counters_create(node);
+	*out = node;
+	return 0;
+}
+
+/* takes a node that node_create() left half made, too */
+void node_destroy(struct node *node)
+{
+	const struct weft_transport *t;
+	unsigned i;
+
+	if (!node)
+		return;
+	ops_destroy(node);
+	wfi_handoffs_destroy(node->handoffs);
+	wfi_xfer_engine_destroy(node->xfer);
+	if (node->shm) {
+		t = node->shm->transport;
+		for (i = 0; i < node->nr_tenants; i++)
+			t->mr_dereg(node->arenas[i]);
+		t->cq_destroy(node->send_cq);
+		t->cq_destroy(node->recv_cq);
+		t->device_close(node->shm);
+	}
+	wfi_kv_destroy(node->kv);
+	wfi_metrics_destroy(node->metrics);
+	if (node->poke_fd >= 0)
+		close(node->poke_fd);
+	wfi_free(node->env, node, sizeof(*node));
+}
+
+/* ---- the control thread's calls ---- */
+
+static long futex(const void *addr, int op, uint32_t val, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, addr, op, val, timeout, NULL, 0);
+}
+
+static void worker_ring_bell(struct node *node)
+{
+	/* pairs with the acquire in worker_sleep(): whoever sees the new bell sees what it rang for */
+	atomic_fetch_add_explicit(&node->bell, 1, memory_order_release);
+	futex(&node->bell, FUTEX_WAKE_PRIVATE, 1, NULL);
+}
+
+void node_call(struct node *node, void (*run)(struct node *node, void *arg), void *arg)
+{
+	struct node_call call = { .run = run, .arg = arg };
+
+	/* pairs with the acquire in call_poll() */
+	atomic_store_explicit(&node->call, &call, memory_order_release);
+	worker_ring_bell(node);
+	while (!atomic_load_explicit(&call.done, memory_order_acquire))
+		futex(&call.done, FUTEX_WAIT_PRIVATE, 0, NULL);
+}
+
+static int call_poll(struct node *node)
+{
+	struct node_call *call = atomic_load_explicit(&node->call, memory_order_relaxed);
+
+	if (wfi_likely(!call))
+		return 0;
+	call = atomic_load_explicit(&node->call, memory_order_acquire);
+	call->run(node, call->arg);
+	atomic_store_explicit(&node->call, NULL, memory_order_relaxed);
+	/* pairs with the acquire in node_call(); call is gone once it is seen, its address is not */
+	atomic_store_explicit(&call->done, 1, memory_order_release);
+	futex(&call->done, FUTEX_WAKE_PRIVATE, 1, NULL);
+	return 1;
+}
+
+void node_stop(struct node *node)
+{
+	atomic_store_explicit(&node->stop, true, memory_order_release);
+	worker_ring_bell(node);
+}
+
+/* ---- one turn ---- */
+
+static void endings_poll(struct node *node)
+{
+	struct session **s = &node->ending_sessions;
+	struct node_peer **p = &node->ending_peers;
+
+	while (*s) {
+		struct session *next = (*s)->next_ending;
+
+		if (session_end_poll(*s))
+			*s = next;
+		else
+			s = &(*s)->next_ending;
+	}
+	while (*p) {
+		struct node_peer *next = (*p)->next_ending;
+
+		if (peer_end_poll(*p))
+			*p = next;
+		else
+			p = &(*p)->next_ending;
+	}
+}
+
+/* what need not be looked at in each turn, but is while operations are open */
+static int housekeeping(struct node *node)
+{
+	uint64_t now_ns = wfi_now(node->env);
+	int work;
+
+	work = wfi_xfer_poll(node->xfer, now_ns);
+	work += wfi_handoffs_poll(node->handoffs, now_ns);
+	work += peers_poll(node);
+	work += wfi_kv_poll(node->kv, now_ns);
+	if (wfi_unlikely(node->nr_ending))
+		endings_poll(node);
+	return work;
+}
+
+static void poke_control(struct node *node, struct session *s)
+{
+	uint64_t one = 1;
+
+	if (s->poked)
+		return;
+	s->poked = true;
+	if (write(node->poke_fd, &one, sizeof(one)) < 0)
+		wfi_warn("node: the control thread can't be woken: %s", strerror(errno));
+}
+
+int node_poll(struct node *node)
+{
+	int work = call_poll(node);
+	unsigned i;
+
+	for (i = 0; i < node->nr_rings; i++) {
+		struct node_ring *r = node->rings[i];
+
+		if (wfi_unlikely(r->session->broken)) {
+			poke_control(node, r->session);
+			continue;
+		}
+		work += ops_poll_ring(node, r);
+	}
+	if (node->nr_open | node->nr_ending || !(++node->turn & (HOUSEKEEPING_TURNS - 1)))
+		work += housekeeping(node);
+	return work;
+}
+
+/* ---- sleep ---- */
+
+struct waits {
+	struct futex_waitv v[WAITS_MAX];
+	unsigned nr;
+	bool blind; /* something may happen that rings no bell of these */
+};
+
+static void waits_add(struct waits *w, const uint32_t *addr, uint32_t val, bool shared)
+{
+	if (w->nr == WAITS_MAX) {
+		w->blind = true;
+		return;
+	}
+	w->v[w->nr++] = (struct futex_waitv){
+		.val = val,
+		.uaddr = (uintptr_t)addr,
+		.flags = FUTEX_32 | (shared ? 0 : FUTEX_PRIVATE_FLAG),
+	};
+}
+
+/* Return: false when there is something to do; rings up to *nr_asleep were told of a sleep */
+static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_asleep)
+{
+	struct weft_wait cq_waits[16];
+	const uint32_t *addr;
+	uint32_t val;
+	unsigned i;
+	int nr, k;
+
+	for (i = 0; i < node->nr_rings; i++) {
+		*nr_asleep = i + 1;
+		if (node->rings[i]->session->broken)
+			continue;
+		if (wfi_ring_sleep(node->rings[i]->ring, &addr, &val))
+			return false;
+		waits_add(w, addr, val, true);
+	}
+	if (!node->nr_peers)
+		return true;
+	nr = node->shm->transport->cq_arm(node->recv_cq, cq_waits, WFI_ARRAY_SIZE(cq_waits));
+	if (!nr)
+		return false;
+	if (nr < 0)
+		w->blind = true;
+	for (k = 0; k < nr; k++) {
+		if (cq_waits[k].fd >= 0)
+			w->blind = true;
+		else
+			waits_add(w, cq_waits[k].futex, cq_waits[k].val, true);
+	}
+	return true;
+}
+
+static uint64_t next_event_ns(struct node *node)
+{
+	return wfi_min(wfi_kv_next_event_ns(node->kv),
+		       wfi_min(wfi_xfer_next_event_ns(node->xfer),
+			       wfi_handoffs_next_event_ns(node->handoffs)));
+}
+
+static void worker_wait(struct node *node, struct waits *w)
+{
+	uint64_t now_ns = wfi_now(node->env), end_ns = next_event_ns(node);
+	struct timespec ts;
+
+	end_ns = wfi_min(end_ns, now_ns + (w->blind ? SLEEP_BLIND_NS : SLEEP_MAX_NS));
+	if (end_ns <= now_ns)
+		return;
+	if (w->blind)
+		wfi_warn_once("node: more rings than one futex_waitv takes: an idle node wakes each ms");
+	ts.tv_sec = (time_t)(end_ns / WFI_NSEC_PER_SEC);
+	ts.tv_nsec = (long)(end_ns % WFI_NSEC_PER_SEC);
+	wfi_count(node->wakeups, 1);
+	if (syscall(SYS_futex_waitv, w->v, w->nr, 0, &ts, CLOCK_MONOTONIC) < 0 && errno == ENOSYS) {
+		wfi_warn_once("node: no futex_waitv before linux 5.16: an idle node wakes each ms");
+		ts = (struct timespec){ .tv_nsec = SLEEP_BLIND_NS };
+		clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+	}
+}
+
+static void worker_sleep(struct node *node)
+{
+	struct waits w = { .nr = 0 };
+	unsigned nr_asleep = 0, i;
+
+	/* pairs with the release in worker_ring_bell() */
+	waits_add(&w, (const uint32_t *)&node->bell,
+		  atomic_load_explicit(&node->bell, memory_order_acquire), false);
+	if (!atomic_load_explicit(&node->call, memory_order_acquire) &&
+	    !atomic_load_explicit(&node->stop, memory_order_acquire) && !node->nr_ending &&
+	    waits_collect(node, &w, &nr_asleep))
+		worker_wait(node, &w);
+	for (i = 0; i < nr_asleep; i++)
+		wfi_ring_awake(node->rings[i]->ring);
+	if (node->nr_peers)
+		node->shm->transport->cq_disarm(node->recv_cq);
+}
+
+void node_run(struct node *node)
+{
+	uint64_t idle_since = 0, now_ns;
+	unsigned idle = 0;
+
+	while (!atomic_load_explicit(&node->stop, memory_order_relaxed)) {
+		if (node_poll(node)) {
+			idle = 0;
+			continue;
+		}
+		/* a look at the clock each 64 idle turns: spinning costs nothing but the core */
+		if (++idle & 63) {
+			wfi_cpu_relax();
+			continue;
+		}
+		now_ns = wfi_now(node->env);
+		if (idle == 64)
+			idle_since = now_ns;
+		if (now_ns - idle_since < node->spin_ns)
+			continue;
+		worker_sleep(node);
+		idle = 0;
+	}
+}

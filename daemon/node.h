@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * node.h - a node: the worker that owns everything, and the control thread that lets engines in
+ *
+ * The worker (node.c, session.c, ops.c, peer.c) is one poll loop; it owns sessions, rings, the KV
+ * manager, transfers and handoffs. The control thread (control.c) owns the sockets. What it wants
+ * of the worker it hands over as a call through a mailbox of one place, and waits.
+ */
+#ifndef WEFTD_NODE_H
+#define WEFTD_NODE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "weft/ring.h"
+#include "weft/transport.h"
+#include "weft_internal/env.h"
+#include "weft_internal/handoff.h"
+#include "weft_internal/kvcache.h"
+#include "weft_internal/metrics.h"
+#include "weft_internal/ring_server.h"
+#include "weft_internal/util.h"
+#include "weft_internal/xfer.h"
+
+#define NODE_SESSIONS_MAX 256u
+#define NODE_RINGS_MAX 1024u
+#define SESSION_REGIONS_MAX 256u
+#define SESSION_RINGS_MAX 64u
+#define NODE_PEERS_MAX 64u
+#define NODE_TENANTS_MAX 64u
+
+struct node;
+struct session;
+
+/* one operation that did not complete at once */
+struct node_op {
+	struct session *session;
+	struct node_ring *ring; /* NULL: closed meanwhile, nobody to tell */
+	struct node_op *prev, *next; /* of the session's list; next also of the free list */
+	struct wfi_xfer *xfer;
+	struct weft_sqe sqe;
+	uint64_t start_ns;
+	uint64_t handoff; /* of HANDOFF_EXPECT */
+	uint32_t nr;
+	unsigned buf_class;
+	void *buf; /* pieces, slots, results: see ops.c */
+};
+
+/* layer events and last completions that met a full completion queue */
+struct node_event {
+	struct weft_cqe cqe;
+};
+
+struct node_ring {
+	struct session *session;
+	struct wfi_ring *ring;
+	uint32_t id;
+	bool dirty; /* completions or heads to show */
+	struct node_event *events; /* of handoffs, waiting for room: a FIFO */
+	uint32_t ev_head, ev_tail;
+};
+
+struct region {
+	struct weft_rkey *rkey; /* NULL: free */
+	uint64_t len;
+	uint32_t nr_ops; /* pieces in flight that touch it */
+	bool closing;
+};
+
+/* whose endpoint: weft_ep.ctx points here */
+struct ep_owner {
+	enum ep_kind { EP_SESSION, EP_PEER } kind;
+	bool closed; /* WEFT_WC_CLOSED was seen */
+};
+
+struct session {
+	struct node *node;
+	struct ep_owner ep_owner;
+	struct wfi_tenant *tenant;
+	struct wfi_owner owner;
+	char name[WEFT_NAME_MAX];
+	pid_t pid;
+	int pidfd; /* or -1; ours */
+	bool ending;
+	bool may_write; /* its process still maps the arena */
+	bool ep_down;
+	bool poked;
+	struct session *next_ending;
+	_Atomic bool broken; /* broke the protocol: the control thread is to hang up */
+	struct weft_ep *ep; /* to its memory */
+	struct region regions[SESSION_REGIONS_MAX];
+	struct weft_rkey *rkeys[SESSION_REGIONS_MAX]; /* dense copy for transfers */
+	struct node_ring *rings[SESSION_RINGS_MAX];
+	struct node_op *ops; /* open ones */
+	uint32_t nr_ops;
+	uint32_t idx; /* in node->sessions */
+};
+
+struct op_metrics {
+	struct wfi_counter *nr, *errors;
+	struct wfi_hist *time;
+};
+
+/* a call from the control thread, run by the worker */
+struct node_call {
+	void (*run)(struct node *node, void *arg);
+	void *arg;
+	_Atomic uint32_t done; /* futex */
+};
+
+struct node_opts {
+	struct wfi_env *env;
+	const char *name;
+	uint64_t node_id;
+	const char *policy; /* NULL: the default */
+	uint64_t spin_ns; /* of idleness before the worker sleeps */
+	uint64_t lease_ns;
+	uint64_t op_timeout_ns; /* default deadline */
+	const struct wfi_tenant_opts *tenants;
+	unsigned nr_tenants;
+};
+
+#define RING_EVENTS_MAX 4096u /* that wait for room in one completion queue */
+#define OP_BUF_CLASSES 4
+
+struct node_peer;
+
+struct node {
+	struct wfi_env *env;
+	struct wfi_metrics *metrics;
+	struct wfi_kv *kv;
+	struct wfi_xfer_engine *xfer;
+	struct wfi_handoffs *handoffs;
+	struct weft_device *shm;
+	struct weft_cq *send_cq; /* the transfer engine's */
+	struct weft_cq *recv_cq; /* messages of peers, ends of endpoints */
+	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
+	struct weft_mr *arenas[NODE_TENANTS_MAX];
+	uint64_t tags[NODE_TENANTS_MAX]; /* of the tenants' salts: equal on the nodes of a cluster */
+	unsigned nr_tenants;
+	char name[64];
+	uint64_t id;
+	uint64_t start_ns;
+	uint64_t spin_ns, lease_ns, op_timeout_ns;
+
+	struct session *sessions[NODE_SESSIONS_MAX];
+	unsigned nr_sessions;
+	struct node_ring *rings[NODE_RINGS_MAX];
+	unsigned nr_rings;
+	struct node_peer *peers[NODE_PEERS_MAX];
+	unsigned nr_peers;
+	struct session *ending_sessions;
+	struct node_peer *ending_peers;
+	unsigned nr_ending; /* sessions and peers on their way out */
+	unsigned nr_open; /* operations */
+	unsigned turn;
+
+	/* scratch of the worker: private copies of arguments */
+	struct weft_key *keys;
+	struct weft_place *places;
+	struct weft_slot *slots;
+	uint32_t *idx;
+	int32_t *results;
+	struct node_op *free_ops;
+	void *free_bufs[OP_BUF_CLASSES];
+	struct op_metrics op_metrics[WEFT_OP_NR];
+	struct wfi_hist scratch_hist;
+	struct wfi_counter scratch_counter;
+	struct wfi_counter *bytes_out, *bytes_in, *bad_rings, *wakeups;
+
+	/* mailbox; and the bell that wakes a sleeping worker */
+	_Atomic(struct node_call *) call;
+	_Atomic uint32_t bell;
+	_Atomic bool stop;
+	_Atomic bool draining;
+	int poke_fd; /* eventfd: the control thread is to look at .broken of sessions and peers */
+};
+
+/* ---- node.c: Context: worker, if nothing else is said ---- */
+
+int node_create(const struct node_opts *opts, struct node **out);
+/* no session is left */
+void node_destroy(struct node *node);
+/* one turn of the poll loop. Return: work done, 0 when idle. Hot */
+int node_poll(struct node *node);
+/* polls until node_stop() */
+void node_run(struct node *node);
+/* Context: any thread */
+void node_stop(struct node *node);
+/* Context: the control thread, while the worker runs. Waits for it */
+void node_call(struct node *node, void (*run)(struct node *node, void *arg), void *arg);
+
+/* ---- session.c ---- */
+
+int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd, const char *name,
+		   struct session **out);
+/**
+ * session_detach - the engine is gone, or is to be
+ * @may_write: its process lives and still maps the arena
+ *
+ * The session ends in later turns of the worker, when its operations have, and is freed then:
+ * @s is invalid on return, only its owner id lives on, for wfi_owner_gone().
+ */
+void session_detach(struct session *s, bool may_write);
+/* one turn of an ending session. Return: true when it is freed */
+bool session_end_poll(struct session *s);
+/* the ring was created by the caller, and is the session's on success */
+int session_ring_add(struct session *s, struct wfi_ring *ring, uint32_t *id);
+int session_ring_close(struct session *s, uint32_t id);
+/* @fd: the engine's memfd (lent for the call) or -1: private memory at @addr */
+int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, uint64_t len,
+		       uint32_t *id, char *why);
+/* Return: 0 gone, -EBUSY operations touch it still: ask again, -ENOENT */
+int session_region_dereg(struct session *s, uint32_t id);
+
+/* ---- ops.c ---- */
+
+int ops_create(struct node *node);
+void ops_destroy(struct node *node);
+/* takes and runs what the ring holds. Return: submissions taken. Hot */
+int ops_poll_ring(struct node *node, struct node_ring *r);
+/* cancels what a session or, when not NULL, one of its rings has open */
+void ops_cancel(struct session *s, const struct node_ring *only);
+
+/* ---- peer.c ---- */
+
+#define PEER_TENANTS_MAX 16u
+#define PEER_MAGIC 0x3152454550544657ull /* "WFTPEER1" */
+#define PEER_FDS_MAX (WEFT_EP_FDS_MAX + PEER_TENANTS_MAX)
+
+/* what two nodes tell each other when they connect; input */
+struct peer_hello {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t nr_tenants;
+	uint64_t node;
+	uint64_t incarnation;
+	char name[64];
+	uint32_t addr_len;
+	uint32_t addr_fds; /* the first of the fds beside this message */
+	uint8_t addr[WEFT_EP_ADDR_MAX];
+	struct {
+		uint64_t tag;
+		uint32_t blob_len;
+		uint32_t has_fd; /* the next one */
+		uint8_t blob[WEFT_RKEY_BLOB_MAX];
+	} tenants[PEER_TENANTS_MAX];
+};
+
+struct node_peer {
+	struct wfi_peer base;
+	struct ep_owner ep_owner;
+	struct node *node;
+	char name[64];
+	char socket[108]; /* "" when the other side dialled */
+	pid_t pid;
+	bool connected;
+	bool ep_down;
+	struct node_peer *next_ending;
+	_Atomic bool broken;
+	struct weft_rkey *arenas[NODE_TENANTS_MAX]; /* by our tenant's number */
+};
+
+/* makes an endpoint and the hello for it. @fds: the caller closes those from *nr_own on */
+int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
+		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds, unsigned *nr_lent);
+/* the other side's hello has come. Return: 0, -EPROTO, -EINVAL */
+int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
+		 unsigned nr_fds);
+/* the connection is gone; @p is freed in a later turn of the worker, and invalid on return */
+void peer_detach(struct node_peer *p);
+bool peer_end_poll(struct node_peer *p);
+struct wfi_peer *peer_find(struct node *node, uint64_t node_id);
+/* messages of peers, ends of endpoints */
+int peers_poll(struct node *node);
+
+/* ---- status.c ---- */
+
+/* JSON texts, malloc'ed. NULL when out of memory */
+char *node_status_json(struct node *node);
+char *node_ls_json(struct node *node);
+
+#endif

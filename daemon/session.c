@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* session.c - one attached engine: its rings, its regions, its end */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node.h"
+#include "weft_internal/log.h"
+
+static int region_import(struct session *s, uint32_t id, const struct weft_rkey_src *src)
+{
+	const struct weft_transport *t = s->node->shm->transport;
+	int ret;
+
+	ret = t->rkey_import(s->ep, src, &s->regions[id].rkey);
+	if (ret)
+		return ret;
+	s->regions[id].len = src->len;
+	s->regions[id].nr_ops = 0;
+	s->regions[id].closing = false;
+	s->rkeys[id] = s->regions[id].rkey;
+	return 0;
+}
+
+/* region 0 is the arena, so that blocks can be copied into an engine's own claimed slots */
+static int session_arena(struct session *s)
+{
+	const struct wfi_map *arena = wfi_tenant_arena(s->tenant);
+	struct weft_rkey_src src = {
+		.size = sizeof(src),
+		.kind = WEFT_RKEY_MEMFD,
+		.access = WEFT_ACCESS_REMOTE_READ | WEFT_ACCESS_REMOTE_WRITE,
+		.fd = arena->fd,
+		.len = arena->len,
+	};
+
+	return region_import(s, WEFT_REGION_ARENA, &src);
+}
+
+int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd, const char *name,
+		   struct session **out)
+{
+	struct weft_ep_opts ep_opts = {
+		.size = sizeof(ep_opts),
+		.send_cq = node->send_cq,
+		.recv_cq = node->recv_cq,
+		.flags = WEFT_EP_MEM,
+	};
+	struct session *s;
+	int ret;
+
+	if (node->nr_sessions == NODE_SESSIONS_MAX)
+		return -EAGAIN;
+	s = wfi_alloc(node->env, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->node = node;
+	s->tenant = t;
+	s->pid = pid;
+	s->pidfd = pidfd;
+	s->ep_owner.kind = EP_SESSION;
+	snprintf(s->name, sizeof(s->name), "%s", name);
+	ret = wfi_owner_init(node->kv, &s->owner, t);
+	if (ret)
+		goto err_free;
+	ep_opts.ctx = &s->ep_owner;
+	ret = node->shm->transport->ep_create(node->shm, &ep_opts, &s->ep);
+	if (ret)
+		goto err_owner;
+	ret = session_arena(s);
+	if (ret)
+		goto err_ep;
+	s->idx = node->nr_sessions;
+	node->sessions[node->nr_sessions++] = s;
+	*out = s;
+	return 0;
+
+err_ep:
+	node->shm->transport->ep_destroy(s->ep);
+err_owner:
+	wfi_owner_fini(node->kv, &s->owner, false);
+err_free:
+	wfi_free(node->env, s, sizeof(*s));
+	return ret;
+}
+
+/* ---- rings ---- */
+
+int session_ring_add(struct session *s, struct wfi_ring *ring, uint32_t *id)
+{
+	struct node *node = s->node;
+	struct node_ring *r;
+	uint32_t i;
+
+	for (i = 0; i < SESSION_RINGS_MAX && s->rings[i]; i++)
+		;
+	if (i == SESSION_RINGS_MAX || node->nr_rings == NODE_RINGS_MAX)
+		return -EMFILE;
+	r = wfi_alloc(node->env, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->events = wfi_alloc(node->env, RING_EVENTS_MAX * sizeof(*r->events));
+	if (!r->events) {
+		wfi_free(node->env, r, sizeof(*r));
+		return -ENOMEM;
+	}
+	r->session = s;
+	r->ring = ring;
+	r->id = i;
+	s->rings[i] = r;
+	node->rings[node->nr_rings++] = r;
+	*id = i;
+	return 0;
+}
+
+static void ring_remove(struct session *s, uint32_t id)
+{
+	struct node *node = s->node;
+	struct node_ring *r = s->rings[id];
+	unsigned i;
+
+	ops_cancel(s, r);
+	for (i = 0; i < node->nr_rings; i++)
+		if (node->rings[i] == r)
+			node->rings[i] = node->rings[--node->nr_rings];
+	wfi_ring_kick(r->ring);
+	wfi_ring_destroy(r->ring);
+	wfi_free(node->env, r->events, RING_EVENTS_MAX * sizeof(*r->events));
+	wfi_free(node->env, r, sizeof(*r));
+	s->rings[id] = NULL;
+}
+
+int session_ring_close(struct session *s, uint32_t id)
+{
+	if (id >= SESSION_RINGS_MAX || !s->rings[id])
+		return -ENOENT;
+	ring_remove(s, id);
+	return 0;
+}
+
+/* ---- regions ---- */
+
+static void region_why(char *why, int ret)
+{
+	const char *text = "the region can't be used";
+
+	if (ret == -EPERM)
+		text = "the memfd can shrink: add F_SEAL_SHRINK before weft_region_reg()";
+	else if (ret == -ERANGE)
+		text = "the region is longer than its memfd";
+	else if (ret == -EACCES)
+		text = "the node may not reach this process's memory: run it as the same user, or give "
+		       "it CAP_SYS_PTRACE; memory backed by a memfd needs neither";
+	snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why), "%s", text);
+}
+
+int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, uint64_t len,
+		       uint32_t *id, char *why)
+{
+	struct weft_rkey_src src = {
+		.size = sizeof(src),
+		.kind = fd >= 0 ? WEFT_RKEY_MEMFD : WEFT_RKEY_PROCESS,
+		.access = WEFT_ACCESS_REMOTE_READ | WEFT_ACCESS_REMOTE_WRITE,
+		.fd = fd >= 0 ? fd : s->pidfd,
+		.pid = s->pid,
+		.addr = fd >= 0 ? off : addr,
+		.len = len,
+	};
+	uint32_t i;
+	int ret;
+
+	for (i = 1; i < SESSION_REGIONS_MAX && s->regions[i].rkey; i++)
+		;
+	if (i == SESSION_REGIONS_MAX) {
+		snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why),
+			 "an engine has at most %u regions: register larger ones",
+			 SESSION_REGIONS_MAX - 1);
+		return -EMFILE;
+	}
+	ret = region_import(s, i, &src);
+	if (ret) {
+		region_why(why, ret);
+		return ret;
+	}
+	*id = i;
+	return 0;
+}
+
+static void region_drop(struct session *s, uint32_t id)
+{
+	s->node->shm->transport->rkey_destroy(s->regions[id].rkey);
+	s->regions[id].rkey = NULL;
+	s->rkeys[id] = NULL;
+}
+
+int session_region_dereg(struct session *s, uint32_t id)
+{
+	if (id == WEFT_REGION_ARENA || id >= SESSION_REGIONS_MAX || !s->regions[id].rkey)
+		return -ENOENT;
+	s->regions[id].closing = true;
+	if (s->regions[id].nr_ops)
+		return -EBUSY;
+	region_drop(s, id);
+	return 0;
+}
+
+/* ---- the end ---- */
+
+void session_detach(struct session *s, bool may_write)
+{
+	struct node *node = s->node;
+	uint32_t i;
+
+	node->sessions[s->idx] = node->sessions[--node->nr_sessions];
+	node->sessions[s->idx]->idx = s->idx;
+	s->ending = true;
+	s->may_write = may_write;
+	for (i = 0; i < SESSION_RINGS_MAX; i++)
+		if (s->rings[i])
+			ring_remove(s, i);
+	wfi_handoffs_owner_gone(node->handoffs, &s->owner);
+	s->next_ending = node->ending_sessions;
+	node->ending_sessions = s;
+	node->nr_ending++;
+}
+
+bool session_end_poll(struct session *s)
+{
+	struct node *node = s->node;
+	const struct weft_transport *t = node->shm->transport;
+	uint32_t i;
+
+	if (s->nr_ops)
+		return false;
+	if (!s->ep_down) {
+		s->ep_down = true;
+		wfi_owner_fini(node->kv, &s->owner, s->may_write);
+		t->ep_shutdown(s->ep);
+	}
+	if (!s->ep_owner.closed)
+		return false;
+	for (i = 0; i < SESSION_REGIONS_MAX; i++)
+		if (s->regions[i].rkey)
+			region_drop(s, i);
+	t->ep_destroy(s->ep);
+	if (s->pidfd >= 0)
+		close(s->pidfd);
+	wfi_free(node->env, s, sizeof(*s));
+	node->nr_ending--;
+	return true;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* weftd.c - the daemon: configuration in, node and control thread up, until it is told to stop */
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "control.h"
+#include "node.h"
+#include "weft_internal/log.h"
+#include "weft_internal/transport_registry.h"
+
+#define DEFAULT_FILE "/etc/weft/weftd.conf"
+
+static const char usage[] =
+	"usage: weftd [-c FILE] [-o KEY=VALUE]...\n"
+	"\n"
+	"The node of one host: owns memory and network, serves the engines that attach.\n"
+	"\n"
+	"  -c, --config FILE   settings (default " DEFAULT_FILE " when it exists)\n"
+	"  -o, --set KEY=VALUE override one setting, e.g. -o arena_bytes=4G\n"
+	"      --check         read the settings, print those in force, and exit\n"
+	"      --help-config   print the default file with an explanation of each setting\n"
+	"  -h, --help          this text\n"
+	"  -V, --version       the version\n"
+	"\n"
+	"examples:\n"
+	"  weftd -o socket=/tmp/weft.sock -o arena_bytes=1G\n"
+	"  weftd --check -c ./weftd.conf\n";
+
+struct arguments {
+	const char *file;
+	const char *sets[64];
+	unsigned nr_sets;
+	bool check;
+};
+
+/* Return: -1 go on, else the exit status */
+static int parse_arguments(int argc, char **argv, struct arguments *a)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "set", required_argument, NULL, 'o' },
+		{ "check", no_argument, NULL, 'k' },	    { "help-config", no_argument, NULL, 'H' },
+		{ "help", no_argument, NULL, 'h' },	    { "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "c:o:hV", options, NULL)) >= 0) {
+		switch (opt) {
+		case 'c':
+			a->file = optarg;
+			break;
+		case 'o':
+			if (a->nr_sets == WFI_ARRAY_SIZE(a->sets)) {
+				fprintf(stderr, "weftd: too many -o: put settings into a file\n");
+				return 2;
+			}
+			a->sets[a->nr_sets++] = optarg;
+			break;
+		case 'k':
+			a->check = true;
+			break;
+		case 'H':
+			wfi_config_print_help(stdout);
+			return 0;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		case 'V':
+			puts("weftd " WEFT_VERSION);
+			return 0;
+		default:
+			fprintf(stderr, "try weftd --help\n");
+			return 2;
+		}
+	}
+	if (optind == argc)
+		return -1;
+	fprintf(stderr, "weftd: unexpected '%s': try weftd --help\n", argv[optind]);
+	return 2;
+}
+
+static int load_config(const struct arguments *a, struct wfi_config *cfg)
+{
+	char why[WFI_CONFIG_WHY];
+	const char *file = a->file;
+	unsigned i;
+	int ret = 0;
+
+	wfi_config_defaults(cfg);
+	if (!file && !access(DEFAULT_FILE, F_OK))
+		file = DEFAULT_FILE;
+	if (file)
+		ret = wfi_config_load(file, cfg, why, sizeof(why));
+	for (i = 0; !ret && i < a->nr_sets; i++)
+		ret = wfi_config_set(cfg, a->sets[i], why, sizeof(why));
+	if (!ret)
+		ret = wfi_config_finish(cfg, why, sizeof(why));
+	if (ret)
+		fprintf(stderr, "weftd: %s\n", why);
+	return ret;
+}
+
+static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct node **out)
+{
+	static struct wfi_tenant_opts tenants[WFI_CONFIG_TENANTS];
+	struct node_opts opts = {
+		.env = env,
+		.name = cfg->name,
+		.node_id = cfg->node_id,
+		.policy = cfg->policy[0] ? cfg->policy : NULL,
+		.spin_ns = cfg->spin_us * WFI_NSEC_PER_USEC,
+		.lease_ns = cfg->lease_ms * WFI_NSEC_PER_MSEC,
+		.op_timeout_ns = cfg->op_timeout_ms * WFI_NSEC_PER_MSEC,
+		.tenants = tenants,
+		.nr_tenants = cfg->nr_tenants,
+	};
+	unsigned i;
+
+	for (i = 0; i < cfg->nr_tenants; i++) {
+		tenants[i] = (struct wfi_tenant_opts){
+			.name = cfg->tenants[i].name,
+			.token = cfg->tenants[i].token,
+			.arena_bytes = cfg->tenants[i].arena_bytes,
+			.map_flags = (cfg->hugepages ? WFI_MAP_HUGE : 0) |
+				     (cfg->prefault ? WFI_MAP_PREFAULT : 0),
+		};
+		memcpy(tenants[i].salt, cfg->tenants[i].salt, sizeof(tenants[i].salt));
+	}
+	return node_create(&opts, out);
+}
+
+static void *control_main(void *arg)
+{
+	control_run(arg);
+	return NULL;
+}
+
+static int serve(const struct wfi_config *cfg, struct node *node)
+{
+	struct control_peer peers[WFI_CONFIG_PEERS];
+	struct control_opts opts = {
+		.node = node,
+		.socket = cfg->socket,
+		.peers = peers,
+		.nr_peers = cfg->nr_peers,
+		.signals = true,
+	};
+	struct control *control;
+	pthread_t thread;
+	unsigned i;
+	int ret;
+
+	for (i = 0; i < cfg->nr_peers; i++)
+		peers[i] = (struct control_peer){ cfg->peers[i].name, cfg->peers[i].socket };
+	ret = control_create(&opts, &control);
+	if (ret)
+		return ret;
+	ret = -pthread_create(&thread, NULL, control_main, control);
+	if (!ret) {
+		wfi_info("node %s listens on %s", cfg->name, cfg->socket);
+		node_run(node);
+		pthread_join(thread, NULL);
+		wfi_info("node %s stops", cfg->name);
+	}
+	control_destroy(control);
+	return ret;
+}
+
+int main(int argc, char **argv)
+{
+	static struct wfi_config cfg;
+	struct arguments a = { .file = NULL };
+	struct wfi_env env;
+	struct node *node;
+	char name[96];
+	sigset_t set;
+	int ret;
+
+	ret = parse_arguments(argc, argv, &a);
+	if (ret >= 0)
+		return ret;
+	if (load_config(&a, &cfg))
+		return 2;
+	if (a.check) {
+		wfi_config_print(&cfg, stdout);
+		return 0;
+	}
+	snprintf(name, sizeof(name), "weftd[%s]", cfg.name);
+	wfi_log_init(cfg.log_level, name);
+	/* every thread blocks them: the control thread reads them as events */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	ret = wfi_env_real_init(&env);
+	if (!ret) {
+		env.transports = wfi_transports;
+		ret = create_node(&cfg, &env, &node);
+	}
+	if (ret) {
+		fprintf(stderr, "weftd: can't start: %s\n", strerror(-ret));
+		return 1;
+	}
+	ret = serve(&cfg, node);
+	node_destroy(node);
+	return ret ? 1 : 0;
+}

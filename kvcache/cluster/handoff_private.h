@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* handoff_private.h - what the receiving (handoff.c) and the sending half (push.c) share */
+#ifndef WFI_HANDOFF_PRIVATE_H
+#define WFI_HANDOFF_PRIVATE_H
+
+#include "weft_internal/handoff.h"
+#include "weft_internal/util.h"
+
+#define NR_HANDOFFS 1024u
+#define NR_PUSHES 1024u
+#define NR_READS 256u
+#define NR_OUTBOUND 1024u
+#define MSG_PIECES_MAX ((WFI_PEER_MSG_MAX - sizeof(struct wfi_msg_layers)) / sizeof(struct wfi_msg_piece))
+/* bounds how long one message's checksums keep the worker from others */
+#define MSG_BYTES_MAX (4u << 20)
+
+enum handoff_state { HANDOFF_FREE, HANDOFF_OPEN, HANDOFF_ENDING };
+
+/* receiver: what is expected */
+struct handoff {
+	uint32_t gen;
+	enum handoff_state state;
+	int end_res;
+	uint32_t nr_reads; /* in flight */
+	struct wfi_expect_opts opts; /* .keys points into mem */
+	struct wfi_space_info space;
+	struct wfi_tenant *tenant;
+	uint64_t secret[2];
+	uint64_t left; /* blocks x layers still to land */
+	struct wfi_owner claims; /* slots filled by READs */
+	uint32_t pusher; /* owner id of the local engine that pushes, 0: none */
+	struct wfi_peer *feeder; /* connection that pushes */
+	void *mem;
+	size_t mem_len;
+	struct weft_key *keys;
+	struct weft_slot *refs;
+	uint32_t *slots; /* WFI_SLOT_NONE until the first push names the block */
+	uint32_t *crc; /* of the layers landed so far */
+	uint16_t *named; /* next layer that a push may name */
+	uint16_t *landed; /* next layer to land in order; UINT16_MAX: landed out of order */
+	int32_t *results;
+};
+
+/* receiver: one message's pieces on their way */
+struct read_job {
+	struct wfi_handoffs *hs;
+	struct handoff *h; /* stays until its reads are over */
+	struct wfi_peer *peer; /* NULL: lost meanwhile, nobody to answer */
+	struct weft_ep *ep;
+	struct wfi_xfer *xfer; /* NULL: done, or never started */
+	struct read_job *next_free;
+	uint64_t push;
+	uint32_t layer;
+	uint32_t nr_layers;
+	uint32_t first;
+	uint32_t nr;
+	bool busy;
+	struct weft_rkey *rkey;
+	struct wfi_piece pieces[MSG_PIECES_MAX];
+	uint32_t crc[MSG_PIECES_MAX];
+	int32_t results[MSG_PIECES_MAX];
+};
+
+enum push_state { PUSH_FREE, PUSH_SENDING, PUSH_WAITING, PUSH_FENCED };
+
+/* sender: one HANDOFF_PUSH for another node */
+struct push {
+	uint32_t gen;
+	enum push_state state;
+	int res;
+	uint32_t sent; /* blocks named in messages so far */
+	uint32_t open_msgs; /* sent and not answered */
+	struct wfi_push_opts opts; /* .slots is not used */
+	struct weft_ticket ticket;
+	struct wfi_space_info space;
+	uint64_t fence_ns; /* PUSH_FENCED: the receiver reads no more after this */
+	struct weft_slot *slots;
+	uint32_t *idx;
+	void *mem;
+	size_t mem_len;
+};
+
+/* sender: a remote handoff that is under way, so that its end can be told */
+struct outbound {
+	bool busy;
+	uint32_t owner;
+	struct wfi_peer *peer;
+	uint64_t handoff;
+	uint64_t incarnation;
+	uint64_t secret[2];
+	uint64_t left;
+	uint64_t expires_ns;
+};
+
+/* an answer or an abort that met a full message queue */
+struct outbox {
+	struct wfi_peer *peer;
+	struct wfi_msg_layers abort; /* .type ABORT: header only */
+	struct wfi_msg_done done;
+	uint32_t type;
+};
+
+#define NR_OUTBOX 1024u
+
+struct wfi_handoffs {
+	struct wfi_handoffs_opts opts;
+	struct handoff handoffs[NR_HANDOFFS];
+	struct push pushes[NR_PUSHES];
+	struct outbound outbound[NR_OUTBOUND];
+	struct read_job reads[NR_READS];
+	struct read_job *free_reads;
+	struct outbox outbox[NR_OUTBOX];
+	uint32_t outbox_head, outbox_tail;
+	uint32_t hi_handoffs, hi_pushes, hi_outbound; /* first never used: bounds scans */
+	uint32_t nr_sending; /* pushes in PUSH_SENDING */
+	uint64_t next_event_ns;
+	uint32_t next_owner;
+	struct wfi_counter *bytes_read, *blocks_by_ref, *pieces_bad, *nr_failed;
+	struct wfi_counter scratch;
+};
+
+static inline uint64_t handoff_name(const struct wfi_handoffs *hs, const struct handoff *h)
+{
+	return ((uint64_t)h->gen << 32) | (uint32_t)(h - hs->handoffs);
+}
+
+static inline void wfi_handoffs_note_event(struct wfi_handoffs *hs, uint64_t when_ns)
+{
+	if (when_ns < hs->next_event_ns)
+		hs->next_event_ns = when_ns;
+}
+
+/* receiver half, called by push.c for pushes inside the node */
+int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
+/* sends, or keeps it until the peer takes it */
+void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct outbox *msg);
+
+/* sender half, called by handoff.c's poll and dispatch */
+int wfi_pushes_poll(struct wfi_handoffs *hs);
+void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns);
+void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct wfi_msg_done *msg);
+void wfi_pushes_owner_gone(struct wfi_handoffs *hs, uint32_t owner);
+void wfi_pushes_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer);
+
+#endif

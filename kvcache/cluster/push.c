@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* push.c - the sending half of handoffs: checksums of pieces, messages, answers, fences */
+#include <errno.h>
+#include <string.h>
+
+#include "handoff_private.h"
+
+/* after its deadline a receiver may still be in the middle of a READ for this long */
+#define FENCE_GRACE_NS (100 * WFI_NSEC_PER_MSEC)
+
+static struct push *push_find(struct wfi_handoffs *hs, uint64_t name)
+{
+	uint32_t idx = (uint32_t)name;
+
+	if (idx >= NR_PUSHES || hs->pushes[idx].gen != name >> 32 ||
+	    hs->pushes[idx].state == PUSH_FREE)
+		return NULL;
+	return &hs->pushes[idx];
+}
+
+static void push_free(struct wfi_handoffs *hs, struct push *p)
+{
+	wfi_kv_unpin(hs->opts.kv, p->idx, p->opts.nr);
+	wfi_free(hs->opts.env, p->mem, p->mem_len);
+	p->mem = NULL;
+	p->state = PUSH_FREE;
+}
+
+/* ---- remote handoffs under way, so that the receiver hears when their engine is gone ---- */
+
+static struct outbound *outbound_find(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
+{
+	struct outbound *free_one = NULL;
+	uint32_t i;
+
+	for (i = 0; i < NR_OUTBOUND; i++) {
+		struct outbound *b = &hs->outbound[i];
+
+		if (b->busy && b->handoff == o->ticket->handoff && b->peer == o->peer &&
+		    b->secret[0] == o->ticket->secret[0])
+			return b;
+		if (!b->busy && !free_one)
+			free_one = b;
+		if (i >= hs->hi_outbound)
+			break;
+	}
+	if (!free_one)
+		return NULL;
+	if ((uint32_t)(free_one - hs->outbound) >= hs->hi_outbound)
+		hs->hi_outbound = (uint32_t)(free_one - hs->outbound) + 1;
+	*free_one = (struct outbound){
+		.busy = true,
+		.owner = o->owner->id,
+		.peer = o->peer,
+		.handoff = o->ticket->handoff,
+		.incarnation = o->ticket->incarnation,
+		.secret = { o->ticket->secret[0], o->ticket->secret[1] },
+		.left = (uint64_t)o->ticket->nr_blocks * o->ticket->nr_layers,
+		.expires_ns = o->ticket->expires_ns,
+	};
+	return free_one;
+}
+
+static void outbound_count(struct outbound *b, uint64_t nr)
+{
+	if (!b)
+		return;
+	b->left = b->left > nr ? b->left - nr : 0;
+	if (!b->left)
+		b->busy = false;
+}
+
+/* ---- the end of a push ---- */
+
+/* tells the engine; its slots stay pinned while the receiver may lawfully read them */
+static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenced)
+{
+	struct wfi_push_opts opts = p->opts;
+
+	if (p->state == PUSH_SENDING)
+		hs->nr_sending--;
+	if (res > 0)
+		outbound_count(outbound_find(hs, &opts), (uint64_t)opts.nr * opts.nr_layers);
+	opts.done(opts.ctx, res);
+	if (p->opts.peer)
+		p->opts.peer->open_msgs -= p->open_msgs;
+	p->opts.peer = NULL;
+	if (fenced || !p->open_msgs) {
+		push_free(hs, p);
+		return;
+	}
+	p->state = PUSH_FENCED;
+	p->fence_ns = opts.deadline_ns + FENCE_GRACE_NS;
+	wfi_handoffs_note_event(hs, p->fence_ns);
+}
+
+/* ---- posting ---- */
+
+static int push_check(struct wfi_handoffs *hs, const struct wfi_push_opts *o,
+		      struct wfi_space_info *space)
+{
+	const struct weft_ticket *t = o->ticket;
+	uint32_t i;
+	int ret;
+
+	ret = wfi_kv_space_get(hs->opts.kv, o->owner->tenant, o->space, space);
+	if (ret)
+		return ret;
+	if (!o->nr || !o->nr_layers || o->nr > WFI_HANDOFF_BLOCKS_MAX || !t->nr_layers ||
+	    !wfi_range_ok(o->first_block, o->nr, t->nr_blocks) ||
+	    !wfi_range_ok(o->layer, o->nr_layers, t->nr_layers) ||
+	    space->block_bytes % t->nr_layers)
+		return -EINVAL;
+	if (t->expires_ns <= hs->opts.env->clock->wall_ns(hs->opts.env))
+		return -ESTALE;
+	for (i = 0; i < o->nr; i++) {
+		ret = wfi_kv_slot_check(hs->opts.kv, o->owner, o->space, &o->slots[i]);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static struct push *push_claim(struct wfi_handoffs *hs, uint32_t nr)
+{
+	struct push *p = NULL;
+	uint32_t i;
+
+	for (i = 0; i < NR_PUSHES && !p; i++)
+		if (hs->pushes[i].state == PUSH_FREE)
+			p = &hs->pushes[i];
+	if (!p)
+		return NULL;
+	p->mem_len = nr * (sizeof(*p->slots) + sizeof(*p->idx));
+	p->mem = wfi_alloc(hs->opts.env, p->mem_len);
+	if (!p->mem)
+		return NULL;
+	p->slots = p->mem;
+	p->idx = (uint32_t *)(p->slots + nr);
+	if (i > hs->hi_pushes)
+		hs->hi_pushes = i;
+	return p;
+}
+
+static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
+{
+	struct wfi_space_info space;
+	struct push *p;
+	uint32_t i;
+	int ret;
+
+	if (!o->peer)
+		return -EHOSTUNREACH;
+	ret = push_check(hs, o, &space);
+	if (ret)
+		return ret;
+	if (!outbound_find(hs, o))
+		return -EAGAIN;
+	p = push_claim(hs, o->nr);
+	if (!p)
+		return -EAGAIN;
+	p->gen++;
+	p->state = PUSH_SENDING;
+	p->res = 0;
+	p->sent = 0;
+	p->open_msgs = 0;
+	p->opts = *o;
+	p->opts.slots = NULL;
+	p->ticket = *o->ticket;
+	p->opts.ticket = &p->ticket;
+	p->space = space;
+	for (i = 0; i < o->nr; i++) {
+		p->idx[i] = o->slots[i].idx;
+		wfi_kv_slot_ref(hs->opts.kv, p->idx[i], &p->slots[i]);
+	}
+	wfi_kv_pin(hs->opts.kv, p->idx, o->nr);
+	hs->nr_sending++;
+	wfi_handoffs_note_event(hs, o->deadline_ns);
+	return 0;
+}
+
+int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
+{
+	int ret;
+
+	if (opts->ticket->node != hs->opts.node)
+		return push_remote(hs, opts);
+	ret = wfi_handoff_push_local(hs, opts);
+	if (!ret)
+		opts->done(opts->ctx, (int)opts->nr);
+	return ret;
+}
+
+/* ---- sending ---- */
+
+/* one message: as many blocks as fit, checksums made here. Return: bytes summed, or -errno */
+static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
+{
+	struct {
+		struct wfi_msg_layers m;
+		struct wfi_msg_piece pieces[MSG_PIECES_MAX];
+	} msg;
+	uint64_t layer_bytes = p->space.block_bytes / p->ticket.nr_layers;
+	uint64_t piece_bytes = layer_bytes * p->opts.nr_layers;
+	uint64_t now_ns = wfi_now(hs->opts.env);
+	uint32_t nr, i;
+	int ret;
+
+	nr = (uint32_t)wfi_min(p->opts.nr - p->sent, MSG_PIECES_MAX);
+	while (nr > 1 && nr * piece_bytes > MSG_BYTES_MAX)
+		nr = (nr + 1) / 2;
+	if (now_ns >= p->opts.deadline_ns)
+		return -ETIMEDOUT;
+	msg.m = (struct wfi_msg_layers){
+		.type = WFI_MSG_LAYERS,
+		.nr = nr,
+		.push = ((uint64_t)p->gen << 32) | (uint32_t)(p - hs->pushes),
+		.handoff = p->ticket.handoff,
+		.incarnation = p->ticket.incarnation,
+		.secret = { p->ticket.secret[0], p->ticket.secret[1] },
+		.space_tag = p->space.tag,
+		.layer = p->opts.layer,
+		.nr_layers = p->opts.nr_layers,
+		.first_block = p->opts.first_block + p->sent,
+		.timeout_us = (uint32_t)wfi_min((p->opts.deadline_ns - now_ns) / 1000, UINT32_MAX),
+	};
+	for (i = 0; i < nr; i++) {
+		const struct weft_slot *s = &p->slots[p->sent + i];
+		const char *base = wfi_kv_slot_addr(hs->opts.kv, s->idx);
+
+		msg.pieces[i] = (struct wfi_msg_piece){
+			.off = s->off + p->opts.layer * layer_bytes,
+			.crc = wfi_crc32c(0, base + p->opts.layer * layer_bytes, piece_bytes),
+		};
+	}
+	ret = p->opts.peer->send(p->opts.peer, &msg, sizeof(msg.m) + nr * sizeof(msg.pieces[0]));
+	if (ret)
+		return ret;
+	p->sent += nr;
+	p->open_msgs++;
+	p->opts.peer->open_msgs++;
+	return (int64_t)(nr * piece_bytes);
+}
+
+int wfi_pushes_poll(struct wfi_handoffs *hs)
+{
+	uint64_t budget = hs->opts.slice_bytes;
+	int work = 0;
+	uint32_t i;
+
+	for (i = 0; i < hs->hi_pushes && hs->nr_sending && budget; i++) {
+		struct push *p = &hs->pushes[i];
+		int64_t ret;
+
+		if (p->state != PUSH_SENDING || p->opts.peer->open_msgs >= WFI_PEER_CREDITS)
+			continue;
+		ret = push_send_some(hs, p);
+		if (ret == -EAGAIN)
+			continue;
+		work++;
+		if (ret < 0) {
+			push_end(hs, p, (int)ret, false);
+			continue;
+		}
+		budget -= wfi_min(budget, (uint64_t)ret);
+		if (p->sent == p->opts.nr) {
+			p->state = PUSH_WAITING;
+			hs->nr_sending--;
+		}
+	}
+	return work;
+}
+
+void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct wfi_msg_done *msg)
+{
+	struct push *p = push_find(hs, msg->push);
+
+	/* an answer may come after the deadline has ended the push, or from a peer that invents one */
+	if (!p || !p->open_msgs || (p->state != PUSH_FENCED && p->opts.peer != peer))
+		return;
+	p->open_msgs--;
+	if (p->state == PUSH_FENCED) {
+		if (!p->open_msgs)
+			push_free(hs, p);
+		return;
+	}
+	peer->open_msgs--;
+	if (msg->res < 0 && !p->res)
+		p->res = msg->res;
+	if (p->res < 0)
+		push_end(hs, p, p->res, false);
+	else if (p->state == PUSH_WAITING && !p->open_msgs)
+		push_end(hs, p, (int)p->opts.nr, true);
+}
+
+/* ---- ends ---- */
+
+void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns)
+{
+	uint64_t wall_ns = hs->opts.env->clock->wall_ns(hs->opts.env);
+	uint32_t i;
+
+	for (i = 0; i < hs->hi_pushes; i++) {
+		struct push *p = &hs->pushes[i];
+
+		if (p->state == PUSH_FENCED && p->fence_ns <= now_ns)
+			push_free(hs, p);
+		else if ((p->state == PUSH_SENDING || p->state == PUSH_WAITING) &&
+			 p->opts.deadline_ns <= now_ns)
+			push_end(hs, p, -ETIMEDOUT, false);
+		if (p->state == PUSH_FENCED)
+			wfi_handoffs_note_event(hs, p->fence_ns);
+		else if (p->state != PUSH_FREE)
+			wfi_handoffs_note_event(hs, p->opts.deadline_ns);
+	}
+	for (i = 0; i < hs->hi_outbound; i++)
+		if (hs->outbound[i].busy && hs->outbound[i].expires_ns <= wall_ns)
+			hs->outbound[i].busy = false;
+}
+
+void wfi_pushes_owner_gone(struct wfi_handoffs *hs, uint32_t owner)
+{
+	uint32_t i;
+
+	for (i = 0; i < hs->hi_pushes; i++) {
+		struct push *p = &hs->pushes[i];
+
+		if (p->state == PUSH_FREE || p->state == PUSH_FENCED || p->opts.owner->id != owner)
+			continue;
+		push_end(hs, p, -ECONNRESET, false);
+	}
+	for (i = 0; i < hs->hi_outbound; i++) {
+		struct outbound *b = &hs->outbound[i];
+		struct outbox m = { .type = WFI_MSG_ABORT };
+
+		if (!b->busy || b->owner != owner)
+			continue;
+		m.abort = (struct wfi_msg_layers){
+			.type = WFI_MSG_ABORT,
+			.handoff = b->handoff,
+			.incarnation = b->incarnation,
+			.secret = { b->secret[0], b->secret[1] },
+		};
+		wfi_handoffs_post(hs, b->peer, &m);
+		b->busy = false;
+	}
+}
+
+void wfi_pushes_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer)
+{
+	uint32_t i;
+
+	for (i = 0; i < hs->hi_pushes; i++) {
+		struct push *p = &hs->pushes[i];
+
+		if ((p->state == PUSH_SENDING || p->state == PUSH_WAITING) && p->opts.peer == peer)
+			push_end(hs, p, -ECONNRESET, false);
+	}
+	for (i = 0; i < hs->hi_outbound; i++)
+		if (hs->outbound[i].peer == peer)
+			hs->outbound[i].busy = false;
+}
