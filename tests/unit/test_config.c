@@ -387,6 +387,35 @@ static void test_help_is_a_file(void **state)
 	free(text);
 }
 
+/* the example that is shipped is the annotated file */
+static void test_example_is_the_help(void **state)
+{
+	char path[1024], *help = NULL, *shipped;
+	size_t len, got;
+	FILE *f;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%.*s/../../dist/weftd.conf.example",
+		 (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__);
+	f = fopen(path, "r");
+	if (!f) {
+		print_message("no %s from here\n", path);
+		skip();
+	}
+	shipped = calloc(1, 65536);
+	assert_non_null(shipped);
+	got = fread(shipped, 1, 65535, f);
+	fclose(f);
+	f = open_memstream(&help, &len);
+	assert_non_null(f);
+	wfi_config_print_help(f);
+	fclose(f);
+	if (got != len || memcmp(help, shipped, len))
+		fail_msg("make it anew: weftd --help-config > dist/weftd.conf.example");
+	free(help);
+	free(shipped);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -402,6 +431,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_secret_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_print_reads_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_help_is_a_file, setup, teardown),
+		cmocka_unit_test(test_example_is_the_help),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

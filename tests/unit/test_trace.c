@@ -284,10 +284,15 @@ static void test_conversation_trace(void **state)
 	struct wfi_trace_request r;
 	uint64_t blocks = 0, nr = 0;
 	struct wfi_trace *t;
-	char path[512];
+	char path[1024];
 
 	(void)state;
-	snprintf(path, sizeof(path), "%s/conversation_trace.jsonl", dir ? dir : "../shared/traces");
+	if (dir)
+		snprintf(path, sizeof(path), "%s/conversation_trace.jsonl", dir);
+	else
+		snprintf(path, sizeof(path),
+			 "%.*s/../../../shared/traces/conversation_trace.jsonl",
+			 (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__);
 	if (wfi_trace_open(path, &t)) {
 		print_message("no %s: set WEFT_TRACES\n", path);
 		skip();
