@@ -290,8 +290,7 @@ static void test_conversation_trace(void **state)
 	if (dir)
 		snprintf(path, sizeof(path), "%s/conversation_trace.jsonl", dir);
 	else
-		snprintf(path, sizeof(path),
-			 "%.*s/../../../shared/traces/conversation_trace.jsonl",
+		snprintf(path, sizeof(path), "%.*s/../../../shared/traces/conversation_trace.jsonl",
 			 (int)(strrchr(__FILE__, '/') - __FILE__), __FILE__);
 	if (wfi_trace_open(path, &t)) {
 		print_message("no %s: set WEFT_TRACES\n", path);
