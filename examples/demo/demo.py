@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The main job of Weft, end to end, on one host: what ./demo runs.
+
+Two nodes, and tinylm engines on them. Real prompts go through prefill on one node; each layer's KV
+blocks are handed to decode on the other while prefill still computes the next. Then the same again
+(prefixes hit the cache), with sampling, and inside one node (blocks change hands by reference).
+Every token must be the one that a single process gives. Last, a request trace is replayed through
+both nodes with real bytes, each of them checked.
+"""
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STARTED = time.monotonic()
+
+
+def say(text):
+    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", flush=True)
+
+
+class Failure(Exception):
+    """what went wrong, in a sentence"""
+
+
+class Lines:
+    """a tinylm that is spoken to in JSON lines"""
+
+    def __init__(self, demo, role, socket, *options):
+        self.what = f"tinylm --role {role}"
+        command = [demo.tool("examples/tinylm/tinylm"), "--role", role, *options]
+        if socket:
+            command += ["--socket", socket]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+        demo.processes.append(self.process)
+
+    def say(self, message):
+        try:
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Failure(f"{self.what} has ended") from None
+
+    def hear(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failure(f"{self.what} ended without an answer")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failure(f"{self.what}: request {answer['id']}: {answer['error']}")
+        return answer
+
+    def end(self):
+        self.process.stdin.close()
+        if self.process.wait(timeout=30):
+            raise Failure(f"{self.what} ended with status {self.process.returncode}")
+
+
+class Demo:
+    def __init__(self, arguments):
+        self.build = os.path.abspath(arguments.build)
+        self.folder = tempfile.mkdtemp(prefix="weft-demo-")
+        self.processes = []
+        self.sockets = {}
+        self.arguments = arguments
+        self.figures = {"requests": 0, "identical": 0, "prompt_tokens": 0, "saved": 0,
+                        "by_handoff": 0, "cold_us": [], "warm_us": []}
+
+    def tool(self, path):
+        return os.path.join(self.build, path)
+
+    def weft(self, *words, check=True):
+        run = subprocess.run([self.tool("cli/weft"), *words], capture_output=True, text=True,
+                             check=False)
+        if check and run.returncode:
+            raise Failure(f"weft {' '.join(words)}: {run.stderr.strip() or run.stdout.strip()}")
+        return run
+
+    # ---- nodes ----
+
+    def start_node(self, name, peer):
+        socket = os.path.join(self.folder, name + ".sock")
+        other = os.path.join(self.folder, peer + ".sock")
+        self.sockets[name] = socket
+        self.processes.append(subprocess.Popen([
+            self.tool("daemon/weftd"), "-o", f"name={name}", "-o", f"socket={socket}",
+            "-o", "arena_bytes=384M", "-o", "log_level=warn",
+            "-o", f'peers=({{ name = "{peer}"; socket = "{other}"; }})']))
+        return socket
+
+    def status(self, name):
+        run = self.weft("status", "--json", "--socket", self.sockets[name], check=False)
+        return json.loads(run.stdout) if run.returncode == 0 else None
+
+    def wait_for_nodes(self):
+        deadline = time.monotonic() + 20
+        for name in self.sockets:
+            while True:
+                status = self.status(name)
+                peers = status["peers"] if status else []
+                if any(p["state"] == "connected" for p in peers):
+                    break
+                if time.monotonic() > deadline:
+                    raise Failure(f"node {name} does not come up")
+                time.sleep(0.05)
+
+    def metrics(self):
+        """lifetime figures of all nodes: counters added up, per-operation times by node"""
+        counters, times = {}, {}
+        for name, socket in self.sockets.items():
+            top = json.loads(self.weft("top", "--json", "--total", "--socket", socket).stdout)
+            for c in top["counters"]:
+                key = c["name"] + ("{" + c["labels"] + "}" if c["labels"] else "")
+                counters[key] = counters.get(key, 0) + c["total"]
+            times[name] = {o["op"]: o for o in top["ops"]}
+        return counters, times
+
+    # ---- prompts ----
+
+    def reference(self, prompts, options):
+        engine = Lines(self, "both", None, "--embedded", "--no-reuse", *options)
+        tokens = []
+        for i, prompt in enumerate(prompts):
+            engine.say({"id": i, "prompt": prompt})
+            tokens.append(engine.hear()["tokens"])
+        engine.end()
+        return tokens
+
+    def disaggregated(self, title, prompts, expected, options, nodes, times_us):
+        """prefill on one node, decode on the other; this loop is the router"""
+        prefill = Lines(self, "prefill", self.sockets[nodes[0]], *options)
+        decode = Lines(self, "decode", self.sockets[nodes[1]], *options)
+        same = hit = 0
+        for i, prompt in enumerate(prompts):
+            decode.say({"id": i, "prompt": prompt})
+            ticket = decode.hear()
+            if ticket["ticket"]:
+                prefill.say({"id": i, "prompt": prompt, "ticket": ticket["ticket"],
+                             "first_block": ticket["first_block"]})
+            result = decode.hear()
+            saved = result["prefix_tokens_hit"]
+            if ticket["ticket"]:
+                done = prefill.hear()
+                self.figures["by_handoff"] += done["handoff_tokens"]
+                saved = max(saved, done["prefix_tokens_hit"])
+            same += result["tokens"] == expected[i]
+            hit += saved
+            self.figures["prompt_tokens"] += result["prompt_tokens"]
+            times_us.append(result["ttft_us"])
+        prefill.end()
+        decode.end()
+        self.figures["requests"] += len(prompts)
+        self.figures["identical"] += same
+        self.figures["saved"] += hit
+        say(f"{title}: {same} of {len(prompts)} answers identical, {hit} prompt tokens from the cache")
+
+    def run_prompts(self):
+        with open(self.arguments.prompts, encoding="utf-8") as file:
+            prompts = [line.rstrip("\n") for line in file if line.strip()]
+        if not prompts:
+            raise Failure(f"{self.arguments.prompts}: no prompt in it")
+        size = ["--size", self.arguments.size, "--max-tokens", str(self.arguments.max_tokens)]
+        hot = ["--temperature", "0.8", "--sample-seed", "42"]
+        other = ["--seed", "2"]
+        figures = self.figures
+        say(f"{len(prompts)} prompts, model {self.arguments.size}: the tokens of a single process")
+        greedy = self.reference(prompts, size)
+        sampled = self.reference(prompts, size + hot)
+        local = self.reference(prompts, size + other)
+        a_to_b = ("node-a", "node-b")
+        self.disaggregated("prefill on node-a, decode on node-b", prompts, greedy, size, a_to_b,
+                           figures["cold_us"])
+        self.disaggregated("the same once more", prompts, greedy, size, a_to_b, figures["warm_us"])
+        self.disaggregated("the same, sampled", prompts, sampled, size + hot, a_to_b,
+                           figures["warm_us"])
+        self.disaggregated("both on node-a, other weights", prompts, local, size + other,
+                           ("node-a", "node-a"), figures["cold_us"])
+
+    # ---- trace ----
+
+    def run_trace(self):
+        trace = self.arguments.trace
+        if not trace:
+            trace = os.path.join(self.folder, "trace.jsonl")
+            made = self.weft("replay", "--generate", "400", "--seed", "7")
+            with open(trace, "w", encoding="utf-8") as file:
+                file.write(made.stdout)
+        say(f"replaying {self.arguments.trace or 'a generated trace'} through both nodes")
+        words = ["replay", "--trace", trace, "--block-bytes", "64K", "--json"]
+        if self.arguments.limit:
+            words += ["--limit", str(self.arguments.limit)]
+        for socket in self.sockets.values():
+            words += ["--socket", socket]
+        run = self.weft(*words, check=False)
+        try:
+            return json.loads(run.stdout)
+        except ValueError:
+            raise Failure(f"weft replay: {run.stderr.strip()}") from None
+
+    # ---- the end ----
+
+    def table(self, replay):
+        f = self.figures
+        counters, times = self.metrics()
+
+        def quantiles(op):
+            if not op:
+                return "-"
+            return " / ".join(f"{op[q] / 1000:.1f}" for q in ("p50_ns", "p99_ns", "p999_ns")) + " us"
+
+        def median(values):
+            values = sorted(values)
+            return values[len(values) // 2] / 1000 if values else 0.0
+
+        moved = (counters.get("weft_handoff_read", 0) + replay["bytes_got"] + replay["bytes_put"])
+        push_a = times["node-a"].get("handoff_push")
+        rows = [
+            ("requests", f"{f['requests']} with tokens, {replay['requests']} replayed"),
+            ("answers identical", f"{f['identical']} of {f['requests']}"),
+            ("prefix-hit rate", f"{100 * f['saved'] / f['prompt_tokens']:.1f} % of prompt tokens; "
+                                f"{100 * replay['hit_rate']:.1f} % of the trace's blocks"),
+            ("prefill tokens saved", f"{f['saved']} of {f['prompt_tokens']}; "
+                                     f"{replay['tokens_saved']} of {replay['tokens']} in the trace"),
+            ("bytes moved", f"{moved / 1e6:.1f} MB, {counters.get('weft_handoff_read', 0) / 1e6:.1f} "
+                            "MB of it between the nodes"),
+            ("by reference", f"{counters.get('weft_handoff_bytes_by_reference', 0) / 1e6:.1f} MB "
+                             "handed over without moving a byte"),
+            ("replay, get and put", f"{replay['gb_per_s']:.2f} GB/s"),
+            ("match p50/p99/p99.9", quantiles(replay["match"])),
+            ("get p50/p99/p99.9", quantiles(replay["get"])),
+            ("handoff, a layer", quantiles(push_a)),
+            ("time to first token", f"{median(f['cold_us']):.2f} ms cold, "
+                                    f"{median(f['warm_us']):.2f} ms from the cache"),
+            ("wrong bytes", str(replay["wrong_bytes"])),
+        ]
+        print()
+        for name, value in rows:
+            print(f"  {name:<24}{value}")
+        print()
+
+    def run(self):
+        say("starting two nodes")
+        self.start_node("node-a", "node-b")
+        self.start_node("node-b", "node-a")
+        self.wait_for_nodes()
+        self.run_prompts()
+        replay = self.run_trace()
+        self.table(replay)
+        if self.figures["identical"] != self.figures["requests"]:
+            raise Failure("some tokens differ from those of a single process")
+        if replay["wrong_bytes"]:
+            raise Failure("some bytes came back wrong")
+        say("all tokens and bytes are right")
+
+    def end(self):
+        """only what was started here, by pid"""
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def arguments_parse():
+    parser = argparse.ArgumentParser(
+        prog="./demo", description="Runs Weft's main job on this host and checks every token and byte.",
+        epilog="examples: ./demo    ./demo --prompts my.txt --size small    ./demo --trace FILE.jsonl")
+    parser.add_argument("--prompts", default=os.path.join(HERE, "prompts.txt"),
+                        help="text file, one prompt a line")
+    parser.add_argument("--trace", help="request trace in Mooncake's JSONL form")
+    parser.add_argument("--limit", type=int, help="replay only the first N requests of the trace")
+    parser.add_argument("--size", default="tiny", help="tiny, small or kv8b (tinylm --help)")
+    parser.add_argument("--max-tokens", type=int, default=24, help="length of each answer")
+    parser.add_argument("--build", default="build/demo", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    demo = Demo(arguments_parse())
+    try:
+        demo.run()
+    except Failure as failure:
+        print(f"demo: {failure}", file=sys.stderr)
+        return 1
+    finally:
+        demo.end()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
