@@ -24,6 +24,7 @@ struct top_opts {
 	struct wfi_cli_common common;
 	uint64_t interval_ns;
 	bool once;
+	bool total;
 };
 
 static const struct top_opts defaults = { .interval_ns = WFI_NSEC_PER_SEC };
@@ -32,6 +33,8 @@ static const struct wfi_cli_opt opts_table[] = {
 	{ "interval", "TIME", WFI_CLI_DURATION, offsetof(struct top_opts, interval_ns),
 	  "time between two looks (default 1s)" },
 	{ "once", NULL, WFI_CLI_FLAG, offsetof(struct top_opts, once), "one look, then end" },
+	{ "total", NULL, WFI_CLI_FLAG, offsetof(struct top_opts, total),
+	  "one look at all since the node started, then end" },
 	{ 0 },
 };
 
@@ -312,6 +315,37 @@ static int node_gone(void)
 	return WFI_EXIT_NO_NODE;
 }
 
+static int show(struct top *t)
+{
+	const bool json = t->opts->common.json;
+
+	if (json)
+		return show_json(t);
+	show_text(t);
+	return fflush(stdout) ? WFI_EXIT_FAILED : WFI_EXIT_OK;
+}
+
+/* all that was counted since the node started is one long look */
+static int show_total(struct top *t)
+{
+	json_t *status, *node;
+	char *text = NULL;
+	int ret;
+
+	ret = weft_status_json(t->w, &text);
+	if (ret)
+		return wfi_cli_failed("status", ret);
+	status = json_loads(text, 0, NULL);
+	node = json_object_get(status, "node");
+	t->before_ns = now_ns() - WFI_NSEC_PER_SEC *
+		       (uint64_t)json_integer_value(json_object_get(node, "uptime_s"));
+	json_decref(status);
+	free(text);
+	t->eol = "\n";
+	look(t);
+	return show(t);
+}
+
 static int watch(struct top *t)
 {
 	const bool screen = !t->opts->common.json && !t->opts->once && isatty(STDOUT_FILENO);
@@ -330,14 +364,11 @@ static int watch(struct top *t)
 		if (weft_attached(t->w) != 1)
 			return node_gone();
 		look(t);
-		if (t->opts->common.json) {
-			ret = show_json(t);
-		} else {
+		if (!t->opts->common.json)
 			fputs(screen ? "\033[H" : "", stdout);
-			show_text(t);
+		ret = show(t);
+		if (!t->opts->common.json)
 			fputs(screen ? "\033[J" : "\n", stdout);
-			ret = fflush(stdout) ? WFI_EXIT_FAILED : WFI_EXIT_OK;
-		}
 		if (t->opts->once)
 			break;
 	}
@@ -379,7 +410,7 @@ static int run_top(const void *arg, int argc, char **argv)
 	sigaction(SIGTERM, &sa, NULL);
 	ret = top_open(&t);
 	if (!ret)
-		ret = watch(&t);
+		ret = t.opts->total ? show_total(&t) : watch(&t);
 	if (t.view)
 		wfi_metrics_view_close(t.view);
 	free(t.ops);
@@ -396,6 +427,7 @@ const struct wfi_cli_cmd wfi_cmd_top = {
 	.opts_len = sizeof(defaults),
 	.examples = "  weft top\n"
 		    "  weft top --once --interval 10s\n"
+		    "  weft top --total\n"
 		    "  weft top --json | jq -c '[.ops_per_s, .hit_rate]'\n",
 	.run = run_top,
 };
