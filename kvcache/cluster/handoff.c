@@ -33,8 +33,8 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 		hs->free_reads = &hs->reads[i];
 	}
 	hs->bytes_read = counter(hs, "weft_handoff_read", "", "bytes", "Bytes read from other nodes");
-	hs->blocks_by_ref = counter(hs, "weft_handoff_blocks_by_reference", "", "",
-				    "Block layers handed over inside the node");
+	hs->bytes_by_ref = counter(hs, "weft_handoff_bytes_by_reference", "", "bytes",
+				   "Bytes handed over inside the node without moving one");
 	hs->pieces_bad = counter(hs, "weft_verify_failures", "kind=\"handoff\"", "",
 				 "Blocks or pieces whose checksum did not match");
 	hs->nr_failed = counter(hs, "weft_handoff_failures", "", "", "Handoffs that did not complete");
@@ -326,7 +326,8 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 		wfi_kv_pin(hs->opts.kv, &h->slots[b], 1);
 	}
 	h->pusher = o->owner->id;
-	wfi_count(hs->blocks_by_ref, (uint64_t)o->nr * o->nr_layers);
+	wfi_count(hs->bytes_by_ref,
+		  h->space.block_bytes / h->opts.nr_layers * o->nr_layers * o->nr);
 	handoff_landed(hs, h, o->layer, o->nr_layers, o->first_block, o->nr, o->now_ns);
 	return 0;
 }

@@ -115,7 +115,7 @@ struct wfi_handoffs {
 	uint32_t nr_sending; /* pushes in PUSH_SENDING */
 	uint64_t next_event_ns;
 	uint32_t next_owner;
-	struct wfi_counter *bytes_read, *blocks_by_ref, *pieces_bad, *nr_failed;
+	struct wfi_counter *bytes_read, *bytes_by_ref, *pieces_bad, *nr_failed;
 	struct wfi_counter scratch;
 };
 
