@@ -62,7 +62,7 @@ void *wfi_os_alloc(size_t len)
 	const size_t padded = wfi_align_up(len ? len : 1, WFI_CACHELINE);
 	void *ptr;
 
-	if (padded < len)
+	if (len > PTRDIFF_MAX - WFI_CACHELINE)
 		return NULL;
 	ptr = aligned_alloc(WFI_CACHELINE, padded);
 	if (ptr)

@@ -175,11 +175,12 @@ static void *sim_alloc(struct wfi_env *env, size_t len)
 
 static void sim_free(struct wfi_env *env, void *ptr, size_t len)
 {
-	struct sim_block *block = (struct sim_block *)ptr - 1;
+	struct sim_block *block;
 
 	(void)env;
 	if (!ptr)
 		return;
+	block = (struct sim_block *)ptr - 1;
 	assert(block->len == len);
 	(void)len;
 	block->prev->next = block->next;
