@@ -45,21 +45,6 @@ static inline void wfi_entry_take(void *out, const uint64_t *entry, uint64_t fir
 	wfi_copied();
 }
 
-/* the first word from a struct whose .seq is not set yet */
-static inline uint64_t wfi_entry_first(const void *in, uint32_t seq)
-{
-	uint64_t first;
-
-	memcpy(&first, in, sizeof(first));
-	return (first & ~(uint64_t)UINT32_MAX) | seq;
-}
-
-static inline void wfi_entry_put(uint64_t *entry, const void *in, uint32_t seq, size_t words)
-{
-	memcpy(entry + 1, (const char *)in + sizeof(*entry), (words - 1) * sizeof(*entry));
-	wfi_entry_publish(entry, wfi_entry_first(in, seq));
-}
-
 /* what the other side may show in a place where nothing new is: the lap before, or nothing yet */
 static inline int wfi_entry_absent(uint32_t seq, uint32_t pos, uint32_t depth)
 {

@@ -223,6 +223,16 @@ static int event_room(struct wfi_ring *ring)
 	return ring->refused ? -EAGAIN : 0;
 }
 
+/* whole words from fields: the caller has just written those, and wider loads would wait for them */
+static void put_entry(uint64_t *entry, const struct weft_cqe *cqe, uint32_t seq)
+{
+	entry[1] = cqe->user_data;
+	entry[2] = (uint64_t)cqe->op | (uint64_t)cqe->flags << 8 | (uint64_t)cqe->layer << 16 |
+		   (uint64_t)cqe->nr_layers << 32;
+	entry[3] = cqe->value;
+	wfi_entry_publish(entry, (uint64_t)(uint32_t)cqe->res << 32 | seq);
+}
+
 int wfi_ring_complete(struct wfi_ring *ring, const struct weft_cqe *cqe)
 {
 	uint32_t pos = ring->cq_pos;
@@ -238,8 +248,7 @@ int wfi_ring_complete(struct wfi_ring *ring, const struct weft_cqe *cqe)
 		assert(ring->owed);
 		ring->owed--;
 	}
-	wfi_entry_put(ring->cq + (size_t)(pos & ring->cq_mask) * WFI_CQE_WORDS, cqe, pos + 1,
-		      WFI_CQE_WORDS);
+	put_entry(ring->cq + (size_t)(pos & ring->cq_mask) * WFI_CQE_WORDS, cqe, pos + 1);
 	ring->cq_pos = pos + 1;
 	ring->published = true;
 	return 0;

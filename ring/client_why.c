@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* client_why.c - what every call of the client needs: the sentence, option structs, the connector */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "weft_internal/client.h"
+#include "weft_internal/util.h"
+
+static _Thread_local char why_buf[256];
+static _Thread_local const char *why_text = "no error";
+
+void wfi_client_why(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why_buf, sizeof(why_buf), fmt, ap);
+	va_end(ap);
+	why_text = why_buf;
+}
+
+int wfi_client_fail(int ret, const char *text)
+{
+	why_text = text;
+	return ret;
+}
+
+const char *weft_why(void)
+{
+	return why_text;
+}
+
+int wfi_client_opts(void *out, size_t known, const void *in, size_t least, const char *name)
+{
+	size_t size, i;
+
+	memcpy(&size, in, sizeof(size));
+	if (size < least || size > (1u << 16)) {
+		wfi_client_why("%s.size is %zu: set it to sizeof(%s)", name, size, name);
+		return -EINVAL;
+	}
+	for (i = known; i < size; i++) {
+		if (((const char *)in)[i]) {
+			wfi_client_why("%s has an option set that libweft " WEFT_VERSION
+				       " does not know: use a newer library",
+				       name);
+			return -EINVAL;
+		}
+	}
+	memset(out, 0, known);
+	memcpy(out, in, size < known ? size : known);
+	return 0;
+}
+
+/* ---- a node at a path ---- */
+
+struct unix_connector {
+	struct wfi_connector base;
+	struct sockaddr_un addr;
+};
+
+static int unix_connect(struct wfi_connector *base)
+{
+	struct unix_connector *c = wfi_container_of(base, struct unix_connector, base);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int ret;
+
+	if (fd < 0) {
+		ret = -errno;
+		wfi_client_why("no socket: %s", strerror(-ret));
+		return ret;
+	}
+	if (!connect(fd, (const struct sockaddr *)&c->addr, sizeof(c->addr)))
+		return fd;
+	ret = errno == ECONNREFUSED || errno == ENOTDIR ? -ENOENT : -errno;
+	close(fd);
+	if (ret == -ENOENT)
+		wfi_client_why(
+			"no node listens on %s: start weftd, or set WEFT_SOCKET to its socket",
+			c->addr.sun_path);
+	else
+		wfi_client_why("can't connect to %s: %s", c->addr.sun_path, strerror(-ret));
+	return ret;
+}
+
+static void unix_destroy(struct wfi_connector *base)
+{
+	free(wfi_container_of(base, struct unix_connector, base));
+}
+
+/* Return: as snprintf() */
+static int default_path(char *buf, size_t len)
+{
+	const char *dir = getenv("XDG_RUNTIME_DIR");
+	int ret;
+
+	if (dir && *dir) {
+		ret = snprintf(buf, len, "%s/weft/weftd.sock", dir);
+		if (ret < (int)len && !access(buf, F_OK))
+			return ret;
+	}
+	return snprintf(buf, len, "/run/weft/weftd.sock");
+}
+
+int wfi_connector_unix(const char *path, struct wfi_connector **out)
+{
+	struct unix_connector *c = calloc(1, sizeof(*c));
+	int len;
+
+	if (!c)
+		return wfi_client_fail(-ENOMEM, "no memory for a session");
+	c->base = (struct wfi_connector){ .connect = unix_connect, .destroy = unix_destroy };
+	c->addr.sun_family = AF_UNIX;
+	if (!path)
+		path = getenv("WEFT_SOCKET");
+	if (path && *path)
+		len = snprintf(c->addr.sun_path, sizeof(c->addr.sun_path), "%s", path);
+	else
+		len = default_path(c->addr.sun_path, sizeof(c->addr.sun_path));
+	if (len >= (int)sizeof(c->addr.sun_path)) {
+		wfi_client_why("the socket's path has %d bytes, and may have %zu", len,
+			       sizeof(c->addr.sun_path) - 1);
+		free(c);
+		return -EINVAL;
+	}
+	*out = &c->base;
+	return 0;
+}
