@@ -19,6 +19,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8u
 #endif
@@ -63,8 +66,25 @@ static uint64_t mem_available(void)
 	return kib << 10;
 }
 
-static int prefault(const struct wfi_map *map)
+/*
+ * transparent_hugepage/shmem_enabled is "never" where nobody chose it, and collapsing works all the
+ * same ("deny" forbids it): from one page in each huge one, so that the small ones are not made
+ * first. Where it fails, prefault() finishes with what there is
+ */
+static void collapse(const struct wfi_map *map)
 {
+	size_t off;
+
+	for (off = 0; off < map->len; off += HUGE_BYTES)
+		if (madvise((char *)map->addr + off, 1, MADV_POPULATE_WRITE))
+			return;
+	madvise(map->addr, map->len, MADV_COLLAPSE);
+}
+
+static int prefault(const struct wfi_map *map, bool thp)
+{
+	if (thp && map->fd >= 0)
+		collapse(map);
 	if (!madvise(map->addr, map->len, MADV_POPULATE_WRITE))
 		return 0;
 	switch (errno) {
@@ -155,7 +175,7 @@ static int map_memory(struct wfi_map *map, unsigned memfd_flags, int mmap_flags,
 		goto err_errno;
 	if (thp && madvise(map->addr, map->len, MADV_HUGEPAGE))
 		wfi_warn_once("no transparent huge pages: %s", strerror(errno));
-	ret = flags & WFI_MAP_PREFAULT ? prefault(map) : 0;
+	ret = flags & WFI_MAP_PREFAULT ? prefault(map, thp) : 0;
 	if (!ret && map->fd >= 0)
 		ret = memfd_seal(map->fd, flags);
 	if (ret)
@@ -206,11 +226,12 @@ static int map_plain(size_t len, unsigned flags, struct wfi_map *map)
 	}
 	if (thp && all_huge(map))
 		map->page_bytes = HUGE_BYTES;
-	if (thp && map->page_bytes != HUGE_BYTES)
+	/* not touched yet, they may still come huge */
+	if (thp && flags & WFI_MAP_PREFAULT && map->page_bytes != HUGE_BYTES)
 		wfi_warn_once("%zu MiB on pages of %zu KiB: for huge ones, set vm.nr_hugepages to "
-			      "%zu more, or transparent_hugepage/%s to advise",
+			      "%zu more, or transparent_hugepage/%s",
 			      MIB(map->len), page >> 10, map->len / HUGE_BYTES,
-			      map->fd >= 0 ? "shmem_enabled" : "enabled");
+			      map->fd >= 0 ? "shmem_enabled to advise" : "enabled to madvise");
 	return 0;
 }
 
