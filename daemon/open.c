@@ -135,40 +135,37 @@ err_free:
 
 int weft_open(const struct weft_opts *opts, struct weft **out)
 {
-	static const struct weft_opts defaults = { .size = sizeof(defaults) };
+	struct weft_opts o = { .size = sizeof(o) };
 	struct wfi_connector *connector;
-	int ret;
+	int ret = 0;
 
-	if (!opts)
-		opts = &defaults;
-	if (opts->size < sizeof(*opts)) {
-		wfi_client_why("weft_opts.size is %zu: set it to sizeof(struct weft_opts)",
-			       opts->size);
-		return -EINVAL;
-	}
-	if (opts->mode == WEFT_EMBEDDED) {
-		ret = embedded_start(opts->arena_bytes, &connector);
+	if (opts)
+		ret = wfi_client_opts(&o, sizeof(o), opts, sizeof(o), "weft_opts");
+	if (ret)
+		return ret;
+	if (o.mode == WEFT_EMBEDDED) {
+		ret = embedded_start(o.arena_bytes, &connector);
 		if (ret)
 			wfi_client_why("the embedded node can't start: %s", strerror(-ret));
-	} else if (opts->mode == WEFT_ATTACH) {
-		ret = wfi_connector_unix(opts->socket, &connector);
+	} else if (o.mode == WEFT_ATTACH) {
+		ret = wfi_connector_unix(o.socket, &connector);
 	} else {
-		wfi_client_why("weft_opts.mode %u is neither WEFT_ATTACH nor WEFT_EMBEDDED",
-			       opts->mode);
+		wfi_client_why("weft_opts.mode %u is neither WEFT_ATTACH nor WEFT_EMBEDDED", o.mode);
 		return -EINVAL;
 	}
 	if (ret)
 		return ret;
-	return wfi_client_attach(opts, connector, out);
+	o.size = sizeof(o);
+	return wfi_client_attach(&o, connector, out);
 }
 
 /* ---- keys ---- */
 
 static struct wfi_keyer keyer_of(const struct weft_space *space)
 {
-	struct wfi_keyer k = { .tokens_per_block = wfi_client_tokens_per_block(space) };
+	struct wfi_keyer k = { .tokens_per_block = wfi_space_tokens_per_block(space) };
 
-	memcpy(k.secret, wfi_client_space_secret(space), sizeof(k.secret));
+	memcpy(k.secret, wfi_space_secret_bytes(space), sizeof(k.secret));
 	return k;
 }
 
