@@ -7,6 +7,10 @@
  * a result per block. When it has completed, with whatever result, nothing of ours, of the NIC or
  * of the peer can touch its local memory any more (invariants 2 and 3).
  *
+ * The engine takes the completions of the endpoints that it is given: their send_cq is its own to
+ * poll while transfers are open, and is not their recv_cq. Successful posts of others on such a queue
+ * are WEFT_POST_QUIET. To fence a transfer that does not end, the engine shuts its endpoint down.
+ *
  * Context: one worker thread for an engine and all of its endpoints.
  */
 #ifndef WFI_XFER_H
@@ -63,8 +67,10 @@ struct wfi_xfer_engine_opts {
 
 int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out);
 void wfi_xfer_engine_destroy(struct wfi_xfer_engine *eng);
-/* Hot. Return: 0 accepted (done may have been called already), -EAGAIN too many in flight,
- * -EINVAL a piece outside its region, -ENOTCONN; refused: done is not called */
+/* Hot. Return: 0 accepted (when done was called already, *out is NULL), -EAGAIN too many in flight,
+ * -EINVAL a piece outside its region, an rkey of another endpoint, or send_cq is recv_cq; -EACCES an
+ * rkey without the right. Refused: done is not called. An endpoint that is not connected is a
+ * result: -ENOTCONN */
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
 		    struct wfi_xfer **out);
 /* starts the end of a transfer: done comes with -ECANCELED once it is fenced (or with its real
@@ -72,6 +78,7 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 void wfi_xfer_cancel(struct wfi_xfer_engine *eng, struct wfi_xfer *x);
 /* Return: work done; 0 means idle. Hot */
 int wfi_xfer_poll(struct wfi_xfer_engine *eng, uint64_t now_ns);
+/* when to poll again at the latest: 0 at once, UINT64_MAX when nothing is in flight */
 uint64_t wfi_xfer_next_event_ns(const struct wfi_xfer_engine *eng);
 
 /**
@@ -103,7 +110,8 @@ struct wfi_run {
 };
 
 /* common part of two layouts, as runs in order of @dst, neighbours merged. Return: number of runs
- * that there are (may exceed @max; then only @max are written), -EINVAL when shapes do not fit */
+ * that there are (may exceed @max; then only @max are written), -EINVAL when shapes do not fit, the
+ * bytes of a head are not adjacent, or elements of @dst overlap */
 int wfi_layout_plan(const struct wfi_layout *src, const struct wfi_layout *dst,
 		    struct wfi_run *runs, unsigned max);
 /* merges neighbours in place (equal block and rkey, both sides adjacent). Return: pieces left */

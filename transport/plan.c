@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include "transport/plan.h"
+#include "weft_internal/util.h"
+
+static bool adjacent(const struct wfi_piece *a, const struct wfi_piece *b)
+{
+	return a->block == b->block && a->rkey == b->rkey && a->remote + a->len == b->remote &&
+	       (const uint8_t *)a->local + a->len == (const uint8_t *)b->local;
+}
+
+unsigned wfi_pieces_merge(struct wfi_piece *pieces, unsigned nr)
+{
+	unsigned i, out = 0;
+
+	for (i = 0; i < nr; i++) {
+		if (out && adjacent(&pieces[out - 1], &pieces[i]))
+			pieces[out - 1].len += pieces[i].len;
+		else
+			pieces[out++] = pieces[i];
+	}
+	return out;
+}
+
+int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes)
+{
+	uint32_t i, need = opts->dir == WFI_XFER_READ ? WEFT_ACCESS_REMOTE_READ
+						      : WEFT_ACCESS_REMOTE_WRITE;
+	const struct weft_mr *mr = opts->local_mr;
+	uint64_t sum = 0;
+
+	for (i = 0; i < opts->nr_pieces; i++) {
+		const struct wfi_piece *p = &opts->pieces[i];
+		const struct weft_rkey *rkey;
+
+		if (wfi_unlikely(p->rkey >= opts->nr_rkeys || p->block >= opts->nr_blocks))
+			return -EINVAL;
+		rkey = opts->rkeys[p->rkey];
+		if (wfi_unlikely(rkey->ep != opts->ep ||
+				 !wfi_range_ok(p->remote, p->len, rkey->len) ||
+				 wfi_add_overflows(sum, p->len, &sum)))
+			return -EINVAL;
+		if (wfi_unlikely(!(rkey->access & need)))
+			return -EACCES;
+		if (mr && !wfi_range_ok((uintptr_t)p->local - (uintptr_t)mr->addr, p->len, mr->len))
+			return -EINVAL;
+	}
+	*bytes = sum;
+	return 0;
+}
+
+unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r,
+			 uint64_t budget, struct weft_piece *out, unsigned max, uint64_t *bytes)
+{
+	const uint64_t max_piece = opts->ep->dev->caps.max_piece_bytes;
+	uint64_t left = budget, len;
+	uint32_t block = 0;
+	unsigned n = 0;
+
+	while (!wfi_plan_empty(r) && left) {
+		const struct wfi_piece *p = &opts->pieces[r->at.idx];
+		uint8_t *local = (uint8_t *)p->local + r->at.off;
+		uint64_t remote = p->remote + r->at.off;
+		const struct weft_rkey *rkey = opts->rkeys[p->rkey];
+		struct weft_piece *last = n ? &out[n - 1] : NULL;
+
+		len = (r->at.idx == r->end.idx ? r->end.off : p->len) - r->at.off;
+		len = wfi_min(wfi_min(len, left), max_piece);
+		if (last && block == p->block && last->rkey == rkey &&
+		    last->remote + last->len == remote &&
+		    (uint8_t *)last->local + last->len == local && last->len < max_piece) {
+			len = wfi_min(len, max_piece - last->len);
+			last->len += len;
+		} else if (len) {
+			if (n == max)
+				break;
+			out[n++] = (struct weft_piece){ local, remote, len, rkey };
+			block = p->block;
+		}
+		left -= len;
+		r->at.off += len;
+		if (r->at.off >= p->len) {
+			r->at.off = 0;
+			r->at.idx++;
+		}
+	}
+	*bytes = budget - left;
+	return n;
+}
+
+void wfi_plan_skip_block(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint32_t block)
+{
+	while (!wfi_plan_empty(r) && opts->pieces[r->at.idx].block == block) {
+		r->at.idx++;
+		r->at.off = 0;
+	}
+}
+
+bool wfi_plan_fail(const struct wfi_xfer_opts *opts, const struct wfi_plan_range *r, int status)
+{
+	struct wfi_plan_range left = *r;
+	bool any = false;
+
+	for (; !wfi_plan_empty(&left); left.at.idx++, left.at.off = 0) {
+		int32_t *res = &opts->results[opts->pieces[left.at.idx].block];
+
+		if (!*res)
+			*res = status;
+		any = true;
+	}
+	return any;
+}

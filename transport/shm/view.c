@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "transport/shm/shm.h"
+#include "weft_internal/log.h"
+
+#define MAP_ALIGN_MAX (1ull << 30)
+
+int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t len, bool writable)
+{
+	uint64_t align, from, to, end;
+	struct stat st;
+	int seals;
+	void *map;
+
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0 || !(seals & F_SEAL_SHRINK)) {
+		wfi_warn("shm: refused a file of a peer: it is no memfd sealed with F_SEAL_SHRINK, "
+			 "and could be truncated under our feet");
+		return -EPERM;
+	}
+	/* sealed first, measured then: it can only have grown since */
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!len || wfi_add_overflows(off, len, &end) || end > (uint64_t)st.st_size)
+		return -ERANGE;
+
+	/* a file of huge pages wants offsets and lengths of whole ones */
+	align = (uint64_t)st.st_blksize;
+	if (!wfi_is_pow2(align) || align < 4096 || align > MAP_ALIGN_MAX)
+		return -EINVAL;
+	from = off & ~(align - 1);
+	to = wfi_align_up(end, align);
+	map = mmap(NULL, to - from, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd,
+		   (off_t)from);
+	if (map == MAP_FAILED)
+		return errno == EPERM ? -EACCES : -errno;
+	view->map = map;
+	view->map_len = to - from;
+	view->mem = (uint8_t *)map + (off - from);
+	return 0;
+}
+
+void wfi_shm_view_unmap(struct wfi_shm_view *view)
+{
+	if (view->map)
+		munmap(view->map, view->map_len);
+	memset(view, 0, sizeof(*view));
+}
+
+int wfi_shm_reopen_ro(int fd)
+{
+	char path[32];
+	int ro;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	ro = open(path, O_RDONLY | O_CLOEXEC);
+	if (ro < 0) {
+		ro = -errno;
+		wfi_err("shm: can't open a memfd anew for reading: %s; is /proc mounted?",
+			strerror(-ro));
+	}
+	return ro;
+}
+
+int wfi_shm_pidfd_open(pid_t pid)
+{
+	long fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+int wfi_shm_pidfd_pid(int pidfd)
+{
+	char path[48], text[512], *at;
+	ssize_t len;
+	long pid;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -EINVAL;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (len <= 0)
+		return -EINVAL;
+	text[len] = 0;
+	at = strstr(text, "\nPid:");
+	if (!at)
+		return -EINVAL;
+	pid = strtol(at + 5, NULL, 10);
+	return pid > 0 ? (int)pid : -ESRCH;
+}
+
+int wfi_shm_pidfd_alive(int pidfd)
+{
+	/* -EPERM says that there is a process */
+	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno == ESRCH)
+		return -ESRCH;
+	return 0;
+}

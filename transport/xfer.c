@@ -1,0 +1,632 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A transfer is a range of bytes over its pieces that shrinks from the front: each turn gathers a
+ * batch and posts it as one op. What fails in the middle of an op comes back as a range of its own,
+ * to be posted again behind the block that failed. A transfer is done when nothing is left to post
+ * and no op is open.
+ *
+ * Lists: every accepted transfer is on .all; those with something to post are on .run, served in
+ * turn; those that ended outside of a poll wait on .ended for their done().
+ */
+#include <errno.h>
+#include <string.h>
+#include "transport/plan.h"
+#include "weft_internal/util.h"
+#include "weft_internal/xfer.h"
+
+#define BATCH 512u /* pieces a post; what one process_vm call takes */
+#define OPS_PER_XFER 4u
+#define MAX_CQS 64u
+#define TURNS_LOG2 2u /* slices are shared among so many turns a poll */
+#define ASYNC_POSTS 16u /* posts a turn where the NIC copies */
+#define AT_ONCE_BYTES (256u << 10) /* moved inside submit where the CPU copies */
+#define WCS 32u
+
+struct link {
+	struct link *prev;
+	struct link *next;
+};
+
+struct wfi_xfer_op {
+	struct wfi_xfer *x; /* NULL: free */
+	struct wfi_xfer_op *next; /* free, or on wfi_xfer.again */
+	struct wfi_plan_range range;
+	uint32_t gen;
+};
+
+struct wfi_xfer {
+	struct link all;
+	struct link run; /* or ended, or free */
+	struct wfi_xfer_opts o;
+	struct wfi_plan_range todo;
+	struct wfi_xfer_op *again; /* ranges to post anew */
+	uint64_t fence_ns; /* ending: when the endpoint is reset */
+	uint64_t start_ns;
+	uint32_t nr_open;
+	uint32_t cq_idx;
+	uint32_t serial; /* moves on when it is done: is it still the one that I knew? */
+	int first_err;
+	int end_status; /* not 0: cancelled, timed out or broken; nothing more is posted */
+	bool sync;
+	bool fenced;
+};
+
+struct xfer_cq {
+	struct weft_cq *cq;
+	uint32_t nr_xfers;
+};
+
+struct xfer_stats {
+	struct wfi_counter *transfers, *bytes, *posts, *failed, *timeouts, *fences;
+	struct wfi_hist *time;
+};
+
+struct wfi_xfer_engine {
+	struct wfi_env *env;
+	struct link all;
+	struct link run;
+	struct link ended;
+	struct link free;
+	struct wfi_xfer *xfers;
+	struct wfi_xfer_op *ops;
+	struct wfi_xfer_op *free_op;
+	uint32_t max_xfers;
+	uint32_t nr_ops;
+	uint64_t slice_bytes;
+	uint64_t grace_ns;
+	uint64_t next_ns; /* earliest deadline or fence, or earlier */
+	bool busy; /* a done() may be running: what it submits waits for the next poll */
+	uint32_t nr_cqs;
+	struct xfer_cq cqs[MAX_CQS];
+	struct xfer_stats stats;
+	struct wfi_counter no_counter;
+	struct wfi_hist no_hist;
+	struct weft_piece batch[BATCH];
+};
+
+/* ---- lists ---- */
+
+static void list_init(struct link *l)
+{
+	l->prev = l;
+	l->next = l;
+}
+
+static bool list_empty(const struct link *l)
+{
+	return l->next == l;
+}
+
+static void list_del(struct link *l)
+{
+	l->prev->next = l->next;
+	l->next->prev = l->prev;
+	list_init(l);
+}
+
+static void list_add_tail(struct link *head, struct link *l)
+{
+	l->prev = head->prev;
+	l->next = head;
+	head->prev->next = l;
+	head->prev = l;
+}
+
+/* ---- ops ---- */
+
+static struct wfi_xfer_op *op_get(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
+{
+	struct wfi_xfer_op *op = eng->free_op;
+
+	if (!op)
+		return NULL;
+	eng->free_op = op->next;
+	op->x = x;
+	op->next = NULL;
+	return op;
+}
+
+static void op_put(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op)
+{
+	op->x = NULL;
+	op->gen++;
+	op->next = eng->free_op;
+	eng->free_op = op;
+}
+
+static uint64_t op_cookie(const struct wfi_xfer_engine *eng, const struct wfi_xfer_op *op)
+{
+	return ((uint64_t)op->gen << 32) | (uint64_t)(op - eng->ops);
+}
+
+/* Return: the op that a completion speaks of, NULL when it is none of ours */
+static struct wfi_xfer_op *op_of(struct wfi_xfer_engine *eng, const struct weft_wc *wc)
+{
+	uint32_t idx = (uint32_t)wc->cookie;
+	struct wfi_xfer_op *op;
+
+	if (wc->op > WEFT_WC_WRITE || idx >= eng->nr_ops)
+		return NULL;
+	op = &eng->ops[idx];
+	if (!op->x || op->gen != (uint32_t)(wc->cookie >> 32) || op->x->o.ep != wc->ep)
+		return NULL;
+	return op;
+}
+
+/* ---- the end of a transfer ---- */
+
+static int cq_get(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint32_t *out)
+{
+	uint32_t i, slot = MAX_CQS;
+
+	for (i = 0; i < eng->nr_cqs; i++) {
+		if (eng->cqs[i].nr_xfers && eng->cqs[i].cq == cq)
+			break;
+		if (!eng->cqs[i].nr_xfers)
+			slot = i;
+	}
+	if (i == eng->nr_cqs && slot < MAX_CQS)
+		i = slot;
+	if (i == MAX_CQS)
+		return -EAGAIN;
+	if (i == eng->nr_cqs)
+		eng->nr_cqs++;
+	eng->cqs[i].cq = cq;
+	eng->cqs[i].nr_xfers++;
+	*out = i;
+	return 0;
+}
+
+static void cq_put(struct wfi_xfer_engine *eng, uint32_t idx)
+{
+	eng->cqs[idx].nr_xfers--;
+	while (eng->nr_cqs && !eng->cqs[eng->nr_cqs - 1].nr_xfers)
+		eng->nr_cqs--;
+}
+
+static bool xfer_has_work(const struct wfi_xfer *x)
+{
+	return !x->end_status && (x->again || !wfi_plan_empty(&x->todo));
+}
+
+/* calls done() when all is over. Return: 1 when it was, else 0 */
+static int xfer_finish(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t now_ns)
+{
+	void (*done)(void *ctx, int res) = x->o.done;
+	void *ctx = x->o.ctx;
+	int res = x->first_err;
+
+	if (x->nr_open || xfer_has_work(x))
+		return 0;
+	list_del(&x->all);
+	list_del(&x->run);
+	cq_put(eng, x->cq_idx);
+	list_add_tail(&eng->free, &x->run);
+	x->serial++;
+	wfi_count(eng->stats.transfers, 1);
+	wfi_count(eng->stats.failed, res != 0);
+	wfi_hist_add(eng->stats.time, now_ns - x->start_ns);
+	done(ctx, res);
+	return 1;
+}
+
+static void xfer_fail_range(struct wfi_xfer *x, const struct wfi_plan_range *r, int status)
+{
+	if (wfi_plan_fail(&x->o, r, status) && !x->first_err)
+		x->first_err = status;
+}
+
+/* nothing more is posted; what was not posted has this result. Open ops go on */
+static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status, uint64_t now_ns)
+{
+	struct wfi_xfer_op *op;
+
+	if (x->end_status)
+		return;
+	x->end_status = status;
+	while ((op = x->again)) {
+		x->again = op->next;
+		xfer_fail_range(x, &op->range, status);
+		op_put(eng, op);
+	}
+	xfer_fail_range(x, &x->todo, status);
+	if (wfi_add_overflows(now_ns, eng->grace_ns, &x->fence_ns))
+		x->fence_ns = UINT64_MAX;
+	eng->next_ns = wfi_min(eng->next_ns, x->fence_ns);
+	list_del(&x->run);
+	if (!x->nr_open)
+		list_add_tail(&eng->ended, &x->run);
+}
+
+/* ---- completions ---- */
+
+/* one piece failed, those behind it were not tried: they get another chance, but for its block */
+static void op_failed(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wfi_xfer_op *op,
+		      const struct weft_wc *wc)
+{
+	struct wfi_plan_range r = op->range;
+	uint64_t bytes;
+	uint32_t block;
+	unsigned n;
+
+	n = wfi_plan_gather(&x->o, &r, UINT64_MAX, eng->batch, (unsigned)wfi_min(wc->idx, BATCH),
+			    &bytes);
+	if (n < wc->idx || wfi_plan_empty(&r)) {
+		xfer_fail_range(x, &op->range, wc->status); /* a provider that miscounts */
+		op_put(eng, op);
+		return;
+	}
+	block = x->o.pieces[r.at.idx].block;
+	if (!x->o.results[block])
+		x->o.results[block] = wc->status;
+	if (!x->first_err)
+		x->first_err = wc->status;
+	wfi_plan_skip_block(&x->o, &r, block);
+	wfi_plan_skip_block(&x->o, &x->todo, block);
+	if (x->end_status)
+		xfer_fail_range(x, &r, x->end_status);
+	if (x->end_status || wfi_plan_empty(&r)) {
+		op_put(eng, op);
+		return;
+	}
+	op->range = r;
+	op->gen++;
+	op->next = x->again;
+	x->again = op;
+	if (list_empty(&x->run))
+		list_add_tail(&eng->run, &x->run);
+}
+
+static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, uint64_t now_ns)
+{
+	struct wfi_xfer_op *op = op_of(eng, wc);
+	struct wfi_xfer *x;
+	int status;
+
+	if (wfi_unlikely(!op))
+		return 0;
+	x = op->x;
+	x->nr_open--;
+	if (wfi_likely(!wc->status)) {
+		op_put(eng, op);
+	} else if (wc->scope <= WEFT_SCOPE_OP) {
+		op_failed(eng, x, op, wc);
+	} else {
+		status = x->end_status ? x->end_status : wc->status;
+		xfer_fail_range(x, &op->range, status);
+		op_put(eng, op);
+		xfer_end(eng, x, status, now_ns);
+	}
+	return xfer_finish(eng, x, now_ns);
+}
+
+static int cq_drain(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint64_t now_ns)
+{
+	struct weft_wc wcs[WCS];
+	int i, n, work = 0;
+
+	do {
+		n = weft_cq_poll(cq, wcs, WCS);
+		for (i = 0; i < n; i++)
+			xfer_complete(eng, &wcs[i], now_ns);
+		work += n > 0 ? n : 0;
+	} while (n == (int)WCS && work < (int)(WCS * WCS));
+	return work;
+}
+
+/* ---- posting ---- */
+
+/* Return: bytes posted, 0 no more now (full, or nothing left, or it broke) */
+static uint64_t xfer_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget,
+			  uint64_t now_ns)
+{
+	const struct weft_caps *caps = &x->o.ep->dev->caps;
+	struct weft_post post = { .pieces = eng->batch, .local_mr = x->o.local_mr };
+	struct wfi_xfer_op *op = x->again;
+	struct wfi_plan_range *from = op ? &op->range : &x->todo;
+	struct wfi_plan_range next = *from;
+	uint64_t bytes;
+	int ret;
+
+	post.nr_pieces = wfi_plan_gather(&x->o, &next, wfi_min(budget, caps->max_post_bytes),
+					 eng->batch, (unsigned)wfi_min(caps->max_pieces, BATCH),
+					 &bytes);
+	if (!post.nr_pieces) {
+		*from = next;
+		return 0;
+	}
+	if (op && wfi_plan_empty(&next)) {
+		x->again = op->next;
+	} else {
+		op = op_get(eng, x);
+		if (!op)
+			return 0;
+		op->range.at = from->at;
+		op->range.end = next.at;
+	}
+	post.cookie = op_cookie(eng, op);
+	ret = x->o.dir == WFI_XFER_READ ? weft_ep_post_read(x->o.ep, &post)
+					: weft_ep_post_write(x->o.ep, &post);
+	if (wfi_unlikely(ret)) {
+		if (from == &op->range) {
+			op->next = x->again;
+			x->again = op;
+		} else {
+			op_put(eng, op);
+		}
+		if (ret != -EAGAIN)
+			xfer_end(eng, x, ret, now_ns);
+		return 0;
+	}
+	if (from != &op->range)
+		*from = next;
+	x->nr_open++;
+	wfi_count(eng->stats.posts, 1);
+	wfi_count(eng->stats.bytes, bytes);
+	return bytes;
+}
+
+/* a turn of one transfer, which is on no list to run. Return: bytes posted */
+static uint64_t xfer_turn(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t quantum,
+			  uint64_t now_ns)
+{
+	struct weft_cq *cq = x->o.ep->send_cq;
+	uint64_t bytes, sum = 0;
+	unsigned posts = 0;
+
+	do {
+		bytes = xfer_post(eng, x, x->sync ? quantum - sum : UINT64_MAX, now_ns);
+		sum += bytes;
+		posts++;
+	} while (bytes && xfer_has_work(x) && (x->sync ? sum < quantum : posts < ASYNC_POSTS));
+
+	/* before done(): it may take x for something else */
+	if (xfer_has_work(x))
+		list_add_tail(&eng->run, &x->run);
+	if (x->sync && x->nr_open)
+		cq_drain(eng, cq, now_ns);
+	else if (!x->end_status)
+		xfer_finish(eng, x, now_ns);
+	return sum;
+}
+
+static void list_move_all(struct link *to, struct link *from)
+{
+	list_init(to);
+	if (list_empty(from))
+		return;
+	*to = *from;
+	to->next->prev = to;
+	to->prev->next = to;
+	list_init(from);
+}
+
+static int run_all(struct wfi_xfer_engine *eng, uint64_t now_ns)
+{
+	uint64_t quantum = eng->slice_bytes, left = eng->slice_bytes, used;
+	struct link turn, behind;
+	int work = 0;
+
+	list_move_all(&turn, &eng->run);
+	if (turn.next != turn.prev)
+		quantum >>= TURNS_LOG2;
+	while (left && !list_empty(&turn)) {
+		struct wfi_xfer *x = wfi_container_of(turn.next, struct wfi_xfer, run);
+		bool sync = x->sync;
+
+		list_del(&x->run);
+		used = xfer_turn(eng, x, wfi_min(quantum, left), now_ns);
+		work += used != 0;
+		if (sync)
+			left -= wfi_min(used, left);
+	}
+	/* those that had no turn come first next time */
+	list_move_all(&behind, &eng->run);
+	list_move_all(&eng->run, &turn);
+	while (!list_empty(&behind)) {
+		struct link *l = behind.next;
+
+		list_del(l);
+		list_add_tail(&eng->run, l);
+	}
+	return work;
+}
+
+/* ---- time ---- */
+
+static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
+{
+	uint64_t next = UINT64_MAX;
+	struct link *l;
+	int work = 0;
+
+	for (l = eng->all.next; l != &eng->all; l = l->next) {
+		struct wfi_xfer *x = wfi_container_of(l, struct wfi_xfer, all);
+
+		if (!x->end_status && now_ns >= x->o.deadline_ns) {
+			xfer_end(eng, x, -ETIMEDOUT, now_ns);
+			wfi_count(eng->stats.timeouts, 1);
+			work++;
+		}
+		if (x->end_status && !x->fenced && x->nr_open && now_ns >= x->fence_ns) {
+			/* the provider flushes what is open, and nobody writes behind our back */
+			x->o.ep->dev->transport->ep_shutdown(x->o.ep);
+			x->fenced = true;
+			wfi_count(eng->stats.fences, 1);
+			work++;
+		}
+		if (!x->end_status)
+			next = wfi_min(next, x->o.deadline_ns);
+		else if (!x->fenced)
+			next = wfi_min(next, x->fence_ns);
+	}
+	eng->next_ns = next;
+	return work;
+}
+
+/* ---- the engine ---- */
+
+static struct wfi_counter *counter(struct wfi_xfer_engine *eng, struct wfi_metrics *m,
+				   const char *name, const char *unit, const char *help)
+{
+	struct wfi_counter *c = m ? wfi_metrics_counter(m, name, "", unit, help) : NULL;
+
+	return c ? c : &eng->no_counter;
+}
+
+static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
+{
+	struct xfer_stats *s = &eng->stats;
+
+	s->transfers = counter(eng, m, "weft_xfer_transfers", "", "transfers completed");
+	s->failed = counter(eng, m, "weft_xfer_failed", "", "of these, with a block that failed");
+	s->bytes = counter(eng, m, "weft_xfer_bytes", "bytes", "bytes posted");
+	s->posts = counter(eng, m, "weft_xfer_posts", "", "batches posted");
+	s->timeouts = counter(eng, m, "weft_xfer_timeouts", "", "transfers past their deadline");
+	s->fences = counter(eng, m, "weft_xfer_fences", "", "endpoints reset to end a transfer");
+	s->time = m ? wfi_metrics_hist(m, "weft_xfer_time", "", "seconds",
+				       "from submission to completion")
+		    : NULL;
+	if (!s->time)
+		s->time = &eng->no_hist;
+}
+
+int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out)
+{
+	struct wfi_xfer_engine *eng;
+	uint32_t i;
+
+	if (!opts->env || opts->max_xfers > (1u << 20))
+		return -EINVAL;
+	eng = wfi_alloc(opts->env, sizeof(*eng));
+	if (!eng)
+		return -ENOMEM;
+	eng->env = opts->env;
+	eng->max_xfers = opts->max_xfers ? opts->max_xfers : 1024;
+	eng->nr_ops = eng->max_xfers * OPS_PER_XFER;
+	eng->slice_bytes = opts->slice_bytes ? opts->slice_bytes : 1u << 20;
+	eng->grace_ns = opts->grace_ns ? opts->grace_ns : 50 * WFI_NSEC_PER_MSEC;
+	eng->next_ns = UINT64_MAX;
+	eng->xfers = wfi_alloc(opts->env, eng->max_xfers * sizeof(*eng->xfers));
+	if (!eng->xfers)
+		goto err_eng;
+	eng->ops = wfi_alloc(opts->env, eng->nr_ops * sizeof(*eng->ops));
+	if (!eng->ops)
+		goto err_xfers;
+	list_init(&eng->all);
+	list_init(&eng->run);
+	list_init(&eng->ended);
+	list_init(&eng->free);
+	for (i = 0; i < eng->max_xfers; i++) {
+		list_init(&eng->xfers[i].all);
+		list_add_tail(&eng->free, &eng->xfers[i].run);
+	}
+	for (i = 0; i < eng->nr_ops; i++)
+		op_put(eng, &eng->ops[i]);
+	stats_init(eng, opts->metrics);
+	*out = eng;
+	return 0;
+
+err_xfers:
+	wfi_free(opts->env, eng->xfers, eng->max_xfers * sizeof(*eng->xfers));
+err_eng:
+	wfi_free(opts->env, eng, sizeof(*eng));
+	return -ENOMEM;
+}
+
+void wfi_xfer_engine_destroy(struct wfi_xfer_engine *eng)
+{
+	struct wfi_env *env;
+
+	if (!eng)
+		return;
+	env = eng->env;
+	wfi_free(env, eng->ops, eng->nr_ops * sizeof(*eng->ops));
+	wfi_free(env, eng->xfers, eng->max_xfers * sizeof(*eng->xfers));
+	wfi_free(env, eng, sizeof(*eng));
+}
+
+/* small ones that the CPU copies are over before anybody could poll */
+static void xfer_start(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t bytes,
+		       struct wfi_xfer **out)
+{
+	uint32_t serial = x->serial;
+
+	if (!x->sync || bytes > AT_ONCE_BYTES || eng->busy) {
+		list_add_tail(&eng->run, &x->run);
+		*out = x;
+		return;
+	}
+	eng->busy = true;
+	xfer_turn(eng, x, bytes ? bytes : 1, x->start_ns);
+	eng->busy = false;
+	*out = x->serial == serial ? x : NULL;
+}
+
+int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
+		    struct wfi_xfer **out)
+{
+	struct wfi_xfer *x;
+	uint64_t bytes;
+	uint32_t cq_idx;
+	int ret;
+
+	if (wfi_unlikely(opts->ep->send_cq == opts->ep->recv_cq))
+		return -EINVAL;
+	ret = wfi_plan_check(opts, &bytes);
+	if (wfi_unlikely(ret))
+		return ret;
+	if (wfi_unlikely(list_empty(&eng->free)))
+		return -EAGAIN;
+	ret = cq_get(eng, opts->ep->send_cq, &cq_idx);
+	if (wfi_unlikely(ret))
+		return ret;
+	x = wfi_container_of(eng->free.next, struct wfi_xfer, run);
+	list_del(&x->run);
+	x->o = *opts;
+	x->todo = (struct wfi_plan_range){ .end = { .idx = opts->nr_pieces } };
+	x->again = NULL;
+	x->start_ns = wfi_now(eng->env);
+	x->nr_open = 0;
+	x->cq_idx = cq_idx;
+	x->first_err = 0;
+	x->end_status = 0;
+	x->sync = opts->ep->dev->caps.flags & WEFT_CAP_SYNC;
+	x->fenced = false;
+	memset(opts->results, 0, opts->nr_blocks * sizeof(*opts->results));
+	list_add_tail(&eng->all, &x->all);
+	eng->next_ns = wfi_min(eng->next_ns, opts->deadline_ns);
+	xfer_start(eng, x, bytes, out);
+	return 0;
+}
+
+void wfi_xfer_cancel(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
+{
+	xfer_end(eng, x, -ECANCELED, wfi_now(eng->env));
+}
+
+int wfi_xfer_poll(struct wfi_xfer_engine *eng, uint64_t now_ns)
+{
+	struct link *l;
+	int work = 0;
+	uint32_t i;
+
+	eng->busy = true;
+	for (i = 0; i < eng->nr_cqs; i++)
+		if (eng->cqs[i].nr_xfers)
+			work += cq_drain(eng, eng->cqs[i].cq, now_ns);
+	if (wfi_unlikely(now_ns >= eng->next_ns))
+		work += check_time(eng, now_ns);
+	work += run_all(eng, now_ns);
+	while ((l = eng->ended.next) != &eng->ended)
+		work += xfer_finish(eng, wfi_container_of(l, struct wfi_xfer, run), now_ns);
+	eng->busy = false;
+	return work;
+}
+
+uint64_t wfi_xfer_next_event_ns(const struct wfi_xfer_engine *eng)
+{
+	if (!list_empty(&eng->run) || !list_empty(&eng->ended))
+		return 0;
+	return eng->next_ns;
+}
