@@ -70,6 +70,9 @@ static int transports_create(struct node *node)
 	struct wfi_xfer_engine_opts x = { .env = node->env, .metrics = node->metrics };
 	int ret;
 
+	/* a simulated world has only what it simulates */
+	if (!shm)
+		shm = node->env->transports[0];
 	if (!shm)
 		return -EOPNOTSUPP;
 	ret = shm->device_open(shm, node->env, NULL, &node->shm);
@@ -356,8 +359,9 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 	if (!node->nr_peers)
 		return true;
 	nr = node->shm->transport->cq_arm(node->recv_cq, cq_waits, WFI_ARRAY_SIZE(cq_waits));
-	if (!nr)
+	if (nr == -EAGAIN)
 		return false;
+	node->cq_armed = nr >= 0;
 	if (nr < 0)
 		w->blind = true;
 	for (k = 0; k < nr; k++) {
@@ -410,8 +414,9 @@ static void worker_sleep(struct node *node)
 		worker_wait(node, &w);
 	for (i = 0; i < nr_asleep; i++)
 		wfi_ring_awake(node->rings[i]->ring);
-	if (node->nr_peers)
+	if (node->cq_armed)
 		node->shm->transport->cq_disarm(node->recv_cq);
+	node->cq_armed = false;
 }
 
 void node_run(struct node *node)

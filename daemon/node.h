@@ -133,7 +133,7 @@ struct node {
 	struct wfi_kv *kv;
 	struct wfi_xfer_engine *xfer;
 	struct wfi_handoffs *handoffs;
-	struct weft_device *shm;
+	struct weft_device *shm; /* reaches engines and nodes of this host */
 	struct weft_cq *send_cq; /* the transfer engine's */
 	struct weft_cq *recv_cq; /* messages of peers, ends of endpoints */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
@@ -175,6 +175,7 @@ struct node {
 	_Atomic uint32_t bell;
 	_Atomic bool stop;
 	_Atomic bool draining;
+	bool cq_armed;
 	int poke_fd; /* eventfd: the control thread is to look at .broken of sessions and peers */
 };
 

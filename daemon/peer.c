@@ -248,6 +248,27 @@ static void peer_break(struct node_peer *p)
 		wfi_warn("peer: the control thread can't be woken: %s", strerror(errno));
 }
 
+static void peer_event(struct node_peer *p, const struct weft_wc *wc)
+{
+	if (p->ep_down || p->broken)
+		return;
+	if (wc->op == WEFT_WC_CLOSED) {
+		peer_break(p);
+	} else if (wc->op == WEFT_WC_RECV &&
+		   wfi_handoffs_message(p->node->handoffs, &p->base, wc->data, wc->len,
+					wfi_now(p->node->env))) {
+		wfi_warn("peer %s sent what is no message of this version: dropped", p->name);
+		peer_break(p);
+	}
+}
+
+/* a transfer could only be fenced by shutting the endpoint down: the engine has to attach again */
+static void session_lost(struct session *s)
+{
+	if (!s->ending)
+		s->broken = true;
+}
+
 int peers_poll(struct node *node)
 {
 	struct weft_wc wcs[WCS_MAX];
@@ -259,20 +280,10 @@ int peers_poll(struct node *node)
 		owner = wcs[i].ep->ctx;
 		if (wcs[i].op == WEFT_WC_CLOSED)
 			owner->closed = true;
-		if (owner->kind != EP_PEER)
-			continue;
-		struct node_peer *p = wfi_container_of(owner, struct node_peer, ep_owner);
-
-		if (p->ep_down || p->broken)
-			continue;
-		if (wcs[i].op == WEFT_WC_CLOSED)
-			peer_break(p);
-		else if (wcs[i].op == WEFT_WC_RECV &&
-			 wfi_handoffs_message(node->handoffs, &p->base, wcs[i].data, wcs[i].len,
-					      wfi_now(node->env))) {
-			wfi_warn("peer %s sent what is no message of this version: dropped", p->name);
-			peer_break(p);
-		}
+		if (owner->kind == EP_PEER)
+			peer_event(wfi_container_of(owner, struct node_peer, ep_owner), &wcs[i]);
+		else if (owner->closed)
+			session_lost(wfi_container_of(owner, struct session, ep_owner));
 	}
 	return nr;
 }
