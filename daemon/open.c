@@ -202,8 +202,3 @@ int weft_key_from_hash(const struct weft_space *space, const void *hash, size_t 
 	wfi_key_bytes(&k, hash, len, out);
 	return 0;
 }
-
-const char *weft_version(void)
-{
-	return WEFT_VERSION;
-}

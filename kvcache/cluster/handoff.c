@@ -36,7 +36,7 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 	hs->bytes_by_ref = counter(hs, "weft_handoff_bytes_by_reference", "", "bytes",
 				   "Bytes handed over inside the node without moving one");
 	hs->pieces_bad = counter(hs, "weft_verify_failures", "kind=\"handoff\"", "",
-				 "Blocks or pieces whose checksum did not match");
+				 "Blocks whose check failed");
 	hs->nr_failed = counter(hs, "weft_handoff_failures", "", "", "Handoffs that did not complete");
 	*out = hs;
 	return 0;
