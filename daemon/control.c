@@ -236,8 +236,8 @@ static void run_attach(struct node *node, void *arg)
 {
 	struct request *q = arg;
 
-	q->rep.status = session_attach(node, q->tenant, q->k->pid, q->k->pidfd,
-				       q->req.u.hello.name, &q->k->session);
+	q->rep.status = session_attach(node, q->tenant, q->k->pid, q->k->pidfd, q->req.u.hello.name,
+				       &q->k->session);
 	if (q->rep.status)
 		refuse(q, q->rep.status, "the node has no room for another engine");
 	else
@@ -257,8 +257,9 @@ static void on_hello(struct request *q)
 	q->tenant = wfi_kv_tenant_find(node->kv, q->req.u.hello.token);
 	if (!q->tenant) {
 		wfi_warn("engine %d gave a token that no tenant has", (int)q->k->pid);
-		refuse(q, -EACCES, "no tenant has this token: set WEFT_TOKEN to one in the node's "
-				   "configuration");
+		refuse(q, -EACCES,
+		       "no tenant has this token: set WEFT_TOKEN to one in the node's "
+		       "configuration");
 		return;
 	}
 	node_call(node, run_attach, q);
@@ -292,9 +293,10 @@ static void on_ring_open(struct request *q)
 	int ret = wfi_ring_create(q->c->env, &opts, &q->ring);
 
 	if (ret) {
-		refuse(q, ret, ret == -EINVAL ? "depths are powers of two up to 32768, argument bytes a "
-						"multiple of 4096 up to 1 GiB" :
-						"no shared memory for the ring: make /dev/shm larger");
+		refuse(q, ret,
+		       ret == -EINVAL ? "depths are powers of two up to 32768, argument bytes a "
+					"multiple of 4096 up to 1 GiB"
+				      : "no shared memory for the ring: make /dev/shm larger");
 		return;
 	}
 	node_call(q->c->node, run_ring_add, q);
@@ -336,7 +338,8 @@ static void run_space_open(struct node *node, void *arg)
 		.max_blocks = q->req.u.space.max_blocks,
 	};
 
-	q->rep.status = wfi_kv_space_open(node->kv, q->k->session->tenant, &opts, &info, q->rep.why);
+	q->rep.status =
+		wfi_kv_space_open(node->kv, q->k->session->tenant, &opts, &info, q->rep.why);
 	if (q->rep.status)
 		return;
 	q->rep.id = info.id;
@@ -902,7 +905,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 
 void control_destroy(struct control *c)
 {
-	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd, &c->stop_fd, &c->inbox[0], &c->inbox[1] };
+	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd,
+		       &c->stop_fd,   &c->inbox[0],  &c->inbox[1] };
 	unsigned i;
 
 	while (c->conns)

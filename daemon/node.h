@@ -266,7 +266,8 @@ struct node_peer {
 
 /* makes an endpoint and the hello for it. @fds: the caller closes those from *nr_own on */
 int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
-		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds, unsigned *nr_lent);
+		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds,
+		unsigned *nr_lent);
 /* the other side's hello has come. Return: 0, -EPROTO, -EINVAL */
 int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
 		 unsigned nr_fds);

@@ -150,7 +150,8 @@ int weft_open(const struct weft_opts *opts, struct weft **out)
 	} else if (o.mode == WEFT_ATTACH) {
 		ret = wfi_connector_unix(o.socket, &connector);
 	} else {
-		wfi_client_why("weft_opts.mode %u is neither WEFT_ATTACH nor WEFT_EMBEDDED", o.mode);
+		wfi_client_why("weft_opts.mode %u is neither WEFT_ATTACH nor WEFT_EMBEDDED",
+			       o.mode);
 		return -EINVAL;
 	}
 	if (ret)

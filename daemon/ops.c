@@ -10,8 +10,19 @@
 #define TAKE_MAX 32u
 
 static const char *const op_names[WEFT_OP_NR] = {
-	"nop",	   "stat", "claim",	     "put",	     "match",	       "get", "map", "release",
-	"prefetch", "drop", "handoff_expect", "handoff_push", "handoff_cancel",
+	"nop",
+	"stat",
+	"claim",
+	"put",
+	"match",
+	"get",
+	"map",
+	"release",
+	"prefetch",
+	"drop",
+	"handoff_expect",
+	"handoff_push",
+	"handoff_cancel",
 };
 
 static const uint8_t op_flags[WEFT_OP_NR] = {
@@ -84,7 +95,7 @@ static struct node_op *op_open(struct node *node, struct node_ring *r, const str
 	if (!op)
 		return NULL;
 	while (sqe->nr > buf_blocks[class])
-		class++;
+		class ++;
 	*op = (struct node_op){
 		.session = s,
 		.ring = r,
@@ -182,7 +193,8 @@ static void op_complete(struct node_op *op, int res, uint64_t value)
 
 static uint64_t op_deadline(const struct node *node, const struct weft_sqe *sqe, uint64_t now_ns)
 {
-	return now_ns + (sqe->timeout_us ? sqe->timeout_us * WFI_NSEC_PER_USEC : node->op_timeout_ns);
+	return now_ns +
+	       (sqe->timeout_us ? sqe->timeout_us * WFI_NSEC_PER_USEC : node->op_timeout_ns);
 }
 
 /* ---- operations that complete at once; each returns the completion's res ---- */
@@ -415,8 +427,9 @@ static void put_copy_done(void *ctx, int res)
 		for (end = i; end < nr && !b.results[end]; end++)
 			;
 		if (end > i) {
-			n = wfi_kv_put(node->kv, &s->owner, op->sqe.space, &b.keys[i], &b.keys[i + 1],
-				       &b.slots[i], end - i, NULL, &b.results[i], wfi_now(node->env));
+			n = wfi_kv_put(node->kv, &s->owner, op->sqe.space, &b.keys[i],
+				       &b.keys[i + 1], &b.slots[i], end - i, NULL, &b.results[i],
+				       wfi_now(node->env));
 			held += n > 0 ? n : 0;
 			continue;
 		}
@@ -612,8 +625,8 @@ err_close:
 
 /* ---- handoff ---- */
 
-static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_t first, uint32_t nr,
-			  const struct weft_slot *slots)
+static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_t first,
+			  uint32_t nr, const struct weft_slot *slots)
 {
 	struct node_op *op = ctx;
 	uint64_t off;
@@ -701,7 +714,8 @@ static int op_push(struct op_ctx *c)
 	int ret;
 
 	if (wfi_ring_args_read(c->r->ring, c->sqe->arg_off, &arg, sizeof(arg)) ||
-	    wfi_ring_args_read(c->r->ring, c->sqe->arg_off + sizeof(arg), c->node->slots, nr * 16ull))
+	    wfi_ring_args_read(c->r->ring, c->sqe->arg_off + sizeof(arg), c->node->slots,
+			       nr * 16ull))
 		return -EFAULT;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
 	if (!op)
@@ -909,7 +923,7 @@ void ops_destroy(struct node *node)
 		node->free_ops = op->next;
 		wfi_free(node->env, op, sizeof(*op));
 	}
-	for (class = 0; class < OP_BUF_CLASSES; class++)
+	for (class = 0; class < OP_BUF_CLASSES; class ++)
 		while (node->free_bufs[class])
 			wfi_free(node->env, buf_get(node, class), buf_bytes(buf_blocks[class]));
 	wfi_free(node->env, node->keys, (n + 1) * sizeof(*node->keys));
