@@ -539,6 +539,9 @@ static void get_done(void *ctx, int res)
 	(void)res;
 	for (i = 0; i < op->nr; i++) {
 		nr_pieces += b.idx[i] != WFI_SLOT_NONE;
+		/* the transfer knows nothing of blocks without a piece: it calls them good */
+		if (b.idx[i] == WFI_SLOT_NONE)
+			b.results[i] = -ENOENT;
 		arrived += b.results[i] == 0;
 	}
 	region_hold(s, b.pieces, nr_pieces, -1);
@@ -568,10 +571,8 @@ static int get_plan(struct op_ctx *c, const struct op_buf *b, const struct wfi_s
 			return ret;
 		if (b->idx[i] != WFI_SLOT_NONE && verify && wfi_kv_verify(c->node->kv, b->idx[i]))
 			b->idx[i] = WFI_SLOT_NONE;
-		b->results[i] = -ENOENT;
 		if (b->idx[i] == WFI_SLOT_NONE)
 			continue;
-		b->results[i] = 0;
 		p->local = wfi_kv_slot_addr(c->node->kv, b->idx[i]);
 		p->block = i;
 		n++;
