@@ -86,9 +86,8 @@ static json_t *slow_paths_json(struct node *node)
 			json_array_append_new(
 				list,
 				json_pack("{s:s, s:s}", "what", "small pages", "why",
-					  "the arena has no huge pages: reserve some "
-					  "(vm.nr_hugepages) or allow them for shared memory; "
-					  "weft doctor says how"));
+					  "the arena has no huge pages: set prefault = true, or "
+					  "reserve some (vm.nr_hugepages); weft doctor says how"));
 			break;
 		}
 	return list;
