@@ -40,40 +40,50 @@ static int nop_rtt(void *ctx, double *ns)
 	return ret;
 }
 
-static int batch(struct weft_ring *ring, const struct weft_op *ops)
+/* takes what is there, until no more than @most of *@nr_open are left */
+static int take(struct weft_ring *ring, unsigned *nr_open, unsigned most)
 {
 	struct weft_completion done[BATCH];
-	unsigned posted = 0, taken = 0;
 	int ret;
 
-	while (taken < BATCH) {
-		if (posted < BATCH) {
-			ret = weft_submit(ring, ops + posted, BATCH - posted);
-			if (ret < 0 && ret != -EAGAIN)
-				return ret;
-			posted += ret > 0 ? (unsigned)ret : 0;
-		}
-		ret = weft_poll(ring, done, BATCH - taken);
+	do {
+		ret = weft_poll(ring, done, BATCH);
 		if (ret < 0)
 			return ret;
-		taken += (unsigned)ret;
-	}
+		*nr_open -= (unsigned)ret;
+	} while (*nr_open > most);
 	return 0;
+}
+
+/* the next batch is posted while the ones before are under way, as a busy engine does */
+static int batches(struct weft_ring *ring, uint32_t nr)
+{
+	struct weft_op ops[BATCH];
+	unsigned nr_open = 0;
+	uint32_t i;
+	int ret = 0;
+
+	memset(ops, 0, sizeof(ops));
+	for (i = 0; i < nr && !ret; i++) {
+		ret = weft_submit(ring, ops, BATCH);
+		if (ret != (int)BATCH)
+			return ret < 0 ? ret : -EIO;
+		nr_open += BATCH;
+		ret = take(ring, &nr_open, (WFI_PEER_URING_OPEN - 1) * BATCH);
+	}
+	return ret ? ret : take(ring, &nr_open, 0);
 }
 
 static int nop_batch(void *ctx, double *rate)
 {
 	const struct ring_bench *b = ctx;
-	struct weft_op ops[BATCH];
 	uint64_t start_ns;
-	uint32_t i;
 	int ret;
 
-	memset(ops, 0, sizeof(ops));
-	ret = batch(b->rig.ring, ops);
+	ret = batches(b->rig.ring, 1); /* the node is awake */
 	start_ns = wfi_perf_now_ns();
-	for (i = 0; i < b->trips.nr && !ret; i++)
-		ret = batch(b->rig.ring, ops);
+	if (!ret)
+		ret = batches(b->rig.ring, b->trips.nr);
 	*rate = BATCH * 1e3 * b->trips.nr / (double)(wfi_perf_now_ns() - start_ns);
 	return ret;
 }

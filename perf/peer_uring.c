@@ -44,51 +44,59 @@ void wfi_peer_uring_destroy(struct wfi_peer_uring *u)
 	free(u);
 }
 
-static int trip(struct io_uring *ring, unsigned nr)
+/* takes what is there, until no more than @most of *@nr_open are left */
+static void take(struct io_uring *ring, unsigned *nr_open, unsigned most)
 {
 	struct io_uring_cqe *cqes[WFI_PEER_URING_BATCH];
-	unsigned i, done = 0, got;
-	int ret;
+	unsigned i, got;
 
-	for (i = 0; i < nr; i++)
-		io_uring_prep_nop(io_uring_get_sqe(ring));
-	ret = io_uring_submit_and_wait(ring, nr);
-	while (ret >= 0 && done < nr) {
-		got = io_uring_peek_batch_cqe(ring, cqes, nr - done);
+	do {
+		got = io_uring_peek_batch_cqe(ring, cqes, WFI_PEER_URING_BATCH);
 		for (i = 0; i < got; i++)
 			wfi_perf_use(cqes[i]->user_data);
 		io_uring_cq_advance(ring, got);
-		done += got;
-	}
-	return ret < 0 ? ret : 0;
+		*nr_open -= got;
+	} while (*nr_open > most);
 }
 
-static int trips(struct wfi_peer_uring *u, unsigned nr, double *ns)
+int wfi_peer_uring_nop_round(void *ctx, double *ns)
 {
+	struct wfi_peer_uring *u = ctx;
 	uint64_t start_ns = wfi_perf_now_ns();
+	unsigned nr_open;
 	uint32_t i;
 	int ret;
 
 	for (i = 0; i < u->trips.nr; i++) {
-		ret = trip(&u->ring, nr);
-		if (ret)
+		io_uring_prep_nop(io_uring_get_sqe(&u->ring));
+		ret = io_uring_submit_and_wait(&u->ring, 1);
+		if (ret < 0)
 			return ret;
+		nr_open = 1;
+		take(&u->ring, &nr_open, 0);
 	}
 	*ns = (double)(wfi_perf_now_ns() - start_ns) / u->trips.nr;
 	return 0;
 }
 
-int wfi_peer_uring_nop_round(void *ctx, double *ns)
-{
-	return trips(ctx, 1, ns);
-}
-
 int wfi_peer_uring_batch_round(void *ctx, double *rate)
 {
-	double ns;
-	int ret = trips(ctx, WFI_PEER_URING_BATCH, &ns);
+	struct wfi_peer_uring *u = ctx;
+	uint64_t start_ns = wfi_perf_now_ns();
+	unsigned nr_open = 0, n;
+	uint32_t i;
+	int ret;
 
-	if (!ret)
-		*rate = WFI_PEER_URING_BATCH * 1e3 / ns;
-	return ret;
+	for (i = 0; i < u->trips.nr; i++) {
+		for (n = 0; n < WFI_PEER_URING_BATCH; n++)
+			io_uring_prep_nop(io_uring_get_sqe(&u->ring));
+		ret = io_uring_submit(&u->ring);
+		if (ret < 0)
+			return ret;
+		nr_open += WFI_PEER_URING_BATCH;
+		take(&u->ring, &nr_open, (WFI_PEER_URING_OPEN - 1) * WFI_PEER_URING_BATCH);
+	}
+	take(&u->ring, &nr_open, 0);
+	*rate = WFI_PEER_URING_BATCH * 1e3 * u->trips.nr / (double)(wfi_perf_now_ns() - start_ns);
+	return 0;
 }

@@ -29,6 +29,7 @@ const char *wfi_peer_rte_ring_skipped(void);
 struct wfi_peer_uring;
 
 #define WFI_PEER_URING_BATCH 32u
+#define WFI_PEER_URING_OPEN 4u /* batches under way at a time */
 /* Return: 0, -EOPNOTSUPP built without, -ENOSYS or -EPERM of the system */
 int wfi_peer_uring_create(const struct wfi_peer_trips *trips, struct wfi_peer_uring **out);
 void wfi_peer_uring_destroy(struct wfi_peer_uring *u);
