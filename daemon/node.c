@@ -87,6 +87,8 @@ static int transports_create(struct node *node)
 	ret = shm->cq_create(node->shm, &cq_opts, &node->recv_cq);
 	if (ret)
 		return ret;
+	/* failed messages to peers complete there too, and hold back the end of their endpoint */
+	x.send_cq = node->send_cq;
 	return wfi_xfer_engine_create(&x, &node->xfer);
 }
 
