@@ -163,7 +163,7 @@ static void run_detach(struct node *node, void *arg)
 
 static void run_gone(struct node *node, void *arg)
 {
-	wfi_owner_gone(node->kv, ((struct conn *)arg)->owner_id);
+	session_gone(node, ((struct conn *)arg)->owner_id);
 }
 
 static bool process_lives(const struct conn *k, int pidfd)

@@ -202,9 +202,11 @@ int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd
  * @may_write: its process lives and still maps the arena
  *
  * The session ends in later turns of the worker, when its operations have, and is freed then:
- * @s is invalid on return, only its owner id lives on, for wfi_owner_gone().
+ * @s is invalid on return, only its owner id lives on, for session_gone().
  */
 void session_detach(struct session *s, bool may_write);
+/* the process of a session that was detached with @may_write is gone, perhaps before the session */
+void session_gone(struct node *node, uint32_t owner_id);
 /* one turn of an ending session. Return: true when it is freed */
 bool session_end_poll(struct session *s);
 /* the ring was created by the caller, and is the session's on success */

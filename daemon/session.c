@@ -230,6 +230,20 @@ void session_detach(struct session *s, bool may_write)
 	node->nr_ending++;
 }
 
+void session_gone(struct node *node, uint32_t owner_id)
+{
+	struct session *s;
+
+	/* its last operations may outlive its process: then there is nothing in quarantine yet */
+	for (s = node->ending_sessions; s; s = s->next_ending) {
+		if (s->owner.id == owner_id) {
+			s->may_write = false;
+			return;
+		}
+	}
+	wfi_owner_gone(node->kv, owner_id);
+}
+
 bool session_end_poll(struct session *s)
 {
 	struct node *node = s->node;
