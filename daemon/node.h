@@ -44,6 +44,7 @@ struct node_op {
 	uint64_t start_ns;
 	uint64_t handoff; /* of HANDOFF_EXPECT */
 	uint32_t nr;
+	uint32_t nr_pieces; /* of GET */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.c */
 };
