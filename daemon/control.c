@@ -63,6 +63,7 @@ struct control {
 	bool *dialled; /* a connection to that peer exists */
 	unsigned nr_peers;
 	int epfd, listen_fd, stop_fd, signal_fd, inbox[2];
+	int spare_fd; /* given up for a moment when descriptors run out */
 	struct conn *conns;
 	unsigned nr_conns, nr_engines;
 	bool stopping, had_engine;
@@ -634,8 +635,9 @@ static int conn_message(struct control *c, struct conn *k)
 
 	if (k->kind == CONN_PEER_WAIT)
 		return peer_hear_hello(c, k);
+	/* peers say their hello, and no more: what else can be read is the end */
 	if (k->kind == CONN_PEER)
-		return -EPROTO;
+		return recv(k->fd, &q.req, sizeof(q.req), MSG_DONTWAIT) > 0 ? -EPROTO : -ECONNRESET;
 	ret = wfi_ctl_recv(k->fd, &q.req, sizeof(q.req), &q.fd_in, 1, &nr_fds);
 	if (ret <= 0)
 		return ret ? ret : -ECONNRESET;
@@ -681,12 +683,25 @@ static void conn_event(struct control *c, struct conn *k, uint32_t events)
 		k->closing = true;
 }
 
+/* who waits in the backlog would keep the listener ready, and this thread busy, for ever */
+static void accept_refused(struct control *c)
+{
+	wfi_warn("control: no descriptor is left for another connection: raise LimitNOFILE");
+	close(c->spare_fd);
+	c->spare_fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (c->spare_fd >= 0)
+		close(c->spare_fd);
+	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void on_accept(struct control *c)
 {
 	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+		if (errno == EMFILE || errno == ENFILE)
+			accept_refused(c);
+		else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
 			wfi_warn("control: accept: %s", strerror(errno));
 		return;
 	}
@@ -863,7 +878,8 @@ static int fds_create(struct control *c)
 
 	c->epfd = epoll_create1(EPOLL_CLOEXEC);
 	c->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (c->epfd < 0 || c->stop_fd < 0 || pipe2(c->inbox, O_CLOEXEC))
+	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (c->epfd < 0 || c->stop_fd < 0 || c->spare_fd < 0 || pipe2(c->inbox, O_CLOEXEC))
 		return -errno;
 	ret = epoll_add(c, c->stop_fd, &tag_stop);
 	if (!ret)
@@ -884,7 +900,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 		return -ENOMEM;
 	c->node = opts->node;
 	c->env = env;
-	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->inbox[0] = c->inbox[1] = -1;
+	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
+	c->inbox[0] = c->inbox[1] = -1;
 	c->nr_peers = opts->nr_peers;
 	c->peers = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->peers));
 	c->dialled = wfi_alloc(env, opts->nr_peers + 1);

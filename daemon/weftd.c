@@ -202,6 +202,9 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* errors of the calls that meet them, which say what to do */
+	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
 	ret = wfi_env_real_init(&env);
 	if (!ret) {
 		env.transports = wfi_transports;
