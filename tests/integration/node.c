@@ -16,6 +16,7 @@
 
 #define START_MS 20000
 #define STOP_MS 20000
+#define RUN_S 30
 
 /* ---- time ---- */
 
@@ -274,6 +275,7 @@ static void run_exec(const struct test_run *r, int out)
 
 	dup2(out, STDOUT_FILENO);
 	dup2(out, STDERR_FILENO);
+	alarm(RUN_S);
 	if (r->limit && setrlimit((__rlimit_resource_t)r->resource, &limit))
 		_exit(127);
 	execv(r->argv[0], (char *const *)r->argv);
@@ -388,6 +390,32 @@ bool test_stat_settles(struct weft_ring *ring, const struct weft_stat *want, uns
 		(unsigned long long)want->slots_filling, (unsigned long long)want->slots_leased,
 		(unsigned long long)want->slots_quarantined);
 	return false;
+}
+
+static unsigned engines(struct weft *w)
+{
+	unsigned nr = 0;
+	const char *at;
+	char *text;
+
+	if (weft_status_json(w, &text))
+		fail_msg("status: %s", weft_why());
+	at = strstr(text, "\"engines\":[");
+	assert_non_null(at);
+	for (; *at != ']'; at++)
+		nr += *at == '{';
+	free(text);
+	return nr;
+}
+
+static bool engines_left(void *ctx)
+{
+	return engines(ctx) <= 1;
+}
+
+bool test_alone(struct weft *w, unsigned ms)
+{
+	return test_until(ms, engines_left, w);
 }
 
 uint64_t test_counter(struct weft *w, const char *name)

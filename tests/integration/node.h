@@ -23,6 +23,15 @@
 
 #define TEST_SETS_MAX 16
 
+/* sanitizers keep freed memory back: what a process holds says nothing */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_SANITIZED 1
+#elif defined(__has_feature)
+#define TEST_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define TEST_SANITIZED 0
+#endif
+
 /**
  * struct test_node - one weftd
  * @pid: 0 while it does not run
@@ -50,7 +59,7 @@ unsigned test_node_logged(const struct test_node *n, const char *text);
 unsigned test_node_fds(const struct test_node *n);
 uint64_t test_node_rss(const struct test_node *n);
 
-/* a program with its limits: runs to its end. Return: exit status, or 128 + signal */
+/* a program with its limits: runs to its end, 30 s at most. Return: exit status, or 128 + signal */
 struct test_run {
 	const char *argv[16]; /* argv[0] NULL: weftd */
 	int resource; /* of setrlimit(), when limit is not 0 */
@@ -88,6 +97,8 @@ void test_next(struct weft_ring *ring, struct weft_completion *out);
 struct weft_stat test_stat(struct weft_ring *ring);
 /* waits for slots_filling and slots_leased to be what @want has, for @ms. Return: whether they are */
 bool test_stat_settles(struct weft_ring *ring, const struct weft_stat *want, unsigned ms);
+/* waits until no other engine is attached */
+bool test_alone(struct weft *w, unsigned ms);
 /* the sum over all labels of a counter of the node's */
 uint64_t test_counter(struct weft *w, const char *name);
 
