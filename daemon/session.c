@@ -236,7 +236,7 @@ void session_gone(struct node *node, uint32_t owner_id)
 
 	/* its last operations may outlive its process: then there is nothing in quarantine yet */
 	for (s = node->ending_sessions; s; s = s->next_ending) {
-		if (s->owner.id == owner_id) {
+		if (s->owner.id == owner_id && !s->ep_down) {
 			s->may_write = false;
 			return;
 		}
