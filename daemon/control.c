@@ -200,6 +200,7 @@ static void conn_close(struct control *c, struct conn *k)
 	k->fd = watch;
 	k->kind = CONN_DEAD_ENGINE;
 	k->closing = false;
+	k->dereg = 0;
 	if (epoll_add(c, watch, k)) {
 		node_call(c->node, run_gone, k);
 		conn_free(c, k);
