@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "ring/args.h"
+#include "ring/bell.h"
 #include "weft_internal/ctl.h"
 #include "weft_internal/ring_server.h"
 #include "weft_internal/util.h"
@@ -350,7 +351,7 @@ static void *node_main(void *arg)
 
 static void bell_after(struct engine *e)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	wfi_bell_fence();
 	if (!__atomic_load_n(&e->node->sleeping, __ATOMIC_RELAXED))
 		return;
 	__atomic_store_n(&e->own->bell, e->own->bell + 1, __ATOMIC_RELEASE);
