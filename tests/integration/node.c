@@ -392,7 +392,7 @@ bool test_stat_settles(struct weft_ring *ring, const struct weft_stat *want, uns
 	return false;
 }
 
-static unsigned engines(struct weft *w)
+unsigned test_engines(struct weft *w)
 {
 	unsigned nr = 0;
 	const char *at;
@@ -410,7 +410,7 @@ static unsigned engines(struct weft *w)
 
 static bool engines_left(void *ctx)
 {
-	return engines(ctx) <= 1;
+	return test_engines(ctx) <= 1;
 }
 
 bool test_alone(struct weft *w, unsigned ms)
