@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench_copy.c - blocks from the arena to scattered places of an engine: one GET, asked and answered */
+/* bench_copy.c - blocks from the arena to scattered places of an engine: one GET, asked and
+ * answered */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>

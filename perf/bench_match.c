@@ -140,7 +140,12 @@ struct ring_match {
 static int ring_match_ns(void *ctx, double *ns)
 {
 	struct ring_match *b = ctx;
-	struct weft_op op = { .op = WEFT_OP_MATCH, .nr = CHAIN, .space = b->space, .keys = b->keys };
+	struct weft_op op = {
+		.op = WEFT_OP_MATCH,
+		.nr = CHAIN,
+		.space = b->space,
+		.keys = b->keys,
+	};
 	uint64_t sum_ns = 0, start_ns, chain;
 	uint32_t r;
 	int ret;

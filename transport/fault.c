@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A provider around a provider. Each post has a record in a ring of its endpoint; the inner provider
- * gets the record's position as cookie and fills it in; records leave the ring in order of posting,
- * when they are complete and their delay is over. So nothing completes twice or out of order,
- * whatever is injected, and CLOSED is held back until the ring is empty.
+ * A provider around a provider. Each post has a record in a ring of its endpoint; the inner
+ * provider gets the record's position as cookie and fills it in; records leave the ring in order of
+ * posting, when they are complete and their delay is over. So nothing completes twice or out of
+ * order, whatever is injected, and CLOSED is held back until the ring is empty.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -274,7 +274,8 @@ void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
 {
 	struct push *p = push_find(hs, msg->push);
 
-	/* an answer may come after the deadline has ended the push, or from a peer that invents one */
+	/* an answer may come after the deadline has ended the push, or from a peer that invents
+	 * one */
 	if (!p || !p->open_msgs || p->opts.peer != peer)
 		return;
 	p->open_msgs--;
