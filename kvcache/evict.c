@@ -4,8 +4,8 @@
 #include "kvcache/evict_policies.h"
 
 const struct wfi_evict_policy *const wfi_evict_policies[] = {
-	&wfi_evict_gittins,
 	&wfi_evict_lru,
+	&wfi_evict_gittins,
 	NULL,
 };
 

@@ -80,8 +80,7 @@ static void test_loop(void **state)
 	for (unsigned i = 0; i < 4000; i++)
 		add(sim, 100 * i, i % 100 * CHAIN_MAX, 20);
 	assert_int_equal(hits(sim, "lru", 1000), 0);
-	assert_true(hits(sim, wfi_evict_policies[0]->name, 1000) * 10 >
-		    hits(sim, "belady", 1000) * 8);
+	assert_true(hits(sim, "gittins", 1000) * 10 > hits(sim, "belady", 1000) * 8);
 	wfi_tsim_destroy(sim);
 }
 
@@ -98,7 +97,7 @@ static void test_scan(void **state)
 		fresh += 40;
 	}
 	lru = hits(sim, "lru", 1000);
-	ours = hits(sim, wfi_evict_policies[0]->name, 1000);
+	ours = hits(sim, "gittins", 1000);
 	assert_true(ours > 2 * lru);
 	assert_true(ours * 10 > hits(sim, "belady", 1000) * 9);
 	wfi_tsim_destroy(sim);
@@ -134,7 +133,7 @@ static void test_conversation(void **state)
 	static const struct {
 		uint32_t nr_slots;
 		unsigned lru;
-		unsigned least; /* of the default */
+		unsigned least; /* of gittins */
 	} rows[] = {
 		{ 1000, 445, 714 },    { 5000, 1118, 1691 },  { 10000, 2116, 2400 },
 		{ 20000, 2878, 3040 }, { 30000, 3257, 3340 }, { 50000, 3546, 3546 },
@@ -152,8 +151,7 @@ static void test_conversation(void **state)
 		uint64_t lru = hits(sim, "lru", rows[i].nr_slots);
 
 		assert_in_range(lru * 10000 / refs, rows[i].lru - 1, rows[i].lru + 1);
-		assert_true(hits(sim, wfi_evict_policies[0]->name, rows[i].nr_slots) * 10000 >=
-			    rows[i].least * refs);
+		assert_true(hits(sim, "gittins", rows[i].nr_slots) * 10000 >= rows[i].least * refs);
 	}
 	wfi_tsim_destroy(sim);
 }
