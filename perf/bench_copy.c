@@ -318,7 +318,7 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 	(void)nr_args;
 	(void)args;
 	/* both processes first: a fork later would turn our own pages into copies on write */
-	ret = wfi_perf_rig_open(&rig, ARENA_BYTES);
+	ret = wfi_perf_rig_open(&rig, ARENA_BYTES, WFI_MAP_HUGE | WFI_MAP_PREFAULT);
 	if (ret)
 		return ret;
 	ret = victim_open(&victim, unmapped.nr * unmapped.len * unmapped.spread);

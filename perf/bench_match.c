@@ -186,7 +186,7 @@ static int run_ring(const struct wfi_perf *p)
 	const struct wfi_perf_case c = { "match", "chain1000_ring", "ns/block", false };
 	struct ring_match b = { .nr_repeats = p->quick ? REPEATS / 20 : REPEATS };
 	const struct wfi_perf_side side = { NULL, ring_match_ns, &b, NULL };
-	int ret = wfi_perf_rig_open(&b.rig, 128ull << 20);
+	int ret = wfi_perf_rig_open(&b.rig, 128ull << 20, WFI_MAP_HUGE);
 
 	if (ret)
 		return ret;
