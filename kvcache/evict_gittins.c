@@ -2,8 +2,8 @@
 /*
  * Evicts the block that earns least for its place. Blocks of one class (what they are known to have
  * done) share a curve, learned online: by age since the last use, the most uses to be hoped for per
- * tick that the block is kept, over all the times it could be kept for. That is the Gittins index of
- * keeping it. What was tried, and how it measures: docs/eviction.md.
+ * tick that the block is kept, over all the times it could be kept for. That is the Gittins index
+ * of keeping it. What was tried, and how it measures: docs/eviction.md.
  *
  * Each class keeps its blocks in order of last use, as evict_lru.c does for all. A curve may rise
  * with age (people need time to answer), so that the least is found at either end of a class: its

@@ -483,7 +483,8 @@ int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *ke
 	return (int)done;
 }
 
-/* up to INDEX_BATCH keys, each by itself; found is what the header says as well. Return: how many */
+/* up to INDEX_BATCH keys, each by itself; found is what the header says as well. Return: how
+ * many */
 static uint32_t find_group(struct wfi_kv *kv, const struct kv_space *space,
 			   const struct weft_key *keys, uint32_t nr, uint32_t *slots)
 {

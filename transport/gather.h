@@ -2,9 +2,9 @@
 /**
  * gather.h - messages of small pieces: their form, and what the engine asks of a link
  *
- * A request is a struct wfi_gather_hdr, a struct wfi_gather_desc for each piece, and for a WRITE the
- * bytes of all pieces, one behind the other. Its answer is a header with what became of it, and for
- * a READ the bytes of all pieces, or of those before the one that failed. Little-endian.
+ * A request is a struct wfi_gather_hdr, a struct wfi_gather_desc for each piece, and for a WRITE
+ * the bytes of all pieces, one behind the other. Its answer is a header with what became of it, and
+ * for a READ the bytes of all pieces, or of those before the one that failed. Little-endian.
  */
 #ifndef WFI_TRANSPORT_GATHER_H
 #define WFI_TRANSPORT_GATHER_H

@@ -5,8 +5,8 @@
  * A NIC takes as long for a piece of 64 bytes as for one of some kilobytes. Where a provider says
  * what a piece costs (weft_caps.cost_per_piece_ns), the transfer engine sends pieces below a
  * threshold as messages of many pieces each. The engine of the peer scatters them into regions that
- * it serves, and answers; for a READ it answers with the bytes. Rights and ranges are checked there,
- * piece by piece: a piece that is wrong fails as it would have failed posted by itself.
+ * it serves, and answers; for a READ it answers with the bytes. Rights and ranges are checked
+ * there, piece by piece: a piece that is wrong fails as it would have failed posted by itself.
  *
  * Both sides open a link over their endpoint, give its events to wfi_gather_event(), and serve
  * regions; the names of these travel with the exports of the regions, and a transfer says link and
