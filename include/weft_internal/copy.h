@@ -2,7 +2,7 @@
 /**
  * copy.h - copying by CPU: cached for small pieces, around the cache for large ones
  *
- * Streaming stores save the read of the target's lines and leave the cache to others; four pages
+ * Streaming stores save the read of the target's lines and leave the cache to others; several pages
  * are walked side by side, so that four DRAM rows and prefetchers work at a time.
  */
 #ifndef WFI_COPY_H
