@@ -97,10 +97,12 @@ gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint64_t budg
 			len = wfi_min(len, max_piece - last->len);
 			last->len += len;
 		} else if (len) {
-			if (n == max || left <= cost)
+			if (n == max || (cost && left <= cost))
 				break;
-			left -= cost;
-			len = wfi_min(len, left);
+			if (cost) {
+				left -= cost;
+				len = wfi_min(len, left);
+			}
 			out[n++] = (struct weft_piece){ local, remote, len, rkey };
 			block = p->block;
 		}

@@ -31,7 +31,7 @@ static inline bool wfi_plan_empty(const struct wfi_plan_range *r)
 	return r->at.idx > r->end.idx || (r->at.idx == r->end.idx && r->at.off >= r->end.off);
 }
 
-/* Return: 0, -EINVAL a piece outside its region, -EACCES without the right. *bytes: of all pieces */
+/* Return: 0, -EINVAL a piece outside its region, -EACCES without the right. *bytes: of all */
 int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes);
 
 /**
@@ -49,7 +49,7 @@ unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range
 unsigned wfi_plan_pack(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint64_t budget,
 		       uint32_t cost, struct weft_piece *out, unsigned max, uint64_t *bytes);
 
-/* .at of a sorted range moves to the next piece that is the range's: until then it stands anywhere */
+/* .at of a sorted range moves to the next piece that is the range's; until then it may not be */
 void wfi_plan_settle(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r);
 /* .at moves behind what is left of block @block, if it stands in it */
 void wfi_plan_skip_block(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r,
