@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "conf.h"
 
@@ -137,4 +138,41 @@ void expect_none(struct side *s)
 		assert_int_equal(weft_cq_poll(s->send_cq, &wc, 1), 0);
 		assert_int_equal(weft_cq_poll(s->recv_cq, &wc, 1), 0);
 	}
+}
+
+void send_fds(int sock, const void *buf, size_t len, const int *fds, unsigned nr)
+{
+	char ctl[CMSG_SPACE(8 * sizeof(int))] = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)buf, len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (nr) {
+		msg.msg_control = ctl;
+		msg.msg_controllen = CMSG_SPACE(nr * sizeof(int));
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(nr * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, nr * sizeof(int));
+	}
+	assert_int_equal(sendmsg(sock, &msg, 0), len);
+}
+
+void recv_fds(int sock, void *buf, size_t len, int *fds, unsigned nr)
+{
+	char ctl[CMSG_SPACE(8 * sizeof(int))];
+	struct iovec iov = { buf, len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	msg.msg_control = ctl;
+	msg.msg_controllen = sizeof(ctl);
+	assert_int_equal(recvmsg(sock, &msg, MSG_CMSG_CLOEXEC), len);
+	c = CMSG_FIRSTHDR(&msg);
+	if (!nr)
+		return;
+	assert_non_null(c);
+	assert_int_equal(c->cmsg_len, CMSG_LEN(nr * sizeof(int)));
+	memcpy(fds, CMSG_DATA(c), nr * sizeof(int));
 }

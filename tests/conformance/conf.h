@@ -50,4 +50,8 @@ struct weft_wc expect_wc(struct side *s, struct weft_cq *cq, enum weft_wc_op op,
 /* nothing comes */
 void expect_none(struct side *s);
 
+/* one packet with file descriptors beside it, between processes */
+void send_fds(int sock, const void *buf, size_t len, const int *fds, unsigned nr);
+void recv_fds(int sock, void *buf, size_t len, int *fds, unsigned nr);
+
 #endif

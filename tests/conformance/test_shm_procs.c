@@ -43,43 +43,6 @@ struct duo {
 	struct weft_rkey *hole;
 };
 
-static void send_fds(int sock, const void *buf, size_t len, const int *fds, unsigned nr)
-{
-	char ctl[CMSG_SPACE(8 * sizeof(int))] = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)buf, len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *c;
-
-	if (nr) {
-		msg.msg_control = ctl;
-		msg.msg_controllen = CMSG_SPACE(nr * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(nr * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, nr * sizeof(int));
-	}
-	assert_int_equal(sendmsg(sock, &msg, 0), len);
-}
-
-static void recv_fds(int sock, void *buf, size_t len, int *fds, unsigned nr)
-{
-	char ctl[CMSG_SPACE(8 * sizeof(int))];
-	struct iovec iov = { buf, len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	struct cmsghdr *c;
-
-	msg.msg_control = ctl;
-	msg.msg_controllen = sizeof(ctl);
-	assert_int_equal(recvmsg(sock, &msg, MSG_CMSG_CLOEXEC), len);
-	c = CMSG_FIRSTHDR(&msg);
-	if (!nr)
-		return;
-	assert_non_null(c);
-	assert_int_equal(c->cmsg_len, CMSG_LEN(nr * sizeof(int)));
-	memcpy(fds, CMSG_DATA(c), nr * sizeof(int));
-}
-
 static struct weft_export export_of(struct weft_mr *mr, uint32_t access)
 {
 	struct weft_export_opts o = { .size = sizeof(o), .access = access };
