@@ -326,9 +326,14 @@ void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot);
 void wfi_slot_unpin(struct wfi_kv *kv, uint32_t slot);
 /* out of the index, at once; its memory goes when nobody holds it */
 void wfi_slot_drop(struct wfi_kv *kv, uint32_t slot);
-/* the policy has chosen: childless, unpinned. @tag: of its key */
-void wfi_slot_evict(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
-		    const struct index_tag *tag);
+/*
+ * the policy has chosen: childless, unpinned. First out of the tree, so that the policy learns of
+ * its parent before it chooses again; then, when the lines that it takes are there, out of the
+ * index and free. @tag: of its key
+ */
+void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot);
+void wfi_slot_evict_end(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
+			const struct index_tag *tag);
 /* evicts a slot with all that hangs below. Cold. Return: 0, -EBUSY something is pinned */
 int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot);
 

@@ -300,7 +300,7 @@ struct victim {
 	struct index_tag tag;
 };
 
-/* what the policy would have go next, with the lines that this touches under way */
+/* takes what the policy would have go next out of the tree. Return: how many, @nr at most */
 static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim *v, uint32_t nr)
 {
 	uint32_t n, local;
@@ -312,9 +312,9 @@ static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim 
 		assert(local >> KV_GRANULE_BITS < space->nr_granules);
 		v[n].run = space->granules[local >> KV_GRANULE_BITS];
 		v[n].slot = local - v[n].run->local + v[n].run->first;
-		__builtin_prefetch(kv_slot(kv, v[n].slot), 1);
 		/* for writing: who takes the slot next fills its header */
 		__builtin_prefetch(&kv->headers[v[n].slot], 1);
+		wfi_slot_evict_begin(kv, v[n].run, v[n].slot);
 	}
 	return n;
 }
@@ -333,11 +333,9 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
 		for (i = 0; i < n; i++) {
 			v[i].tag = kv_header_tag(kv, space, v[i].slot);
 			wfi_index_prefetch(&kv->index, &v[i].tag);
-			if (kv_slot(kv, v[i].slot)->parent != KV_NONE)
-				__builtin_prefetch(kv_slot(kv, kv_slot(kv, v[i].slot)->parent), 1);
 		}
 		for (i = 0; i < n; i++)
-			wfi_slot_evict(kv, v[i].run, v[i].slot, &v[i].tag);
+			wfi_slot_evict_end(kv, v[i].run, v[i].slot, &v[i].tag);
 		done += n;
 	}
 	kv_count(kv, KV_C_EVICTED, done);
@@ -420,6 +418,8 @@ int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 			continue;
 		if (take_from_others(kv, space))
 			return -ENOSPC;
+		/* their run may have left more extents than one of ours takes */
+		may_grow = true;
 	}
 	return 0;
 }

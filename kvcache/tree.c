@@ -120,11 +120,8 @@ static void bury_later(struct wfi_kv *kv, uint32_t slot)
 	}
 }
 
-static void unindex(struct wfi_kv *kv, struct kv_space *space, uint32_t slot,
-		    const struct index_tag *tag)
+static void unindex(struct wfi_kv *kv, uint32_t slot, const struct index_tag *tag)
 {
-	kv_slot(kv, slot)->indexed = 0;
-	space->nr_indexed--;
 	if (wfi_likely(wfi_index_remove(&kv->index, tag, slot)))
 		return;
 	/* the header's key is not what it was: no entry may be left behind that leads here */
@@ -132,24 +129,42 @@ static void unindex(struct wfi_kv *kv, struct kv_space *space, uint32_t slot,
 	wfi_index_remove_slot(&kv->index, slot);
 }
 
-void wfi_slot_evict(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
-		    const struct index_tag *tag)
+static void leave_index(struct kv_space *space, struct kv_slot *st)
 {
-	assert(is_candidate(kv_slot(kv, slot)));
-	unindex(kv, run->space, slot, tag);
-	bury(kv, slot);
+	st->indexed = 0;
+	space->nr_indexed--;
+}
+
+void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	uint32_t parent;
+
+	assert(is_candidate(st));
+	leave_index(run->space, st);
+	parent = leave_parent(kv, st);
+	if (parent != KV_NONE)
+		bury(kv, parent);
+}
+
+void wfi_slot_evict_end(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
+			const struct index_tag *tag)
+{
+	unindex(kv, slot, tag);
+	release(run, kv_slot(kv, slot), slot);
 }
 
 /* Return: true when its memory can go */
 static bool forget(struct wfi_kv *kv, uint32_t slot)
 {
-	const struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_slot *st = kv_slot(kv, slot);
 	struct kv_run *run = kv_run(kv, slot);
 	struct kv_space *space = run->space;
 	const struct index_tag tag = kv_header_tag(kv, space, slot);
 
 	space->policy->remove(space->evict, kv_local(run, slot));
-	unindex(kv, space, slot, &tag);
+	leave_index(space, st);
+	unindex(kv, slot, &tag);
 	return !st->pins && st->child == KV_NONE;
 }
 

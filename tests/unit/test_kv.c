@@ -1,0 +1,783 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <cmocka.h>
+#include "kvcache/kv_private.h"
+
+#define EXTENT_BYTES 4096u
+#define BLOCK_BYTES 512u
+#define ARENA_BYTES (16u * EXTENT_BYTES)
+#define ARENA_SLOTS (ARENA_BYTES / BLOCK_BYTES)
+#define MS 1000000ull
+
+struct fixture {
+	struct wfi_sim *sim;
+	struct wfi_env *env;
+	struct wfi_kv *kv;
+	struct wfi_tenant *tenant;
+	struct wfi_space_info space;
+	struct wfi_owner owner;
+	uint64_t now;
+};
+
+static const struct wfi_evict_policy *lru(void)
+{
+	return wfi_evict_find("lru");
+}
+
+static struct weft_space_opts space_opts(const char *model, uint64_t block_bytes)
+{
+	return (struct weft_space_opts){
+		.size = sizeof(struct weft_space_opts),
+		.block_bytes = block_bytes,
+		.model = model,
+		.layout = "test",
+		.tokens_per_block = 16,
+	};
+}
+
+static struct wfi_tenant *tenant_add(struct fixture *f, const char *name, uint64_t arena_bytes)
+{
+	const struct wfi_tenant_opts opts = {
+		.name = name,
+		.token = name,
+		.arena_bytes = arena_bytes,
+	};
+	struct wfi_tenant *t;
+
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &t), 0);
+	return t;
+}
+
+static struct wfi_space_info space_open(struct fixture *f, const char *model, uint64_t block_bytes)
+{
+	const struct weft_space_opts opts = space_opts(model, block_bytes);
+	struct wfi_space_info info;
+
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &opts, &info, NULL), 0);
+	return info;
+}
+
+static void kv_start(struct fixture *f, const struct wfi_evict_policy *policy)
+{
+	const struct wfi_kv_opts opts = {
+		.env = f->env,
+		.policy = policy,
+		.extent_bytes = EXTENT_BYTES,
+		.lease_grace_ns = MS,
+		.max_slots = 16384,
+	};
+
+	assert_int_equal(wfi_kv_create(&opts, &f->kv), 0);
+	f->tenant = tenant_add(f, "tenant", ARENA_BYTES);
+	f->space = space_open(f, "model", BLOCK_BYTES);
+	assert_int_equal(wfi_owner_init(f->kv, &f->owner, f->tenant), 0);
+	f->now = 1000;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	assert_int_equal(wfi_sim_create(7, &f->sim), 0);
+	f->env = wfi_sim_node(f->sim, 0);
+	kv_start(f, lru());
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	wfi_kv_destroy(f->kv);
+	wfi_sim_destroy(f->sim);
+	free(f);
+	return 0;
+}
+
+static struct weft_key key_of(uint64_t n)
+{
+	return (struct weft_key){ .lo = n + 1, .hi = n * 77 + 5 };
+}
+
+static struct weft_stat stat_of(const struct fixture *f)
+{
+	struct weft_stat st;
+
+	wfi_kv_stat(f->kv, f->tenant, &st);
+	return st;
+}
+
+static uint64_t counted(const struct fixture *f, enum kv_counter c)
+{
+	return f->kv->count[c]->value;
+}
+
+/* a chain of @nr keys from @first on, each block filled with what its key says */
+static void put_chain(struct fixture *f, uint64_t first, uint32_t nr)
+{
+	struct weft_slot slots[ARENA_SLOTS];
+	struct weft_key keys[ARENA_SLOTS];
+	int32_t results[ARENA_SLOTS];
+
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, nr, slots, ++f->now), nr);
+	for (uint32_t i = 0; i < nr; i++) {
+		keys[i] = key_of(first + i);
+		memset(wfi_kv_slot_addr(f->kv, slots[i].idx), (int)(first + i), BLOCK_BYTES);
+	}
+	assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, NULL, keys, slots, nr, NULL,
+				    results, ++f->now),
+			 nr);
+	for (uint32_t i = 0; i < nr; i++)
+		assert_int_equal(results[i], 0);
+}
+
+static uint32_t slot_of(struct fixture *f, uint64_t n)
+{
+	const struct weft_key key = key_of(n);
+	uint32_t slot;
+
+	wfi_kv_lookup(f->kv, f->space.id, &key, 1, &slot, f->now);
+	return slot;
+}
+
+static int drop(struct fixture *f, uint64_t n)
+{
+	const struct weft_key key = key_of(n);
+	int32_t result;
+
+	wfi_kv_drop(f->kv, f->space.id, &key, 1, &result);
+	return result;
+}
+
+static int claim(struct fixture *f, uint32_t nr)
+{
+	struct weft_slot slots[ARENA_SLOTS + 1];
+	int ret = wfi_kv_claim(f->kv, &f->owner, f->space.id, nr, slots, ++f->now);
+
+	if (ret > 0)
+		assert_int_equal(wfi_kv_unclaim(f->kv, &f->owner, slots, nr), nr);
+	return ret;
+}
+
+/* ---- one thing at a time ---- */
+
+static void put_then_find(void **state)
+{
+	struct fixture *f = *state;
+	struct weft_key keys[20];
+	uint32_t slots[20];
+
+	for (uint32_t i = 0; i < 20; i++)
+		keys[i] = key_of(i);
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, keys, 20), 0);
+	put_chain(f, 0, 10);
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, keys, 20), 10);
+	assert_int_equal(wfi_kv_lookup(f->kv, f->space.id, keys, 20, slots, f->now), 10);
+	for (uint32_t i = 0; i < 10; i++) {
+		const struct weft_block_header *h = wfi_kv_slot_header(f->kv, slots[i]);
+		const uint8_t *bytes = wfi_kv_slot_addr(f->kv, slots[i]);
+		struct weft_slot ref;
+
+		assert_int_equal(wfi_kv_verify(f->kv, slots[i]), 0);
+		assert_memory_equal(&h->key, &keys[i], sizeof(keys[i]));
+		assert_int_equal(h->incarnation, wfi_kv_incarnation(f->kv));
+		assert_int_equal(bytes[BLOCK_BYTES - 1], i);
+		wfi_kv_slot_ref(f->kv, slots[i], &ref);
+		assert_ptr_equal((uint8_t *)wfi_tenant_arena(f->tenant)->addr + ref.off, bytes);
+		assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, f->space.id, &ref), 0);
+		ref.gen++;
+		assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, f->space.id, &ref), -ESTALE);
+	}
+	assert_int_equal(slots[10], WFI_SLOT_NONE);
+	assert_int_equal(counted(f, KV_C_LOOKUP_HIT), 10);
+	assert_int_equal(counted(f, KV_C_MATCH_MISS), 30);
+}
+
+static void second_put_is_the_first(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key keys[3] = { key_of(0), key_of(1), key_of(1) };
+	struct weft_slot slots[3];
+	int32_t results[3];
+	uint32_t first;
+
+	put_chain(f, 0, 1);
+	first = slot_of(f, 0);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 3, slots, f->now), 3);
+	assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, NULL, keys, slots, 3, NULL,
+				    results, f->now),
+			 3);
+	assert_int_equal(results[0], -EEXIST);
+	assert_int_equal(results[1], 0);
+	assert_int_equal(results[2], -EEXIST);
+	assert_int_equal(slot_of(f, 0), first);
+	assert_int_equal(stat_of(f).blocks_held, 2);
+	assert_int_equal(stat_of(f).slots_filling, 0);
+	assert_int_equal(f->owner.nr_claims, 0);
+}
+
+/* given a CRC, no byte of the block is read; it is the same CRC */
+static void put_takes_known_checksums(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(3);
+	struct weft_slot slot;
+	int32_t result;
+	uint32_t crc;
+	uint8_t *addr;
+
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 1, &slot, f->now), 1);
+	addr = wfi_kv_slot_addr(f->kv, slot.idx);
+	memset(addr, 0x5a, BLOCK_BYTES);
+	crc = wfi_crc32c(0, addr, BLOCK_BYTES);
+	assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, NULL, &key, &slot, 1, &crc,
+				    &result, f->now),
+			 1);
+	assert_int_equal(wfi_kv_verify(f->kv, slot.idx), 0);
+	addr[17] ^= 1;
+	assert_int_equal(wfi_kv_verify(f->kv, slot.idx), -EBADMSG);
+}
+
+static void oldest_leaf_goes_first(void **state)
+{
+	struct fixture *f = *state;
+
+	put_chain(f, 0, 64);
+	put_chain(f, 100, 64);
+	assert_int_not_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	assert_int_equal(claim(f, 10), 10);
+	/* the last of the first chain are gone, from the end, and nothing else */
+	assert_int_equal(stat_of(f).blocks_held, 118);
+	assert_int_equal(slot_of(f, 54), WFI_SLOT_NONE);
+	assert_int_not_equal(slot_of(f, 53), WFI_SLOT_NONE);
+	assert_int_equal(counted(f, KV_C_EVICTED), 10);
+}
+
+static void all_pinned_is_no_space(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slot;
+
+	put_chain(f, 0, ARENA_SLOTS);
+	slot = slot_of(f, ARENA_SLOTS - 1);
+	wfi_kv_pin(f->kv, &slot, 1);
+	assert_int_equal(claim(f, 1), -ENOSPC);
+	assert_int_equal(stat_of(f).blocks_held, ARENA_SLOTS);
+	assert_int_equal(stat_of(f).slots_leased, 1);
+	wfi_kv_unpin(f->kv, &slot, 1);
+	assert_int_equal(claim(f, ARENA_SLOTS + 1), -ENOSPC);
+	assert_int_equal(claim(f, ARENA_SLOTS), ARENA_SLOTS);
+	assert_int_equal(stat_of(f).blocks_held, 0);
+}
+
+static void max_blocks_bounds_a_space(void **state)
+{
+	struct fixture *f = *state;
+	struct weft_space_opts opts = space_opts("bounded", BLOCK_BYTES);
+	struct weft_slot slots[10];
+
+	opts.max_blocks = 5;
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &opts, &f->space, NULL), 0);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 6, slots, f->now), -ENOSPC);
+	put_chain(f, 0, 5);
+	put_chain(f, 100, 2);
+	assert_int_equal(stat_of(f).blocks_held, 5);
+}
+
+/* ---- drop, leases, owners ---- */
+
+static void dropped_parent_waits_for_children(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slot, gen;
+
+	put_chain(f, 0, 3);
+	slot = slot_of(f, 0);
+	gen = kv_slot(f->kv, slot)->gen;
+	assert_int_equal(drop(f, 0), 0);
+	assert_int_equal(drop(f, 0), -ENOENT);
+	assert_int_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	assert_int_not_equal(slot_of(f, 1), WFI_SLOT_NONE);
+	assert_int_equal(kv_slot(f->kv, slot)->state, KV_SEALED);
+	assert_int_equal(stat_of(f).slots_quarantined, 1);
+	assert_int_equal(drop(f, 1), 0);
+	assert_int_equal(drop(f, 2), 0);
+	assert_int_equal(kv_slot(f->kv, slot)->state, KV_FREE);
+	assert_int_equal(kv_slot(f->kv, slot)->gen, gen + 1);
+	assert_int_equal(stat_of(f).slots_free, stat_of(f).slots_total);
+	assert_int_equal(counted(f, KV_C_DROPPED), 3);
+}
+
+static void lease_outlives_drop(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t handle;
+	uint32_t slot;
+
+	put_chain(f, 0, 1);
+	slot = slot_of(f, 0);
+	assert_int_equal(wfi_kv_lease(f->kv, &f->owner, &slot, 1, f->now + MS, &handle), 0);
+	assert_true(handle != 0);
+	assert_int_equal(drop(f, 0), 0);
+	assert_int_equal(kv_slot(f->kv, slot)->state, KV_SEALED);
+	assert_int_equal(wfi_kv_release(f->kv, &f->owner, handle), 1);
+	assert_int_equal(kv_slot(f->kv, slot)->state, KV_FREE);
+	assert_int_equal(wfi_kv_release(f->kv, &f->owner, handle), -ENOENT);
+}
+
+static void lease_ends_then_grace(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t handles[40];
+	uint32_t slots[40], pinned = 0;
+
+	put_chain(f, 0, 40);
+	for (uint32_t i = 0; i < 40; i++) {
+		slots[i] = slot_of(f, i);
+		assert_int_equal(wfi_kv_lease(f->kv, &f->owner, slots, i + 1,
+					      f->now + (i * 7 % 40 + 10) * 10 * MS, &handles[i]),
+				 0);
+	}
+	/* ends are in no order: each comes when it is due, its slots a grace later */
+	for (uint32_t n = 0; n < 40; n++) {
+		const uint64_t end = wfi_kv_next_event_ns(f->kv);
+
+		assert_int_equal(end, f->now + (n + 10) * 10 * MS);
+		assert_int_equal(wfi_kv_poll(f->kv, end - 1), 0);
+		assert_int_equal(counted(f, KV_C_LEASE_EXPIRED), n);
+		assert_int_equal(wfi_kv_poll(f->kv, end), 1);
+		assert_int_equal(counted(f, KV_C_LEASE_EXPIRED), n + 1);
+		pinned = kv_slot(f->kv, slots[0])->pins;
+		assert_int_equal(pinned, 40 - n);
+		assert_int_equal(wfi_kv_next_event_ns(f->kv), end + MS);
+		wfi_kv_poll(f->kv, end + MS);
+		assert_int_equal(kv_slot(f->kv, slots[0])->pins, pinned - 1);
+	}
+	for (uint32_t i = 0; i < 40; i++)
+		assert_int_equal(wfi_kv_release(f->kv, &f->owner, handles[i]), -ENOENT);
+	assert_true(wfi_kv_next_event_ns(f->kv) == UINT64_MAX);
+	assert_int_equal(f->kv->owners[kv_owner_idx(f->owner.id)].nr_refs, 0);
+}
+
+static void leases_are_bounded(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t handle;
+	uint32_t slot;
+
+	put_chain(f, 0, 1);
+	slot = slot_of(f, 0);
+	for (uint32_t i = 0; i < KV_OWNER_LEASES; i++)
+		assert_int_equal(wfi_kv_lease(f->kv, &f->owner, &slot, 1, 1 + i, &handle), 0);
+	assert_int_equal(wfi_kv_lease(f->kv, &f->owner, &slot, 1, 1, &handle), -EDQUOT);
+	assert_int_equal(wfi_kv_lease(f->kv, &f->owner, &slot, 0, 1, &handle), -EINVAL);
+	wfi_owner_fini(f->kv, &f->owner, false);
+	assert_int_equal(kv_slot(f->kv, slot)->pins, 0);
+}
+
+static void dead_writer_keeps_its_slots_until_gone(void **state)
+{
+	struct fixture *f = *state;
+	struct weft_slot slots[4];
+	struct wfi_owner other;
+	uint32_t id;
+
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 4, slots, f->now), 4);
+	wfi_kv_pin(f->kv, &slots[0].idx, 1);
+	id = f->owner.id;
+	wfi_owner_fini(f->kv, &f->owner, true);
+	assert_int_equal(stat_of(f).slots_quarantined, 4);
+	assert_int_equal(stat_of(f).slots_filling, 0);
+	assert_int_equal(wfi_owner_init(f->kv, &other, f->tenant), 0);
+	wfi_owner_gone(f->kv, id + 1);
+	wfi_owner_gone(f->kv, other.id);
+	wfi_owner_gone(f->kv, UINT32_MAX);
+	assert_int_equal(stat_of(f).slots_quarantined, 4);
+	wfi_owner_gone(f->kv, id);
+	assert_int_equal(stat_of(f).slots_quarantined, 1);
+	wfi_kv_unpin(f->kv, &slots[0].idx, 1);
+	assert_int_equal(stat_of(f).slots_free, stat_of(f).slots_total);
+	wfi_owner_gone(f->kv, id);
+}
+
+static void pinned_claim_goes_through_quarantine(void **state)
+{
+	struct fixture *f = *state;
+	struct weft_slot slot;
+
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 1, &slot, f->now), 1);
+	wfi_kv_pin(f->kv, &slot.idx, 1);
+	assert_int_equal(wfi_kv_unclaim(f->kv, &f->owner, &slot, 1), 1);
+	assert_int_equal(wfi_kv_unclaim(f->kv, &f->owner, &slot, 1), 0);
+	assert_int_equal(kv_slot(f->kv, slot.idx)->state, KV_QUARANTINED);
+	assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, f->space.id, &slot), -ESTALE);
+	wfi_kv_unpin(f->kv, &slot.idx, 1);
+	assert_int_equal(kv_slot(f->kv, slot.idx)->state, KV_FREE);
+	assert_true(kv_slot(f->kv, slot.idx)->gen != slot.gen);
+}
+
+/* ---- bad input ---- */
+
+static void hostile_slots_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(1), none = { 0 };
+	struct weft_slot mine, theirs, bad;
+	struct wfi_owner other;
+	int32_t result;
+
+	assert_int_equal(wfi_owner_init(f->kv, &other, f->tenant), 0);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 1, &mine, f->now), 1);
+	assert_int_equal(wfi_kv_claim(f->kv, &other, f->space.id, 1, &theirs, f->now), 1);
+	for (uint32_t i = 0; i < 20000; i++) {
+		bad.idx = i < 64 ? 1u << (i % 32) : (uint32_t)wfi_sim_rand(f->sim);
+		if (i % 3 == 0)
+			bad.idx %= 20000;
+		bad.gen = i % 2 ? (uint32_t)wfi_sim_rand(f->sim) : i % 5;
+		bad.off = wfi_sim_rand(f->sim);
+		if (bad.idx == mine.idx && bad.gen == mine.gen)
+			continue;
+		assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, NULL, &key, &bad, 1,
+					    NULL, &result, f->now),
+				 0);
+		assert_int_equal(result, -ESTALE);
+		assert_int_equal(wfi_kv_unclaim(f->kv, &f->owner, &bad, 1), 0);
+		assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, f->space.id, &bad), -ESTALE);
+	}
+	assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, NULL, &key, &theirs, 1, NULL,
+				    &result, f->now),
+			 0);
+	assert_int_equal(result, -ESTALE);
+	assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, f->space.id, &theirs), -ESTALE);
+	assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, NULL, &none, &mine, 1, NULL,
+				    &result, f->now),
+			 0);
+	assert_int_equal(result, -EINVAL);
+	mine.off = 12345; /* an engine's word for where it is counts for nothing */
+	assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, f->space.id, &mine), 0);
+	assert_int_equal(wfi_kv_put(f->kv, &f->owner, f->space.id, &key, &key, &mine, 1, NULL,
+				    &result, f->now),
+			 1);
+}
+
+static void handles_of_others_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_owner other;
+	uint64_t handle;
+	uint32_t slot;
+
+	put_chain(f, 0, 1);
+	slot = slot_of(f, 0);
+	assert_int_equal(wfi_owner_init(f->kv, &other, f->tenant), 0);
+	assert_int_equal(wfi_kv_release(f->kv, &f->owner, 1), -ENOENT);
+	assert_int_equal(wfi_kv_lease(f->kv, &f->owner, &slot, 1, 1, &handle), 0);
+	assert_int_equal(wfi_kv_release(f->kv, &other, handle), -ENOENT);
+	for (uint32_t i = 0; i < 64; i++)
+		assert_int_equal(wfi_kv_release(f->kv, &f->owner, handle ^ 1ull << i), -ENOENT);
+	assert_int_equal(wfi_kv_release(f->kv, &f->owner, 0), -ENOENT);
+	assert_int_equal(wfi_kv_release(f->kv, &f->owner, handle), 1);
+}
+
+/* keys and ids of one space or tenant are nothing in another */
+static void spaces_and_tenants_are_apart(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(0);
+	struct wfi_space_info other = space_open(f, "other", BLOCK_BYTES), info;
+	struct wfi_tenant *stranger = tenant_add(f, "stranger", ARENA_BYTES);
+	const struct weft_space_opts same = space_opts("model", BLOCK_BYTES);
+	struct wfi_owner strange;
+	struct weft_slot slot;
+	uint32_t found;
+
+	put_chain(f, 0, 1);
+	wfi_kv_slot_ref(f->kv, slot_of(f, 0), &slot);
+	assert_int_equal(wfi_kv_match(f->kv, other.id, &key, 1), 0);
+	assert_int_equal(wfi_kv_lookup(f->kv, other.id, &key, 1, &found, f->now), 0);
+	assert_int_equal(found, WFI_SLOT_NONE);
+	assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, other.id, &slot), -ESTALE);
+	assert_int_equal(wfi_owner_init(f->kv, &strange, stranger), 0);
+	assert_int_equal(wfi_kv_slot_check(f->kv, &strange, f->space.id, &slot), -ESTALE);
+	assert_int_equal(wfi_kv_claim(f->kv, &strange, f->space.id, 1, &slot, f->now), -ENOENT);
+	assert_int_equal(wfi_kv_space_get(f->kv, stranger, f->space.id, &info), -ENOENT);
+	assert_int_equal(wfi_kv_space_get(f->kv, f->tenant, f->space.id, &info), 0);
+	for (uint32_t i = 0; i < 32; i++) {
+		assert_int_equal(wfi_kv_space_get(f->kv, f->tenant, f->space.id ^ 1u << i, &info),
+				 (f->space.id ^ 1u << i) == other.id ? 0 : -ENOENT);
+		assert_int_equal(wfi_kv_match(f->kv, other.id ^ 1u << i, &key, 1),
+				 (other.id ^ 1u << i) == f->space.id);
+	}
+	assert_int_equal(wfi_kv_space_by_tag(f->kv, other.tag, &info), 0);
+	assert_int_equal(info.id, other.id);
+	assert_int_equal(wfi_kv_space_by_tag(f->kv, other.tag + 1, &info), -ENOENT);
+	/* equal options open the same space, but not for another tenant */
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &same, &info, NULL), 0);
+	assert_int_equal(info.id, f->space.id);
+	assert_int_equal(wfi_kv_space_open(f->kv, stranger, &same, &info, NULL), 0);
+	assert_int_not_equal(info.id, f->space.id);
+}
+
+static void bad_options_are_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct {
+		struct weft_space_opts opts;
+		uint64_t more;
+	} wide = { .opts = space_opts("m", 512), .more = 1 };
+	struct weft_space_opts o[9];
+	char name[WEFT_NAME_MAX + 1], why[184];
+	struct wfi_space_info info;
+	struct wfi_tenant *t;
+	struct wfi_tenant_opts to = { .name = "tenant", .token = "x", .arena_bytes = 1 << 20 };
+
+	for (size_t i = 0; i < WFI_ARRAY_SIZE(o); i++)
+		o[i] = space_opts("m", 512);
+	memset(name, 'x', sizeof(name));
+	o[0].size--;
+	o[1].block_bytes = 63;
+	o[2].block_bytes = (1ull << 30) + 64;
+	o[3].nr_layers = 3;
+	o[4].model = name;
+	o[5].layout = "a\nb";
+	o[6].dtype = 99;
+	o[7].verify = 2;
+	o[8].model = NULL;
+	for (size_t i = 0; i < WFI_ARRAY_SIZE(o); i++) {
+		memset(why, 0, sizeof(why));
+		assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &o[i], &info, why), -EINVAL);
+		assert_true(strlen(why) > 5);
+	}
+	wide.opts.size = sizeof(wide);
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &wide.opts, &info, why), -EINVAL);
+	wide.more = 0;
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &wide.opts, &info, why), 0);
+	o[0] = space_opts("big", 2 * ARENA_BYTES);
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &o[0], &info, why), -E2BIG);
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &to, &t), -EEXIST);
+	to.name = "new";
+	to.token = "tenant";
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &to, &t), -EEXIST);
+	to.token = "";
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &to, &t), 0);
+	assert_ptr_equal(wfi_kv_tenant_find(f->kv, (char[WEFT_TOKEN_MAX]){ "" }), t);
+	assert_ptr_equal(wfi_kv_tenant_find(f->kv, (char[WEFT_TOKEN_MAX]){ "tenant" }), f->tenant);
+	assert_null(wfi_kv_tenant_find(f->kv, (char[WEFT_TOKEN_MAX]){ "tenan" }));
+}
+
+/* peers can read what they are given, and no more */
+static void peers_map_for_reading_only(void **state)
+{
+	struct fixture *f = *state;
+	const int fds[2] = { wfi_tenant_arena_ro_fd(f->tenant), wfi_kv_headers_ro_fd(f->kv) };
+
+	for (unsigned i = 0; i < 2; i++) {
+		void *addr = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fds[i], 0);
+
+		assert_ptr_not_equal(addr, MAP_FAILED);
+		munmap(addr, 4096);
+		addr = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fds[i], 0);
+		assert_ptr_equal(addr, MAP_FAILED);
+	}
+}
+
+/* ---- bits that flip ---- */
+
+static void flipped_bits_are_misses(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(0);
+	uint64_t bad = 0;
+
+	for (uint32_t bit = 0; bit < 8 * sizeof(struct weft_block_header) + 800; bit++) {
+		struct weft_block_header *h;
+		uint32_t slot, i = bit;
+		uint8_t *bytes;
+
+		put_chain(f, 0, 2);
+		slot = slot_of(f, 0);
+		h = &f->kv->headers[slot];
+		if (i < 8 * sizeof(*h)) {
+			bytes = (uint8_t *)h;
+		} else {
+			bytes = wfi_kv_slot_addr(f->kv, slot);
+			i = (uint32_t)(wfi_sim_rand(f->sim) % (8 * BLOCK_BYTES));
+		}
+		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
+		assert_int_equal(wfi_kv_verify(f->kv, slot), -EBADMSG);
+		assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1), 0);
+		/* who has just looked it up may still hold its number */
+		assert_int_not_equal(kv_slot(f->kv, slot)->state, KV_FREE);
+		assert_int_equal(wfi_kv_verify(f->kv, slot), -EBADMSG);
+		bad = counted(f, KV_C_BAD_HEADER) + counted(f, KV_C_BAD_BODY) +
+		      counted(f, KV_C_BAD_STALE);
+		assert_int_equal(bad, 2 * (bit + 1));
+		assert_int_equal(drop(f, 1), 0);
+		wfi_kv_poll(f->kv, f->now);
+		assert_int_equal(stat_of(f).slots_free, stat_of(f).slots_total);
+		assert_int_equal(f->kv->index.nr, 0);
+	}
+	assert_true(counted(f, KV_C_BAD_BODY) >= 800);
+	assert_true(counted(f, KV_C_BAD_HEADER) > 0 && counted(f, KV_C_BAD_STALE) > 0);
+	assert_int_equal(wfi_kv_verify(f->kv, UINT32_MAX), -EBADMSG);
+}
+
+/* a key that changed in memory: no entry may go on leading to the slot when it is evicted */
+static void changed_key_is_evicted_cleanly(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(0);
+	uint32_t slot;
+
+	put_chain(f, 0, 1);
+	slot = slot_of(f, 0);
+	f->kv->headers[slot].key.lo ^= 4;
+	assert_int_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	assert_int_equal(claim(f, ARENA_SLOTS), ARENA_SLOTS);
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1), 0);
+	assert_int_equal(f->kv->index.nr, 0);
+	/* and it does not keep the block from being published anew */
+	put_chain(f, 0, 1);
+	f->kv->headers[slot_of(f, 0)].key.hi ^= 4;
+	put_chain(f, 0, 1);
+	assert_int_not_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	assert_int_equal(f->kv->index.nr, 1);
+}
+
+/* ---- sharing an arena ---- */
+
+static void spaces_take_from_each_other(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_space_info first = f->space, big = space_open(f, "big", 3 * EXTENT_BYTES);
+	struct weft_slot slots[8];
+	uint32_t slot;
+
+	put_chain(f, 0, ARENA_SLOTS);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, big.id, 2, slots, ++f->now), 2);
+	assert_int_equal(counted(f, KV_C_RUN_TAKEN) >= 6, 1);
+	assert_true(slots[0].off % EXTENT_BYTES == 0 && slots[1].off % EXTENT_BYTES == 0);
+	assert_int_equal(stat_of(f).slots_filling, 2);
+	/* what is pinned stays, with the chain before it */
+	slot = slot_of(f, 0);
+	if (slot != WFI_SLOT_NONE)
+		wfi_kv_pin(f->kv, &slot, 1);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, big.id, 4, slots + 2, ++f->now), -ENOSPC);
+	if (slot != WFI_SLOT_NONE) {
+		assert_int_equal(slot_of(f, 0), slot);
+		wfi_kv_unpin(f->kv, &slot, 1);
+	}
+	/* and back again */
+	assert_int_equal(wfi_kv_unclaim(f->kv, &f->owner, slots, 2), 2);
+	f->space = first;
+	assert_int_equal(claim(f, ARENA_SLOTS), ARENA_SLOTS);
+}
+
+/* everything that allocates may fail: a named error, and all goes on */
+static void no_memory_is_an_error_not_an_end(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_sim_faults faults = { 0 };
+	unsigned nth;
+
+	for (nth = 1; nth < 60; nth++) {
+		struct wfi_kv_opts opts = {
+			.env = f->env,
+			.policy = wfi_evict_policies[nth % 2],
+			.extent_bytes = EXTENT_BYTES,
+			.max_slots = 4096,
+		};
+		const struct wfi_tenant_opts to = { .name = "t",
+						    .token = "",
+						    .arena_bytes = 65536 };
+		struct weft_space_opts so = space_opts("m", 512);
+		struct wfi_space_info info;
+		struct weft_slot slots[64];
+		struct wfi_tenant *t;
+		struct wfi_owner owner;
+		struct wfi_kv *kv;
+		uint64_t handle;
+
+		if (!opts.policy)
+			opts.policy = wfi_evict_policies[0];
+		faults.alloc_fail_nth = (nth + 1) / 2;
+		wfi_sim_set_faults(f->sim, &faults);
+		if (wfi_kv_create(&opts, &kv))
+			continue;
+		if (wfi_kv_tenant_add(kv, &to, &t) || wfi_kv_space_open(kv, t, &so, &info, NULL) ||
+		    wfi_owner_init(kv, &owner, t))
+			goto next;
+		if (wfi_kv_claim(kv, &owner, info.id, 64, slots, 1) == -ENOSPC)
+			assert_int_equal(wfi_kv_claim(kv, &owner, info.id, 64, slots, 1), 64);
+		if (wfi_kv_lease(kv, &owner, &slots[0].idx, 1, 1, &handle) == -ENOMEM)
+			assert_int_equal(wfi_kv_lease(kv, &owner, &slots[0].idx, 1, 1, &handle), 0);
+next:
+		wfi_kv_destroy(kv);
+	}
+}
+
+/* arenas of all sizes keep nearly all of their bytes usable */
+static void runs_waste_little(void **state)
+{
+	struct fixture *f = *state;
+	static const uint64_t blocks[] = { 64,	    4096,     4160,	(1 << 20) + 64, 3 << 20,
+					   5 << 20, 17 << 20, 20 << 20, (7 << 20) + 64 };
+	struct wfi_kv_opts opts = { .env = f->env, .policy = lru() };
+	struct wfi_tenant_opts to = { .name = "t", .token = "", .arena_bytes = 1ull << 30 };
+	struct wfi_tenant *t;
+	struct wfi_kv *kv;
+
+	assert_int_equal(wfi_kv_create(&opts, &kv), 0);
+	assert_int_equal(wfi_kv_tenant_add(kv, &to, &t), 0);
+	for (size_t i = 0; i < WFI_ARRAY_SIZE(blocks); i++) {
+		const struct weft_space_opts so = space_opts("m", blocks[i]);
+		const struct kv_space *space;
+		struct wfi_space_info info;
+		uint64_t slots;
+
+		assert_int_equal(wfi_kv_space_open(kv, t, &so, &info, NULL), 0);
+		space = kv_space(kv, info.id);
+		slots = t->nr_extents / space->run_extents * space->run_slots;
+		assert_true(slots * info.stride >= to.arena_bytes / 100 * 90);
+	}
+	wfi_kv_destroy(kv);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(put_then_find, setup, teardown),
+		cmocka_unit_test_setup_teardown(second_put_is_the_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(put_takes_known_checksums, setup, teardown),
+		cmocka_unit_test_setup_teardown(oldest_leaf_goes_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_pinned_is_no_space, setup, teardown),
+		cmocka_unit_test_setup_teardown(max_blocks_bounds_a_space, setup, teardown),
+		cmocka_unit_test_setup_teardown(dropped_parent_waits_for_children, setup, teardown),
+		cmocka_unit_test_setup_teardown(lease_outlives_drop, setup, teardown),
+		cmocka_unit_test_setup_teardown(lease_ends_then_grace, setup, teardown),
+		cmocka_unit_test_setup_teardown(leases_are_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(dead_writer_keeps_its_slots_until_gone, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(pinned_claim_goes_through_quarantine, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(hostile_slots_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(handles_of_others_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(spaces_and_tenants_are_apart, setup, teardown),
+		cmocka_unit_test_setup_teardown(bad_options_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(peers_map_for_reading_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(flipped_bits_are_misses, setup, teardown),
+		cmocka_unit_test_setup_teardown(changed_key_is_evicted_cleanly, setup, teardown),
+		cmocka_unit_test_setup_teardown(spaces_take_from_each_other, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_memory_is_an_error_not_an_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(runs_waste_little, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
