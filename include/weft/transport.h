@@ -101,7 +101,7 @@ enum weft_cap_flags {
  * @max_piece_bytes: of one piece
  * @max_post_bytes: of all pieces of a post
  * @cost_per_piece_ns, @cost_per_mib_ns: measured at open; 0 where a piece costs no more than its
- * bytes
+ * bytes, else small pieces may go in messages instead
  */
 struct weft_caps {
 	uint32_t flags;

@@ -516,7 +516,7 @@ static void test_hostile_requests(void **state)
 	assert_true(all(d->p.b.mem, SIDE_MEM, 0xa5));
 }
 
-/* a holder that answers with noise while we read: a result for each block, and no byte beside them */
+/* a holder that answers with noise while we read: a result for each block, no byte beside them */
 static void test_hostile_answers(void **state)
 {
 	struct duo *d = *state;

@@ -221,7 +221,7 @@ static void test_there_and_back(void **state)
 	}
 }
 
-/* a holder that stands still: the READ is over by its deadline; what it answers then lands nowhere */
+/* a holder that stands still: the READ is over by its deadline; its answer then lands nowhere */
 static void test_stopped(void **state)
 {
 	struct duo *d = *state;

@@ -15,6 +15,7 @@
 #include "weft_internal/env.h"
 #include "weft_internal/gather.h"
 #include "weft_internal/transport_registry.h"
+#include "weft_internal/util.h"
 #include "weft_internal/xfer.h"
 
 #define MEM (8u << 20)
@@ -267,10 +268,13 @@ static struct wfi_xfer_opts job_opts(struct world *w, struct job *j, enum wfi_xf
 
 static void fill(uint8_t *mem, size_t len)
 {
+	uint64_t word;
 	size_t i;
 
-	for (i = 0; i < len; i++)
-		mem[i] = (uint8_t)rnd();
+	for (i = 0; i < len; i += sizeof(word)) {
+		word = rnd();
+		memcpy(mem + i, &word, wfi_min(sizeof(word), len - i));
+	}
 }
 
 /* block @i as it is at the other side */
