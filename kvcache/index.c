@@ -109,15 +109,13 @@ void wfi_index_begin(const struct wfi_index *ix, const struct index_salt *salt,
 
 /* Return: slot, or INDEX_SLOT_NONE when not in its home. Which entry it is cannot be foreseen: no
  * branch depends on it */
-static inline uint32_t find_home(const struct index_table *t, const struct index_tag *tag)
+static inline uint32_t find_home(const struct index_bucket *b, const struct index_tag *tag)
 {
-	const struct index_bucket *b = &t->buckets[index_home(t, tag->lo)];
 	uint32_t ref = 0;
 
 	for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++)
-		ref |= b->ref[i] &
-		       -(uint32_t)((b->lo[i] == tag->lo) & ((b->ref[i] & ~SLOT_MASK) == tag->hi));
-	return (ref & SLOT_MASK) - 1;
+		ref = b->lo[i] == tag->lo ? b->ref[i] : ref;
+	return (ref & ~SLOT_MASK) == tag->hi ? (ref & SLOT_MASK) - 1 : INDEX_SLOT_NONE;
 }
 
 /* calls for the second buckets of keys that are not at home */
@@ -137,7 +135,9 @@ uint32_t wfi_index_find_batch(const struct wfi_index *ix, const struct index_tag
 	uint32_t far = 0, found = nr;
 
 	for (uint32_t i = 0; i < nr; i++) {
-		slots[i] = find_home(index_table_of(ix, tags[i].lo), &tags[i]);
+		const struct index_table *t = index_table_of(ix, tags[i].lo);
+
+		slots[i] = find_home(&t->buckets[index_home(t, tags[i].lo)], &tags[i]);
 		far |= (uint32_t)(slots[i] == INDEX_SLOT_NONE) << i;
 	}
 	call_far(ix, tags, far);
@@ -150,23 +150,68 @@ uint32_t wfi_index_find_batch(const struct wfi_index *ix, const struct index_tag
 	return found;
 }
 
-/* looks at one batch and calls for the next. Return: which of the first are not at home */
-static inline uint32_t home_batch(const struct wfi_index *ix, const struct index_salt *salt,
-				  const struct index_tag *tags, uint32_t nr,
-				  const struct weft_key *next_keys, uint32_t nr_next,
-				  struct index_tag *next)
-{
-	uint32_t far = 0, slot;
+/* one batch of a match */
+struct match_batch {
+	struct index_tag tags[INDEX_BATCH];
+	const struct index_bucket *home[INDEX_BATCH];
+	uint32_t nr;
+	uint32_t far; /* those not found at home */
+};
 
-	for (uint32_t i = 0; i < INDEX_BATCH && i < nr; i++) {
-		if (i < nr_next) {
-			next[i] = index_tag(salt, &next_keys[i]);
-			wfi_index_prefetch(ix, &next[i]);
-		}
-		slot = find_home(index_table_of(ix, tags[i].lo), &tags[i]);
-		far |= (uint32_t)(slot == INDEX_SLOT_NONE) << i;
+static inline __attribute__((always_inline)) void match_call(const struct index_table *t,
+							     const struct index_salt *salt,
+							     const struct weft_key *key,
+							     struct match_batch *batch, uint32_t i)
+{
+	batch->tags[i] = index_tag(salt, key);
+	batch->home[i] = &t->buckets[index_home(t, batch->tags[i].lo)];
+	__builtin_prefetch(batch->home[i]);
+}
+
+/* looks at @now and calls for @next, by turns: so there are always loads under way */
+static inline void match_home(const struct index_table *t, const struct index_salt *salt,
+			      struct match_batch *now, const struct weft_key *keys,
+			      struct match_batch *next)
+{
+	uint32_t far = 0;
+
+	for (uint32_t i = 0; i < now->nr; i++) {
+		if (i < next->nr)
+			match_call(t, salt, &keys[i], next, i);
+		far |= (uint32_t)(find_home(now->home[i], &now->tags[i]) == INDEX_SLOT_NONE) << i;
 	}
-	return far;
+	now->far = far;
+}
+
+/* Return: how many of @batch in a row are there */
+static inline uint32_t match_far(const struct wfi_index *ix, const struct match_batch *batch)
+{
+	for (uint32_t far = batch->far; far; far &= far - 1) {
+		const unsigned i = (unsigned)__builtin_ctz(far);
+
+		if (wfi_index_find(ix, &batch->tags[i]) == INDEX_SLOT_NONE)
+			return i;
+	}
+	return batch->nr;
+}
+
+/* the table to look into changes from key to key while there are two */
+static uint32_t match_moving(const struct wfi_index *ix, const struct index_salt *salt,
+			     const struct weft_key *keys, uint32_t nr)
+{
+	struct match_batch batch;
+	uint32_t done = 0, held;
+
+	while (done < nr) {
+		batch.nr = (uint32_t)wfi_min(INDEX_BATCH, nr - done);
+		batch.far = UINT32_MAX >> (INDEX_BATCH - batch.nr);
+		wfi_index_begin(ix, salt, keys + done, batch.nr, batch.tags);
+		held = match_far(ix, &batch);
+		done += held;
+		if (held < batch.nr)
+			break;
+	}
+	return done;
 }
 
 /*
@@ -177,30 +222,33 @@ static inline uint32_t home_batch(const struct wfi_index *ix, const struct index
 uint32_t wfi_index_match(const struct wfi_index *ix, const struct index_salt *salt,
 			 const struct weft_key *keys, uint32_t nr)
 {
-	struct index_tag tags[3][INDEX_BATCH];
-	uint32_t far = 0, before, first, n;
-	unsigned turn = 0;
+	const struct index_table *t = &ix->table;
+	struct match_batch batch[3];
+	uint32_t called, done = 0, held;
+	unsigned turn = 1;
 
-	n = nr < INDEX_BATCH ? nr : INDEX_BATCH;
-	wfi_index_begin(ix, salt, keys, n, tags[0]);
-	for (first = 0; first < nr + INDEX_BATCH; first += INDEX_BATCH) {
-		struct index_tag *now = tags[turn], *last = tags[(turn + 2) % 3];
-		const uint32_t nr_now = first < nr ? nr - first : 0;
-		const uint32_t nr_next = nr_now > INDEX_BATCH ? nr_now - INDEX_BATCH : 0;
+	if (wfi_unlikely(ix->old.nr_buckets))
+		return match_moving(ix, salt, keys, nr);
+	batch[0].nr = 0;
+	batch[0].far = 0;
+	batch[1].nr = (uint32_t)wfi_min(INDEX_BATCH, nr);
+	for (called = 0; called < batch[1].nr; called++)
+		match_call(t, salt, &keys[called], &batch[1], called);
+	while (done < nr) {
+		struct match_batch *last = &batch[(turn + 2) % 3], *now = &batch[turn];
+		struct match_batch *next = &batch[(turn + 1) % 3];
 
-		before = far;
-		far = home_batch(ix, salt, now, nr_now, keys + first + INDEX_BATCH, nr_next,
-				 tags[(turn + 1) % 3]);
-		call_far(ix, now, far);
-		for (; before; before &= before - 1) {
-			const unsigned i = (unsigned)__builtin_ctz(before);
-
-			if (wfi_index_find(ix, &last[i]) == INDEX_SLOT_NONE)
-				return first - INDEX_BATCH + i;
-		}
+		next->nr = (uint32_t)wfi_min(INDEX_BATCH, nr - called);
+		match_home(t, salt, now, keys + called, next);
+		called += next->nr;
+		call_far(ix, now->tags, now->far);
+		held = match_far(ix, last);
+		done += held;
+		if (held < last->nr)
+			break;
 		turn = (turn + 1) % 3;
 	}
-	return nr;
+	return done;
 }
 
 static void table_insert(struct index_table *t, const struct index_tag *tag, uint32_t ref)
