@@ -8,7 +8,7 @@
 #define STEP_BUCKETS 8u /* moved with each insert: a table is empty long before the next is full */
 
 /* entries that a table takes: 70 % of all; at 82 %, one in six lives outside of its bucket, and a
- * match costs a third more */
+ * match costs a twentieth more */
 #define LOAD_NUM 70u
 #define LOAD_DEN 100u
 
