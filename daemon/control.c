@@ -63,6 +63,7 @@ struct control {
 	bool *dialled; /* a connection to that peer exists */
 	unsigned nr_peers;
 	int epfd, listen_fd, stop_fd, signal_fd, inbox[2];
+	int spare_fd; /* given up for a moment when descriptors run out */
 	struct conn *conns;
 	unsigned nr_conns, nr_engines;
 	bool stopping, had_engine;
@@ -163,7 +164,7 @@ static void run_detach(struct node *node, void *arg)
 
 static void run_gone(struct node *node, void *arg)
 {
-	wfi_owner_gone(node->kv, ((struct conn *)arg)->owner_id);
+	session_gone(node, ((struct conn *)arg)->owner_id);
 }
 
 static bool process_lives(const struct conn *k, int pidfd)
@@ -199,6 +200,7 @@ static void conn_close(struct control *c, struct conn *k)
 	k->fd = watch;
 	k->kind = CONN_DEAD_ENGINE;
 	k->closing = false;
+	k->dereg = 0;
 	if (epoll_add(c, watch, k)) {
 		node_call(c->node, run_gone, k);
 		conn_free(c, k);
@@ -236,8 +238,8 @@ static void run_attach(struct node *node, void *arg)
 {
 	struct request *q = arg;
 
-	q->rep.status = session_attach(node, q->tenant, q->k->pid, q->k->pidfd,
-				       q->req.u.hello.name, &q->k->session);
+	q->rep.status = session_attach(node, q->tenant, q->k->pid, q->k->pidfd, q->req.u.hello.name,
+				       &q->k->session);
 	if (q->rep.status)
 		refuse(q, q->rep.status, "the node has no room for another engine");
 	else
@@ -257,8 +259,9 @@ static void on_hello(struct request *q)
 	q->tenant = wfi_kv_tenant_find(node->kv, q->req.u.hello.token);
 	if (!q->tenant) {
 		wfi_warn("engine %d gave a token that no tenant has", (int)q->k->pid);
-		refuse(q, -EACCES, "no tenant has this token: set WEFT_TOKEN to one in the node's "
-				   "configuration");
+		refuse(q, -EACCES,
+		       "no tenant has this token: set WEFT_TOKEN to one in the node's "
+		       "configuration");
 		return;
 	}
 	node_call(node, run_attach, q);
@@ -292,9 +295,10 @@ static void on_ring_open(struct request *q)
 	int ret = wfi_ring_create(q->c->env, &opts, &q->ring);
 
 	if (ret) {
-		refuse(q, ret, ret == -EINVAL ? "depths are powers of two up to 32768, argument bytes a "
-						"multiple of 4096 up to 1 GiB" :
-						"no shared memory for the ring: make /dev/shm larger");
+		refuse(q, ret,
+		       ret == -EINVAL ? "depths are powers of two up to 32768, argument bytes a "
+					"multiple of 4096 up to 1 GiB"
+				      : "no shared memory for the ring: make /dev/shm larger");
 		return;
 	}
 	node_call(q->c->node, run_ring_add, q);
@@ -336,7 +340,8 @@ static void run_space_open(struct node *node, void *arg)
 		.max_blocks = q->req.u.space.max_blocks,
 	};
 
-	q->rep.status = wfi_kv_space_open(node->kv, q->k->session->tenant, &opts, &info, q->rep.why);
+	q->rep.status =
+		wfi_kv_space_open(node->kv, q->k->session->tenant, &opts, &info, q->rep.why);
 	if (q->rep.status)
 		return;
 	q->rep.id = info.id;
@@ -631,8 +636,9 @@ static int conn_message(struct control *c, struct conn *k)
 
 	if (k->kind == CONN_PEER_WAIT)
 		return peer_hear_hello(c, k);
+	/* peers say their hello, and no more: what else can be read is the end */
 	if (k->kind == CONN_PEER)
-		return -EPROTO;
+		return recv(k->fd, &q.req, sizeof(q.req), MSG_DONTWAIT) > 0 ? -EPROTO : -ECONNRESET;
 	ret = wfi_ctl_recv(k->fd, &q.req, sizeof(q.req), &q.fd_in, 1, &nr_fds);
 	if (ret <= 0)
 		return ret ? ret : -ECONNRESET;
@@ -678,12 +684,25 @@ static void conn_event(struct control *c, struct conn *k, uint32_t events)
 		k->closing = true;
 }
 
+/* who waits in the backlog would keep the listener ready, and this thread busy, for ever */
+static void accept_refused(struct control *c)
+{
+	wfi_warn("control: no descriptor is left for another connection: raise LimitNOFILE");
+	close(c->spare_fd);
+	c->spare_fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (c->spare_fd >= 0)
+		close(c->spare_fd);
+	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void on_accept(struct control *c)
 {
 	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+		if (errno == EMFILE || errno == ENFILE)
+			accept_refused(c);
+		else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
 			wfi_warn("control: accept: %s", strerror(errno));
 		return;
 	}
@@ -860,7 +879,8 @@ static int fds_create(struct control *c)
 
 	c->epfd = epoll_create1(EPOLL_CLOEXEC);
 	c->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (c->epfd < 0 || c->stop_fd < 0 || pipe2(c->inbox, O_CLOEXEC))
+	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (c->epfd < 0 || c->stop_fd < 0 || c->spare_fd < 0 || pipe2(c->inbox, O_CLOEXEC))
 		return -errno;
 	ret = epoll_add(c, c->stop_fd, &tag_stop);
 	if (!ret)
@@ -881,7 +901,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 		return -ENOMEM;
 	c->node = opts->node;
 	c->env = env;
-	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->inbox[0] = c->inbox[1] = -1;
+	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
+	c->inbox[0] = c->inbox[1] = -1;
 	c->nr_peers = opts->nr_peers;
 	c->peers = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->peers));
 	c->dialled = wfi_alloc(env, opts->nr_peers + 1);
@@ -902,7 +923,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 
 void control_destroy(struct control *c)
 {
-	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd, &c->stop_fd, &c->inbox[0], &c->inbox[1] };
+	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd,
+		       &c->stop_fd,   &c->inbox[0],  &c->inbox[1] };
 	unsigned i;
 
 	while (c->conns)

@@ -18,7 +18,8 @@
 #define METRICS_BYTES (2u << 20)
 #define HOUSEKEEPING_TURNS 16u /* power of two: idle turns from one look at the clock to the next */
 #define SLEEP_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* a peer that dies rings no bell */
-#define SLEEP_BLIND_NS WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
+#define SLEEP_BLIND_NS                                                                             \
+	WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
 #define WAITS_MAX 128u /* FUTEX_WAITV_MAX */
 
 /* ---- set-up ---- */
@@ -27,7 +28,9 @@
 static uint64_t tenant_tag(const struct wfi_tenant_opts *t)
 {
 	static const struct weft_space_opts nothing = {
-		.size = sizeof(nothing), .model = "weft tenant tag", .layout = "",
+		.size = sizeof(nothing),
+		.model = "weft tenant tag",
+		.layout = "",
 	};
 
 	return wfi_space_tag(t->salt, &nothing);
@@ -84,6 +87,8 @@ static int transports_create(struct node *node)
 	ret = shm->cq_create(node->shm, &cq_opts, &node->recv_cq);
 	if (ret)
 		return ret;
+	/* failed messages to peers complete there too, and hold back the end of their endpoint */
+	x.send_cq = node->send_cq;
 	return wfi_xfer_engine_create(&x, &node->xfer);
 }
 
@@ -121,8 +126,10 @@ static void counters_create(struct node *node)
 		size_t off;
 		const char *name, *unit, *help;
 	} table[] = {
-		{ offsetof(struct node, bytes_out), "weft_get", "bytes", "Bytes copied to engines" },
-		{ offsetof(struct node, bytes_in), "weft_put", "bytes", "Bytes copied from engines" },
+		{ offsetof(struct node, bytes_out), "weft_get", "bytes",
+		  "Bytes copied to engines" },
+		{ offsetof(struct node, bytes_in), "weft_put", "bytes",
+		  "Bytes copied from engines" },
 		{ offsetof(struct node, bad_rings), "weft_bad_rings", "",
 		  "Engines detached because their ring broke the protocol" },
 		{ offsetof(struct node, wakeups), "weft_wakeups", "", "Times the worker slept" },
@@ -389,7 +396,8 @@ static void worker_wait(struct node *node, struct waits *w)
 	if (end_ns <= now_ns)
 		return;
 	if (w->blind)
-		wfi_warn_once("node: more rings than one futex_waitv takes: an idle node wakes each ms");
+		wfi_warn_once(
+			"node: more rings than one futex_waitv takes: an idle node wakes each ms");
 	ts.tv_sec = (time_t)(end_ns / WFI_NSEC_PER_SEC);
 	ts.tv_nsec = (long)(end_ns % WFI_NSEC_PER_SEC);
 	wfi_count(node->wakeups, 1);

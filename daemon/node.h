@@ -44,6 +44,7 @@ struct node_op {
 	uint64_t start_ns;
 	uint64_t handoff; /* of HANDOFF_EXPECT */
 	uint32_t nr;
+	uint32_t nr_pieces; /* of GET */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.c */
 };
@@ -202,9 +203,11 @@ int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd
  * @may_write: its process lives and still maps the arena
  *
  * The session ends in later turns of the worker, when its operations have, and is freed then:
- * @s is invalid on return, only its owner id lives on, for wfi_owner_gone().
+ * @s is invalid on return, only its owner id lives on, for session_gone().
  */
 void session_detach(struct session *s, bool may_write);
+/* the process of a session that was detached with @may_write is gone, perhaps before the session */
+void session_gone(struct node *node, uint32_t owner_id);
 /* one turn of an ending session. Return: true when it is freed */
 bool session_end_poll(struct session *s);
 /* the ring was created by the caller, and is the session's on success */
@@ -266,7 +269,8 @@ struct node_peer {
 
 /* makes an endpoint and the hello for it. @fds: the caller closes those from *nr_own on */
 int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
-		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds, unsigned *nr_lent);
+		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds,
+		unsigned *nr_lent);
 /* the other side's hello has come. Return: 0, -EPROTO, -EINVAL */
 int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
 		 unsigned nr_fds);

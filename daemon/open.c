@@ -150,7 +150,8 @@ int weft_open(const struct weft_opts *opts, struct weft **out)
 	} else if (o.mode == WEFT_ATTACH) {
 		ret = wfi_connector_unix(o.socket, &connector);
 	} else {
-		wfi_client_why("weft_opts.mode %u is neither WEFT_ATTACH nor WEFT_EMBEDDED", o.mode);
+		wfi_client_why("weft_opts.mode %u is neither WEFT_ATTACH nor WEFT_EMBEDDED",
+			       o.mode);
 		return -EINVAL;
 	}
 	if (ret)
@@ -201,9 +202,4 @@ int weft_key_from_hash(const struct weft_space *space, const void *hash, size_t 
 	}
 	wfi_key_bytes(&k, hash, len, out);
 	return 0;
-}
-
-const char *weft_version(void)
-{
-	return WEFT_VERSION;
 }

@@ -10,8 +10,19 @@
 #define TAKE_MAX 32u
 
 static const char *const op_names[WEFT_OP_NR] = {
-	"nop",	   "stat", "claim",	     "put",	     "match",	       "get", "map", "release",
-	"prefetch", "drop", "handoff_expect", "handoff_push", "handoff_cancel",
+	"nop",
+	"stat",
+	"claim",
+	"put",
+	"match",
+	"get",
+	"map",
+	"release",
+	"prefetch",
+	"drop",
+	"handoff_expect",
+	"handoff_push",
+	"handoff_cancel",
 };
 
 static const uint8_t op_flags[WEFT_OP_NR] = {
@@ -84,7 +95,7 @@ static struct node_op *op_open(struct node *node, struct node_ring *r, const str
 	if (!op)
 		return NULL;
 	while (sqe->nr > buf_blocks[class])
-		class++;
+		class ++;
 	*op = (struct node_op){
 		.session = s,
 		.ring = r,
@@ -182,7 +193,8 @@ static void op_complete(struct node_op *op, int res, uint64_t value)
 
 static uint64_t op_deadline(const struct node *node, const struct weft_sqe *sqe, uint64_t now_ns)
 {
-	return now_ns + (sqe->timeout_us ? sqe->timeout_us * WFI_NSEC_PER_USEC : node->op_timeout_ns);
+	return now_ns +
+	       (sqe->timeout_us ? sqe->timeout_us * WFI_NSEC_PER_USEC : node->op_timeout_ns);
 }
 
 /* ---- operations that complete at once; each returns the completion's res ---- */
@@ -374,12 +386,14 @@ static int put_in_place(struct op_ctx *c, const struct wfi_space_info *space)
 	return n;
 }
 
+/* once for each run of pieces in one region */
 static void region_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by)
 {
 	uint32_t i;
 
 	for (i = 0; i < nr; i++)
-		s->regions[pieces[i].rkey].nr_ops += (uint32_t)by;
+		if (!i || pieces[i].rkey != pieces[i - 1].rkey)
+			s->regions[pieces[i].rkey].nr_ops += (uint32_t)by;
 }
 
 /* a block's piece in the engine's memory; Return: 0, -EINVAL with nothing written */
@@ -415,8 +429,9 @@ static void put_copy_done(void *ctx, int res)
 		for (end = i; end < nr && !b.results[end]; end++)
 			;
 		if (end > i) {
-			n = wfi_kv_put(node->kv, &s->owner, op->sqe.space, &b.keys[i], &b.keys[i + 1],
-				       &b.slots[i], end - i, NULL, &b.results[i], wfi_now(node->env));
+			n = wfi_kv_put(node->kv, &s->owner, op->sqe.space, &b.keys[i],
+				       &b.keys[i + 1], &b.slots[i], end - i, NULL, &b.results[i],
+				       wfi_now(node->env));
 			held += n > 0 ? n : 0;
 			continue;
 		}
@@ -515,23 +530,34 @@ static int op_put(struct op_ctx *c)
 
 /* ---- get ---- */
 
+/* results of blocks that have no piece: the transfer knows nothing of them, and calls them good */
+static void get_misses(const struct node_op *op, const struct op_buf *b)
+{
+	uint32_t i, n = 0;
+
+	for (i = 0; i < op->nr; i++) {
+		if (n < op->nr_pieces && b->pieces[n].block == i)
+			n++;
+		else
+			b->results[i] = -ENOENT;
+	}
+}
+
 static void get_done(void *ctx, int res)
 {
 	struct node_op *op = ctx;
 	struct session *s = op->session;
 	struct node *node = s->node;
 	struct op_buf b = buf_of(op);
-	uint32_t i, arrived = 0, nr_pieces = 0;
+	uint32_t i, arrived = op->nr_pieces;
 
-	(void)res;
-	for (i = 0; i < op->nr; i++) {
-		nr_pieces += b.idx[i] != WFI_SLOT_NONE;
-		arrived += b.results[i] == 0;
-	}
-	region_hold(s, b.pieces, nr_pieces, -1);
-	for (i = 0; i < op->nr; i++)
-		if (b.idx[i] != WFI_SLOT_NONE)
-			wfi_kv_unpin(node->kv, &b.idx[i], 1);
+	if (op->nr_pieces < op->nr)
+		get_misses(op, &b);
+	if (res < 0)
+		for (i = 0, arrived = 0; i < op->nr; i++)
+			arrived += b.results[i] == 0;
+	region_hold(s, b.pieces, op->nr_pieces, -1);
+	wfi_kv_unpin(node->kv, b.idx, op->nr_pieces);
 	if (arrived)
 		wfi_count(node->bytes_out, (uint64_t)arrived * b.pieces[0].len);
 	if (op->ring)
@@ -540,35 +566,35 @@ static void get_done(void *ctx, int res)
 	op_complete(op, (int)arrived, 0);
 }
 
-/* pieces of the blocks that are here; the others are misses. Return: pieces, or -EINVAL */
-static int get_plan(struct op_ctx *c, const struct op_buf *b, const struct wfi_space_info *space)
+/* pieces of the blocks that are here, and their slots without gaps; the others are misses.
+ * Return: 0 or -EINVAL */
+static int get_plan(struct op_ctx *c, struct node_op *op, const struct op_buf *b,
+		    const struct wfi_space_info *space)
 {
 	bool verify = wants_verify(c);
-	uint32_t i, n = 0;
+	uint32_t i, slot, n = 0;
 	int ret;
 
-	for (i = 0; i < c->sqe->nr; i++) {
+	for (i = 0; i < op->nr; i++) {
 		struct wfi_piece *p = &b->pieces[n];
 
 		ret = place_check(c->s, &c->node->places[i], space->block_bytes, p);
 		if (ret)
 			return ret;
-		if (b->idx[i] != WFI_SLOT_NONE && verify && wfi_kv_verify(c->node->kv, b->idx[i]))
-			b->idx[i] = WFI_SLOT_NONE;
-		b->results[i] = -ENOENT;
-		if (b->idx[i] == WFI_SLOT_NONE)
+		slot = b->idx[i];
+		if (slot == WFI_SLOT_NONE || (verify && wfi_kv_verify(c->node->kv, slot)))
 			continue;
-		b->results[i] = 0;
-		p->local = wfi_kv_slot_addr(c->node->kv, b->idx[i]);
+		p->local = wfi_kv_slot_addr(c->node->kv, slot);
 		p->block = i;
-		n++;
+		b->idx[n++] = slot;
 	}
-	return (int)n;
+	op->nr_pieces = n;
+	return 0;
 }
 
 static int op_get(struct op_ctx *c)
 {
-	uint32_t nr = c->sqe->nr, i;
+	uint32_t nr = c->sqe->nr;
 	struct wfi_space_info space;
 	struct node_op *op;
 	struct op_buf b;
@@ -589,22 +615,18 @@ static int op_get(struct op_ctx *c)
 		return -ENOMEM;
 	b = buf_of(op);
 	wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, b.idx, c->now_ns);
-	ret = get_plan(c, &b, &space);
-	if (ret < 0)
+	ret = get_plan(c, op, &b, &space);
+	if (ret)
 		goto err_close;
-	for (i = 0; i < nr; i++)
-		if (b.idx[i] != WFI_SLOT_NONE)
-			wfi_kv_pin(c->node->kv, &b.idx[i], 1);
-	if (!ret) {
+	wfi_kv_pin(c->node->kv, b.idx, op->nr_pieces);
+	if (!op->nr_pieces) {
 		get_done(op, 0);
 		return OP_OPEN;
 	}
-	ret = op_transfer(op, WFI_XFER_WRITE, get_done, (uint32_t)ret);
+	ret = op_transfer(op, WFI_XFER_WRITE, get_done, op->nr_pieces);
 	if (ret == OP_OPEN)
 		return ret;
-	for (i = 0; i < nr; i++)
-		if (b.idx[i] != WFI_SLOT_NONE)
-			wfi_kv_unpin(c->node->kv, &b.idx[i], 1);
+	wfi_kv_unpin(c->node->kv, b.idx, op->nr_pieces);
 err_close:
 	op_close(op);
 	return ret;
@@ -612,8 +634,8 @@ err_close:
 
 /* ---- handoff ---- */
 
-static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_t first, uint32_t nr,
-			  const struct weft_slot *slots)
+static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_t first,
+			  uint32_t nr, const struct weft_slot *slots)
 {
 	struct node_op *op = ctx;
 	uint64_t off;
@@ -701,7 +723,8 @@ static int op_push(struct op_ctx *c)
 	int ret;
 
 	if (wfi_ring_args_read(c->r->ring, c->sqe->arg_off, &arg, sizeof(arg)) ||
-	    wfi_ring_args_read(c->r->ring, c->sqe->arg_off + sizeof(arg), c->node->slots, nr * 16ull))
+	    wfi_ring_args_read(c->r->ring, c->sqe->arg_off + sizeof(arg), c->node->slots,
+			       nr * 16ull))
 		return -EFAULT;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
 	if (!op)
@@ -909,7 +932,7 @@ void ops_destroy(struct node *node)
 		node->free_ops = op->next;
 		wfi_free(node->env, op, sizeof(*op));
 	}
-	for (class = 0; class < OP_BUF_CLASSES; class++)
+	for (class = 0; class < OP_BUF_CLASSES; class ++)
 		while (node->free_bufs[class])
 			wfi_free(node->env, buf_get(node, class), buf_bytes(buf_blocks[class]));
 	wfi_free(node->env, node->keys, (n + 1) * sizeof(*node->keys));

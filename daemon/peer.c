@@ -80,7 +80,8 @@ static int hello_fill(struct node_peer *p, struct peer_hello *hello, int fds[PEE
 }
 
 int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
-		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds, unsigned *nr_lent)
+		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds,
+		unsigned *nr_lent)
 {
 	struct weft_ep_opts opts = {
 		.size = sizeof(opts),

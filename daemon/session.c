@@ -23,15 +23,20 @@ static int region_import(struct session *s, uint32_t id, const struct weft_rkey_
 	return 0;
 }
 
-/* region 0 is the arena, so that blocks can be copied into an engine's own claimed slots */
+/*
+ * region 0 is the arena, so that blocks can be copied into an engine's own claimed slots. It is
+ * mapped here already: once for all sessions, and no transport needs to map it again
+ */
 static int session_arena(struct session *s)
 {
 	const struct wfi_map *arena = wfi_tenant_arena(s->tenant);
 	struct weft_rkey_src src = {
 		.size = sizeof(src),
-		.kind = WEFT_RKEY_MEMFD,
+		.kind = WEFT_RKEY_PROCESS,
 		.access = WEFT_ACCESS_REMOTE_READ | WEFT_ACCESS_REMOTE_WRITE,
-		.fd = arena->fd,
+		.fd = -1,
+		.pid = getpid(),
+		.addr = (uintptr_t)arena->addr,
 		.len = arena->len,
 	};
 
@@ -223,6 +228,20 @@ void session_detach(struct session *s, bool may_write)
 	s->next_ending = node->ending_sessions;
 	node->ending_sessions = s;
 	node->nr_ending++;
+}
+
+void session_gone(struct node *node, uint32_t owner_id)
+{
+	struct session *s;
+
+	/* its last operations may outlive its process: then there is nothing in quarantine yet */
+	for (s = node->ending_sessions; s; s = s->next_ending) {
+		if (s->owner.id == owner_id && !s->ep_down) {
+			s->may_write = false;
+			return;
+		}
+	}
+	wfi_owner_gone(node->kv, owner_id);
 }
 
 bool session_end_poll(struct session *s)

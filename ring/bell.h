@@ -27,7 +27,7 @@ static inline void wfi_bell_ring(struct weft_ring_line *own)
 /* the full fence of both sides. A locked add is cheaper than mfence, and orders the same here */
 static inline void wfi_bell_fence(void)
 {
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__)
 	__asm__ volatile("lock addl $0, -128(%%rsp)" ::: "memory", "cc");
 #else
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

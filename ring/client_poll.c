@@ -271,6 +271,14 @@ static int spin(struct weft_ring *ring, struct weft_completion *out, unsigned ma
 	return 0;
 }
 
+/* the end may have been noticed after the last poll: what was open completes first */
+static int wait_gone(struct weft_ring *ring, struct weft_completion *out, unsigned max)
+{
+	int nr = weft_poll(ring, out, max);
+
+	return nr ? nr : wfi_client_gone();
+}
+
 int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
 	      uint64_t timeout_us)
 {
@@ -280,7 +288,7 @@ int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
 	if (nr)
 		return nr;
 	if (!wfi_client_alive(ring->w))
-		return wfi_client_gone();
+		return wait_gone(ring, out, max);
 	if (!max || (!timeout_us && !ring->nr_open))
 		return wfi_client_fail(-EINVAL,
 				       "nothing can come: no operation is open, or no room "
@@ -291,7 +299,7 @@ int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
 	nr = spin(ring, out, max, wfi_min(now + SPIN_NS, end_ns));
 	while (!nr) {
 		if (!wfi_client_alive(ring->w))
-			return wfi_client_gone();
+			return wait_gone(ring, out, max);
 		now = now_ns();
 		if (now >= end_ns)
 			return 0;

@@ -24,6 +24,7 @@ static const uint16_t shapes[WEFT_OP_NR] = {
 	[WEFT_OP_HANDOFF_CANCEL] = 0,
 };
 
+#define PREFETCH_MAX 32u /* entries: more than the misses that a core can have under way */
 #define ARGS_OF_16 ((unsigned)WFI_ARG_PLACES | WFI_ARG_SLOTS_IN | WFI_ARG_SLOTS_OUT)
 
 static unsigned shape_of(const struct weft_op *op)
@@ -188,11 +189,17 @@ static int sq_refresh(struct weft_ring *ring)
 	return 0;
 }
 
-static void put_entry(struct weft_ring *ring, const struct weft_op *op, const struct wfi_flight *f,
-		      uint32_t idx)
+static uint64_t *sq_entry(const struct weft_ring *ring, uint32_t pos)
+{
+	return ring->sq + (size_t)(pos & ring->sq_mask) * WFI_SQE_WORDS;
+}
+
+/* all of it but the first word. Return: the first word */
+static uint64_t put_entry(struct weft_ring *ring, const struct weft_op *op,
+			  const struct wfi_flight *f, uint32_t idx)
 {
 	uint32_t pos = ring->sq_pos;
-	uint64_t *entry = ring->sq + (size_t)(pos & ring->sq_mask) * WFI_SQE_WORDS;
+	uint64_t *entry = sq_entry(ring, pos);
 	uint64_t head = (uint64_t)op->op << 32 | (uint64_t)op->flags << 40 | (pos + 1);
 
 	entry[1] = (uint64_t)f->gen << 32 | idx;
@@ -207,11 +214,10 @@ static void put_entry(struct weft_ring *ring, const struct weft_op *op, const st
 		entry[6] = 0;
 		entry[7] = 0;
 	}
-	wfi_entry_publish(entry, head);
-	ring->sq_pos = pos + 1;
+	return head;
 }
 
-static int post(struct weft_ring *ring, const struct weft_op *op)
+static int post(struct weft_ring *ring, const struct weft_op *op, uint64_t *first)
 {
 	uint32_t idx = ring->first_free;
 	struct wfi_flight *f;
@@ -243,24 +249,36 @@ static int post(struct weft_ring *ring, const struct weft_op *op)
 	f->state = WFI_FLIGHT_OPEN;
 	ring->first_free = f->next;
 	ring->nr_open++;
-	put_entry(ring, op, f, idx);
+	*first = put_entry(ring, op, f, idx);
 	return 0;
 }
 
 int weft_submit(struct weft_ring *ring, const struct weft_op *ops, unsigned nr)
 {
+	uint64_t *entry = sq_entry(ring, ring->sq_pos);
+	uint64_t first = 0, later = 0;
 	unsigned done;
-	int ret = 0;
+	int ret;
 
 	if (wfi_unlikely(!wfi_client_alive(ring->w)))
 		return wfi_client_gone();
-	for (done = 0; done < nr; done++) {
-		ret = post(ring, &ops[done]);
-		if (wfi_unlikely(ret < 0))
-			break;
-	}
-	if (wfi_unlikely(!done))
+	if (wfi_unlikely(!nr))
+		return 0;
+	for (done = 1; done < nr && done < PREFETCH_MAX; done++)
+		wfi_prefetch_write(sq_entry(ring, ring->sq_pos + done));
+	ret = post(ring, &ops[0], &first);
+	if (wfi_unlikely(ret < 0))
 		return ret;
+	ring->sq_pos++;
+	for (done = 1; done < nr; done++) {
+		if (wfi_unlikely(post(ring, &ops[done], &later) < 0))
+			break;
+		wfi_entry_publish(sq_entry(ring, ring->sq_pos), later);
+		ring->sq_pos++;
+	}
+	/* the first goes last: the node looks at it all the time, and would pull the lines of the rest
+	 * away while they are written */
+	wfi_entry_publish(entry, first);
 	wfi_bell_fence();
 	if (wfi_unlikely(wfi_bell_wanted(ring->node)))
 		wfi_bell_ring(ring->engine);

@@ -45,6 +45,17 @@ static inline void wfi_entry_take(void *out, const uint64_t *entry, uint64_t fir
 	wfi_copied();
 }
 
+/* asks for a line that is going to be written: the other side has read it a lap ago */
+static inline void wfi_prefetch_write(const void *addr)
+{
+#if defined(__x86_64__)
+	/* __builtin_prefetch() for writing is one for reading, unless the compiler is told of a CPU */
+	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)addr));
+#else
+	__builtin_prefetch(addr, 1);
+#endif
+}
+
 /* what the other side may show in a place where nothing new is: the lap before, or nothing yet */
 static inline int wfi_entry_absent(uint32_t seq, uint32_t pos, uint32_t depth)
 {

@@ -118,14 +118,24 @@ static int walk_collapse(struct walk *w, uint64_t *run_len)
 	return 0;
 }
 
-static void walk_emit(const struct walk *w, uint64_t run_len, struct wfi_run *runs, uint64_t nr)
+/* Return: number of runs; the first @max are written */
+static int walk_emit(const struct walk *w, uint64_t run_len, uint64_t nr, struct wfi_run *runs,
+		     unsigned max)
 {
 	uint32_t at[WFI_DIM_NR] = { 0 };
-	uint64_t src = w->src, dst = w->dst, n;
-	unsigned d;
+	struct wfi_run run = { .src = w->src, .dst = w->dst };
+	uint64_t src = w->src, dst = w->dst;
+	unsigned d, out = 0;
 
-	for (n = 0; n < nr; n++) {
-		runs[n] = (struct wfi_run){ .src = src, .dst = dst, .len = run_len };
+	for (; nr; nr--) {
+		/* a gap inside a dimension, and none behind it: its end touches the next start */
+		if (run.src + run.len != src || run.dst + run.len != dst) {
+			if (out < max)
+				runs[out] = run;
+			out++;
+			run = (struct wfi_run){ .src = src, .dst = dst };
+		}
+		run.len += run_len;
 		for (d = w->nr; d-- > 0;) {
 			src += w->axis[d].src;
 			dst += w->axis[d].dst;
@@ -136,6 +146,9 @@ static void walk_emit(const struct walk *w, uint64_t run_len, struct wfi_run *ru
 			at[d] = 0;
 		}
 	}
+	if (out < max)
+		runs[out] = run;
+	return (int)out + 1;
 }
 
 int wfi_layout_plan(const struct wfi_layout *src, const struct wfi_layout *dst,
@@ -155,6 +168,5 @@ int wfi_layout_plan(const struct wfi_layout *src, const struct wfi_layout *dst,
 	for (i = 0; i < w.nr; i++)
 		if (wfi_mul_overflows(nr, w.axis[i].extent, &nr) || nr > INT_MAX)
 			return -EINVAL;
-	walk_emit(&w, run_len, runs, wfi_min(nr, max));
-	return (int)nr;
+	return walk_emit(&w, run_len, nr, runs, max);
 }

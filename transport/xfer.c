@@ -524,6 +524,8 @@ int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_x
 	for (i = 0; i < eng->nr_ops; i++)
 		op_put(eng, &eng->ops[i]);
 	stats_init(eng, opts->metrics);
+	if (opts->send_cq)
+		cq_get(eng, opts->send_cq, &i); /* the first one: there is room */
 	*out = eng;
 	return 0;
 

@@ -92,7 +92,7 @@ class Demo:
         self.sockets[name] = socket
         self.processes.append(subprocess.Popen([
             self.tool("daemon/weftd"), "-o", f"name={name}", "-o", f"socket={socket}",
-            "-o", "arena_bytes=384M", "-o", "log_level=warn",
+            "-o", "arena_bytes=384M", "-o", "prefault=true", "-o", "log_level=warn",
             "-o", f'peers=({{ name = "{peer}"; socket = "{other}"; }})']))
         return socket
 
@@ -190,7 +190,7 @@ class Demo:
         trace = self.arguments.trace
         if not trace:
             trace = os.path.join(self.folder, "trace.jsonl")
-            made = self.weft("replay", "--generate", "400", "--seed", "7")
+            made = self.weft("replay", "--generate", "1500", "--seed", "7")
             with open(trace, "w", encoding="utf-8") as file:
                 file.write(made.stdout)
         say(f"replaying {self.arguments.trace or 'a generated trace'} through both nodes")
@@ -282,7 +282,7 @@ def arguments_parse():
                         help="text file, one prompt a line")
     parser.add_argument("--trace", help="request trace in Mooncake's JSONL form")
     parser.add_argument("--limit", type=int, help="replay only the first N requests of the trace")
-    parser.add_argument("--size", default="tiny", help="tiny, small or kv8b (tinylm --help)")
+    parser.add_argument("--size", default="small", help="tiny, small or kv8b (tinylm --help)")
     parser.add_argument("--max-tokens", type=int, default=24, help="length of each answer")
     parser.add_argument("--build", default="build/demo", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -439,8 +439,9 @@ struct weft_transport {
 	/* Return: 0, -EINVAL, -EPERM (memfd without F_SEAL_SHRINK), -ENOSPC too many, -ENOMEM */
 	int (*mr_reg)(struct weft_device *dev, const struct weft_mr_opts *opts,
 		      struct weft_mr **out);
-	/* from here on peers are refused (-ESTALE); ones in the middle of an operation on mapped
-	 * memory may still finish it: see the provider's page on when memory can be reused */
+	/* posts that start from here on are refused (-ESTALE). A peer of this host that is in the middle
+	 * of one may finish it: before memory is reused, have the peer say that it is done, or end the
+	 * endpoint. A NIC is through when this returns */
 	void (*mr_dereg)(struct weft_mr *mr);
 	/* @opts NULL: all of it, with all rights that the region has */
 	int (*mr_export)(struct weft_mr *mr, const struct weft_export_opts *opts,

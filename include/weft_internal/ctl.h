@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#define WFI_CTL_FDS_MAX 8
+#define WFI_CTL_FDS_MAX 32
 
 /**
  * wfi_ctl_send - send one message

@@ -145,7 +145,7 @@ void wfi_handoffs_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer);
 /* READs over @ep that have not completed yet: it must not be destroyed before there are none */
 uint32_t wfi_handoffs_reads_of(const struct wfi_handoffs *hs, const struct weft_ep *ep);
 /* one message from a peer; input: copied by the caller, checked here. Return: 0, -EPROTO drop the peer */
-int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg, size_t len,
-			 uint64_t now_ns);
+int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg,
+			 size_t len, uint64_t now_ns);
 
 #endif

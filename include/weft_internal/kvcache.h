@@ -39,6 +39,7 @@ struct wfi_kv_opts {
 	const struct wfi_evict_policy *policy; /* NULL: the default */
 	uint32_t extent_bytes; /* power of two, 0: 32 MiB; tests take small ones */
 	uint64_t lease_grace_ns; /* from a lease's end until its slots may be rewritten; 0: 1 ms */
+	uint64_t max_slots; /* of all spaces; 0: 16 Mi, at most 64 Mi */
 };
 
 int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out);
@@ -74,6 +75,7 @@ struct wfi_space_info {
 	uint64_t stride; /* bytes from slot to slot: block_bytes rounded up to 64 */
 	uint64_t block_bytes;
 	uint32_t nr_layers;
+	uint32_t verify; /* as in struct weft_space_opts of who opened it first */
 };
 /* Return: 0; -EINVAL, -E2BIG (logged, and one sentence into @why[184]) */
 int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *opts,

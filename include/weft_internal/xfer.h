@@ -60,6 +60,7 @@ struct wfi_xfer_opts {
 struct wfi_xfer_engine_opts {
 	struct wfi_env *env;
 	struct wfi_metrics *metrics; /* may be NULL */
+	struct weft_cq *send_cq; /* polled even when no transfer is open: others post there; or NULL */
 	uint32_t max_xfers; /* in flight; 0: 1024 */
 	uint64_t slice_bytes; /* most that one poll copies by CPU before others' turn; 0: 1 MiB */
 	uint64_t grace_ns; /* deadline to forced fence; 0: 50 ms */

@@ -32,12 +32,14 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 		hs->reads[i].next_free = hs->free_reads;
 		hs->free_reads = &hs->reads[i];
 	}
-	hs->bytes_read = counter(hs, "weft_handoff_read", "", "bytes", "Bytes read from other nodes");
+	hs->bytes_read =
+		counter(hs, "weft_handoff_read", "", "bytes", "Bytes read from other nodes");
 	hs->bytes_by_ref = counter(hs, "weft_handoff_bytes_by_reference", "", "bytes",
 				   "Bytes handed over inside the node without moving one");
 	hs->pieces_bad = counter(hs, "weft_verify_failures", "kind=\"handoff\"", "",
-				 "Blocks or pieces whose checksum did not match");
-	hs->nr_failed = counter(hs, "weft_handoff_failures", "", "", "Handoffs that did not complete");
+				 "Blocks whose check failed");
+	hs->nr_failed =
+		counter(hs, "weft_handoff_failures", "", "", "Handoffs that did not complete");
 	*out = hs;
 	return 0;
 }
@@ -216,8 +218,8 @@ static void handoff_publish(struct wfi_handoffs *hs, struct handoff *h)
 	for (i = 0; i < nr; i = end) {
 		end = i + 1;
 		parent = i ? &h->keys[i - 1] : &h->opts.parent;
-		wfi_kv_put(hs->opts.kv, &h->claims, h->opts.space, parent, &h->keys[i], &h->refs[i], 1,
-			   &h->crc[i], &h->results[i], h->opts.now_ns);
+		wfi_kv_put(hs->opts.kv, &h->claims, h->opts.space, parent, &h->keys[i], &h->refs[i],
+			   1, &h->crc[i], &h->results[i], h->opts.now_ns);
 	}
 }
 
@@ -336,8 +338,8 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 
 void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct outbox *msg)
 {
-	const void *body = msg->type == WFI_MSG_ABORT ? (const void *)&msg->abort :
-							(const void *)&msg->done;
+	const void *body = msg->type == WFI_MSG_ABORT ? (const void *)&msg->abort
+						      : (const void *)&msg->done;
 	size_t len = msg->type == WFI_MSG_ABORT ? sizeof(msg->abort) : sizeof(msg->done);
 	struct outbox *slot;
 
@@ -360,8 +362,8 @@ static int outbox_poll(struct wfi_handoffs *hs)
 
 	while (hs->outbox_head != hs->outbox_tail) {
 		struct outbox *m = &hs->outbox[hs->outbox_head % NR_OUTBOX];
-		const void *body = m->type == WFI_MSG_ABORT ? (const void *)&m->abort :
-							      (const void *)&m->done;
+		const void *body = m->type == WFI_MSG_ABORT ? (const void *)&m->abort
+							    : (const void *)&m->done;
 		size_t len = m->type == WFI_MSG_ABORT ? sizeof(m->abort) : sizeof(m->done);
 
 		if (m->peer && m->peer->send(m->peer, body, len) == -EAGAIN)
@@ -417,8 +419,9 @@ static void read_job_done(void *ctx, int res)
 	struct read_job *r = ctx;
 	struct wfi_handoffs *hs = r->hs;
 	struct handoff *h = r->h;
-	struct read_job done = { .first = r->first, .nr = r->nr, .layer = r->layer,
-				 .nr_layers = r->nr_layers };
+	struct read_job done = {
+		.first = r->first, .nr = r->nr, .layer = r->layer, .nr_layers = r->nr_layers
+	};
 	uint64_t len = r->nr ? r->pieces[0].len * r->nr : 0;
 
 	if (!res && h->state == HANDOFF_OPEN)
@@ -522,8 +525,8 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		.nr_pieces = m->nr,
 		.nr_blocks = m->nr,
 		.results = r->results,
-		.deadline_ns = wfi_min(h->opts.deadline_ns,
-				       now_ns + m->timeout_us * WFI_NSEC_PER_USEC),
+		.deadline_ns =
+			wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC),
 		.done = read_job_done,
 		.ctx = r,
 	};
@@ -539,8 +542,8 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	return ret;
 }
 
-static int message_layers(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg, size_t len,
-			  uint64_t now_ns)
+static int message_layers(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg,
+			  size_t len, uint64_t now_ns)
 {
 	struct wfi_msg_piece pieces[MSG_PIECES_MAX];
 	struct wfi_msg_layers m;
@@ -576,8 +579,8 @@ static int message_abort(struct wfi_handoffs *hs, const void *msg, size_t len)
 	return 0;
 }
 
-int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg, size_t len,
-			 uint64_t now_ns)
+int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg,
+			 size_t len, uint64_t now_ns)
 {
 	struct wfi_msg_done done;
 	uint32_t type;

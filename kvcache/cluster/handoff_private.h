@@ -10,7 +10,8 @@
 #define NR_PUSHES 1024u
 #define NR_READS 256u
 #define NR_OUTBOUND 1024u
-#define MSG_PIECES_MAX ((WFI_PEER_MSG_MAX - sizeof(struct wfi_msg_layers)) / sizeof(struct wfi_msg_piece))
+#define MSG_PIECES_MAX                                                                             \
+	((WFI_PEER_MSG_MAX - sizeof(struct wfi_msg_layers)) / sizeof(struct wfi_msg_piece))
 /* bounds how long one message's checksums keep the worker from others */
 #define MSG_BYTES_MAX (4u << 20)
 
@@ -138,7 +139,8 @@ void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const str
 /* sender half, called by handoff.c's poll and dispatch */
 int wfi_pushes_poll(struct wfi_handoffs *hs);
 void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns);
-void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct wfi_msg_done *msg);
+void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
+		       const struct wfi_msg_done *msg);
 void wfi_pushes_owner_gone(struct wfi_handoffs *hs, uint32_t owner);
 void wfi_pushes_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer);
 

@@ -271,7 +271,8 @@ int wfi_pushes_poll(struct wfi_handoffs *hs)
 	return work;
 }
 
-void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct wfi_msg_done *msg)
+void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
+		       const struct wfi_msg_done *msg)
 {
 	struct push *p = push_find(hs, msg->push);
 

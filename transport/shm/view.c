@@ -13,6 +13,36 @@
 #include "weft_internal/log.h"
 
 #define MAP_ALIGN_MAX (1ull << 30)
+#define HUGE_BYTES (2ull << 20)
+
+/* at an address where huge pages of the file can be mapped as such; @align: what the file asks for */
+static void *map_file(int fd, uint64_t off, uint64_t len, uint64_t align, int prot)
+{
+	uint64_t shift, slack = len >= HUGE_BYTES && align <= HUGE_BYTES ? HUGE_BYTES : 0;
+	uint8_t *area, *at;
+	void *map;
+	int err;
+
+	if (!slack)
+		return mmap(NULL, len, prot, MAP_SHARED, fd, (off_t)off);
+	area = mmap(NULL, len + slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		    0);
+	if (area == MAP_FAILED)
+		return MAP_FAILED;
+	shift = (off - (uintptr_t)area) & (HUGE_BYTES - 1);
+	at = area + shift;
+	map = mmap(at, len, prot, MAP_SHARED | MAP_FIXED, fd, (off_t)off);
+	if (map == MAP_FAILED) {
+		err = errno;
+		munmap(area, len + slack);
+		errno = err;
+		return MAP_FAILED;
+	}
+	if (shift)
+		munmap(area, shift);
+	munmap(at + len, slack - shift);
+	return map;
+}
 
 int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t len, bool writable)
 {
@@ -39,8 +69,7 @@ int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t l
 		return -EINVAL;
 	from = off & ~(align - 1);
 	to = wfi_align_up(end, align);
-	map = mmap(NULL, to - from, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd,
-		   (off_t)from);
+	map = map_file(fd, from, to - from, align, writable ? PROT_READ | PROT_WRITE : PROT_READ);
 	if (map == MAP_FAILED)
 		return errno == EPERM ? -EACCES : -errno;
 	view->map = map;

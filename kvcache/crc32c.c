@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <string.h>
+#include "kvcache/crc32c_private.h"
+#include "weft_internal/kvcache.h"
+
+#define POLY 0x82f63b78u /* Castagnoli, reflected */
+#define NR_SLICES 8
+
+static uint32_t slices[NR_SLICES][256];
+static pthread_once_t slices_once = PTHREAD_ONCE_INIT;
+
+static void slices_init(void)
+{
+	for (uint32_t i = 0; i < 256; i++) {
+		uint32_t reg = i;
+
+		for (unsigned bit = 0; bit < 8; bit++)
+			reg = reg >> 1 ^ (reg & 1 ? POLY : 0);
+		slices[0][i] = reg;
+	}
+	for (unsigned s = 1; s < NR_SLICES; s++)
+		for (unsigned i = 0; i < 256; i++)
+			slices[s][i] = slices[s - 1][i] >> 8 ^ slices[0][slices[s - 1][i] & 0xff];
+}
+
+uint32_t wfi_crc32c_portable(uint32_t reg, const uint8_t *buf, size_t len)
+{
+	uint64_t word;
+
+	pthread_once(&slices_once, slices_init);
+	for (; len >= sizeof(word); len -= sizeof(word), buf += sizeof(word)) {
+		memcpy(&word, buf, sizeof(word));
+		word ^= reg;
+		reg = slices[7][word & 0xff] ^ slices[6][word >> 8 & 0xff] ^
+		      slices[5][word >> 16 & 0xff] ^ slices[4][word >> 24 & 0xff] ^
+		      slices[3][word >> 32 & 0xff] ^ slices[2][word >> 40 & 0xff] ^
+		      slices[1][word >> 48 & 0xff] ^ slices[0][word >> 56];
+	}
+	while (len--)
+		reg = reg >> 8 ^ slices[0][(reg ^ *buf++) & 0xff];
+	return reg;
+}
+
+static wfi_crc32c_fn resolve;
+static wfi_crc32c_fn *best = resolve;
+
+/* all who come first find the same, so that it does not matter who stores it */
+static uint32_t resolve(uint32_t reg, const uint8_t *buf, size_t len)
+{
+	wfi_crc32c_fn *fn = wfi_crc32c_machine(0);
+
+	if (!fn)
+		fn = wfi_crc32c_portable;
+	__atomic_store_n(&best, fn, __ATOMIC_RELAXED);
+	return fn(reg, buf, len);
+}
+
+uint32_t wfi_crc32c(uint32_t crc, const void *buf, size_t len)
+{
+	return ~__atomic_load_n(&best, __ATOMIC_RELAXED)(~crc, buf, len);
+}
+
+/* bit 31 is the coefficient of x^0 */
+uint32_t wfi_crc32c_mul(uint32_t a, uint32_t b)
+{
+	uint32_t product = 0;
+
+	for (unsigned bit = 0; bit < 32; bit++) {
+		product ^= b & -(a >> 31);
+		a <<= 1;
+		b = b >> 1 ^ (POLY & -(b & 1));
+	}
+	return product;
+}
+
+uint32_t wfi_crc32c_power(uint64_t len)
+{
+	uint32_t square = 1u << 23; /* x^8 */
+	uint32_t power = 1u << 31; /* 1 */
+
+	for (; len; len >>= 1) {
+		if (len & 1)
+			power = wfi_crc32c_mul(power, square);
+		square = wfi_crc32c_mul(square, square);
+	}
+	return power;
+}
+
+uint32_t wfi_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b)
+{
+	return wfi_crc32c_mul(crc_a, wfi_crc32c_power(len_b)) ^ crc_b;
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * CRC32C by the crc32 instruction, and by folding 256 bytes at a time with 512-bit carry-less
+ * products (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", 2009)
+ */
+#include <immintrin.h>
+#include <pthread.h>
+#include <string.h>
+#include "kvcache/crc32c_private.h"
+
+#define SSE42 __attribute__((target("sse4.2")))
+#define AVX512 __attribute__((target("sse4.2,pclmul,avx512f,avx512vl,vpclmulqdq")))
+
+#define STREAM_BYTES 1024 /* of each of three interleaved streams */
+#define FOLD_BYTES 256
+
+/* what moves a register past one stream, and past two, per byte of the register */
+static uint32_t past_one[4][256];
+static uint32_t past_two[4][256];
+static pthread_once_t past_once = PTHREAD_ONCE_INIT;
+
+static void past_init(void)
+{
+	const uint32_t one = wfi_crc32c_power(STREAM_BYTES);
+	const uint32_t two = wfi_crc32c_power(2 * STREAM_BYTES);
+
+	for (unsigned byte = 0; byte < 4; byte++) {
+		for (uint32_t v = 0; v < 256; v++) {
+			past_one[byte][v] = wfi_crc32c_mul(v << 8 * byte, one);
+			past_two[byte][v] = wfi_crc32c_mul(v << 8 * byte, two);
+		}
+	}
+}
+
+static uint32_t past(const uint32_t table[4][256], uint32_t reg)
+{
+	return table[0][reg & 0xff] ^ table[1][reg >> 8 & 0xff] ^ table[2][reg >> 16 & 0xff] ^
+	       table[3][reg >> 24];
+}
+
+static inline uint64_t load64(const uint8_t *buf)
+{
+	uint64_t word;
+
+	memcpy(&word, buf, sizeof(word));
+	return word;
+}
+
+SSE42 static inline uint32_t one_stream(uint32_t reg, const uint8_t *buf, size_t len)
+{
+	uint64_t wide = reg;
+
+	for (; len >= 8; len -= 8, buf += 8)
+		wide = _mm_crc32_u64(wide, load64(buf));
+	reg = (uint32_t)wide;
+	while (len--)
+		reg = _mm_crc32_u8(reg, *buf++);
+	return reg;
+}
+
+/* the instruction takes 3 cycles and one may start each cycle: three streams hide that */
+SSE42 static uint32_t three_streams(uint32_t reg, const uint8_t *buf, size_t len)
+{
+	if (len >= 3 * STREAM_BYTES)
+		pthread_once(&past_once, past_init);
+	for (; len >= 3 * STREAM_BYTES; len -= 3 * STREAM_BYTES, buf += 3 * STREAM_BYTES) {
+		uint64_t a = reg, b = 0, c = 0;
+
+		for (size_t i = 0; i < STREAM_BYTES; i += 8) {
+			a = _mm_crc32_u64(a, load64(buf + i));
+			b = _mm_crc32_u64(b, load64(buf + STREAM_BYTES + i));
+			c = _mm_crc32_u64(c, load64(buf + 2 * STREAM_BYTES + i));
+		}
+		reg = past(past_two, (uint32_t)a) ^ past(past_one, (uint32_t)b) ^ (uint32_t)c;
+	}
+	return one_stream(reg, buf, len);
+}
+
+/*
+ * Moves each 128-bit lane of @x past n bits, onto @y. Bit 0 of a lane is the coefficient of x^127;
+ * the product of two reflected 64-bit halves comes out one bit low. So @k holds, each in the upper
+ * half of 64 bits, x^(n + 63) for the lane's low half and x^(n - 1) for its high half, modulo the
+ * polynomial and reflected.
+ */
+AVX512 static inline __m512i fold(__m512i x, __m512i k, __m512i y)
+{
+	return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(x, k, 0x00),
+					 _mm512_clmulepi64_epi128(x, k, 0x11), y, 0x96);
+}
+
+AVX512 static inline __m128i fold_lane(__m128i x, __m128i k, __m128i y)
+{
+	return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00),
+					   _mm_clmulepi64_si128(x, k, 0x11)),
+			     y);
+}
+
+AVX512 static inline __m512i constant(uint64_t low_half, uint64_t high_half)
+{
+	return _mm512_broadcast_i32x4(_mm_set_epi64x((long long)high_half, (long long)low_half));
+}
+
+/* Return: the register after what the four vectors stand for */
+AVX512 static inline uint32_t reduce(const __m512i x[4])
+{
+	const __m512i k512 = constant(0x1c19243b00000000ull, 0x75bba45b00000000ull);
+	const __m128i k128 = _mm_set_epi64x(0x3171d43000000000ll, 0x3743f7bd00000000ll);
+	__m512i sum = fold(fold(fold(x[0], k512, x[1]), k512, x[2]), k512, x[3]);
+	__m128i lane = _mm512_castsi512_si128(sum);
+	uint64_t reg;
+
+	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(sum, 1));
+	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(sum, 2));
+	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(sum, 3));
+	reg = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
+	return (uint32_t)_mm_crc32_u64(reg, (uint64_t)_mm_extract_epi64(lane, 1));
+}
+
+AVX512 static uint32_t folded(uint32_t reg, const uint8_t *buf, size_t len)
+{
+	const __m512i k2048 = constant(0xe9a5d8be00000000ull, 0x1426a81500000000ull);
+	__m512i x[4];
+
+	if (len < FOLD_BYTES)
+		return one_stream(reg, buf, len);
+	for (unsigned i = 0; i < 4; i++)
+		x[i] = _mm512_loadu_si512(buf + 64 * i);
+	x[0] = _mm512_xor_si512(x[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)reg)));
+	for (buf += FOLD_BYTES, len -= FOLD_BYTES; len >= FOLD_BYTES;
+	     buf += FOLD_BYTES, len -= FOLD_BYTES)
+		for (unsigned i = 0; i < 4; i++)
+			x[i] = fold(x[i], k2048, _mm512_loadu_si512(buf + 64 * i));
+	return one_stream(reduce(x), buf, len);
+}
+
+wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
+{
+	wfi_crc32c_fn *found[2];
+	unsigned nr = 0;
+
+	__builtin_cpu_init();
+	if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512vl") &&
+	    __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.2"))
+		found[nr++] = folded;
+	if (__builtin_cpu_supports("sse4.2"))
+		found[nr++] = three_streams;
+	return n < nr ? found[n] : NULL;
+}

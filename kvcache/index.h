@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * index.h - from keys to slots: a hash table of cache lines
+ *
+ * A bucket is one cache line of four entries. An entry holds 96 bits of a keyed universal hash of
+ * the 128-bit key, the rest is implied by nothing: two keys of one space, or any two of different
+ * spaces, are taken for one with a probability of 2^-96, whoever chose them, since the hash's
+ * salt is drawn for each space and never shown. A reader that goes on to a block's bytes compares
+ * the whole key with the block's header, so that even then it gets a miss.
+ *
+ * An entry that finds its bucket full goes to the next, and each bucket passed counts it: a look-up
+ * ends at the first bucket that nobody passed. Most end in the first.
+ *
+ * Growth makes a second table and moves a few buckets with each insert and step; until all are
+ * moved, look-ups that miss in the new table look into the old one.
+ *
+ * Context: owner thread.
+ */
+#ifndef WFI_INDEX_H
+#define WFI_INDEX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "weft/kv.h"
+#include "weft_internal/env.h"
+#include "weft_internal/util.h"
+
+#define INDEX_SLOT_BITS 26
+#define INDEX_SLOT_NONE UINT32_MAX
+#define INDEX_SLOT_MAX ((1u << INDEX_SLOT_BITS) - 2) /* one more is kept for "empty" */
+#define INDEX_BUCKET_ENTRIES 4u
+
+struct index_entry {
+	uint64_t lo;
+	uint32_t hi;
+	/* slot + 1, 0: empty. Above INDEX_SLOT_BITS in a bucket's first entry: how many passed */
+	uint32_t ref;
+};
+
+struct index_bucket {
+	struct index_entry entry[INDEX_BUCKET_ENTRIES];
+};
+
+WEFT_STATIC_ASSERT(sizeof(struct index_bucket) == WFI_CACHELINE, "one line a look-up");
+
+struct index_table {
+	struct wfi_map map;
+	struct index_bucket *buckets;
+	uint32_t nr_buckets;
+};
+
+struct wfi_index {
+	struct wfi_env *env;
+	struct index_table table;
+	struct index_table old; /* being moved into table; nr_buckets 0: none */
+	uint32_t moved; /* buckets of old that are empty for good */
+	uint64_t nr; /* entries in both */
+};
+
+/* of one space; drawn at random */
+struct index_salt {
+	uint64_t word[4];
+};
+
+/* what an index knows of a key */
+struct index_tag {
+	uint64_t lo;
+	uint32_t hi;
+};
+
+static inline struct index_tag index_tag(const struct index_salt *salt, const struct weft_key *key)
+{
+	const unsigned __int128 product =
+		(unsigned __int128)(key->lo ^ salt->word[0]) * (key->hi ^ salt->word[1]);
+	const uint64_t sum = key->lo * (salt->word[2] | 1) + key->hi * (salt->word[3] | 1);
+
+	return (struct index_tag){
+		.lo = (uint64_t)product ^ (uint64_t)(product >> 64),
+		.hi = (uint32_t)(sum >> 32),
+	};
+}
+
+static inline uint32_t index_home(const struct index_table *t, uint64_t lo)
+{
+	return (uint32_t)((lo >> 32) * t->nr_buckets >> 32);
+}
+
+static inline void wfi_index_prefetch(const struct wfi_index *ix, const struct index_tag *tag)
+{
+	__builtin_prefetch(&ix->table.buckets[index_home(&ix->table, tag->lo)]);
+	if (wfi_unlikely(ix->old.nr_buckets))
+		__builtin_prefetch(&ix->old.buckets[index_home(&ix->old, tag->lo)]);
+}
+
+/* what did not end in its first bucket of the newest table */
+uint32_t wfi_index_find_far(const struct wfi_index *ix, const struct index_tag *tag);
+
+/* Hot. Return: slot or INDEX_SLOT_NONE */
+static inline uint32_t wfi_index_find(const struct wfi_index *ix, const struct index_tag *tag)
+{
+	const struct index_bucket *b = &ix->table.buckets[index_home(&ix->table, tag->lo)];
+	const uint32_t mask = (1u << INDEX_SLOT_BITS) - 1;
+
+	for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++) {
+		const struct index_entry *e = &b->entry[i];
+
+		if (e->lo == tag->lo && e->hi == tag->hi && e->ref & mask)
+			return (e->ref & mask) - 1;
+	}
+	if (!(b->entry[0].ref >> INDEX_SLOT_BITS) && !ix->old.nr_buckets)
+		return INDEX_SLOT_NONE;
+	return wfi_index_find_far(ix, tag);
+}
+
+/* Return: 0, -ENOMEM */
+int wfi_index_init(struct wfi_index *ix, struct wfi_env *env);
+void wfi_index_fini(struct wfi_index *ix);
+/**
+ * wfi_index_reserve - room for @nr entries in all, from now on
+ * @bound: more will never be needed
+ *
+ * Context: cold, but for a table that is still being moved, takes no longer than one mapping.
+ * Return: 0, -ENOMEM
+ */
+int wfi_index_reserve(struct wfi_index *ix, uint64_t nr, uint64_t bound);
+/* Hot. The tag must not be there, and room must be reserved */
+void wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot);
+/* Hot. Return: true when (tag, slot) was there */
+bool wfi_index_remove(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot);
+/* the same by looking everywhere, for a slot whose key cannot be trusted any more. Cold */
+bool wfi_index_remove_slot(struct wfi_index *ix, uint32_t slot);
+/* moves up to @nr buckets of the old table. Return: how many */
+uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr);
+uint64_t wfi_index_bytes(const struct wfi_index *ix);
+
+#endif

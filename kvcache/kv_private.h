@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * kv_private.h - what the files of kvcache/ share: slots, runs, spaces, tenants, leases
+ *
+ * kv.c      the operations
+ * space.c   tenants, spaces, arenas
+ * pool.c    runs of slots: from the arena to a space and back; claiming; making room
+ * tree.c    one slot's life: chains, pins, candidates for eviction, the ways out
+ * lease.c   owners and leases
+ * index.c   from keys to slots
+ *
+ * A slot number is (granule, offset): a granule is 256 numbers of one run, and the table of
+ * granules leads to the run, which knows the space and, without a division, the address. The
+ * policy of a space sees numbers of its own, dense within the space, made in the same way.
+ */
+#ifndef WFI_KV_PRIVATE_H
+#define WFI_KV_PRIVATE_H
+
+#include <assert.h>
+#include "kvcache/index.h"
+#include "weft_internal/kvcache.h"
+#include "weft_internal/util.h"
+
+#define KV_NONE ((1u << INDEX_SLOT_BITS) - 1) /* no slot, in fields of INDEX_SLOT_BITS */
+#define KV_DEPTH_MAX ((1u << 12) - 1)
+#define KV_GRANULE_BITS 8
+#define KV_GRANULE (1u << KV_GRANULE_BITS)
+#define KV_SEGMENT_BITS 18 /* slot states come in steps of 6 MiB: three huge pages */
+#define KV_SEGMENT (1u << KV_SEGMENT_BITS)
+#define KV_NR_SEGMENTS (1u << (INDEX_SLOT_BITS - KV_SEGMENT_BITS))
+#define KV_DEFAULT_SLOTS (16ull << 20)
+#define KV_MAX_TENANTS 1024u
+#define KV_MAX_SPACES 4096u
+#define KV_TENANT_SPACES 256u
+#define KV_OWNER_BITS 20
+#define KV_NO_OWNER UINT32_MAX
+#define KV_OWNER_LEASES (64u << 10) /* an engine's leases, and what they may pin in all */
+#define KV_OWNER_REFS (4u << 20)
+
+enum kv_state { KV_FREE, KV_FILLING, KV_SEALED, KV_QUARANTINED };
+
+/*
+ * one slot; 24 bytes. What a field means depends on the state:
+ *   free         next: of the run's free list
+ *   filling      parent: owner record; next, prev: the owner's claims
+ *   sealed       parent, child (the first), next, prev (siblings): the tree
+ *   quarantined  parent: owner record whose process may still write, and next, prev in its list; or
+ *                KV_NONE: waits for its pins alone
+ */
+struct kv_slot {
+	uint32_t gen;
+	uint32_t pins;
+	uint64_t parent : INDEX_SLOT_BITS;
+	uint64_t child : INDEX_SLOT_BITS;
+	uint64_t depth : 12;
+	uint64_t next : INDEX_SLOT_BITS;
+	uint64_t prev : INDEX_SLOT_BITS;
+	uint64_t state : 2;
+	uint64_t indexed : 1;
+	uint64_t spare : 9;
+};
+
+WEFT_STATIC_ASSERT(sizeof(struct kv_slot) == 24, "counted in bytes per block");
+
+/* neighbouring extents of the arena, cut into slots for one space */
+struct kv_run {
+	struct kv_space *space;
+	uint8_t *addr;
+	uint64_t off; /* in the arena */
+	uint32_t first; /* slot number */
+	uint32_t nr;
+	uint32_t local; /* the first slot's number for the policy */
+	uint32_t fresh; /* slots from here on were not used since the run came to its space */
+	uint32_t free; /* list of used ones */
+	uint32_t nr_free; /* both kinds */
+	uint32_t nr_busy; /* filling, quarantined or pinned: what cannot be evicted */
+	uint32_t extent;
+	struct kv_run *next, *prev; /* of the space */
+	struct kv_run *next_avail, *prev_avail; /* of those with a free slot */
+};
+
+/* tables of what a space's block length does to a CRC: see wfi_crc32c_mul() */
+struct kv_crc_shift {
+	uint32_t table[4][256];
+};
+
+struct kv_space {
+	struct kv_space *next; /* of the tenant */
+	struct wfi_tenant *tenant;
+	struct wfi_space_info info;
+	char model[WEFT_NAME_MAX];
+	char layout[WEFT_NAME_MAX];
+	uint32_t tokens_per_block;
+	uint32_t dtype;
+	uint32_t layout_id;
+	uint64_t max_blocks; /* UINT64_MAX: no bound */
+	struct index_salt salt;
+	struct kv_crc_shift crc_shift;
+
+	const struct wfi_evict_policy *policy;
+	struct wfi_evict *evict;
+	uint32_t policy_slots; /* what the policy has room for */
+	struct kv_run **granules; /* of the policy's numbers */
+	uint32_t nr_granules;
+
+	uint32_t run_slots; /* slots of one run, and the extents that they take */
+	uint32_t run_extents;
+	struct kv_run *runs;
+	struct kv_run *avail;
+	uint32_t nr_runs;
+	uint32_t stamp; /* of the tenant's search that saw it last */
+
+	uint64_t nr_slots;
+	uint64_t nr_free;
+	uint64_t nr_filling;
+	uint64_t nr_quarantined;
+	uint64_t nr_indexed;
+	uint64_t nr_pinned;
+};
+
+struct wfi_tenant {
+	struct wfi_kv *kv;
+	char name[WEFT_NAME_MAX];
+	char token[WEFT_TOKEN_MAX];
+	uint8_t salt[32];
+	struct wfi_map arena;
+	int ro_fd; /* or -errno */
+	uint32_t extent_shift;
+	uint32_t nr_extents;
+	uint32_t nr_free_extents;
+	uint32_t extent_hint; /* none is free below */
+	uint8_t *extent_used;
+	struct kv_space *spaces;
+	uint32_t nr_spaces;
+	uint32_t stamp;
+};
+
+struct kv_owner {
+	struct wfi_owner *live; /* NULL: gone, or waits for wfi_owner_gone() */
+	uint32_t id; /* 0: the record is free */
+	uint32_t gen;
+	uint32_t quarantined; /* list of slots */
+	uint32_t nr_leases;
+	uint32_t nr_refs;
+	uint32_t next_free;
+};
+
+enum lease_state { LEASE_FREE, LEASE_LIVE, LEASE_GRACE };
+
+struct kv_lease {
+	uint64_t event_ns; /* its end, then the end of its grace */
+	uint32_t gen;
+	uint32_t heap; /* place in the heap */
+	uint32_t owner;
+	uint32_t chunks; /* list of slot numbers */
+	uint32_t nr;
+	uint32_t next, prev; /* owner's list; next: also the free list */
+	enum lease_state state;
+};
+
+#define LEASE_CHUNK_SLOTS 15u
+struct lease_chunk {
+	uint32_t next;
+	uint32_t slot[LEASE_CHUNK_SLOTS];
+};
+
+WEFT_STATIC_ASSERT(sizeof(struct lease_chunk) == WFI_CACHELINE, "one line");
+
+struct kv_leases {
+	struct kv_lease *leases;
+	uint32_t *heap;
+	uint32_t nr_leases; /* room in both */
+	uint32_t nr_heap;
+	uint32_t free; /* list of leases */
+	struct lease_chunk **slabs;
+	uint32_t nr_slabs;
+	uint32_t max_slabs; /* room in slabs */
+	uint32_t free_chunk;
+	uint32_t nr_free_chunks;
+};
+
+enum kv_counter {
+	KV_C_PUT,
+	KV_C_EVICTED,
+	KV_C_DROPPED,
+	KV_C_BAD_HEADER,
+	KV_C_BAD_BODY,
+	KV_C_BAD_STALE,
+	KV_C_LOOKUP_HIT,
+	KV_C_LOOKUP_MISS,
+	KV_C_MATCH_HIT,
+	KV_C_MATCH_MISS,
+	KV_C_LEASE_EXPIRED,
+	KV_C_RUN_TAKEN,
+	KV_G_FREE,
+	KV_G_FILLING,
+	KV_G_SEALED,
+	KV_G_QUARANTINED,
+	KV_G_PINNED,
+	KV_NR_COUNTERS,
+};
+
+struct wfi_kv {
+	struct wfi_env *env;
+	const struct wfi_evict_policy *policy;
+	uint64_t incarnation;
+	uint64_t grace_ns;
+	uint64_t now_ns; /* the latest that a caller gave */
+	uint32_t extent_bytes;
+
+	struct weft_block_header *headers;
+	struct kv_slot *segments[KV_NR_SEGMENTS];
+	struct wfi_map segment_maps[KV_NR_SEGMENTS];
+	uint32_t nr_segments;
+	struct kv_run **granules;
+	uint32_t nr_granules;
+	uint32_t granule_hint;
+	struct wfi_index index;
+	uint64_t nr_slots; /* of all runs */
+
+	struct kv_space *spaces[KV_MAX_SPACES];
+	uint32_t nr_spaces;
+	uint32_t space_gen; /* upper half of space ids */
+	struct wfi_tenant *tenants[KV_MAX_TENANTS];
+	uint32_t nr_tenants;
+
+	struct kv_owner *owners;
+	uint32_t nr_owners;
+	uint32_t free_owner;
+	struct kv_leases leases;
+
+	struct wfi_map header_map;
+	struct wfi_map granule_map;
+	struct wfi_counter *count[KV_NR_COUNTERS];
+	struct wfi_counter scratch[KV_NR_COUNTERS];
+};
+
+static inline struct kv_slot *kv_slot(const struct wfi_kv *kv, uint32_t slot)
+{
+	return &kv->segments[slot >> KV_SEGMENT_BITS][slot & (KV_SEGMENT - 1)];
+}
+
+/* of a slot number that is known to be good */
+static inline struct kv_run *kv_run(const struct wfi_kv *kv, uint32_t slot)
+{
+	return kv->granules[slot >> KV_GRANULE_BITS];
+}
+
+/* of any number. Return: NULL when no space has this slot */
+static inline struct kv_run *kv_run_checked(const struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_run *run;
+
+	if (slot >> KV_GRANULE_BITS >= kv->nr_granules)
+		return NULL;
+	run = kv_run(kv, slot);
+	return run && slot - run->first < run->nr ? run : NULL;
+}
+
+static inline uint32_t kv_local(const struct kv_run *run, uint32_t slot)
+{
+	return slot - run->first + run->local;
+}
+
+static inline struct kv_space *kv_space(const struct wfi_kv *kv, uint32_t id)
+{
+	const uint32_t idx = id & (KV_MAX_SPACES - 1);
+	struct kv_space *space = idx < kv->nr_spaces ? kv->spaces[idx] : NULL;
+
+	return space && space->info.id == id ? space : NULL;
+}
+
+static inline uint64_t kv_now(struct wfi_kv *kv, uint64_t now_ns)
+{
+	if (now_ns > kv->now_ns)
+		kv->now_ns = now_ns;
+	return kv->now_ns;
+}
+
+static inline void kv_count(struct wfi_kv *kv, enum kv_counter c, uint64_t n)
+{
+	wfi_count(kv->count[c], n);
+}
+
+static inline uint32_t kv_owner_idx(uint32_t id)
+{
+	return id & ((1u << KV_OWNER_BITS) - 1);
+}
+
+/* Return: record of an owner that may hold something, or NULL */
+static inline struct kv_owner *kv_owner(const struct wfi_kv *kv, const struct wfi_owner *owner)
+{
+	const uint32_t idx = kv_owner_idx(owner->id);
+	struct kv_owner *rec = idx < kv->nr_owners ? &kv->owners[idx] : NULL;
+
+	return rec && owner->id && rec->id == owner->id && rec->live == owner ? rec : NULL;
+}
+
+static inline struct index_tag kv_header_tag(const struct wfi_kv *kv, const struct kv_space *space,
+					     uint32_t slot)
+{
+	return index_tag(&space->salt, &kv->headers[slot].key);
+}
+
+/* ---- tree.c. Hot, but where it says otherwise ---- */
+
+/* free -> filling: the slot is in no list of its run any more */
+void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot);
+/* filling -> sealed, and out of the owner's claims. Header and index are the caller's */
+void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot);
+/* filling -> free, or quarantined while pinned */
+void wfi_slot_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot);
+/* filling -> quarantined until the owner's process is gone */
+void wfi_slot_condemn(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot);
+/* the process is gone: free, or quarantined while pinned */
+void wfi_slot_pardon(struct wfi_kv *kv, uint32_t slot);
+/* hangs a sealed slot under @parent (KV_NONE: a root) */
+void wfi_slot_adopt(struct wfi_kv *kv, uint32_t slot, uint32_t parent);
+/* the slot may be evicted from now on, if it is as it should be for that */
+void wfi_slot_offer(struct wfi_kv *kv, uint32_t slot);
+void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot);
+void wfi_slot_unpin(struct wfi_kv *kv, uint32_t slot);
+/* out of the index, at once; its memory goes when nobody holds it */
+void wfi_slot_drop(struct wfi_kv *kv, uint32_t slot);
+/* the policy has chosen: childless, unpinned. @tag: of its key */
+void wfi_slot_evict(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
+		    const struct index_tag *tag);
+/* evicts a slot with all that hangs below. Cold. Return: 0, -EBUSY something is pinned */
+int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot);
+
+/* ---- pool.c ---- */
+
+/* an unused slot goes back to its run. Hot */
+void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot);
+/* Return: 0, -ENOSPC with what could be evicted gone */
+int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr);
+/* takes one free slot; there is one. Hot */
+uint32_t wfi_space_take(struct wfi_kv *kv, struct kv_space *space, struct kv_run **run);
+void wfi_space_free_runs(struct wfi_kv *kv, struct kv_space *space);
+
+/* ---- space.c ---- */
+void wfi_tenant_destroy(struct wfi_tenant *t);
+
+/* ---- lease.c ---- */
+/* Return: leases that ended or whose slots went free */
+int wfi_leases_poll(struct wfi_kv *kv, uint64_t now_ns);
+void wfi_leases_fini(struct wfi_kv *kv);
+
+#endif

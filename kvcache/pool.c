@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+#include "kvcache/kv_private.h"
+#include "weft_internal/log.h"
+
+#define EVICT_BATCH 32u
+
+/* ---- free slots of a run ---- */
+
+static void avail_add(struct kv_run *run)
+{
+	struct kv_space *space = run->space;
+
+	run->prev_avail = NULL;
+	run->next_avail = space->avail;
+	if (space->avail)
+		space->avail->prev_avail = run;
+	space->avail = run;
+}
+
+static void avail_del(struct kv_run *run)
+{
+	if (run->prev_avail)
+		run->prev_avail->next_avail = run->next_avail;
+	else
+		run->space->avail = run->next_avail;
+	if (run->next_avail)
+		run->next_avail->prev_avail = run->prev_avail;
+}
+
+void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot)
+{
+	st->next = run->free;
+	run->free = slot;
+	run->space->nr_free++;
+	if (!run->nr_free++)
+		avail_add(run);
+}
+
+uint32_t wfi_space_take(struct wfi_kv *kv, struct kv_space *space, struct kv_run **out)
+{
+	struct kv_run *run = space->avail;
+	uint32_t slot = run->free;
+
+	if (slot != KV_NONE)
+		run->free = kv_slot(kv, slot)->next;
+	else
+		slot = run->first + run->fresh++;
+	if (!--run->nr_free)
+		avail_del(run);
+	space->nr_free--;
+	*out = run;
+	return slot;
+}
+
+/* ---- numbers: of the node, and of a space's policy ---- */
+
+/* Return: first of @nr free neighbours in @table, or @len */
+static uint32_t granules_find(struct kv_run *const *table, uint32_t len, uint32_t from, uint32_t nr)
+{
+	uint32_t found = 0;
+
+	for (uint32_t i = from; i < len; i++) {
+		found = table[i] ? 0 : found + 1;
+		if (found == nr)
+			return i + 1 - nr;
+	}
+	return len;
+}
+
+static void granules_set(struct kv_run **table, uint32_t first, uint32_t nr, struct kv_run *run)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		table[(first >> KV_GRANULE_BITS) + i] = run;
+}
+
+static uint32_t run_granules(const struct kv_space *space)
+{
+	return (space->run_slots + KV_GRANULE - 1) >> KV_GRANULE_BITS;
+}
+
+static int number_run(struct wfi_kv *kv, struct kv_run *run)
+{
+	const uint32_t nr = run_granules(run->space);
+	uint32_t at;
+
+	at = granules_find(kv->granules, kv->nr_granules, kv->granule_hint, nr);
+	if (at == kv->nr_granules)
+		at = granules_find(kv->granules, kv->nr_granules, 0, nr);
+	if (at == kv->nr_granules) {
+		wfi_err("all %u slot numbers are in use: larger blocks, or a smaller arena",
+			kv->nr_granules << KV_GRANULE_BITS);
+		return -ENOSPC;
+	}
+	run->first = at << KV_GRANULE_BITS;
+	return 0;
+}
+
+/* states of all slots up to @end */
+static int segments_reserve(struct wfi_kv *kv, uint64_t end)
+{
+	int ret;
+
+	while ((uint64_t)kv->nr_segments << KV_SEGMENT_BITS < end) {
+		struct wfi_map *map = &kv->segment_maps[kv->nr_segments];
+
+		ret = kv->env->mem->map(kv->env, KV_SEGMENT * sizeof(struct kv_slot), WFI_MAP_HUGE,
+					map);
+		if (ret)
+			return ret;
+		kv->segments[kv->nr_segments++] = map->addr;
+	}
+	return 0;
+}
+
+/* the policy's room for at least @need granules; doubles, so that copying stays rare */
+static int locals_grow(struct wfi_kv *kv, struct kv_space *space, uint32_t need)
+{
+	const uint32_t most = space->tenant->nr_extents / space->run_extents * run_granules(space);
+	const uint32_t nr = (uint32_t)wfi_max(need, wfi_min(2ull * space->nr_granules, most));
+	struct kv_run **granules;
+	int ret;
+
+	granules = wfi_alloc(kv->env, nr * sizeof(*granules));
+	if (!granules)
+		return -ENOMEM;
+	ret = space->policy->resize(space->evict, nr << KV_GRANULE_BITS);
+	if (ret) {
+		wfi_free(kv->env, granules, nr * sizeof(*granules));
+		return ret;
+	}
+	if (space->granules) {
+		memcpy(granules, space->granules, space->nr_granules * sizeof(*granules));
+		wfi_free(kv->env, space->granules, space->nr_granules * sizeof(*granules));
+	}
+	space->granules = granules;
+	space->nr_granules = nr;
+	return 0;
+}
+
+static int number_locals(struct wfi_kv *kv, struct kv_run *run)
+{
+	struct kv_space *space = run->space;
+	const uint32_t nr = run_granules(space);
+	uint32_t at;
+	int ret;
+
+	at = granules_find(space->granules, space->nr_granules, 0, nr);
+	if (at == space->nr_granules) {
+		ret = locals_grow(kv, space, at + nr);
+		if (ret)
+			return ret;
+	}
+	run->local = at << KV_GRANULE_BITS;
+	return 0;
+}
+
+/* ---- extents ---- */
+
+/* Return: first of the neighbours that a run takes, or -ENOSPC */
+static int extents_find(struct wfi_tenant *t, uint32_t nr)
+{
+	uint32_t found = 0;
+
+	if (t->nr_free_extents < nr)
+		return -ENOSPC;
+	while (t->extent_used[t->extent_hint])
+		t->extent_hint++;
+	for (uint32_t i = t->extent_hint; i < t->nr_extents; i++) {
+		found = t->extent_used[i] ? 0 : found + 1;
+		if (found == nr)
+			return (int)(i + 1 - nr);
+	}
+	return -ENOSPC;
+}
+
+static void extents_mark(struct wfi_tenant *t, uint32_t first, uint32_t nr, bool used)
+{
+	memset(t->extent_used + first, used, nr);
+	if (used)
+		t->nr_free_extents -= nr;
+	else
+		t->nr_free_extents += nr;
+	if (!used && first < t->extent_hint)
+		t->extent_hint = first;
+}
+
+/* most entries that the index will ever need with the spaces that there are now */
+static uint64_t slots_bound(const struct wfi_kv *kv)
+{
+	uint64_t sum = kv->nr_slots;
+
+	for (uint32_t i = 0; i < kv->nr_tenants; i++) {
+		const struct wfi_tenant *t = kv->tenants[i];
+		uint64_t most = 0;
+
+		for (const struct kv_space *s = t->spaces; s; s = s->next)
+			most = wfi_max(most, (uint64_t)(t->nr_free_extents / s->run_extents) *
+						     s->run_slots);
+		sum += most;
+	}
+	return sum;
+}
+
+static void run_link(struct wfi_kv *kv, struct kv_run *run)
+{
+	struct kv_space *space = run->space;
+
+	granules_set(kv->granules, run->first, run_granules(space), run);
+	kv->granule_hint = (run->first >> KV_GRANULE_BITS) + run_granules(space);
+	granules_set(space->granules, run->local, run_granules(space), run);
+	extents_mark(space->tenant, run->extent, space->run_extents, true);
+	run->next = space->runs;
+	if (run->next)
+		run->next->prev = run;
+	space->runs = run;
+	space->nr_runs++;
+	space->nr_slots += run->nr;
+	space->nr_free += run->nr;
+	kv->nr_slots += run->nr;
+	avail_add(run);
+}
+
+/* a run has no slot in use. Its generations stay where they are, in the states */
+static void run_unlink(struct wfi_kv *kv, struct kv_run *run)
+{
+	struct kv_space *space = run->space;
+
+	assert(run->nr_free == run->nr);
+	avail_del(run);
+	if (run->prev)
+		run->prev->next = run->next;
+	else
+		space->runs = run->next;
+	if (run->next)
+		run->next->prev = run->prev;
+	space->nr_runs--;
+	space->nr_slots -= run->nr;
+	space->nr_free -= run->nr;
+	kv->nr_slots -= run->nr;
+	extents_mark(space->tenant, run->extent, space->run_extents, false);
+	granules_set(space->granules, run->local, run_granules(space), NULL);
+	granules_set(kv->granules, run->first, run_granules(space), NULL);
+	wfi_free(kv->env, run, sizeof(*run));
+}
+
+/* Return: 0, -ENOSPC, -ENOMEM */
+static int run_attach(struct wfi_kv *kv, struct kv_space *space)
+{
+	struct wfi_tenant *t = space->tenant;
+	struct kv_run *run;
+	int extent, ret;
+
+	extent = extents_find(t, space->run_extents);
+	if (extent < 0)
+		return extent;
+	run = wfi_alloc(kv->env, sizeof(*run));
+	if (!run)
+		return -ENOMEM;
+	run->space = space;
+	run->nr = space->run_slots;
+	run->nr_free = run->nr;
+	run->free = KV_NONE;
+	run->extent = (uint32_t)extent;
+	run->off = (uint64_t)extent << t->extent_shift;
+	run->addr = (uint8_t *)t->arena.addr + run->off;
+	ret = number_run(kv, run);
+	if (!ret)
+		ret = segments_reserve(kv, (uint64_t)run->first + run->nr);
+	if (!ret)
+		ret = number_locals(kv, run);
+	if (!ret)
+		ret = wfi_index_reserve(&kv->index, kv->nr_slots + run->nr, slots_bound(kv));
+	if (ret) {
+		wfi_free(kv->env, run, sizeof(*run));
+		return ret;
+	}
+	run_link(kv, run);
+	return 0;
+}
+
+void wfi_space_free_runs(struct wfi_kv *kv, struct kv_space *space)
+{
+	while (space->runs) {
+		struct kv_run *run = space->runs;
+
+		space->runs = run->next;
+		wfi_free(kv->env, run, sizeof(*run));
+	}
+	if (space->granules)
+		wfi_free(kv->env, space->granules, space->nr_granules * sizeof(*space->granules));
+}
+
+/* ---- making room ---- */
+
+struct victim {
+	struct kv_run *run;
+	uint32_t slot;
+	struct index_tag tag;
+};
+
+/* what the policy would have go next, with the lines that this touches under way */
+static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim *v, uint32_t nr)
+{
+	uint32_t n, local;
+
+	for (n = 0; n < nr; n++) {
+		local = space->policy->evict(space->evict, kv->now_ns);
+		if (local == WFI_SLOT_NONE)
+			break;
+		assert(local >> KV_GRANULE_BITS < space->nr_granules);
+		v[n].run = space->granules[local >> KV_GRANULE_BITS];
+		v[n].slot = local - v[n].run->local + v[n].run->first;
+		__builtin_prefetch(kv_slot(kv, v[n].slot), 1);
+		/* for writing: who takes the slot next fills its header */
+		__builtin_prefetch(&kv->headers[v[n].slot], 1);
+	}
+	return n;
+}
+
+/* Return: how many went; fewer than @nr when the rest is held */
+static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
+{
+	struct victim v[EVICT_BATCH];
+	uint64_t done = 0;
+	uint32_t n, i;
+
+	while (done < nr) {
+		n = choose(kv, space, v, (uint32_t)wfi_min(EVICT_BATCH, nr - done));
+		if (!n)
+			break;
+		for (i = 0; i < n; i++) {
+			v[i].tag = kv_header_tag(kv, space, v[i].slot);
+			wfi_index_prefetch(&kv->index, &v[i].tag);
+			if (kv_slot(kv, v[i].slot)->parent != KV_NONE)
+				__builtin_prefetch(kv_slot(kv, kv_slot(kv, v[i].slot)->parent), 1);
+		}
+		for (i = 0; i < n; i++)
+			wfi_slot_evict(kv, v[i].run, v[i].slot, &v[i].tag);
+		done += n;
+	}
+	kv_count(kv, KV_C_EVICTED, done);
+	return done;
+}
+
+/* Return: 0, -EBUSY with some of its blocks gone */
+static int run_evacuate(struct wfi_kv *kv, struct kv_run *run)
+{
+	int ret;
+
+	if (run->nr_busy)
+		return -EBUSY;
+	for (uint32_t i = 0; i < run->fresh; i++) {
+		if (kv_slot(kv, run->first + i)->state != KV_SEALED)
+			continue;
+		ret = wfi_slot_evict_tree(kv, run->first + i);
+		if (ret)
+			return ret;
+	}
+	run_unlink(kv, run);
+	kv_count(kv, KV_C_RUN_TAKEN, 1);
+	return 0;
+}
+
+static struct kv_space *largest(const struct kv_space *but, uint32_t stamp)
+{
+	struct kv_space *found = NULL;
+	uint64_t most = 0;
+
+	for (struct kv_space *s = but->tenant->spaces; s; s = s->next) {
+		const uint64_t extents = (uint64_t)s->nr_runs * s->run_extents;
+
+		if (s == but || s->stamp == stamp || extents <= most)
+			continue;
+		found = s;
+		most = extents;
+	}
+	return found;
+}
+
+/* a run's extents, from the space that has most of them. Cold. Return: 0, -ENOSPC, -ENOMEM */
+static int take_from_others(struct wfi_kv *kv, struct kv_space *space)
+{
+	const uint32_t stamp = ++space->tenant->stamp;
+	struct kv_run *run, *next;
+	struct kv_space *from;
+	int ret;
+
+	while ((from = largest(space, stamp))) {
+		from->stamp = stamp;
+		for (run = from->runs; run; run = next) {
+			next = run->next;
+			if (run_evacuate(kv, run))
+				continue;
+			ret = run_attach(kv, space);
+			if (ret != -ENOSPC)
+				return ret;
+		}
+	}
+	return -ENOSPC;
+}
+
+int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
+{
+	const uint64_t used = space->nr_slots - space->nr_free;
+	bool may_grow = true;
+
+	if (nr > space->max_blocks)
+		return -ENOSPC;
+	if (used + nr > space->max_blocks) {
+		const uint64_t over = used + nr - space->max_blocks;
+
+		if (evict(kv, space, over) < over)
+			return -ENOSPC;
+	}
+	while (space->nr_free < nr) {
+		may_grow = may_grow && !run_attach(kv, space);
+		if (may_grow || evict(kv, space, nr - space->nr_free))
+			continue;
+		if (take_from_others(kv, space))
+			return -ENOSPC;
+	}
+	return 0;
+}

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tenants and spaces. Cold, but for the two that find a space by its name */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "kvcache/crc32c_private.h"
+#include "kvcache/kv_private.h"
+#include "weft_internal/log.h"
+
+#define MIN_BLOCK_BYTES 64ull
+#define MAX_BLOCK_BYTES (1ull << 30)
+#define DEFAULT_EXTENT_BYTES (32u << 20)
+#define MIN_EXTENT_SHIFT 12
+#define GOOD_EXTENTS 64u /* fewer make too coarse a measure for sharing an arena */
+#define WHY_BYTES 184
+
+/* ---- tenants ---- */
+
+static uint32_t extent_shift(const struct wfi_kv *kv, uint64_t arena_bytes)
+{
+	const uint32_t bytes = kv->extent_bytes ? kv->extent_bytes : DEFAULT_EXTENT_BYTES;
+	const uint64_t least = kv->extent_bytes ? 1 : GOOD_EXTENTS;
+	uint32_t shift = (uint32_t)__builtin_ctz(bytes);
+
+	while (arena_bytes >> shift < least && shift > MIN_EXTENT_SHIFT)
+		shift--;
+	return shift;
+}
+
+/* memfds are opened for writing: a second description of the same file, for peers */
+static int open_read_only(int fd)
+{
+	char path[64];
+	int ret;
+
+	if (fd < 0)
+		return -EOPNOTSUPP;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	ret = open(path, O_RDONLY | O_CLOEXEC);
+	return ret < 0 ? -errno : ret;
+}
+
+static int tenant_check(const struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
+			char token[WEFT_TOKEN_MAX])
+{
+	const size_t name_len = strnlen(opts->name, WEFT_NAME_MAX);
+	const size_t token_len = strnlen(opts->token, WEFT_TOKEN_MAX + 1);
+
+	if (!name_len || name_len == WEFT_NAME_MAX || token_len > WEFT_TOKEN_MAX ||
+	    opts->arena_bytes < 1ull << MIN_EXTENT_SHIFT) {
+		wfi_err("tenant '%.*s': a name of 1 to %d bytes, a token of up to %d, an arena of "
+			"at least %d wanted",
+			(int)name_len, opts->name, WEFT_NAME_MAX - 1, WEFT_TOKEN_MAX,
+			1 << MIN_EXTENT_SHIFT);
+		return -EINVAL;
+	}
+	memset(token, 0, WEFT_TOKEN_MAX);
+	memcpy(token, opts->token, token_len);
+	for (uint32_t i = 0; i < kv->nr_tenants; i++) {
+		const struct wfi_tenant *t = kv->tenants[i];
+
+		if (strcmp(t->name, opts->name) && sodium_memcmp(t->token, token, WEFT_TOKEN_MAX))
+			continue;
+		wfi_err("tenants '%s' and '%s' have one name or token: give each its own", t->name,
+			opts->name);
+		return -EEXIST;
+	}
+	if (kv->nr_tenants == KV_MAX_TENANTS) {
+		wfi_err("tenant '%s': there are %u already, the most that a node takes", opts->name,
+			KV_MAX_TENANTS);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
+		      struct wfi_tenant **out)
+{
+	struct wfi_tenant *t;
+	char token[WEFT_TOKEN_MAX];
+	int ret;
+
+	ret = tenant_check(kv, opts, token);
+	if (ret)
+		return ret;
+	t = wfi_alloc(kv->env, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	t->kv = kv;
+	strcpy(t->name, opts->name);
+	memcpy(t->token, token, sizeof(token));
+	memcpy(t->salt, opts->salt, sizeof(t->salt));
+	t->extent_shift = extent_shift(kv, opts->arena_bytes);
+	t->nr_extents = (uint32_t)wfi_min(opts->arena_bytes >> t->extent_shift, INT32_MAX);
+	t->nr_free_extents = t->nr_extents;
+	t->extent_used = wfi_alloc(kv->env, t->nr_extents);
+	ret = -ENOMEM;
+	if (!t->extent_used)
+		goto err_free;
+	ret = kv->env->mem->map(kv->env, (uint64_t)t->nr_extents << t->extent_shift,
+				opts->map_flags | WFI_MAP_SHARED_FD, &t->arena);
+	if (ret) {
+		wfi_err("tenant '%s': no arena of %" PRIu64 " bytes: %s", t->name,
+			opts->arena_bytes, strerror(-ret));
+		goto err_free_used;
+	}
+	t->ro_fd = open_read_only(t->arena.fd);
+	kv->tenants[kv->nr_tenants++] = t;
+	*out = t;
+	return 0;
+
+err_free_used:
+	wfi_free(kv->env, t->extent_used, t->nr_extents);
+err_free:
+	wfi_free(kv->env, t, sizeof(*t));
+	return ret;
+}
+
+static void space_destroy(struct wfi_kv *kv, struct kv_space *space)
+{
+	wfi_space_free_runs(kv, space);
+	space->policy->destroy(space->evict);
+	wfi_free(kv->env, space, sizeof(*space));
+}
+
+void wfi_tenant_destroy(struct wfi_tenant *t)
+{
+	struct wfi_kv *kv = t->kv;
+
+	while (t->spaces) {
+		struct kv_space *space = t->spaces;
+
+		t->spaces = space->next;
+		space_destroy(kv, space);
+	}
+	if (t->ro_fd >= 0)
+		close(t->ro_fd);
+	kv->env->mem->unmap(kv->env, &t->arena);
+	wfi_free(kv->env, t->extent_used, t->nr_extents);
+	wfi_free(kv->env, t, sizeof(*t));
+}
+
+struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX])
+{
+	struct wfi_tenant *found = NULL;
+
+	/* all of them, always: the time says nothing of which one */
+	for (uint32_t i = 0; i < kv->nr_tenants; i++)
+		if (!sodium_memcmp(kv->tenants[i]->token, token, WEFT_TOKEN_MAX))
+			found = kv->tenants[i];
+	return found;
+}
+
+const struct wfi_map *wfi_tenant_arena(const struct wfi_tenant *t)
+{
+	return &t->arena;
+}
+
+const char *wfi_tenant_name(const struct wfi_tenant *t)
+{
+	return t->name;
+}
+
+int wfi_tenant_arena_ro_fd(const struct wfi_tenant *t)
+{
+	return t->ro_fd;
+}
+
+/* ---- opening a space ---- */
+
+__attribute__((format(printf, 4, 5))) static int refuse(const struct wfi_tenant *t, char *why,
+							int ret, const char *fmt, ...)
+{
+	char text[WHY_BYTES];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	wfi_warn("tenant '%s': space refused: %s", t->name, text);
+	if (why)
+		memcpy(why, text, sizeof(text));
+	return ret;
+}
+
+static bool name_ok(const char *name)
+{
+	const size_t len = name ? strnlen(name, WEFT_NAME_MAX) : WEFT_NAME_MAX;
+
+	if (len == WEFT_NAME_MAX)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)name[i] < ' ' || name[i] == 0x7f)
+			return false;
+	return true;
+}
+
+static int opts_check(const struct wfi_tenant *t, const struct weft_space_opts *o, char *why)
+{
+	if (o->size < sizeof(*o))
+		return refuse(t, why, -EINVAL, "options of %zu bytes, %zu wanted", o->size,
+			      sizeof(*o));
+	for (size_t i = sizeof(*o); i < o->size; i++)
+		if (((const uint8_t *)o)[i])
+			return refuse(t, why, -EINVAL,
+				      "options of a newer version: byte %zu is not 0", i);
+	if (o->block_bytes < MIN_BLOCK_BYTES || o->block_bytes > MAX_BLOCK_BYTES)
+		return refuse(t, why, -EINVAL, "blocks of %" PRIu64 " bytes, 64 to 1 GiB wanted",
+			      o->block_bytes);
+	if (o->nr_layers && o->block_bytes % o->nr_layers)
+		return refuse(t, why, -EINVAL, "%" PRIu64 " bytes are no multiple of %u layers",
+			      o->block_bytes, o->nr_layers);
+	if (!name_ok(o->model) || !name_ok(o->layout))
+		return refuse(t, why, -EINVAL,
+			      "model and layout: up to %d bytes each, no control characters",
+			      WEFT_NAME_MAX - 1);
+	if (!o->tokens_per_block)
+		return refuse(t, why, -EINVAL, "tokens_per_block is 0");
+	if (o->dtype > WEFT_DTYPE_INT8)
+		return refuse(t, why, -EINVAL, "dtype %u is not known", o->dtype);
+	if (o->verify > 1)
+		return refuse(t, why, -EINVAL, "verify is %u, 0 or 1 wanted", o->verify);
+	return 0;
+}
+
+/*
+ * as few extents as lose little of the arena: to the end of a run that is no whole slot, or to
+ * extents that are left when the rest is cut into runs
+ */
+static int cut_runs(struct kv_space *space, char *why)
+{
+	const struct wfi_tenant *t = space->tenant;
+	const uint64_t extent = 1ull << t->extent_shift, stride = space->info.stride;
+	const uint64_t ideal = ((uint64_t)t->nr_extents << t->extent_shift) / stride;
+	const uint64_t first = (stride + extent - 1) >> t->extent_shift;
+	uint64_t best = 0;
+
+	for (uint64_t nr = first; nr < first + 8 && nr <= t->nr_extents; nr++) {
+		const uint64_t slots = (nr << t->extent_shift) / stride;
+		const uint64_t sum = t->nr_extents / nr * slots;
+
+		if (sum <= best || slots > INDEX_SLOT_MAX)
+			continue;
+		best = sum;
+		space->run_slots = (uint32_t)slots;
+		space->run_extents = (uint32_t)nr;
+		if (sum >= ideal - ideal / 16)
+			break;
+	}
+	if (!best)
+		return refuse(t, why, -E2BIG,
+			      "a block of %" PRIu64 " bytes does not fit the arena of %" PRIu64
+			      ": make the arena larger",
+			      space->info.block_bytes, (uint64_t)t->nr_extents << t->extent_shift);
+	return 0;
+}
+
+static bool same_geometry(const struct kv_space *s, const struct weft_space_opts *o)
+{
+	return s->info.block_bytes == o->block_bytes &&
+	       s->tokens_per_block == o->tokens_per_block &&
+	       s->info.nr_layers == (o->nr_layers ? o->nr_layers : 1) && s->dtype == o->dtype &&
+	       !strcmp(s->model, o->model) && !strcmp(s->layout, o->layout);
+}
+
+/* what moves a CRC past one block, a byte of the CRC at a time */
+static void crc_shift_init(struct kv_crc_shift *shift, uint64_t len)
+{
+	const uint32_t power = wfi_crc32c_power(len);
+
+	for (unsigned byte = 0; byte < 4; byte++)
+		for (uint32_t v = 0; v < 256; v++)
+			shift->table[byte][v] = wfi_crc32c_mul(v << 8 * byte, power);
+}
+
+static void space_fill(struct kv_space *space, struct wfi_tenant *t,
+		       const struct weft_space_opts *o)
+{
+	uint8_t sum[crypto_generichash_BYTES_MIN];
+
+	space->tenant = t;
+	strcpy(space->model, o->model);
+	strcpy(space->layout, o->layout);
+	space->tokens_per_block = o->tokens_per_block;
+	space->dtype = o->dtype;
+	space->max_blocks = o->max_blocks ? o->max_blocks : UINT64_MAX;
+	space->info.block_bytes = o->block_bytes;
+	space->info.stride = wfi_align_up(o->block_bytes, WFI_CACHELINE);
+	space->info.nr_layers = o->nr_layers ? o->nr_layers : 1;
+	space->info.verify = o->verify;
+	space->info.tag = wfi_space_tag(t->salt, o);
+	wfi_space_secret(t->salt, o, space->info.secret);
+	crypto_generichash(sum, sizeof(sum), (const uint8_t *)o->layout, strlen(o->layout), NULL,
+			   0);
+	memcpy(&space->layout_id, sum, sizeof(space->layout_id));
+	crc_shift_init(&space->crc_shift, o->block_bytes);
+}
+
+static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *o,
+			struct kv_space **out, char *why)
+{
+	struct kv_space *space;
+	uint64_t seed;
+	int ret;
+
+	if (kv->nr_spaces == KV_MAX_SPACES || t->nr_spaces == KV_TENANT_SPACES)
+		return refuse(t, why, -E2BIG, "there are %u spaces already, %u of this tenant",
+			      kv->nr_spaces, t->nr_spaces);
+	space = wfi_alloc(kv->env, sizeof(*space));
+	if (!space)
+		return refuse(t, why, -E2BIG, "no memory for another space");
+	space_fill(space, t, o);
+	ret = cut_runs(space, why);
+	if (ret)
+		goto err_free;
+	ret = kv->env->rng->bytes(kv->env, &space->salt, sizeof(space->salt));
+	if (!ret)
+		ret = kv->env->rng->bytes(kv->env, &seed, sizeof(seed));
+	if (!ret) {
+		space->policy = kv->policy;
+		ret = space->policy->create(kv->env, 0, seed, &space->evict);
+	}
+	if (ret) {
+		ret = refuse(t, why, -E2BIG, "no memory for another space: %s", strerror(-ret));
+		goto err_free;
+	}
+	*out = space;
+	return 0;
+
+err_free:
+	wfi_free(kv->env, space, sizeof(*space));
+	return ret;
+}
+
+int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *opts,
+		      struct wfi_space_info *out, char *why)
+{
+	struct kv_space *space;
+	int ret;
+
+	ret = opts_check(t, opts, why);
+	if (ret)
+		return ret;
+	for (space = t->spaces; space; space = space->next)
+		if (same_geometry(space, opts))
+			break;
+	if (!space) {
+		ret = space_create(kv, t, opts, &space, why);
+		if (ret)
+			return ret;
+		space->info.id = kv->space_gen | kv->nr_spaces;
+		kv->spaces[kv->nr_spaces++] = space;
+		space->next = t->spaces;
+		t->spaces = space;
+		t->nr_spaces++;
+	} else {
+		/* who shares a space shares its bound: the most that one of them asked for */
+		space->max_blocks = wfi_max(space->max_blocks,
+					    opts->max_blocks ? opts->max_blocks : UINT64_MAX);
+	}
+	*out = space->info;
+	return 0;
+}
+
+/* ---- finding one ---- */
+
+int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
+		     struct wfi_space_info *out)
+{
+	const struct kv_space *space = kv_space(kv, id);
+
+	if (!space || space->tenant != t)
+		return -ENOENT;
+	*out = space->info;
+	return 0;
+}
+
+int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out)
+{
+	for (uint32_t i = 0; i < kv->nr_spaces; i++) {
+		if (kv->spaces[i]->info.tag == tag) {
+			*out = kv->spaces[i]->info;
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+void wfi_kv_for_each_space(const struct wfi_kv *kv,
+			   void (*fn)(void *ctx, const struct wfi_space_stat *st), void *ctx)
+{
+	for (uint32_t i = 0; i < kv->nr_spaces; i++) {
+		const struct kv_space *s = kv->spaces[i];
+		const struct wfi_space_stat st = {
+			.tenant = s->tenant->name,
+			.model = s->model,
+			.layout = s->layout,
+			.block_bytes = s->info.block_bytes,
+			.blocks = s->nr_indexed,
+			.slots = s->nr_slots,
+			.tokens_per_block = s->tokens_per_block,
+			.nr_layers = s->info.nr_layers,
+		};
+
+		fn(ctx, &st);
+	}
+}

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include "kvcache/kv_private.h"
+#include "weft_internal/log.h"
+
+/* ---- a list through next and prev ---- */
+
+static void list_add(struct wfi_kv *kv, uint32_t *head, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+
+	st->prev = KV_NONE;
+	st->next = *head;
+	if (*head != KV_NONE)
+		kv_slot(kv, *head)->prev = slot;
+	*head = slot;
+}
+
+static void list_del(struct wfi_kv *kv, uint32_t *head, const struct kv_slot *st)
+{
+	if (st->prev != KV_NONE)
+		kv_slot(kv, st->prev)->next = st->next;
+	else
+		*head = st->next;
+	if (st->next != KV_NONE)
+		kv_slot(kv, st->next)->prev = st->prev;
+}
+
+static void release(struct kv_run *run, struct kv_slot *st, uint32_t slot)
+{
+	assert(!st->pins);
+	st->state = KV_FREE;
+	/* zero is no generation: a pair of zeros from an engine never is a slot */
+	if (!++st->gen)
+		st->gen = 1;
+	wfi_run_put(run, st, slot);
+}
+
+/* ---- the tree ---- */
+
+static inline bool is_candidate(const struct kv_slot *st)
+{
+	return st->indexed && !st->pins && st->child == KV_NONE;
+}
+
+void wfi_slot_offer(struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_run *run = kv_run(kv, slot);
+
+	if (is_candidate(kv_slot(kv, slot)))
+		run->space->policy->candidate_add(run->space->evict, kv_local(run, slot));
+}
+
+void wfi_slot_adopt(struct wfi_kv *kv, uint32_t slot, uint32_t parent)
+{
+	struct kv_slot *st = kv_slot(kv, slot), *up;
+	uint32_t head;
+
+	st->parent = parent;
+	st->child = KV_NONE;
+	st->next = KV_NONE;
+	st->prev = KV_NONE;
+	st->depth = 0;
+	if (parent == KV_NONE)
+		return;
+	up = kv_slot(kv, parent);
+	st->depth = up->depth < KV_DEPTH_MAX ? up->depth + 1u : KV_DEPTH_MAX;
+	head = up->child;
+	list_add(kv, &head, slot);
+	up->child = head;
+}
+
+/* Return: the parent when nothing holds it any more but its own memory, else KV_NONE */
+static uint32_t leave_parent(struct wfi_kv *kv, const struct kv_slot *st)
+{
+	const uint32_t parent = st->parent;
+	struct kv_slot *up;
+	uint32_t head;
+
+	if (parent == KV_NONE)
+		return KV_NONE;
+	up = kv_slot(kv, parent);
+	head = up->child;
+	list_del(kv, &head, st);
+	up->child = head;
+	if (head != KV_NONE)
+		return KV_NONE;
+	if (!up->indexed)
+		return up->pins ? KV_NONE : parent;
+	wfi_slot_offer(kv, parent);
+	return KV_NONE;
+}
+
+/* frees a slot that is out of the index, then its dropped ancestors that waited for it alone */
+static void bury(struct wfi_kv *kv, uint32_t slot)
+{
+	while (slot != KV_NONE) {
+		struct kv_slot *st = kv_slot(kv, slot);
+		const uint32_t parent = leave_parent(kv, st);
+
+		release(kv_run(kv, slot), st, slot);
+		slot = parent;
+	}
+}
+
+static void unindex(struct wfi_kv *kv, struct kv_space *space, uint32_t slot,
+		    const struct index_tag *tag)
+{
+	kv_slot(kv, slot)->indexed = 0;
+	space->nr_indexed--;
+	if (wfi_likely(wfi_index_remove(&kv->index, tag, slot)))
+		return;
+	/* the header's key is not what it was: no entry may be left behind that leads here */
+	wfi_err("header of slot %u has changed in memory: have the machine's memory tested", slot);
+	wfi_index_remove_slot(&kv->index, slot);
+}
+
+void wfi_slot_evict(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
+		    const struct index_tag *tag)
+{
+	assert(is_candidate(kv_slot(kv, slot)));
+	unindex(kv, run->space, slot, tag);
+	bury(kv, slot);
+}
+
+void wfi_slot_drop(struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_run *run = kv_run(kv, slot);
+	struct kv_space *space = run->space;
+	const struct index_tag tag = kv_header_tag(kv, space, slot);
+
+	space->policy->remove(space->evict, kv_local(run, slot));
+	unindex(kv, space, slot, &tag);
+	if (!st->pins && st->child == KV_NONE)
+		bury(kv, slot);
+}
+
+int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	uint32_t at = slot, parent;
+
+	while (st->state == KV_SEALED) {
+		while (kv_slot(kv, at)->child != KV_NONE)
+			at = kv_slot(kv, at)->child;
+		if (kv_slot(kv, at)->pins)
+			return -EBUSY;
+		/* a childless slot out of the index is free already: this one is in it */
+		parent = kv_slot(kv, at)->parent;
+		wfi_slot_drop(kv, at);
+		kv_count(kv, KV_C_EVICTED, 1);
+		if (at == slot)
+			break;
+		/* dropped ancestors may have gone with it: then start again at the top */
+		at = kv_slot(kv, parent)->state == KV_SEALED ? parent : slot;
+	}
+	return 0;
+}
+
+/* ---- claims ---- */
+
+void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+
+	st->state = KV_FILLING;
+	if (!st->gen)
+		st->gen = 1;
+	st->parent = kv_owner_idx(owner->id);
+	list_add(kv, &owner->claims, slot);
+	owner->nr_claims++;
+	run->nr_busy++;
+	run->space->nr_filling++;
+}
+
+static void end_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run,
+		      const struct kv_slot *st)
+{
+	list_del(kv, &owner->claims, st);
+	owner->nr_claims--;
+	run->space->nr_filling--;
+}
+
+void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+
+	end_claim(kv, owner, run, st);
+	st->state = KV_SEALED;
+	st->indexed = 1;
+	run->space->nr_indexed++;
+	if (!st->pins)
+		run->nr_busy--;
+}
+
+void wfi_slot_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_run *run = kv_run(kv, slot);
+
+	end_claim(kv, owner, run, st);
+	if (st->pins) {
+		st->state = KV_QUARANTINED;
+		st->parent = KV_NONE;
+		run->space->nr_quarantined++;
+		return;
+	}
+	run->nr_busy--;
+	release(run, st, slot);
+}
+
+void wfi_slot_condemn(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_run *run = kv_run(kv, slot);
+
+	end_claim(kv, owner, run, st);
+	st->state = KV_QUARANTINED;
+	run->space->nr_quarantined++;
+	list_add(kv, &kv->owners[st->parent].quarantined, slot);
+}
+
+static void end_quarantine(struct kv_run *run, struct kv_slot *st, uint32_t slot)
+{
+	run->space->nr_quarantined--;
+	run->nr_busy--;
+	release(run, st, slot);
+}
+
+void wfi_slot_pardon(struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+
+	list_del(kv, &kv->owners[st->parent].quarantined, st);
+	st->parent = KV_NONE;
+	if (!st->pins)
+		end_quarantine(kv_run(kv, slot), st, slot);
+}
+
+/* ---- pins ---- */
+
+void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_run *run;
+
+	assert(st->state != KV_FREE && st->pins != UINT32_MAX);
+	if (st->pins++)
+		return;
+	run = kv_run(kv, slot);
+	run->space->nr_pinned++;
+	if (st->state != KV_SEALED)
+		return;
+	run->nr_busy++;
+	if (st->indexed && st->child == KV_NONE)
+		run->space->policy->candidate_del(run->space->evict, kv_local(run, slot));
+}
+
+void wfi_slot_unpin(struct wfi_kv *kv, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_run *run;
+
+	assert(st->state != KV_FREE && st->pins);
+	if (--st->pins)
+		return;
+	run = kv_run(kv, slot);
+	run->space->nr_pinned--;
+	switch (st->state) {
+	case KV_SEALED:
+		run->nr_busy--;
+		if (st->indexed)
+			wfi_slot_offer(kv, slot);
+		else if (st->child == KV_NONE)
+			bury(kv, slot);
+		break;
+	case KV_QUARANTINED:
+		if (st->parent == KV_NONE)
+			end_quarantine(run, st, slot);
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+#include "perf/kv_rig.h"
+#include "perf/perf.h"
+
+#define BLOCK_BYTES 64u
+
+static int space_open(struct wfi_perf_kv *kv, struct wfi_tenant *tenant)
+{
+	const struct weft_space_opts opts = {
+		.size = sizeof(opts),
+		.block_bytes = BLOCK_BYTES,
+		.model = "weft-perf",
+		.layout = "",
+		.tokens_per_block = 16,
+	};
+	char why[184];
+	int ret = wfi_kv_space_open(kv->kv, tenant, &opts, &kv->space, why);
+
+	return ret ? wfi_perf_fail(ret, "%s", why) : 0;
+}
+
+int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks)
+{
+	struct wfi_kv_opts opts = { .env = &kv->env };
+	struct wfi_tenant_opts tenant_opts = {
+		.name = "default",
+		.token = "",
+		.arena_bytes = nr_blocks * BLOCK_BYTES,
+		.map_flags = WFI_MAP_HUGE,
+	};
+	struct wfi_tenant *tenant;
+	int ret;
+
+	memset(kv, 0, sizeof(*kv));
+	ret = wfi_env_real_init(&kv->env);
+	if (!ret)
+		ret = wfi_kv_create(&opts, &kv->kv);
+	if (!ret)
+		ret = wfi_kv_tenant_add(kv->kv, &tenant_opts, &tenant);
+	if (!ret)
+		ret = wfi_owner_init(kv->kv, &kv->owner, tenant);
+	if (ret)
+		return wfi_perf_fail(ret, "no KV manager: %s", strerror(-ret));
+	kv->owned = true;
+	kv->empty_bytes = wfi_kv_state_bytes(kv->kv);
+	return space_open(kv, tenant);
+}
+
+void wfi_perf_kv_close(struct wfi_perf_kv *kv)
+{
+	if (kv->owned)
+		wfi_owner_fini(kv->kv, &kv->owner, false);
+	wfi_kv_destroy(kv->kv);
+}
+
+int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_t nr)
+{
+	static const struct weft_key root;
+	static const uint32_t crcs[WFI_PERF_KV_PUT_MAX];
+	struct weft_slot slots[WFI_PERF_KV_PUT_MAX];
+	int32_t results[WFI_PERF_KV_PUT_MAX];
+	uint64_t now_ns = wfi_now(&kv->env);
+	int ret;
+
+	ret = wfi_kv_claim(kv->kv, &kv->owner, kv->space.id, nr, slots, now_ns);
+	if (ret < 0)
+		return ret;
+	ret = wfi_kv_put(kv->kv, &kv->owner, kv->space.id, &root, keys, slots, nr, crcs, results,
+			 now_ns);
+	return ret == (int)nr ? 0 : ret < 0 ? ret : -EIO;
+}
+
+double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks)
+{
+	return (double)(wfi_kv_state_bytes(kv->kv) - kv->empty_bytes) / (double)nr_blocks;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kv_rig.h - a KV manager without a node around it: one tenant, one space of 64-byte blocks */
+#ifndef WFI_PERF_KV_RIG_H
+#define WFI_PERF_KV_RIG_H
+
+#include "weft_internal/env.h"
+#include "weft_internal/kvcache.h"
+
+#define WFI_PERF_KV_PUT_MAX 1024u
+
+struct wfi_perf_kv {
+	struct wfi_env env;
+	struct wfi_kv *kv;
+	struct wfi_owner owner;
+	struct wfi_space_info space;
+	uint64_t empty_bytes; /* state before any block */
+	bool owned;
+};
+
+/* room for @nr_blocks; blocks are never touched. Return: 0, -errno (said) */
+int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks);
+/* takes one that wfi_perf_kv_open() left half made, too */
+void wfi_perf_kv_close(struct wfi_perf_kv *kv);
+/* one chain of up to WFI_PERF_KV_PUT_MAX new blocks: claimed and published, headers only */
+int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_t nr);
+/* bytes of index, slot and policy state a block */
+double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "perf/perf.h"
+#include "weft_internal/log.h"
+#include "weft_internal/util.h"
+
+#define ROUNDS 7
+#define ROUNDS_QUICK 3
+
+static const struct wfi_perf_bench *const benches[] = {
+	&wfi_perf_ring, &wfi_perf_copy,	   &wfi_perf_match,
+	&wfi_perf_put,	&wfi_perf_handoff, &wfi_perf_trace,
+};
+
+static void overview(FILE *out)
+{
+	size_t i;
+
+	fputs("usage: weft-perf BENCH [--json] [--rounds N] [--quick]\n"
+	      "       weft-perf trace [--json] FILE...\n"
+	      "\n"
+	      "Measures Weft beside its peers, in turns, on CPUs 0 and 1; prints medians.\n"
+	      "A ratio over 1 means that Weft is better.\n"
+	      "\n"
+	      "benches:\n",
+	      out);
+	for (i = 0; i < WFI_ARRAY_SIZE(benches); i++)
+		fprintf(out, "  %-8s %s\n", benches[i]->name, benches[i]->summary);
+	fprintf(out,
+		"  all      each of these but trace, one after the other\n"
+		"\n"
+		"  --json      one object a line\n"
+		"  --rounds N  rounds of each side (default %u)\n"
+		"  --quick     less of everything: shows that it runs; no figures to quote\n"
+		"  -h, --help  this text\n"
+		"\n"
+		"examples:\n"
+		"  weft-perf ring\n"
+		"  weft-perf copy --json | jq -r '[.case, .peer, .ratio] | @tsv'\n"
+		"  weft-perf all --json --rounds 11 > figures.jsonl\n"
+		"  weft-perf trace conversation.jsonl\n",
+		ROUNDS);
+}
+
+static int usage(const char *text, const char *what)
+{
+	fprintf(stderr, "weft-perf: %s%s; try weft-perf --help\n", text, what);
+	return 2;
+}
+
+/* Return: -1 go on, else the exit status */
+static int parse_options(int argc, char **argv, struct wfi_perf *p)
+{
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "rounds", required_argument, NULL, 'r' },
+		{ "quick", no_argument, NULL, 'q' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	unsigned long rounds = 0;
+	char *end = NULL;
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+		switch (opt) {
+		case 'j':
+			p->json = true;
+			break;
+		case 'q':
+			p->quick = true;
+			break;
+		case 'r':
+			rounds = strtoul(optarg, &end, 10);
+			if (*end || !rounds || rounds > WFI_PERF_ROUNDS_MAX)
+				return usage("--rounds takes 1 to 1000, not ", optarg);
+			break;
+		case 'h':
+			overview(stdout);
+			return 0;
+		default:
+			return usage("wrong option", "");
+		}
+	}
+	p->rounds = rounds ? (unsigned)rounds : p->quick ? ROUNDS_QUICK : ROUNDS;
+	return -1;
+}
+
+static const struct wfi_perf_bench *find_bench(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < WFI_ARRAY_SIZE(benches); i++)
+		if (!strcmp(benches[i]->name, name))
+			return benches[i];
+	return NULL;
+}
+
+static int run_all(const struct wfi_perf *p)
+{
+	size_t i;
+	int failed = 0;
+
+	for (i = 0; i < WFI_ARRAY_SIZE(benches); i++)
+		if (!benches[i]->takes_files && benches[i]->run(p, 0, NULL) < 0)
+			failed = 1;
+	return failed;
+}
+
+int main(int argc, char **argv)
+{
+	struct wfi_perf p = { 0 };
+	const struct wfi_perf_bench *bench;
+	int status;
+
+	wfi_log_init(WFI_LOG_WARN, "weft-perf");
+	status = parse_options(argc, argv, &p);
+	if (status >= 0)
+		return status;
+	if (optind == argc) {
+		overview(stderr);
+		return 2;
+	}
+	bench = find_bench(argv[optind]);
+	if (!bench && strcmp(argv[optind], "all"))
+		return usage("there is no bench ", argv[optind]);
+	if (argc - optind > 1 && (!bench || !bench->takes_files))
+		return usage("unexpected ", argv[optind + 1]);
+	if (wfi_perf_pin(WFI_PERF_ENGINE_CPU))
+		return 1;
+	if (!bench)
+		return run_all(&p);
+	return bench->run(&p, argc - optind - 1, argv + optind + 1) < 0;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * peers.h - what Weft is measured against; each needs nothing of Weft
+ *
+ * A peer's round is a wfi_perf_side.round, its ctx the struct that stands before it.
+ */
+#ifndef WFI_PERF_PEERS_H
+#define WFI_PERF_PEERS_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* ---- between two cores ---- */
+
+struct wfi_peer_trips {
+	uint32_t nr; /* round trips, or batches, in a round */
+	uint64_t idle_ns; /* futex_wake: sleep before each */
+};
+
+/* nanoseconds of a round trip */
+int wfi_peer_line_round(void *ctx, double *ns);
+int wfi_peer_rte_ring_round(void *ctx, double *ns);
+int wfi_peer_futex_round(void *ctx, double *ns);
+/* why it can't run, or NULL */
+const char *wfi_peer_rte_ring_skipped(void);
+
+/* ---- io_uring, on one core ---- */
+
+struct wfi_peer_uring;
+
+#define WFI_PEER_URING_BATCH 32u
+#define WFI_PEER_URING_OPEN 4u /* batches under way at a time */
+/* Return: 0, -EOPNOTSUPP built without, -ENOSYS or -EPERM of the system */
+int wfi_peer_uring_create(const struct wfi_peer_trips *trips, struct wfi_peer_uring **out);
+void wfi_peer_uring_destroy(struct wfi_peer_uring *u);
+int wfi_peer_uring_nop_round(void *ctx, double *ns);
+/* million operations a second */
+int wfi_peer_uring_batch_round(void *ctx, double *rate);
+
+/* ---- copying ---- */
+
+/* pieces of one size, each with its place */
+struct wfi_peer_copy {
+	void *const *dst;
+	const void *const *src;
+	uint32_t nr;
+	uint32_t nr_repeats; /* of all pieces, in a round */
+	uint64_t len;
+	pid_t pid; /* process_vm_writev: whose memory @dst is */
+	void (*best)(void *dst, const void *src, uint64_t len); /* best_copy: what was found best */
+};
+
+/* microseconds for all pieces */
+int wfi_peer_memcpy_us(void *ctx, double *us);
+int wfi_peer_vm_writev_us(void *ctx, double *us);
+/* 10^9 bytes a second */
+int wfi_peer_memcpy_rate(void *ctx, double *rate);
+int wfi_peer_best_copy_rate(void *ctx, double *rate);
+/* tries all loops on these pieces; the fastest becomes .best */
+void wfi_peer_best_copy_find(struct wfi_peer_copy *copy);
+
+/* one way to copy; @len is a multiple of 4096, both sides are aligned to 64 */
+struct wfi_peer_copy_loop {
+	const char *name;
+	void (*copy)(void *dst, const void *src, uint64_t len);
+};
+/* those that this CPU can run, the last has no name */
+const struct wfi_peer_copy_loop *wfi_peer_copy_loops(void);
+
+/* ---- tables ---- */
+
+struct wfi_peer_lines {
+	const void *table;
+	uint64_t nr_lines; /* below 2^32 */
+	uint32_t *order; /* scratch for nr_reads */
+	uint32_t nr_reads; /* independent ones, like the blocks of a chain */
+	uint32_t nr_repeats;
+	uint64_t turn;
+};
+
+/* nanoseconds a line */
+int wfi_peer_lines_round(void *ctx, double *ns);
+
+struct wfi_peer_lru;
+
+/* Return: 0, -ENOMEM; full of @nr_blocks */
+int wfi_peer_lru_create(uint32_t nr_blocks, uint32_t nr_puts, struct wfi_peer_lru **out);
+void wfi_peer_lru_destroy(struct wfi_peer_lru *lru);
+/* nanoseconds a put with its eviction */
+int wfi_peer_lru_round(void *ctx, double *ns);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * perf.h - what the benchmarks of weft-perf are made of: sides, cases, rows
+ *
+ * A case is measured on several sides, Weft first, then its peers. Rounds alternate between the
+ * sides, so that what the machine does meanwhile meets all of them; medians are compared.
+ *
+ * Context: the main thread, pinned to WFI_PERF_ENGINE_CPU.
+ */
+#ifndef WFI_PERF_H
+#define WFI_PERF_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WFI_PERF_ENGINE_CPU 0
+#define WFI_PERF_NODE_CPU 1
+#define WFI_PERF_SIDES_MAX 8
+#define WFI_PERF_ROUNDS_MAX 1000
+
+/* how a run was asked for */
+struct wfi_perf {
+	unsigned rounds;
+	bool quick; /* sizes and repetitions that only show that it works */
+	bool json;
+};
+
+struct wfi_perf_bench {
+	const char *name;
+	const char *summary;
+	bool takes_files;
+	/* Return: 0, or a negative errno that was said on stderr */
+	int (*run)(const struct wfi_perf *p, int nr_args, char **args);
+};
+
+extern const struct wfi_perf_bench wfi_perf_ring;
+extern const struct wfi_perf_bench wfi_perf_copy;
+extern const struct wfi_perf_bench wfi_perf_match;
+extern const struct wfi_perf_bench wfi_perf_put;
+extern const struct wfi_perf_bench wfi_perf_handoff;
+extern const struct wfi_perf_bench wfi_perf_trace;
+
+/* ---- rows ---- */
+
+struct wfi_perf_case {
+	const char *bench;
+	const char *name;
+	const char *unit;
+	bool rate; /* more is better */
+};
+
+/**
+ * struct wfi_perf_side - who is measured
+ * @name: of the peer; Weft's own side has none
+ * @round: one round, its figure in the case's unit. Return: 0 or negative errno
+ * @skipped: why this side can't run here, or NULL
+ */
+struct wfi_perf_side {
+	const char *name;
+	int (*round)(void *ctx, double *out);
+	void *ctx;
+	const char *skipped;
+};
+
+/**
+ * wfi_perf_compare - measure a case on all sides, print a row for each peer
+ * @sides: Weft first. One round of each goes ahead and is not counted
+ *
+ * Return: 0; what the first failing round returned (said on stderr)
+ */
+int wfi_perf_compare(const struct wfi_perf *p, const struct wfi_perf_case *c,
+		     const struct wfi_perf_side *sides, unsigned nr);
+/* the same for a figure that has no peer */
+int wfi_perf_measure(const struct wfi_perf *p, const struct wfi_perf_case *c,
+		     const struct wfi_perf_side *side);
+/* a row of figures that are known already; the second has no peer */
+void wfi_perf_row(const struct wfi_perf *p, const struct wfi_perf_case *c, double weft,
+		  const char *peer, double value);
+void wfi_perf_fact(const struct wfi_perf *p, const struct wfi_perf_case *c, double value);
+
+/* ---- tools (tools.c) ---- */
+
+uint64_t wfi_perf_now_ns(void);
+void wfi_perf_sleep_ns(uint64_t ns);
+/* said on stderr. Return: @ret */
+int wfi_perf_fail(int ret, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* this thread. Return: 0, -errno (said) */
+int wfi_perf_pin(unsigned cpu);
+/* splitmix64: the nth number of a stream */
+uint64_t wfi_perf_rand(uint64_t n);
+/* a permutation of 0 .. @nr - 1, the same in each run */
+void wfi_perf_shuffle(uint32_t *out, uint32_t nr);
+/* keeps the compiler from leaving out what @value was computed by */
+static inline void wfi_perf_use(uint64_t value)
+{
+	__asm__ volatile("" : : "r"(value) : "memory");
+}
+
+/* ---- a second thread, on the node's core ---- */
+
+/* @fn runs once, on the node's core; pthread_join() ends it. Return: 0, -errno (said) */
+int wfi_perf_partner(pthread_t *out, void *(*fn)(void *), void *arg);
+
+#endif

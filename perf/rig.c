@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "daemon/control.h"
+#include "daemon/node.h"
+#include "perf/perf.h"
+#include "perf/rig.h"
+#include "weft_internal/transport_registry.h"
+
+/* weftd's own defaults */
+#define SPIN_NS (50 * WFI_NSEC_PER_USEC)
+#define LEASE_NS (10 * WFI_NSEC_PER_SEC)
+#define TIMEOUT_NS (5 * WFI_NSEC_PER_SEC)
+
+/* ---- the node's process ---- */
+
+static int node_start(uint64_t arena_bytes, struct wfi_env *env, struct node **out)
+{
+	struct wfi_tenant_opts tenant = {
+		.name = "default",
+		.token = "",
+		.arena_bytes = arena_bytes,
+		.map_flags = WFI_MAP_HUGE,
+	};
+	struct node_opts opts = {
+		.env = env,
+		.name = "weft-perf",
+		.node_id = 1,
+		.spin_ns = SPIN_NS,
+		.lease_ns = LEASE_NS,
+		.op_timeout_ns = TIMEOUT_NS,
+		.tenants = &tenant,
+		.nr_tenants = 1,
+	};
+	int ret = wfi_env_real_init(env);
+
+	if (ret)
+		return ret;
+	env->transports = wfi_transports;
+	return node_create(&opts, out);
+}
+
+static void *control_main(void *arg)
+{
+	control_run(arg);
+	return NULL;
+}
+
+/* tells the parent how the start went; @ready is closed */
+static void node_ready(int ready, int ret)
+{
+	if (write(ready, &ret, sizeof(ret)) != sizeof(ret))
+		_exit(1);
+	close(ready);
+}
+
+static int node_main(const char *socket, uint64_t arena_bytes, int ready)
+{
+	struct control_opts opts = { .socket = socket, .signals = true };
+	struct control *control;
+	struct wfi_env env;
+	pthread_t thread;
+	sigset_t set;
+	int ret;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	ret = wfi_perf_pin(WFI_PERF_NODE_CPU);
+	if (!ret)
+		ret = node_start(arena_bytes, &env, &opts.node);
+	if (!ret)
+		ret = control_create(&opts, &control);
+	if (!ret)
+		ret = -pthread_create(&thread, NULL, control_main, control);
+	node_ready(ready, ret);
+	if (ret)
+		return 1;
+	node_run(opts.node);
+	pthread_join(thread, NULL);
+	control_destroy(control);
+	node_destroy(opts.node);
+	return 0;
+}
+
+static int node_fork(struct wfi_perf_rig *rig, uint64_t arena_bytes)
+{
+	int ready[2], ret;
+
+	if (pipe(ready))
+		return -errno;
+	fflush(NULL);
+	rig->pid = fork();
+	if (!rig->pid) {
+		close(ready[0]);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(node_main(rig->socket, arena_bytes, ready[1]));
+	}
+	close(ready[1]);
+	if (rig->pid < 0 || read(ready[0], &ret, sizeof(ret)) != sizeof(ret))
+		ret = -ECHILD;
+	close(ready[0]);
+	return ret;
+}
+
+/* ---- the engine's ---- */
+
+int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct weft_ring **ring)
+{
+	struct weft_opts opts = { .size = sizeof(opts), .socket = rig->socket, .token = "" };
+	int ret = weft_open(&opts, w);
+
+	if (ret)
+		return wfi_perf_fail(ret, "%s", weft_why());
+	ret = weft_ring_open(*w, NULL, ring);
+	if (ret) {
+		wfi_perf_fail(ret, "%s", weft_why());
+		weft_close(*w);
+		*w = NULL;
+	}
+	return ret;
+}
+
+int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes)
+{
+	int ret;
+
+	memset(rig, 0, sizeof(*rig));
+	snprintf(rig->dir, sizeof(rig->dir), "/tmp/weft-perf-XXXXXX");
+	if (!mkdtemp(rig->dir))
+		return wfi_perf_fail(-errno, "no temporary folder: %s", strerror(errno));
+	snprintf(rig->socket, sizeof(rig->socket), "%s/node.sock", rig->dir);
+	ret = node_fork(rig, arena_bytes);
+	if (ret)
+		wfi_perf_fail(ret, "the node does not start: %s", strerror(-ret));
+	else
+		ret = wfi_perf_engine_open(rig, &rig->w, &rig->ring);
+	if (ret)
+		wfi_perf_rig_close(rig);
+	return ret;
+}
+
+void wfi_perf_rig_close(struct wfi_perf_rig *rig)
+{
+	weft_close(rig->w);
+	if (rig->pid > 0) {
+		kill(rig->pid, SIGTERM);
+		waitpid(rig->pid, NULL, 0);
+	}
+	if (rig->dir[0]) {
+		unlink(rig->socket);
+		rmdir(rig->dir);
+	}
+	memset(rig, 0, sizeof(*rig));
+}
+
+int wfi_perf_space_open(struct weft *w, const char *model, uint64_t block_bytes,
+			struct weft_space **out)
+{
+	struct weft_space_opts opts = {
+		.size = sizeof(opts),
+		.block_bytes = block_bytes,
+		.model = model,
+		.layout = "weft-perf",
+		.tokens_per_block = 16,
+	};
+	int ret = weft_space_open(w, &opts, out);
+
+	return ret ? wfi_perf_fail(ret, "%s", weft_why()) : 0;
+}
+
+int wfi_perf_region_open(struct weft *w, struct wfi_perf_region *r, uint64_t len, bool is_private)
+{
+	unsigned flags = WFI_MAP_PREFAULT | WFI_MAP_HUGE | (is_private ? 0 : WFI_MAP_SHARED_FD);
+	struct weft_region_opts opts = { .size = sizeof(opts), .len = len };
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	ret = wfi_env_real_init(&r->env);
+	if (!ret)
+		ret = r->env.mem->map(&r->env, len, flags, &r->map);
+	if (ret)
+		return wfi_perf_fail(ret, "no memory: %s", strerror(-ret));
+	opts.addr = r->map.addr;
+	opts.fd = is_private ? -1 : r->map.fd;
+	ret = weft_region_reg(w, &opts, &r->id);
+	if (ret) {
+		wfi_perf_fail(ret, "%s", weft_why());
+		r->env.mem->unmap(&r->env, &r->map);
+	}
+	return ret;
+}
+
+void wfi_perf_region_close(struct weft *w, struct wfi_perf_region *r)
+{
+	if (!r->map.len)
+		return;
+	if (weft_region_dereg(w, r->id))
+		wfi_perf_fail(0, "%s", weft_why());
+	r->env.mem->unmap(&r->env, &r->map);
+}
+
+/* ---- operations ---- */
+
+int wfi_perf_spin(struct weft_ring *ring, struct weft_completion *out)
+{
+	int nr;
+
+	while (!(nr = weft_poll(ring, out, 1)))
+		;
+	return nr < 0 ? nr : out->res;
+}
+
+int wfi_perf_call(struct weft_ring *ring, const struct weft_op *op)
+{
+	struct weft_completion done;
+	int ret = weft_submit(ring, op, 1);
+
+	return ret < 0 ? ret : wfi_perf_spin(ring, &done);
+}
+
+void wfi_perf_keys(struct weft_key *out, uint64_t first, uint32_t nr)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++)
+		out[i] = (struct weft_key){ wfi_perf_rand(2 * (first + i)),
+					    wfi_perf_rand(2 * (first + i) + 1) };
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * rig.h - a real node in a child process, on its own core, and an engine of it in this one
+ *
+ * Context: while this process has one thread, since the node's process is forked from it.
+ */
+#ifndef WFI_PERF_RIG_H
+#define WFI_PERF_RIG_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include "weft/weft.h"
+#include "weft_internal/env.h"
+
+struct wfi_perf_rig {
+	pid_t pid; /* the node's process */
+	char dir[32];
+	char socket[48];
+	struct weft *w;
+	struct weft_ring *ring;
+};
+
+/* a mapped memfd that the node maps too, or private memory */
+struct wfi_perf_region {
+	struct wfi_env env;
+	struct wfi_map map;
+	uint32_t id;
+};
+
+/* Return: 0, -errno (said) */
+int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes);
+/* does nothing to a rig that is zero */
+void wfi_perf_rig_close(struct wfi_perf_rig *rig);
+/* one more engine of the same node, in this process. Return: 0, -errno (said) */
+int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct weft_ring **ring);
+/* Return: 0, -errno (said) */
+int wfi_perf_space_open(struct weft *w, const char *model, uint64_t block_bytes,
+			struct weft_space **out);
+/* touched, and registered. Return: 0, -errno (said) */
+int wfi_perf_region_open(struct weft *w, struct wfi_perf_region *r, uint64_t len, bool is_private);
+/* before the engine is closed */
+void wfi_perf_region_close(struct weft *w, struct wfi_perf_region *r);
+
+/* takes one completion, spinning. Return: its res, or -errno */
+int wfi_perf_spin(struct weft_ring *ring, struct weft_completion *out);
+/* submits one operation and spins for its completion. Return: its res, or -errno */
+int wfi_perf_call(struct weft_ring *ring, const struct weft_op *op);
+/* keys first, first + 1, ... of a stream */
+void wfi_perf_keys(struct weft_key *out, uint64_t first, uint32_t nr);
+
+#endif

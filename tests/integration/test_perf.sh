@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# test_perf.sh BUILD: each bench of weft-perf runs, and says what it measured in JSON with the names
+# that figures are followed by. What the figures are is no matter here.
+set -eu
+perf=$1/perf/weft-perf
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+fail()
+{
+	echo "test_perf: $*" >&2
+	exit 1
+}
+
+if [ ! -x "$perf" ]; then
+	echo "weft-perf is not part of this build"
+	exit 77
+fi
+if ! python3 -c 'import os, sys; sys.exit(not {0, 1} <= os.sched_getaffinity(0))'; then
+	echo "the benchmarks need CPUs 0 and 1"
+	exit 77
+fi
+
+# rows BENCH FILE...: prints "case peer" of each row, after a look at all of its fields
+rows()
+{
+	"$perf" "$@" --json --quick --rounds 1 >"$dir/out" || fail "weft-perf $1 failed"
+	python3 - "$1" "$dir/out" <<'END' || fail "weft-perf $1 --json: see above"
+import json, sys
+
+for line in open(sys.argv[2]):
+    row = json.loads(line)
+    want = {"bench", "case", "unit", "weft", "peer", "peer_value", "ratio"}
+    assert set(row) - {"skipped"} == want, row
+    assert row["bench"] == sys.argv[1], row
+    assert row["weft"] >= 0, row
+    measured = row["peer"] and "skipped" not in row
+    assert bool(measured) == (row["ratio"] is not None) == (row["peer_value"] is not None), row
+    print(row["case"], row["peer"])
+END
+}
+
+# expect BENCH ROW...
+expect()
+{
+	local bench=$1 row
+	shift
+	rows "$bench" >"$dir/rows"
+	for row; do
+		grep -qx "$row" "$dir/rows" || fail "$bench: no row '$row'"
+	done
+}
+
+expect ring 'nop_rtt cacheline_pingpong' 'nop_rtt rte_ring' 'nop_rtt io_uring_nop' \
+	'nop_batch32 io_uring_nop_batch32' 'wake futex_wake' 'idle_cpu None'
+expect copy 'scatter_256x1KiB memcpy' 'scatter_4096x1KiB memcpy' \
+	'unmapped_256x1KiB process_vm_writev' 'large_2MiB_pieces best_copy' \
+	'large_2MiB_pieces memcpy'
+expect match 'chain1000 random_line' 'chain1000_rate None' 'state_per_block None'
+expect put 'steady uthash_lru' 'steady_rate None'
+expect handoff 'by_reference by_reference_4KiB' 'by_reference_each None'
+
+cat >"$dir/trace.jsonl" <<'END'
+{"timestamp": 0, "input_length": 1024, "output_length": 1, "hash_ids": [1, 2]}
+{"timestamp": 5, "input_length": 1536, "output_length": 1, "hash_ids": [1, 2, 3]}
+END
+rows trace "$dir/trace.jsonl" >"$dir/rows"
+grep -qx 'lru_1000 belady' "$dir/rows" || fail "trace: no row of lru"
+grep -q '"weft":0.4,' "$dir/out" || fail "trace: 2 of 5 blocks hit, said was: $(head -1 "$dir/out")"
+
+"$perf" --help | grep -q 'examples:' || fail "--help shows no examples"
+if "$perf" nosuch 2>/dev/null; then
+	fail "a bench that is none is accepted"
+fi

@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sim.c - the world: nodes, links, faults, time, and what must hold at the end */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/sim/sim.h"
+
+#define JUMP_NS (6 * WFI_NSEC_PER_MSEC) /* time moves by less */
+#define ARENA_BYTES (256u << 10)
+#define END_TURNS 160u
+#define END_TURN_NS (5 * WFI_NSEC_PER_MSEC)
+#define HOUSEKEEPING_POLLS 16u
+
+/* ---- chance, trace, contents ---- */
+
+uint64_t sim_rand(struct sim *sim, uint64_t below)
+{
+	return wfi_sim_rand(sim->world) % below;
+}
+
+bool sim_chance(struct sim *sim, unsigned percent)
+{
+	return sim_rand(sim, 100) < percent;
+}
+
+static uint64_t mix(uint64_t z)
+{
+	z += 0x9e3779b97f4a7c15ull;
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+void sim_trace(struct sim *sim, uint64_t word)
+{
+	sim->report->trace = mix(sim->report->trace ^ word);
+}
+
+void sim_fail(struct sim *sim, const char *fmt, ...)
+{
+	va_list args;
+
+	if (sim->failed)
+		return;
+	sim->failed = true;
+	fprintf(stderr, "sim: seed %" PRIu64 " step %u at %" PRIu64 " us: ", sim->opts.seed,
+		sim->step, sim_us(sim->now_ns));
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fprintf(stderr, "\n");
+}
+
+struct weft_key sim_key(const struct sim_run *run, uint32_t i)
+{
+	const uint64_t name = (uint64_t)run->chain << 32 | (run->first + i);
+
+	return (struct weft_key){ .lo = mix(name), .hi = mix(~name) };
+}
+
+static uint64_t content_seed(uint32_t tenant, const struct weft_key *key)
+{
+	return mix(key->lo ^ mix(key->hi ^ tenant));
+}
+
+void sim_fill(uint32_t tenant, const struct weft_key *key, void *buf, uint64_t off, uint64_t len)
+{
+	const uint64_t seed = content_seed(tenant, key);
+	uint64_t word, at;
+
+	for (at = 0; at < len; at += sizeof(word)) {
+		word = mix(seed + off + at);
+		memcpy((uint8_t *)buf + at, &word, sizeof(word));
+	}
+}
+
+bool sim_holds(uint32_t tenant, const struct weft_key *key, const void *buf, uint64_t off,
+	       uint64_t len)
+{
+	const uint64_t seed = content_seed(tenant, key);
+	uint64_t word, at;
+
+	for (at = 0; at < len; at += sizeof(word)) {
+		memcpy(&word, (const uint8_t *)buf + at, sizeof(word));
+		if (word != mix(seed + off + at))
+			return false;
+	}
+	return true;
+}
+
+/* ---- nodes ---- */
+
+static void stat_check(struct sim *sim, uint32_t n)
+{
+	struct weft_stat st;
+	uint32_t t;
+
+	for (t = 0; t < SIM_TENANTS; t++) {
+		wfi_kv_stat(sim->nodes[n].node->kv, sim->nodes[n].node->tenants[t], &st);
+		if (st.slots_free + st.slots_filling + st.blocks_held + st.slots_quarantined !=
+		    st.slots_total)
+			sim_fail(sim,
+				 "node %u tenant %u: %" PRIu64 " free + %" PRIu64 " filling + %" PRIu64
+				 " held + %" PRIu64 " quarantined are not %" PRIu64 " slots",
+				 n, t, st.slots_free, st.slots_filling, st.blocks_held,
+				 st.slots_quarantined, st.slots_total);
+	}
+}
+
+/* what the control thread does when it is poked */
+static void control_poll(struct sim *sim, uint32_t n)
+{
+	uint32_t i;
+
+	for (i = 0; i < sim->nr_engines; i++) {
+		struct sim_engine *e = &sim->engines[i];
+
+		if (e->session && e->node == n && e->session->broken)
+			engine_hang_up(e, sim_chance(sim, 50));
+	}
+}
+
+static void node_turn(struct sim *sim, uint32_t n)
+{
+	uint32_t i;
+
+	node_poll(sim->nodes[n].node);
+	sim->nodes[n].polled_ns = sim->now_ns;
+	for (i = 0; i < sim->nr_engines; i++)
+		if (sim->engines[i].session && sim->engines[i].node == n)
+			engine_mark_taken(&sim->engines[i]);
+	stat_check(sim, n);
+	control_poll(sim, n);
+}
+
+static int node_start(struct sim *sim, uint32_t n)
+{
+	static const char *const names[SIM_TENANTS] = { "red", "blue" };
+	struct sim_node *sn = &sim->nodes[n];
+	struct wfi_fault_opts none = { .seed = sim->opts.seed * SIM_NODES + n };
+	struct wfi_tenant_opts tenants[SIM_TENANTS];
+	struct node_opts opts = {
+		.name = "node",
+		.node_id = 0x100 + n,
+		.lease_ns = SIM_LEASE_NS,
+		.op_timeout_ns = SIM_OP_TIMEOUT_NS,
+		.tenants = tenants,
+		.nr_tenants = SIM_TENANTS,
+	};
+	uint32_t t;
+
+	for (t = 0; t < SIM_TENANTS; t++) {
+		tenants[t] = (struct wfi_tenant_opts){ .name = names[t],
+						       .token = names[t],
+						       .arena_bytes = ARENA_BYTES };
+		memset(tenants[t].salt, (int)t + 1, sizeof(tenants[t].salt));
+	}
+	sn->env = wfi_sim_node(sim->world, n);
+	sn->transports[0] = wfi_transport_find(NULL, "loop");
+	/* the bare transport copies inside a post: other paths of the transfer engine */
+	if (!sim_chance(sim, 25)) {
+		if (wfi_fault_create(sn->transports[0], &none, &sn->fault))
+			return -ENOMEM;
+		sn->transports[0] = sn->fault;
+	}
+	sn->env->transports = sn->transports;
+	opts.env = sn->env;
+	return node_create(&opts, &sn->node);
+}
+
+/* ---- links ---- */
+
+static struct node *link_node(struct sim *sim, uint32_t a, uint32_t b, int side)
+{
+	return sim->nodes[side ? b : a].node;
+}
+
+static void link_detach(struct sim *sim, struct sim_link *l, int side)
+{
+	if (!l->end[side])
+		return;
+	peer_detach(l->end[side]);
+	l->end[side] = NULL;
+	sim_trace(sim, sim->now_ns);
+}
+
+static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
+{
+	struct peer_hello hello[2];
+	int fds[2][PEER_FDS_MAX];
+	unsigned nr[2] = { 0 }, lent[2] = { 0 };
+	int side, ret = 0;
+
+	for (side = 0; side < 2 && !ret; side++)
+		ret = peer_create(link_node(sim, a, b, side), "", getpid(), &l->end[side],
+				  &hello[side], fds[side], &nr[side], &lent[side]);
+	for (side = 0; side < 2 && !ret; side++)
+		ret = peer_connect(l->end[side], &hello[!side], fds[!side], nr[!side]);
+	for (side = 0; side < 2; side++)
+		while (nr[side] > lent[side])
+			close(fds[side][--nr[side]]);
+	return ret;
+}
+
+static void link_down(struct sim *sim, struct sim_link *l)
+{
+	/* one side notices, the other's socket hangs up a little later */
+	link_detach(sim, l, (int)sim_rand(sim, 2));
+	l->event_ns = sim->now_ns + sim_rand(sim, 3 * WFI_NSEC_PER_MSEC);
+	sim->report->lost_links++;
+}
+
+static void link_poll(struct sim *sim, uint32_t a, uint32_t b)
+{
+	struct sim_link *l = &sim->links[a][b];
+
+	if (l->end[0] && l->end[1]) {
+		if (l->end[0]->broken || l->end[1]->broken)
+			link_down(sim, l);
+		return;
+	}
+	if (sim->now_ns < l->event_ns)
+		return;
+	l->event_ns = sim->now_ns + sim_rand(sim, 10 * WFI_NSEC_PER_MSEC);
+	if (l->end[0] || l->end[1]) {
+		link_detach(sim, l, 0);
+		link_detach(sim, l, 1);
+	} else if (link_up(sim, l, a, b)) {
+		link_detach(sim, l, 0);
+		link_detach(sim, l, 1);
+	}
+}
+
+static void links_poll(struct sim *sim)
+{
+	uint32_t a, b;
+
+	for (a = 0; a < sim->nr_nodes; a++)
+		for (b = a + 1; b < sim->nr_nodes; b++)
+			link_poll(sim, a, b);
+}
+
+/* ---- faults ---- */
+
+static void fault_pick(struct sim *sim, struct wfi_fault_opts *f)
+{
+	switch (sim_rand(sim, 14)) {
+	case 0:
+	case 1:
+		f->delay_ppm = 300000;
+		f->delay_max_ns = 1 + sim_rand(sim, 60 * WFI_NSEC_PER_MSEC);
+		break;
+	case 2:
+		f->eagain_ppm = 200000;
+		f->eagain_run = 20;
+		break;
+	case 3:
+		f->op_ppm = 100000;
+		break;
+	case 4:
+		f->ep_ppm = 20000;
+		break;
+	case 5:
+		f->drop_ppm = 20000;
+		break;
+	case 6:
+		f->stop_ppm = 20000;
+		break;
+	case 7:
+		f->device_ppm = 5000;
+		break;
+	case 8:
+	case 9:
+		if (!sim->harm)
+			break;
+		f->corrupt_ppm = 100000;
+		f->truncate_ppm = 100000;
+		f->dup_ppm = 100000;
+		break;
+	default:
+		break;
+	}
+}
+
+static void faults_change(struct sim *sim)
+{
+	struct wfi_sim_faults world = { 0 };
+	struct wfi_fault_opts f = { 0 };
+	uint32_t n = (uint32_t)sim_rand(sim, sim->nr_nodes);
+
+	if (sim_chance(sim, 20))
+		world.alloc_fail_ppm = 100000;
+	wfi_sim_set_faults(sim->world, &world);
+	fault_pick(sim, &f);
+	if (sim->nodes[n].fault)
+		wfi_fault_set(sim->nodes[n].fault, &f);
+}
+
+static void faults_end(struct sim *sim)
+{
+	struct wfi_sim_faults world = { 0 };
+	struct wfi_fault_opts none = { 0 };
+	uint32_t n;
+
+	wfi_sim_set_faults(sim->world, &world);
+	for (n = 0; n < sim->nr_nodes; n++)
+		if (sim->nodes[n].fault)
+			wfi_fault_set(sim->nodes[n].fault, &none);
+}
+
+/* ---- one step ---- */
+
+static void time_move(struct sim *sim, uint64_t ns)
+{
+	wfi_sim_advance(sim->world, ns);
+	sim->now_ns += ns;
+}
+
+static void time_jump(struct sim *sim)
+{
+	const uint64_t dice = sim_rand(sim, 10);
+
+	if (dice < 5)
+		time_move(sim, sim_rand(sim, 20 * WFI_NSEC_PER_USEC));
+	else if (dice < 9)
+		time_move(sim, sim_rand(sim, WFI_NSEC_PER_MSEC));
+	else
+		time_move(sim, sim_rand(sim, JUMP_NS));
+}
+
+static void engine_turn(struct sim *sim, struct sim_engine *e)
+{
+	if (!e->session) {
+		if (sim->now_ns >= e->attach_ns)
+			engine_attach(e);
+		return;
+	}
+	if (sim_chance(sim, 60))
+		engine_poll(e);
+	if (e->session && sim_chance(sim, 70))
+		engine_act(e);
+}
+
+static void mishap(struct sim *sim)
+{
+	struct sim_engine *e = &sim->engines[sim_rand(sim, sim->nr_engines)];
+	uint32_t a, b;
+
+	switch (sim_rand(sim, 8)) {
+	case 0:
+		if (e->session)
+			engine_hang_up(e, sim_chance(sim, 50));
+		break;
+	case 1:
+		a = (uint32_t)sim_rand(sim, sim->nr_nodes);
+		b = (uint32_t)sim_rand(sim, sim->nr_nodes);
+		if (a < b && sim->links[a][b].end[0] && sim->links[a][b].end[1])
+			link_down(sim, &sim->links[a][b]);
+		break;
+	default:
+		faults_change(sim);
+		break;
+	}
+}
+
+/* nobody is later than the world promises */
+static void laggards(struct sim *sim)
+{
+	uint32_t i;
+
+	for (i = 0; i < sim->nr_nodes; i++)
+		if (sim->now_ns - sim->nodes[i].polled_ns > SIM_STALL_NS - JUMP_NS)
+			node_turn(sim, i);
+	for (i = 0; i < sim->nr_engines; i++)
+		if (sim->engines[i].session)
+			engine_check_overdue(&sim->engines[i]);
+}
+
+static void step(struct sim *sim)
+{
+	const uint64_t dice = sim_rand(sim, 1000);
+
+	if (dice < 450)
+		node_turn(sim, (uint32_t)sim_rand(sim, sim->nr_nodes));
+	else if (dice < 830)
+		engine_turn(sim, &sim->engines[sim_rand(sim, sim->nr_engines)]);
+	else if (dice < 985)
+		time_jump(sim);
+	else
+		mishap(sim);
+	links_poll(sim);
+	ghosts_poll(sim);
+	laggards(sim);
+}
+
+/* ---- the end ---- */
+
+static void polls(struct sim *sim, uint32_t times)
+{
+	uint32_t n, i;
+
+	for (i = 0; i < times; i++)
+		for (n = 0; n < sim->nr_nodes; n++)
+			node_turn(sim, n);
+}
+
+/* all operations that are open end, without faults, by their deadlines */
+static void drain(struct sim *sim)
+{
+	uint32_t turn, i, busy = 1;
+
+	sim->quiet = true;
+	faults_end(sim);
+	for (turn = 0; turn < END_TURNS && busy && !sim->failed; turn++) {
+		time_move(sim, END_TURN_NS);
+		polls(sim, 2);
+		links_poll(sim);
+		ghosts_poll(sim);
+		for (i = 0, busy = 0; i < sim->nr_engines; i++) {
+			if (!sim->engines[i].session)
+				continue;
+			engine_poll(&sim->engines[i]);
+			engine_check_overdue(&sim->engines[i]);
+			busy += engine_busy(&sim->engines[i]);
+		}
+	}
+	if (busy)
+		sim_fail(sim, "%u engines still wait for completions", busy);
+}
+
+static void drop_all(struct sim *sim, uint32_t n)
+{
+	struct sim_run run = { .nr = SIM_CHAIN_LEN };
+	struct weft_key keys[SIM_CHAIN_LEN];
+	int32_t results[SIM_CHAIN_LEN];
+	const uint32_t *ids = &sim->nodes[n].space_ids[0][0];
+	uint32_t i;
+
+	for (run.chain = 0; run.chain < SIM_CHAINS; run.chain++) {
+		for (i = 0; i < SIM_CHAIN_LEN; i++)
+			keys[i] = sim_key(&run, i);
+		for (i = 0; i < SIM_TENANTS * SIM_SPACES; i++)
+			if (ids[i])
+				wfi_kv_drop(sim->nodes[n].node->kv, ids[i], keys, SIM_CHAIN_LEN,
+					    results);
+	}
+}
+
+/* what is dropped stays for the sake of children that are not: so those go before the count */
+static void nothing_left(struct sim *sim, uint32_t n)
+{
+	const struct node *node = sim->nodes[n].node;
+	struct weft_stat st;
+	uint32_t t;
+
+	if (node->nr_open || node->nr_ending || node->nr_sessions)
+		sim_fail(sim, "node %u: %u operations, %u endings, %u sessions are left", n,
+			 node->nr_open, node->nr_ending, node->nr_sessions);
+	for (t = 0; t < SIM_TENANTS; t++) {
+		wfi_kv_stat(node->kv, node->tenants[t], &st);
+		sim_trace(sim, st.blocks_held);
+	}
+	drop_all(sim, n);
+	for (t = 0; t < SIM_TENANTS; t++) {
+		wfi_kv_stat(node->kv, node->tenants[t], &st);
+		if (st.slots_free != st.slots_total || st.slots_leased)
+			sim_fail(sim,
+				 "node %u tenant %u: %" PRIu64 " slots filling, %" PRIu64
+				 " leased, %" PRIu64 " held, %" PRIu64
+				 " quarantined though nobody is there",
+				 n, t, st.slots_filling, st.slots_leased, st.blocks_held,
+				 st.slots_quarantined);
+	}
+}
+
+static void finish(struct sim *sim)
+{
+	uint32_t turn, i, a, b;
+
+	drain(sim);
+	for (i = 0; i < sim->nr_engines; i++)
+		if (sim->engines[i].session)
+			engine_hang_up(&sim->engines[i], sim_chance(sim, 50));
+	for (turn = 0; turn < END_TURNS && !sim->failed; turn++) {
+		time_move(sim, END_TURN_NS);
+		polls(sim, HOUSEKEEPING_POLLS);
+		ghosts_poll(sim);
+	}
+	for (i = 0; i < sim->nr_nodes && !sim->failed; i++)
+		nothing_left(sim, i);
+	for (a = 0; a < sim->nr_nodes; a++)
+		for (b = a + 1; b < sim->nr_nodes; b++) {
+			link_detach(sim, &sim->links[a][b], 0);
+			link_detach(sim, &sim->links[a][b], 1);
+		}
+	for (turn = 0; turn < END_TURNS && !sim->failed; turn++) {
+		time_move(sim, END_TURN_NS);
+		polls(sim, HOUSEKEEPING_POLLS);
+	}
+	for (i = 0; i < sim->nr_nodes && !sim->failed; i++)
+		nothing_left(sim, i);
+}
+
+static void faults_sum(struct sim *sim, const struct weft_transport *t)
+{
+	struct wfi_fault_stats *sum = &sim->report->faults, s;
+
+	wfi_fault_stats(t, &s);
+	sum->delayed += s.delayed;
+	sum->eagain += s.eagain;
+	sum->op += s.op;
+	sum->ep += s.ep;
+	sum->device += s.device;
+	sum->dropped += s.dropped;
+	sum->stopped += s.stopped;
+	sum->duplicated += s.duplicated;
+	sum->truncated += s.truncated;
+	sum->corrupted += s.corrupted;
+}
+
+static void world_end(struct sim *sim)
+{
+	uint32_t i;
+
+	for (i = 0; i < sim->nr_nodes; i++) {
+		node_destroy(sim->nodes[i].node);
+		if (!sim->nodes[i].fault)
+			continue;
+		faults_sum(sim, sim->nodes[i].fault);
+		wfi_fault_destroy(sim->nodes[i].fault);
+	}
+	for (i = 0; i < sim->nr_ghosts; i++)
+		free(sim->ghosts[i].mem);
+	wfi_sim_destroy(sim->world);
+}
+
+/* ---- all of it ---- */
+
+static void engines_place(struct sim *sim)
+{
+	uint32_t i;
+
+	for (i = 0; i < sim->nr_engines; i++)
+		sim->engines[i] = (struct sim_engine){
+			.sim = sim,
+			.idx = i,
+			.node = (uint32_t)sim_rand(sim, sim->nr_nodes),
+			.tenant = sim_chance(sim, 80) ? 0 : 1,
+			.space = sim_chance(sim, 80) ? 0 : 1,
+		};
+}
+
+static bool world_begin(struct sim *sim)
+{
+	static const uint64_t bytes[] = { 256, 1024, 4096 };
+	static const uint32_t layers[] = { 1, 2, 4 };
+	uint32_t i;
+
+	if (wfi_sim_create(sim->opts.seed, &sim->world))
+		return false;
+	sim->now_ns = wfi_now(wfi_sim_node(sim->world, 0));
+	sim->nr_nodes = 1 + (uint32_t)sim_rand(sim, SIM_NODES);
+	sim->nr_engines = 2 + (uint32_t)sim_rand(sim, SIM_ENGINES - 1);
+	sim->harm = sim_chance(sim, 50);
+	for (i = 0; i < SIM_SPACES; i++)
+		sim->geometry[i] = (struct sim_geometry){
+			.block_bytes = bytes[sim_rand(sim, WFI_ARRAY_SIZE(bytes))],
+			.nr_layers = layers[sim_rand(sim, WFI_ARRAY_SIZE(layers))],
+		};
+	for (i = 0; i < sim->nr_nodes; i++)
+		if (node_start(sim, i))
+			return false;
+	engines_place(sim);
+	return true;
+}
+
+bool sim_run(const struct sim_opts *opts, struct sim_report *out)
+{
+	struct sim *sim = calloc(1, sizeof(*sim));
+	bool ok;
+
+	if (!sim)
+		return false;
+	sim->opts = *opts;
+	sim->report = out;
+	*out = (struct sim_report){ .trace = opts->seed };
+	if (world_begin(sim)) {
+		for (; sim->step < opts->steps && !sim->failed; sim->step++)
+			step(sim);
+		if (!sim->failed)
+			finish(sim);
+	} else {
+		sim_fail(sim, "the world does not begin");
+	}
+	ok = !sim->failed;
+	/* after a breach the world is as it is: nodes would trip over it */
+	if (ok)
+		world_end(sim);
+	free(sim);
+	return ok;
+}

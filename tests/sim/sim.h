@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * sim.h - a whole cluster in one thread, deterministic from a seed, with faults
+ *
+ * Nodes are the real ones (daemon/), each in its own view of the simulated environment; between
+ * them, and between them and their engines, lies the loop transport behind the fault injector.
+ * Engines speak the raw ring ABI over a mapping of their own. A step polls one node, or lets one
+ * engine act, or moves time, or changes which faults are on: the seed decides.
+ *
+ * What is checked all the time: each operation completes once and by its deadline plus a grace;
+ * bytes under a key are those that belong to it; slots are neither lost nor made. The contents of a
+ * block follow from its tenant and key.
+ *
+ * sim.c         the world: nodes, links, faults, time, and what must hold at the end
+ * sim_engine.c  an engine: its ring, its end, its checks
+ * sim_ops.c     what an engine asks for, and what it may be answered
+ */
+#ifndef SIM_H
+#define SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/node.h"
+#include "weft_internal/transport_registry.h"
+
+#define SIM_NODES 3u
+#define SIM_TENANTS 2u
+#define SIM_SPACES 2u /* of each tenant */
+#define SIM_ENGINES 6u
+#define SIM_CHAINS 6u
+#define SIM_CHAIN_LEN 24u
+#define SIM_RUN 8u /* blocks of one operation */
+#define SIM_OPS 12u /* open at once, of an engine */
+#define SIM_CLAIMS 48u
+#define SIM_LEASES 16u
+#define SIM_TICKETS 32u
+#define SIM_GHOSTS 128u
+
+#define SIM_LEASE_NS (40 * WFI_NSEC_PER_MSEC)
+#define SIM_OP_TIMEOUT_NS (400 * WFI_NSEC_PER_MSEC)
+#define SIM_STALL_NS (20 * WFI_NSEC_PER_MSEC) /* longest that nobody polls a node */
+/* deadline to completion: the fence of a transfer, and nodes that are late three times over */
+#define SIM_GRACE_NS (50 * WFI_NSEC_PER_MSEC + 4 * SIM_STALL_NS)
+
+/* blocks of one chain: what an operation is about */
+struct sim_run {
+	uint32_t chain;
+	uint32_t first;
+	uint32_t nr;
+};
+
+struct sim_op {
+	bool open;
+	bool ours; /* it is known what the answer must be like */
+	uint8_t code;
+	uint8_t flags;
+	uint32_t serial;
+	uint64_t timeout_ns;
+	uint64_t taken_ns; /* by the node; 0: not yet */
+	struct sim_run run;
+	struct weft_slot slots[SIM_RUN]; /* of the engine's: put, release, push */
+	uint64_t lease_end_ns; /* RELEASE: the lease lives until then at least; 0: no lease */
+	uint64_t handle; /* HANDOFF_EXPECT, once .ticketed */
+	bool ticketed;
+	bool cancelled;
+	bool forged; /* HANDOFF_PUSH with a wrong secret */
+	uint32_t layer, nr_layers; /* HANDOFF_PUSH */
+};
+
+struct sim_claim {
+	struct weft_slot slot;
+	bool busy; /* an operation or a push has it */
+};
+
+struct sim_lease {
+	uint64_t handle;
+	uint64_t end_ns; /* lives until then at least */
+	bool mapped; /* slots are known */
+	struct sim_run run;
+	struct weft_slot slots[SIM_RUN];
+};
+
+/* prefill's work on a handoff: layer after layer, then published or given up */
+struct sim_push {
+	bool active;
+	bool waiting; /* an operation is open */
+	bool failed;
+	struct weft_ticket ticket;
+	struct sim_run run;
+	struct weft_slot slots[SIM_RUN];
+	uint32_t next_layer;
+	uint32_t layers_at_once;
+};
+
+struct sim_ring {
+	uint8_t *base;
+	uint64_t len;
+	struct weft_sqe *sq;
+	struct weft_cqe *cq;
+	struct weft_ring_line *line;
+	uint8_t *arg;
+	uint32_t sq_mask, cq_mask, sq_pos, cq_pos;
+	uint32_t id;
+};
+
+struct sim;
+
+struct sim_engine {
+	struct sim *sim;
+	uint32_t idx;
+	uint32_t node;
+	uint32_t tenant;
+	uint32_t space; /* of its tenant */
+	struct session *session; /* NULL: not attached */
+	uint64_t attach_ns; /* not before */
+	struct wfi_space_info info;
+	struct sim_ring ring;
+	uint8_t *mem; /* a region: SIM_OPS * SIM_RUN blocks */
+	uint64_t mem_len;
+	uint32_t region;
+	uint64_t polled_ns; /* what is new now came after this */
+	uint32_t serial;
+	struct sim_op ops[SIM_OPS];
+	struct sim_claim claims[SIM_CLAIMS];
+	uint32_t nr_claims;
+	struct sim_lease leases[SIM_LEASES];
+	uint32_t nr_leases;
+	struct sim_push push;
+};
+
+/* an engine that was hung up on: its process may live on, and write where it had the right to */
+struct sim_ghost {
+	bool writes;
+	uint64_t gone_ns; /* its process ends */
+	uint32_t node;
+	uint32_t owner_id;
+	uint8_t *arena;
+	uint64_t block_bytes;
+	struct weft_slot slots[SIM_CLAIMS];
+	uint32_t nr_slots;
+	uint8_t *mem;
+};
+
+/* a handoff that waits for somebody to push */
+struct sim_ticket {
+	bool used;
+	struct weft_ticket ticket;
+	uint32_t tenant, space;
+	struct sim_run run;
+};
+
+struct sim_node {
+	struct node *node;
+	struct wfi_env *env;
+	struct weft_transport *fault; /* NULL: bare loop */
+	const struct weft_transport *transports[2];
+	uint64_t polled_ns;
+	uint32_t space_ids[SIM_TENANTS][SIM_SPACES]; /* 0: nobody opened it */
+	/* keys that somebody has asked to publish here */
+	bool seen[SIM_TENANTS][SIM_SPACES][SIM_CHAINS][SIM_CHAIN_LEN];
+};
+
+struct sim_link {
+	struct node_peer *end[2];
+	uint64_t event_ns; /* when the other side hears of the end, or a new one is made */
+};
+
+struct sim_geometry {
+	uint64_t block_bytes;
+	uint32_t nr_layers;
+};
+
+struct sim_opts {
+	uint64_t seed;
+	uint32_t steps;
+};
+
+/* what a run did: tests see that it did it at all */
+struct sim_report {
+	uint64_t trace; /* hash of all completions and their times */
+	uint64_t completions[WEFT_OP_NR];
+	uint64_t good[WEFT_OP_NR]; /* of these, with a result above 0 */
+	uint64_t blocks_checked;
+	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
+	uint64_t hangups, lost_links, overdue_checked;
+	struct wfi_fault_stats faults;
+};
+
+struct sim {
+	struct sim_opts opts;
+	struct sim_report *report;
+	struct wfi_sim *world;
+	uint64_t now_ns;
+	uint32_t step;
+	uint32_t nr_nodes;
+	uint32_t nr_engines;
+	bool failed;
+	bool harm; /* bytes of reads may be harmed: engines publish in place only */
+	bool quiet; /* no new work: the end is near */
+	struct sim_geometry geometry[SIM_SPACES];
+	struct sim_node nodes[SIM_NODES];
+	struct sim_link links[SIM_NODES][SIM_NODES];
+	struct sim_engine engines[SIM_ENGINES];
+	struct sim_ghost ghosts[SIM_GHOSTS];
+	uint32_t nr_ghosts;
+	struct sim_ticket tickets[SIM_TICKETS];
+	uint32_t next_ticket;
+};
+
+/**
+ * sim_run - one seed, from nothing to nothing
+ *
+ * Return: true when all held; else the first breach was printed, with seed and step.
+ */
+bool sim_run(const struct sim_opts *opts, struct sim_report *out);
+
+/* ---- sim.c, for the engines ---- */
+
+uint64_t sim_rand(struct sim *sim, uint64_t below);
+bool sim_chance(struct sim *sim, unsigned percent);
+static inline uint64_t sim_us(uint64_t ns)
+{
+	return ns / WFI_NSEC_PER_USEC;
+}
+void sim_trace(struct sim *sim, uint64_t word);
+/* a breach: the first one is printed */
+void sim_fail(struct sim *sim, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+struct weft_key sim_key(const struct sim_run *run, uint32_t i);
+/* bytes [off, off + len) of a block, multiples of 8 */
+void sim_fill(uint32_t tenant, const struct weft_key *key, void *buf, uint64_t off, uint64_t len);
+bool sim_holds(uint32_t tenant, const struct weft_key *key, const void *buf, uint64_t off,
+	       uint64_t len);
+
+/* ---- sim_engine.c ---- */
+
+/* Return: false when it could not be: out of memory, say */
+bool engine_attach(struct sim_engine *e);
+/* Context: of the control thread. @lives: the process goes on and may write for a while */
+void engine_hang_up(struct sim_engine *e, bool lives);
+void engine_poll(struct sim_engine *e);
+/* the node has just been polled: what it had not taken before, it has now */
+void engine_mark_taken(struct sim_engine *e);
+/* polls, then fails the run if something is late */
+void engine_check_overdue(struct sim_engine *e);
+bool engine_busy(const struct sim_engine *e);
+/* Return: a free operation's place, or NULL */
+struct sim_op *engine_op(struct sim_engine *e, uint8_t code, const struct sim_run *run);
+void *engine_args(struct sim_engine *e, const struct sim_op *op);
+uint64_t engine_mem_off(const struct sim_engine *e, const struct sim_op *op, uint32_t i);
+void engine_submit(struct sim_engine *e, struct sim_op *op, uint32_t nr, uint64_t handle);
+uint8_t *engine_slot(const struct sim_engine *e, const struct weft_slot *slot);
+void ghosts_poll(struct sim *sim);
+
+/* ---- sim_ops.c ---- */
+
+/* submits something; or nothing, when there is no room */
+void engine_act(struct sim_engine *e);
+void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
+void op_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
+
+#endif

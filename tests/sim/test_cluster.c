@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_cluster.c - many small clusters, each from a seed
+ *
+ * WEFT_SIM_SEEDS=N runs N seeds, however long it takes; WEFT_SIM_SEED=S runs that one alone, with
+ * the nodes' log on stderr.
+ */
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "tests/sim/sim.h"
+#include "weft_internal/log.h"
+
+#define STEPS 6000u
+#define SEEDS 400u
+#define BUDGET_S 25 /* of seeds that nobody asked for */
+#define REPEATED 10u /* each such seed runs twice */
+
+static void hush(void *ctx, enum wfi_log_level level, const char *line)
+{
+	(void)ctx;
+	(void)level;
+	(void)line;
+}
+
+static uint64_t env_number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static void add(struct sim_report *sum, const struct sim_report *r)
+{
+	unsigned i;
+
+	for (i = 0; i < WEFT_OP_NR; i++) {
+		sum->completions[i] += r->completions[i];
+		sum->good[i] += r->good[i];
+	}
+	sum->blocks_checked += r->blocks_checked;
+	sum->handoffs_local += r->handoffs_local;
+	sum->handoffs_remote += r->handoffs_remote;
+	sum->hangups += r->hangups;
+	sum->lost_links += r->lost_links;
+	sum->faults.delayed += r->faults.delayed;
+	sum->faults.eagain += r->faults.eagain;
+	sum->faults.op += r->faults.op;
+	sum->faults.ep += r->faults.ep;
+	sum->faults.device += r->faults.device;
+	sum->faults.dropped += r->faults.dropped;
+	sum->faults.stopped += r->faults.stopped;
+	sum->faults.duplicated += r->faults.duplicated;
+	sum->faults.truncated += r->faults.truncated;
+	sum->faults.corrupted += r->faults.corrupted;
+}
+
+/* a breach is printed by whoever found it; a crash has its seed on the line before */
+static void run_seed(uint64_t seed, struct sim_report *out)
+{
+	const struct sim_opts opts = { .seed = seed, .steps = STEPS };
+
+	fprintf(stderr, "sim: seed %" PRIu64 "\n", seed);
+	if (!sim_run(&opts, out))
+		fail_msg("WEFT_SIM_SEED=%" PRIu64 " shows it again", seed);
+}
+
+static void print_sum(uint64_t seeds, const struct sim_report *sum)
+{
+	unsigned i;
+
+	printf("%" PRIu64 " seeds; completions (good ones) by operation:", seeds);
+	for (i = 0; i < WEFT_OP_NR; i++)
+		printf(" %" PRIu64 "(%" PRIu64 ")", sum->completions[i], sum->good[i]);
+	printf("\n%" PRIu64 " blocks checked, %" PRIu64 " pushes by reference, %" PRIu64
+	       " to other nodes, %" PRIu64 " engines and %" PRIu64 " links lost\n",
+	       sum->blocks_checked, sum->handoffs_local, sum->handoffs_remote, sum->hangups,
+	       sum->lost_links);
+}
+
+/* a simulation in which nothing happens finds nothing */
+static void assert_lively(const struct sim_report *sum)
+{
+	unsigned i;
+
+	for (i = 0; i < WEFT_OP_NR; i++)
+		assert_true(sum->completions[i]);
+	for (i = WEFT_OP_CLAIM; i < WEFT_OP_HANDOFF_CANCEL; i++)
+		assert_true(sum->good[i]);
+	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
+	assert_true(sum->hangups && sum->lost_links);
+	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
+	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
+	assert_true(sum->faults.duplicated && sum->faults.truncated && sum->faults.corrupted);
+}
+
+static void test_seeds(void **state)
+{
+	const uint64_t asked = env_number("WEFT_SIM_SEEDS", 0), nr = asked ? asked : SEEDS;
+	const time_t end = time(NULL) + BUDGET_S;
+	struct sim_report sum = { 0 }, r;
+	uint64_t seed;
+
+	(void)state;
+	if (getenv("WEFT_SIM_SEED")) {
+		run_seed(env_number("WEFT_SIM_SEED", 0), &r);
+		print_sum(1, &r);
+		return;
+	}
+	for (seed = 1; seed <= nr && (asked || time(NULL) < end); seed++) {
+		run_seed(seed, &r);
+		add(&sum, &r);
+	}
+	print_sum(seed - 1, &sum);
+	/* with sanitizers the budget is over sooner */
+	if (seed > 40)
+		assert_lively(&sum);
+}
+
+static void test_same_seed_same_trace(void **state)
+{
+	struct sim_report first, second;
+	uint64_t seed;
+
+	(void)state;
+	if (getenv("WEFT_SIM_SEED"))
+		skip();
+	for (seed = 1; seed <= REPEATED; seed++) {
+		run_seed(seed, &first);
+		run_seed(seed, &second);
+		assert_int_equal(first.trace, second.trace);
+	}
+	run_seed(seed, &second);
+	assert_int_not_equal(first.trace, second.trace);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_seeds),
+		cmocka_unit_test(test_same_seed_same_trace),
+	};
+
+	wfi_log_init(WFI_LOG_INFO, "sim");
+	if (!getenv("WEFT_SIM_SEED"))
+		wfi_log_set_sink(hush, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
