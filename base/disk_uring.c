@@ -191,7 +191,8 @@ static void uring_close(struct wfi_disk *base)
 	if (!base)
 		return;
 	disk = to_uring(base);
-	/* what was never submitted touches nobody's memory; the kernel is done with the rest first */
+	/* what was never submitted touches nobody's memory; the kernel is done with the rest
+	 * first */
 	disk->nr_flying -= io_uring_sq_ready(&disk->ring);
 	while (disk->nr_flying) {
 		if (io_uring_wait_cqe(&disk->ring, &cqe))

@@ -212,7 +212,8 @@ static int map_plain(size_t len, unsigned flags, struct wfi_map *map)
 
 	map->len = wfi_align_up(len, thp ? HUGE_BYTES : page);
 	map->page_bytes = page;
-	/* memfds have no limit of their own: without a look ahead the OOM killer gives the answer */
+	/* memfds have no limit of their own: without a look ahead the OOM killer gives the
+	 * answer */
 	if (flags & WFI_MAP_PREFAULT && map->len > avail) {
 		wfi_err("%zu MiB of memory wanted, %zu MiB available: ask for less", MIB(map->len),
 			MIB(avail));

@@ -42,7 +42,8 @@ int wfi_cli_failed(const char *what, int err)
 	const char *why = weft_why();
 
 	fprintf(stderr, "weft: %s: %s\n", what, why[0] ? why : strerror(-err));
-	/* only weft_open() says -ENOENT of a node; elsewhere it is something else that is missing */
+	/* only weft_open() says -ENOENT of a node; elsewhere it is something else that is
+	 * missing */
 	return err == -ENOENT ? WFI_EXIT_FAILED : exit_of(err);
 }
 

@@ -641,8 +641,8 @@ void wfi_config_print_help(FILE *out)
 
 	wfi_config_defaults(&cfg);
 	fputs("# weftd.conf - the configuration of a node; see weftd.conf(5).\n"
-	      "# What stands here behind a # is the default. Sizes take K, M, G, T; durations take\n"
-	      "# us, ms, s, m, h. Each setting can be overridden: weftd -o key=value.\n",
+	      "# What stands here behind a # is the default. Sizes take K, M, G, T; durations\n"
+	      "# take us, ms, s, m, h. Each setting can be overridden: weftd -o key=value.\n",
 	      out);
 	for (s = settings; s < settings + WFI_ARRAY_SIZE(settings); s++) {
 		fputc('\n', out);

@@ -218,7 +218,8 @@ static long futex(const void *addr, int op, uint32_t val, const struct timespec 
 
 static void worker_ring_bell(struct node *node)
 {
-	/* pairs with the acquire in worker_sleep(): whoever sees the new bell sees what it rang for */
+	/* pairs with the acquire in worker_sleep(): whoever sees the new bell sees what it rang
+	 * for */
 	atomic_fetch_add_explicit(&node->bell, 1, memory_order_release);
 	futex(&node->bell, FUTEX_WAKE_PRIVATE, 1, NULL);
 }
@@ -243,7 +244,8 @@ static int call_poll(struct node *node)
 	call = atomic_load_explicit(&node->call, memory_order_acquire);
 	call->run(node, call->arg);
 	atomic_store_explicit(&node->call, NULL, memory_order_relaxed);
-	/* pairs with the acquire in node_call(); call is gone once it is seen, its address is not */
+	/* pairs with the acquire in node_call(); call is gone once it is seen, its address is
+	 * not */
 	atomic_store_explicit(&call->done, 1, memory_order_release);
 	futex(&call->done, FUTEX_WAKE_PRIVATE, 1, NULL);
 	return 1;

@@ -139,7 +139,7 @@ struct node {
 	struct weft_cq *recv_cq; /* messages of peers, ends of endpoints */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
 	struct weft_mr *arenas[NODE_TENANTS_MAX];
-	uint64_t tags[NODE_TENANTS_MAX]; /* of the tenants' salts: equal on the nodes of a cluster */
+	uint64_t tags[NODE_TENANTS_MAX]; /* of the salts: equal on the nodes of a cluster */
 	unsigned nr_tenants;
 	char name[64];
 	uint64_t id;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* open.c - weft_open(): attach to weftd, or be the node; and the keys, which both sides make alike */
+/* open.c - weft_open(): attach to weftd, or be the node; and the keys, which both sides make
+ * alike */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>

@@ -425,6 +425,7 @@ static void put_copy_done(void *ctx, int res)
 
 	(void)res;
 	region_hold(s, b.pieces, nr, -1);
+	wfi_kv_unpin(node->kv, b.idx, nr);
 	for (i = 0; i < nr; i = end) {
 		for (end = i; end < nr && !b.results[end]; end++)
 			;
@@ -503,10 +504,14 @@ static int put_copied(struct op_ctx *c, const struct wfi_space_info *space)
 	for (i = 0; i < nr; i++) {
 		b.pieces[i].local = wfi_kv_slot_addr(c->node->kv, b.slots[i].idx);
 		b.pieces[i].block = i;
+		b.idx[i] = b.slots[i].idx;
 	}
+	/* an engine may guess its slots and release them: not while bytes land there */
+	wfi_kv_pin(c->node->kv, b.idx, nr);
 	ret = op_transfer(op, WFI_XFER_READ, put_copy_done, nr);
 	if (ret == OP_OPEN)
 		return ret;
+	wfi_kv_unpin(c->node->kv, b.idx, nr);
 	wfi_kv_unclaim(c->node->kv, &c->s->owner, b.slots, nr);
 err_close:
 	op_close(op);

@@ -218,7 +218,8 @@ bool peer_end_poll(struct node_peer *p)
 	const struct weft_transport *t = node->shm->transport;
 	unsigned i;
 
-	/* transfers from this peer complete before WEFT_WC_CLOSED; their handoffs have ended with it */
+	/* transfers from this peer complete before WEFT_WC_CLOSED; their handoffs have ended with
+	 * it */
 	if (!p->ep_owner.closed || wfi_handoffs_reads_of(node->handoffs, p->base.ep))
 		return false;
 	for (i = 0; i < node->nr_tenants; i++)

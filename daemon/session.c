@@ -155,8 +155,8 @@ static void region_why(char *why, int ret)
 	else if (ret == -ERANGE)
 		text = "the region is longer than its memfd";
 	else if (ret == -EACCES)
-		text = "the node may not reach this process's memory: run it as the same user, or give "
-		       "it CAP_SYS_PTRACE; memory backed by a memfd needs neither";
+		text = "the node may not reach this process's memory: run it as the same user, or "
+		       "give it CAP_SYS_PTRACE; memory backed by a memfd needs neither";
 	snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why), "%s", text);
 }
 

@@ -5,6 +5,7 @@
 
 const struct wfi_evict_policy *const wfi_evict_policies[] = {
 	&wfi_evict_lru,
+	&wfi_evict_gittins,
 	NULL,
 };
 

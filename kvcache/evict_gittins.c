@@ -2,8 +2,8 @@
 /*
  * Evicts the block that earns least for its place. Blocks of one class (what they are known to have
  * done) share a curve, learned online: by age since the last use, the most uses to be hoped for per
- * tick that the block is kept, over all the times it could be kept for. That is the Gittins index of
- * keeping it. What was tried, and how it measures: docs/eviction.md.
+ * tick that the block is kept, over all the times it could be kept for. That is the Gittins index
+ * of keeping it. What was tried, and how it measures: docs/eviction.md.
  *
  * Each class keeps its blocks in order of last use, as evict_lru.c does for all. A curve may rise
  * with age (people need time to answer), so that the least is found at either end of a class: its
@@ -15,10 +15,9 @@
 #include "kvcache/evict_policies.h"
 #include "weft_internal/util.h"
 
-#define LINK_BITS 30
-#define LINK_END ((1u << LINK_BITS) - 1)
+#define LINK_END UINT32_MAX
 #define HASH_BITS 30
-#define STAMP_BITS 22
+#define STAMP_BITS 20
 #define STAMP_MASK ((1u << STAMP_BITS) - 1)
 
 #define TOUCHES_MAX 4
@@ -29,8 +28,11 @@
 #define CLASS_TOUCHED (CLASS_CONTINUED + LOG_MAX + 1)
 #define NR_CLASSES (CLASS_TOUCHED + TOUCHES_MAX * (LOG_MAX + 1))
 
+#define NR_LEAVES 64u /* of the tree over all classes */
+#define LEAF_NONE UINT32_MAX
+
 #define NR_AGES 32 /* two an octave of ticks */
-#define TICKS_LOG 6 /* ticks while as many blocks are published as there are slots */
+#define TICKS_LOG 4 /* ticks while as many blocks are published as there are slots */
 #define WINDOW_LOG 4 /* the first measurement of that time takes 1/16 of it */
 #define SHIFT_FIRST 28 /* until then: a quarter of a second a tick */
 #define SHIFT_MAX 44
@@ -44,7 +46,7 @@
 #define PRIOR_WEIGHT 128.0f /* uses' worth of belief before any is seen */
 #define PRIOR_SHAPE 64.0f
 #define RELEARN_MIN 16u
-#define RUN_MAX 16 /* blocks evicted from one place before all are compared again */
+#define PREFETCH 8u /* blocks ahead */
 #define WALK_MAX 16 /* steps to find the next youngest */
 
 enum node_state {
@@ -54,15 +56,20 @@ enum node_state {
 	NODE_CANDIDATE,
 };
 
+/* what a block is known to have done; one word, written whole */
+struct history {
+	uint32_t stamp : STAMP_BITS; /* tick of the last use */
+	uint32_t cls : 6;
+	uint32_t touches : 3;
+	uint32_t depth_log : 3;
+};
+
 struct node {
-	uint64_t newer : LINK_BITS;
-	uint64_t older : LINK_BITS;
-	uint64_t state : 2;
-	uint64_t hash : HASH_BITS;
-	uint64_t stamp : STAMP_BITS; /* tick of the last use */
-	uint64_t cls : 6;
-	uint64_t touches : 3;
-	uint64_t depth_log : 3;
+	uint32_t newer;
+	uint32_t older;
+	uint32_t hash : HASH_BITS;
+	uint32_t state : 2;
+	struct history past;
 };
 
 /* a block that was evicted: what it would have hit, and what it had done */
@@ -75,7 +82,7 @@ struct ghost {
 
 static_assert(sizeof(struct node) == 16, "four nodes a cache line");
 static_assert(sizeof(struct ghost) == 4, "two ghosts a slot make 24 bytes a slot");
-static_assert(NR_CLASSES <= 64, "a bit each in a mask");
+static_assert(NR_CLASSES <= NR_LEAVES, "a bit each in a mask");
 
 struct curve {
 	float index[NR_AGES];
@@ -87,6 +94,7 @@ struct curve {
 	uint32_t oldest;
 	uint32_t youngest; /* hint: the youngest candidate, if it still is one of this class */
 	uint32_t nr_candidates;
+	uint32_t victim; /* its candidate with the least index, while the class is not stale */
 };
 
 /* blocks published one after the other, each the child of the one before */
@@ -114,12 +122,13 @@ struct wfi_evict {
 	uint64_t window_ns;
 	bool started;
 
-	/* where blocks are evicted from, while nothing else is worth less */
-	uint64_t mask; /* classes that have candidates */
-	unsigned victim_cls;
-	unsigned victim_left;
-	bool victim_young;
-	float victim_limit;
+	/*
+	 * the class to evict from: a tree of minima, the root at 1 and the leaves from NR_LEAVES. A
+	 * leaf is the bits of its class's least index (not negative, so that they sort as integers
+	 * do), with the class in the lowest six
+	 */
+	uint32_t tree[2 * NR_LEAVES];
+	uint64_t stale; /* classes whose leaf and victim must be found anew */
 
 	struct run run;
 	float shape[NR_AGES]; /* uses of all classes by age */
@@ -151,12 +160,12 @@ static uint32_t bucket_start(unsigned bucket)
 
 static uint32_t node_age(const struct wfi_evict *ev, const struct node *node)
 {
-	return (ev->tick - node->stamp) & STAMP_MASK;
+	return (ev->tick - node->past.stamp) & STAMP_MASK;
 }
 
 static float node_index(const struct wfi_evict *ev, const struct node *node)
 {
-	return ev->curves[node->cls].index[age_bucket(node_age(ev, node))];
+	return ev->curves[node->past.cls].index[age_bucket(node_age(ev, node))];
 }
 
 /* ---- learning ---- */
@@ -169,7 +178,9 @@ static float node_index(const struct wfi_evict *ev, const struct node *node)
  */
 static float class_prior(unsigned cls)
 {
-	static const float continued[LOG_MAX + 1] = { .45f, .45f, .45f, .3f, .15f, .07f, .07f, .07f };
+	static const float continued[LOG_MAX + 1] = {
+		.45f, .45f, .45f, .3f, .15f, .07f, .07f, .07f
+	};
 
 	if (cls == CLASS_TAIL)
 		return .03f;
@@ -195,8 +206,8 @@ static void curve_chances(const struct wfi_evict *ev, const struct curve *curve,
 		/* the younger the node, the fewer blocks can have reached this age */
 		if (seen > 0)
 			nr += curve->nr * seen;
-		use[i] = (curve->uses[i] +
-			  shape_unit * (ev->shape[i] + PRIOR_SHAPE / NR_AGES)) / nr;
+		use[i] =
+			(curve->uses[i] + shape_unit * (ev->shape[i] + PRIOR_SHAPE / NR_AGES)) / nr;
 		kept[i] = used < .99f ? 1 - used : .01f;
 		used += use[i];
 	}
@@ -241,6 +252,7 @@ static void learn_entry(struct wfi_evict *ev, struct curve *curve)
 		forget_half(curve->uses);
 	}
 	curve_learn(ev, curve);
+	ev->stale |= 1ull << (curve - ev->curves);
 }
 
 static void learn_use(struct wfi_evict *ev, unsigned cls, uint32_t age)
@@ -268,8 +280,11 @@ static void clock_advance(struct wfi_evict *ev, uint64_t now_ns)
 		ev->window_ns = now_ns;
 		return;
 	}
+	if (!ticks)
+		return;
 	ev->tick += (uint32_t)ticks;
 	ev->tick_ns += ticks << ev->shift;
+	ev->stale = UINT64_MAX;
 }
 
 /* the cold end of a window: as many blocks have come as it was set for */
@@ -295,7 +310,7 @@ static void clock_tune(struct wfi_evict *ev, uint64_t now_ns)
 
 static void unlink_node(struct wfi_evict *ev, const struct node *node)
 {
-	struct curve *curve = &ev->curves[node->cls];
+	struct curve *curve = &ev->curves[node->past.cls];
 
 	if (node->newer != LINK_END)
 		ev->nodes[node->newer].older = node->older;
@@ -308,10 +323,10 @@ static void unlink_node(struct wfi_evict *ev, const struct node *node)
 }
 
 /* between @older and the one newer than it; LINK_END as @older: at the old end of its class */
-static void link_after(struct wfi_evict *ev, uint32_t slot, uint32_t older)
+static void link_after(struct wfi_evict *ev, uint32_t slot, unsigned cls, uint32_t older)
 {
 	struct node *node = &ev->nodes[slot];
-	struct curve *curve = &ev->curves[node->cls];
+	struct curve *curve = &ev->curves[cls];
 	uint32_t newer = older != LINK_END ? ev->nodes[older].newer : curve->oldest;
 
 	node->older = older;
@@ -329,18 +344,18 @@ static void link_after(struct wfi_evict *ev, uint32_t slot, uint32_t older)
 static bool is_candidate_of(const struct wfi_evict *ev, uint32_t slot, unsigned cls)
 {
 	return slot != LINK_END && ev->nodes[slot].state == NODE_CANDIDATE &&
-	       ev->nodes[slot].cls == cls;
+	       ev->nodes[slot].past.cls == cls;
 }
 
 static void candidate_begin(struct wfi_evict *ev, uint32_t slot)
 {
 	struct node *node = &ev->nodes[slot];
-	struct curve *curve = &ev->curves[node->cls];
+	struct curve *curve = &ev->curves[node->past.cls];
 
 	node->state = NODE_CANDIDATE;
 	curve->nr_candidates++;
-	ev->mask |= 1ull << node->cls;
-	if (!is_candidate_of(ev, curve->youngest, node->cls) ||
+	ev->stale |= 1ull << node->past.cls;
+	if (!is_candidate_of(ev, curve->youngest, node->past.cls) ||
 	    node_age(ev, node) <= node_age(ev, &ev->nodes[curve->youngest]))
 		curve->youngest = slot;
 }
@@ -348,8 +363,8 @@ static void candidate_begin(struct wfi_evict *ev, uint32_t slot)
 static void candidate_end(struct wfi_evict *ev, struct node *node)
 {
 	node->state = NODE_LISTED;
-	if (!--ev->curves[node->cls].nr_candidates)
-		ev->mask &= ~(1ull << node->cls);
+	ev->curves[node->past.cls].nr_candidates--;
+	ev->stale |= 1ull << node->past.cls;
 }
 
 /* the class has candidates. Bounded over time: a block is parked at most once after each use */
@@ -379,9 +394,9 @@ static void ghost_leave(struct wfi_evict *ev, const struct node *node)
 {
 	*ghost_at(ev, (uint32_t)node->hash) = (struct ghost){
 		.tag = node->hash,
-		.stamp = node->stamp,
-		.cls = node->cls,
-		.touches = node->touches + 1,
+		.stamp = node->past.stamp,
+		.cls = node->past.cls,
+		.touches = node->past.touches + 1,
 	};
 }
 
@@ -448,6 +463,7 @@ static int gittins_create(struct wfi_env *env, uint32_t nr_slots, uint64_t seed,
 	ev->window_log = WINDOW_LOG;
 	ev->window_left = nr_slots >> WINDOW_LOG;
 	ev->run.slot = LINK_END;
+	memset(ev->tree, 0xff, sizeof(ev->tree));
 	for (unsigned i = 0; i < NR_CLASSES; i++) {
 		struct curve *curve = &ev->curves[i];
 
@@ -473,7 +489,6 @@ static int gittins_resize(struct wfi_evict *ev, uint32_t nr_slots)
 {
 	struct node *nodes;
 	struct ghost *ghosts;
-	uint64_t nr_ghosts = (uint64_t)ev->nr_slots * GHOSTS_PER_SLOT;
 	int ret;
 
 	if (nr_slots <= ev->nr_slots)
@@ -481,23 +496,19 @@ static int gittins_resize(struct wfi_evict *ev, uint32_t nr_slots)
 	ret = alloc_arrays(ev->env, nr_slots, &nodes, &ghosts);
 	if (ret < 0)
 		return ret;
+	/* where a ghost lies depends on how many there are: they start anew */
 	memcpy(nodes, ev->nodes, ev->nr_slots * sizeof(*nodes));
 	free_arrays(ev->env, ev->nodes, ev->ghosts, ev->nr_slots);
-	(void)nr_ghosts;
 	ev->nodes = nodes;
 	ev->ghosts = ghosts;
 	ev->nr_slots = nr_slots;
 	return 0;
 }
 
-static unsigned class_of(const struct wfi_evict *ev, const struct node *node, bool tail)
+static unsigned class_of(const struct run *run, const struct history *past, bool tail)
 {
-	const struct run *run = &ev->run;
-
-	if (node->touches) {
-		return CLASS_TOUCHED + (node->touches - 1u) * (LOG_MAX + 1) +
-		       (unsigned)node->depth_log;
-	}
+	if (past->touches)
+		return CLASS_TOUCHED + (past->touches - 1u) * (LOG_MAX + 1) + past->depth_log;
 	if (tail)
 		return CLASS_TAIL;
 	/* one block in common is a shared prompt rather than an earlier turn */
@@ -525,60 +536,79 @@ static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi
 			   uint64_t now_ns)
 {
 	struct node *node = &ev->nodes[slot];
+	uint32_t hash = (uint32_t)info->key_hash & ((1u << HASH_BITS) - 1);
 	uint32_t parent = ev->run.slot;
-	bool child;
+	struct history past;
 	unsigned touches;
+	bool child;
 
 	assert(slot < ev->nr_slots && node->state == NODE_ABSENT);
 	clock_advance(ev, now_ns);
 	if (wfi_unlikely(!ev->window_left--))
 		clock_tune(ev, now_ns);
 	child = run_extend(&ev->run, slot, info, now_ns);
-	*node = (struct node){
-		.state = NODE_LISTED,
-		.hash = info->key_hash,
-		.stamp = ev->tick,
-		.depth_log = log_of(info->depth),
-	};
-	touches = ghost_take(ev, (uint32_t)node->hash);
-	node->touches = touches < TOUCHES_MAX ? touches : TOUCHES_MAX;
-	node->cls = class_of(ev, node, info->depth + 1 == info->chain_len);
+	touches = ghost_take(ev, hash);
+	past.stamp = ev->tick;
+	past.touches = touches < TOUCHES_MAX ? touches : TOUCHES_MAX;
+	past.depth_log = log_of(info->depth);
+	past.cls = class_of(&ev->run, &past, info->depth + 1 == info->chain_len);
+	node->hash = hash;
+	node->state = NODE_LISTED;
+	node->past = past;
 	/* a chain is published head first, but its tail is to be the oldest of it */
-	if (child && ev->nodes[parent].cls == node->cls)
-		link_after(ev, slot, ev->nodes[parent].older);
+	if (child && ev->nodes[parent].past.cls == past.cls)
+		link_after(ev, slot, past.cls, ev->nodes[parent].older);
 	else
-		link_after(ev, slot, ev->curves[node->cls].newest);
-	learn_entry(ev, &ev->curves[node->cls]);
+		link_after(ev, slot, past.cls, ev->curves[past.cls].newest);
+	learn_entry(ev, &ev->curves[past.cls]);
 }
 
 static void touch_one(struct wfi_evict *ev, uint32_t slot)
 {
 	struct node *node = &ev->nodes[slot];
+	struct history past = node->past;
 	bool candidate = node->state == NODE_CANDIDATE;
 
 	assert(slot < ev->nr_slots && node->state != NODE_ABSENT);
-	learn_use(ev, node->cls, node_age(ev, node));
+	learn_use(ev, past.cls, node_age(ev, node));
 	if (candidate)
 		candidate_end(ev, node);
 	if (node->state == NODE_PARKED)
 		node->state = NODE_LISTED;
 	else
 		unlink_node(ev, node);
-	if (node->touches < TOUCHES_MAX)
-		node->touches++;
-	node->stamp = ev->tick;
-	node->cls = class_of(ev, node, false);
-	link_after(ev, slot, ev->curves[node->cls].newest);
+	if (past.touches < TOUCHES_MAX)
+		past.touches++;
+	past.stamp = ev->tick;
+	past.cls = class_of(&ev->run, &past, false);
+	node->past = past;
+	link_after(ev, slot, past.cls, ev->curves[past.cls].newest);
 	if (candidate)
 		candidate_begin(ev, slot);
-	learn_entry(ev, &ev->curves[node->cls]);
+	learn_entry(ev, &ev->curves[past.cls]);
+}
+
+/* the neighbours of a block in its list are seldom those in its chain */
+static void prefetch_links(const struct wfi_evict *ev, const struct node *node)
+{
+	if (node->newer != LINK_END)
+		__builtin_prefetch(&ev->nodes[node->newer], 1);
+	if (node->older != LINK_END)
+		__builtin_prefetch(&ev->nodes[node->older], 1);
 }
 
 static void gittins_touch(struct wfi_evict *ev, const uint32_t *slots, unsigned nr, uint64_t now_ns)
 {
 	clock_advance(ev, now_ns);
-	for (unsigned i = 0; i < nr; i++)
+	for (unsigned i = 0; i < nr && i < PREFETCH; i++)
+		__builtin_prefetch(&ev->nodes[slots[i]], 1);
+	for (unsigned i = 0; i < nr; i++) {
+		if (i + PREFETCH < nr)
+			__builtin_prefetch(&ev->nodes[slots[i + PREFETCH]], 1);
+		if (i + PREFETCH / 2 < nr)
+			prefetch_links(ev, &ev->nodes[slots[i + PREFETCH / 2]]);
 		touch_one(ev, slots[i]);
+	}
 }
 
 static void gittins_candidate_add(struct wfi_evict *ev, uint32_t slot)
@@ -589,7 +619,7 @@ static void gittins_candidate_add(struct wfi_evict *ev, uint32_t slot)
 	if (node->state == NODE_CANDIDATE)
 		return;
 	if (node->state == NODE_PARKED)
-		link_after(ev, slot, LINK_END);
+		link_after(ev, slot, node->past.cls, LINK_END);
 	candidate_begin(ev, slot);
 }
 
@@ -616,57 +646,45 @@ static void gittins_remove(struct wfi_evict *ev, uint32_t slot)
 		ev->run.slot = LINK_END;
 }
 
-/* compares both ends of all classes. Return: the slot worth least */
-static uint32_t choose(struct wfi_evict *ev)
+/* Return: the leaf of a class: how little its victim is worth */
+static uint32_t class_victim(struct wfi_evict *ev, unsigned cls)
 {
-	uint32_t best = LINK_END;
-	float least = __builtin_inff(), second = __builtin_inff();
-	uint32_t best_age = 0;
+	struct curve *curve = &ev->curves[cls];
+	float least, index;
+	uint32_t bits;
 
-	for (uint64_t left = ev->mask; left; left &= left - 1) {
-		unsigned cls = (unsigned)__builtin_ctzll(left);
-		struct curve *curve = &ev->curves[cls];
-		uint32_t ends[] = { oldest_candidate(ev, curve), curve->youngest };
-
-		for (unsigned young = 0; young < 2; young++) {
-			const struct node *node;
-			float index;
-
-			if (young && !is_candidate_of(ev, ends[1], cls))
-				break;
-			node = &ev->nodes[ends[young]];
-			index = node_index(ev, node);
-			if (index < least || (index == least && node_age(ev, node) > best_age)) {
-				second = least;
-				least = index;
-				best = ends[young];
-				best_age = node_age(ev, node);
-				ev->victim_cls = cls;
-				ev->victim_young = young;
-			} else if (index < second) {
-				second = index;
-			}
+	if (!curve->nr_candidates)
+		return LEAF_NONE;
+	curve->victim = oldest_candidate(ev, curve);
+	least = node_index(ev, &ev->nodes[curve->victim]);
+	if (is_candidate_of(ev, curve->youngest, cls)) {
+		index = node_index(ev, &ev->nodes[curve->youngest]);
+		if (index < least) {
+			least = index;
+			curve->victim = curve->youngest;
 		}
 	}
-	ev->victim_left = RUN_MAX;
-	ev->victim_limit = second;
-	return best;
+	memcpy(&bits, &least, sizeof(bits));
+	return (bits & ~(NR_LEAVES - 1)) | cls;
 }
 
-/* Return: the next slot from where the last was taken, LINK_END when it is time to compare again */
-static uint32_t choose_again(struct wfi_evict *ev)
+static void tree_refresh(struct wfi_evict *ev)
 {
-	struct curve *curve = &ev->curves[ev->victim_cls];
-	uint32_t slot;
+	uint64_t stale = ev->stale & ((1ull << NR_CLASSES) - 1);
+	uint32_t *tree = ev->tree;
 
-	if (!ev->victim_left || !curve->nr_candidates)
-		return LINK_END;
-	slot = ev->victim_young ? curve->youngest : oldest_candidate(ev, curve);
-	if (!is_candidate_of(ev, slot, ev->victim_cls) ||
-	    node_index(ev, &ev->nodes[slot]) > ev->victim_limit)
-		return LINK_END;
-	ev->victim_left--;
-	return slot;
+	for (; stale; stale &= stale - 1) {
+		unsigned cls = (unsigned)__builtin_ctzll(stale);
+		uint32_t leaf = class_victim(ev, cls);
+
+		if (tree[NR_LEAVES + cls] == leaf)
+			continue;
+		tree[NR_LEAVES + cls] = leaf;
+		for (unsigned at = (NR_LEAVES + cls) / 2; at; at /= 2)
+			tree[at] = tree[2 * at] < tree[2 * at + 1] ? tree[2 * at]
+								   : tree[2 * at + 1];
+	}
+	ev->stale = 0;
 }
 
 /* the youngest goes: the next is near, on the older side, or its parent, which becomes one soon */
@@ -686,14 +704,13 @@ static uint32_t gittins_evict(struct wfi_evict *ev, uint64_t now_ns)
 	struct node *node;
 	uint32_t slot;
 
-	if (!ev->mask)
-		return WFI_SLOT_NONE;
 	clock_advance(ev, now_ns);
-	slot = choose_again(ev);
-	if (slot == LINK_END)
-		slot = choose(ev);
+	tree_refresh(ev);
+	if (ev->tree[1] == LEAF_NONE)
+		return WFI_SLOT_NONE;
+	curve = &ev->curves[ev->tree[1] & (NR_LEAVES - 1)];
+	slot = curve->victim;
 	node = &ev->nodes[slot];
-	curve = &ev->curves[node->cls];
 	if (curve->youngest == slot)
 		youngest_step(ev, curve, node);
 	ghost_leave(ev, node);
@@ -703,8 +720,8 @@ static uint32_t gittins_evict(struct wfi_evict *ev, uint64_t now_ns)
 
 static uint64_t gittins_bytes(const struct wfi_evict *ev)
 {
-	return sizeof(*ev) + (uint64_t)ev->nr_slots * (sizeof(*ev->nodes) +
-						       GHOSTS_PER_SLOT * sizeof(*ev->ghosts));
+	return sizeof(*ev) + (uint64_t)ev->nr_slots *
+				     (sizeof(*ev->nodes) + GHOSTS_PER_SLOT * sizeof(*ev->ghosts));
 }
 
 const struct wfi_evict_policy wfi_evict_gittins = {

@@ -5,6 +5,8 @@
 
 #include "weft_internal/evict.h"
 
+/* learns what blocks earn for their place; the default (docs/eviction.md) */
+extern const struct wfi_evict_policy wfi_evict_gittins;
 /* least recently used, the tail of a chain first */
 extern const struct wfi_evict_policy wfi_evict_lru;
 

@@ -2,17 +2,17 @@
 /**
  * index.h - from keys to slots: a hash table of cache lines
  *
- * A bucket is one cache line of four entries. An entry holds 96 bits of a keyed universal hash of
- * the 128-bit key, the rest is implied by nothing: two keys of one space, or any two of different
- * spaces, are taken for one with a probability of 2^-96, whoever chose them, since the hash's
- * salt is drawn for each space and never shown. A reader that goes on to a block's bytes compares
- * the whole key with the block's header, so that even then it gets a miss.
+ * A bucket is one cache line of five entries. An entry holds 70 bits of a keyed universal hash of
+ * the 128-bit key: two keys, of one space or of two, are taken for one with a probability of 2^-70,
+ * whoever chose them, since the hash's salt is drawn for each space and never shown. So an entry is
+ * a strong hint: who goes on to a block's bytes compares the whole key with the block's header.
  *
  * An entry that finds its bucket full goes to the next, and each bucket passed counts it: a look-up
  * ends at the first bucket that nobody passed. Most end in the first.
  *
- * Growth makes a second table and moves a few buckets with each insert and step; until all are
- * moved, look-ups that miss in the new table look into the old one.
+ * Growth makes a second table and moves a few buckets with each insert and step. Both tables are in
+ * the order of the hash, and what is moved is a prefix of it: a key's hash says which of the two
+ * it is in, and the new one's pages are touched one after the other, not all at once.
  *
  * Context: owner thread.
  */
@@ -28,17 +28,13 @@
 #define INDEX_SLOT_BITS 26
 #define INDEX_SLOT_NONE UINT32_MAX
 #define INDEX_SLOT_MAX ((1u << INDEX_SLOT_BITS) - 2) /* one more is kept for "empty" */
-#define INDEX_BUCKET_ENTRIES 4u
-
-struct index_entry {
-	uint64_t lo;
-	uint32_t hi;
-	/* slot + 1, 0: empty. Above INDEX_SLOT_BITS in a bucket's first entry: how many passed */
-	uint32_t ref;
-};
+#define INDEX_BUCKET_ENTRIES 5u
 
 struct index_bucket {
-	struct index_entry entry[INDEX_BUCKET_ENTRIES];
+	uint64_t lo[INDEX_BUCKET_ENTRIES];
+	/* slot + 1, 0: empty. Above INDEX_SLOT_BITS: more of the hash */
+	uint32_t ref[INDEX_BUCKET_ENTRIES];
+	uint32_t passed; /* entries that wanted to be here or before and are behind */
 };
 
 WEFT_STATIC_ASSERT(sizeof(struct index_bucket) == WFI_CACHELINE, "one line a look-up");
@@ -53,7 +49,7 @@ struct wfi_index {
 	struct wfi_env *env;
 	struct index_table table;
 	struct index_table old; /* being moved into table; nr_buckets 0: none */
-	uint32_t moved; /* buckets of old that are empty for good */
+	uint32_t moved; /* keys whose home in old is below this are in table, others in old */
 	uint64_t nr; /* entries in both */
 };
 
@@ -65,7 +61,7 @@ struct index_salt {
 /* what an index knows of a key */
 struct index_tag {
 	uint64_t lo;
-	uint32_t hi;
+	uint32_t hi; /* none of its bits below INDEX_SLOT_BITS */
 };
 
 static inline struct index_tag index_tag(const struct index_salt *salt, const struct weft_key *key)
@@ -76,7 +72,7 @@ static inline struct index_tag index_tag(const struct index_salt *salt, const st
 
 	return (struct index_tag){
 		.lo = (uint64_t)product ^ (uint64_t)(product >> 64),
-		.hi = (uint32_t)(sum >> 32),
+		.hi = (uint32_t)(sum >> 32) & ~((1u << INDEX_SLOT_BITS) - 1),
 	};
 }
 
@@ -85,32 +81,37 @@ static inline uint32_t index_home(const struct index_table *t, uint64_t lo)
 	return (uint32_t)((lo >> 32) * t->nr_buckets >> 32);
 }
 
-static inline void wfi_index_prefetch(const struct wfi_index *ix, const struct index_tag *tag)
+/* the one table that has this key, if there is any */
+static inline const struct index_table *index_table_of(const struct wfi_index *ix, uint64_t lo)
 {
-	__builtin_prefetch(&ix->table.buckets[index_home(&ix->table, tag->lo)]);
-	if (wfi_unlikely(ix->old.nr_buckets))
-		__builtin_prefetch(&ix->old.buckets[index_home(&ix->old, tag->lo)]);
+	if (wfi_unlikely(ix->old.nr_buckets) && index_home(&ix->old, lo) >= ix->moved)
+		return &ix->old;
+	return &ix->table;
 }
 
-/* what did not end in its first bucket of the newest table */
-uint32_t wfi_index_find_far(const struct wfi_index *ix, const struct index_tag *tag);
+/* inlined by force: gcc takes a function that only prefetches for one without effect */
+static inline __attribute__((always_inline)) void wfi_index_prefetch(const struct wfi_index *ix,
+								     const struct index_tag *tag)
+{
+	const struct index_table *t = index_table_of(ix, tag->lo);
+
+	__builtin_prefetch(&t->buckets[index_home(t, tag->lo)]);
+}
 
 /* Hot. Return: slot or INDEX_SLOT_NONE */
-static inline uint32_t wfi_index_find(const struct wfi_index *ix, const struct index_tag *tag)
-{
-	const struct index_bucket *b = &ix->table.buckets[index_home(&ix->table, tag->lo)];
-	const uint32_t mask = (1u << INDEX_SLOT_BITS) - 1;
+uint32_t wfi_index_find(const struct wfi_index *ix, const struct index_tag *tag);
 
-	for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++) {
-		const struct index_entry *e = &b->entry[i];
+#define INDEX_BATCH 32u
 
-		if (e->lo == tag->lo && e->hi == tag->hi && e->ref & mask)
-			return (e->ref & mask) - 1;
-	}
-	if (!(b->entry[0].ref >> INDEX_SLOT_BITS) && !ix->old.nr_buckets)
-		return INDEX_SLOT_NONE;
-	return wfi_index_find_far(ix, tag);
-}
+/* Hot. Up to INDEX_BATCH keys: makes their tags and calls for their buckets */
+void wfi_index_begin(const struct wfi_index *ix, const struct index_salt *salt,
+		     const struct weft_key *keys, uint32_t nr, struct index_tag *tags);
+/* Hot. Finds them, when other work was done meanwhile. Return: how many there are */
+uint32_t wfi_index_find_batch(const struct wfi_index *ix, const struct index_tag *tags, uint32_t nr,
+			      uint32_t *slots);
+/* Hot. Return: length of the longest prefix of @keys that is there */
+uint32_t wfi_index_match(const struct wfi_index *ix, const struct index_salt *salt,
+			 const struct weft_key *keys, uint32_t nr);
 
 /* Return: 0, -ENOMEM */
 int wfi_index_init(struct wfi_index *ix, struct wfi_env *env);

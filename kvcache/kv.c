@@ -115,6 +115,7 @@ int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out)
 	kv->grace_ns = opts->lease_grace_ns ? opts->lease_grace_ns : DEFAULT_GRACE_NS;
 	kv->extent_bytes = opts->extent_bytes;
 	kv->free_owner = KV_NO_OWNER;
+	kv->doomed = KV_NONE;
 	counters_init(kv, opts->metrics);
 	ret = tables_map(kv, opts->max_slots);
 	if (ret) {
@@ -196,6 +197,8 @@ int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns)
 	int work;
 
 	work = wfi_leases_poll(kv, kv_now(kv, now_ns));
+	for (; kv->doomed != KV_NONE; work++)
+		wfi_slot_pardon(kv, kv->doomed);
 	work += (int)wfi_index_step(&kv->index, STEP_BUCKETS);
 	gauges_set(kv);
 	return work;
@@ -462,51 +465,35 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 
 /* ---- match, lookup, drop ---- */
 
-#define MATCH_AHEAD 24u
-#define MATCH_RING 32u
+static inline uint32_t batch_of(uint32_t nr)
+{
+	return nr < INDEX_BATCH ? nr : INDEX_BATCH;
+}
 
 int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr)
 {
 	const struct kv_space *space = kv_space(kv, space_id);
-	struct index_tag tags[MATCH_RING];
-	uint32_t i, ahead = 0;
+	uint32_t done;
 
 	if (!space)
 		return 0;
-	for (; ahead < nr && ahead < MATCH_AHEAD; ahead++) {
-		tags[ahead] = index_tag(&space->salt, &keys[ahead]);
-		wfi_index_prefetch(&kv->index, &tags[ahead]);
-	}
-	for (i = 0; i < nr; i++) {
-		if (ahead < nr) {
-			struct index_tag *tag = &tags[ahead % MATCH_RING];
-
-			*tag = index_tag(&space->salt, &keys[ahead++]);
-			wfi_index_prefetch(&kv->index, tag);
-		}
-		if (wfi_index_find(&kv->index, &tags[i % MATCH_RING]) == INDEX_SLOT_NONE)
-			break;
-	}
-	kv_count(kv, KV_C_MATCH_HIT, i);
-	kv_count(kv, KV_C_MATCH_MISS, nr - i);
-	return (int)i;
+	done = wfi_index_match(&kv->index, &space->salt, keys, nr);
+	kv_count(kv, KV_C_MATCH_HIT, done);
+	kv_count(kv, KV_C_MATCH_MISS, nr - done);
+	return (int)done;
 }
 
-#define GROUP 32u
-
-/* up to GROUP keys, each by itself; found is what the header says as well. Return: how many */
+/* up to INDEX_BATCH keys, each by itself; found is what the header says as well. Return: how
+ * many */
 static uint32_t find_group(struct wfi_kv *kv, const struct kv_space *space,
 			   const struct weft_key *keys, uint32_t nr, uint32_t *slots)
 {
-	struct index_tag tags[GROUP];
+	struct index_tag tags[INDEX_BATCH];
 	uint32_t i, found = 0;
 
+	wfi_index_begin(&kv->index, &space->salt, keys, nr, tags);
+	wfi_index_find_batch(&kv->index, tags, nr, slots);
 	for (i = 0; i < nr; i++) {
-		tags[i] = index_tag(&space->salt, &keys[i]);
-		wfi_index_prefetch(&kv->index, &tags[i]);
-	}
-	for (i = 0; i < nr; i++) {
-		slots[i] = wfi_index_find(&kv->index, &tags[i]);
 		if (slots[i] == INDEX_SLOT_NONE)
 			continue;
 		__builtin_prefetch(&kv->headers[slots[i]]);
@@ -526,14 +513,14 @@ static uint32_t find_group(struct wfi_kv *kv, const struct kv_space *space,
 /* deepest first: the policy leaves the tail of a chain the oldest */
 static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slots, uint32_t nr)
 {
-	uint32_t locals[GROUP];
+	uint32_t locals[INDEX_BATCH];
 	unsigned n = 0;
 
 	while (nr--) {
 		if (slots[nr] == WFI_SLOT_NONE)
 			continue;
 		locals[n++] = kv_local(kv_run(kv, slots[nr]), slots[nr]);
-		if (n == GROUP) {
+		if (n == INDEX_BATCH) {
 			space->policy->touch(space->evict, locals, n, kv->now_ns);
 			n = 0;
 		}
@@ -549,8 +536,8 @@ int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 	uint32_t found = 0, i;
 
 	kv_now(kv, now_ns);
-	for (i = 0; i < nr; i += GROUP) {
-		const uint32_t n = (uint32_t)wfi_min(GROUP, nr - i);
+	for (i = 0; i < nr; i += INDEX_BATCH) {
+		const uint32_t n = batch_of(nr - i);
 
 		if (space)
 			found += find_group(kv, space, keys + i, n, slots + i);
@@ -568,12 +555,12 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *key
 		int32_t *results)
 {
 	struct kv_space *space = kv_space(kv, space_id);
-	uint32_t slots[GROUP], done = 0;
+	uint32_t slots[INDEX_BATCH], done = 0;
 
 	if (!space)
 		return -ENOENT;
-	for (uint32_t i = 0; i < nr; i += GROUP) {
-		const uint32_t n = (uint32_t)wfi_min(GROUP, nr - i);
+	for (uint32_t i = 0; i < nr; i += INDEX_BATCH) {
+		const uint32_t n = batch_of(nr - i);
 
 		find_group(kv, space, keys + i, n, slots);
 		for (uint32_t j = 0; j < n; j++) {
@@ -680,6 +667,6 @@ int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot)
 		return 0;
 	kv_count(kv, bad, 1);
 	if (run && kv_slot(kv, slot)->indexed)
-		wfi_slot_drop(kv, slot);
+		wfi_slot_doom(kv, slot);
 	return -EBADMSG;
 }

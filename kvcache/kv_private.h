@@ -34,6 +34,7 @@
 #define KV_TENANT_SPACES 256u
 #define KV_OWNER_BITS 20
 #define KV_NO_OWNER UINT32_MAX
+#define KV_DOOMED (KV_NONE - 1) /* in place of an owner: until the next poll */
 #define KV_OWNER_LEASES (64u << 10) /* an engine's leases, and what they may pin in all */
 #define KV_OWNER_REFS (4u << 20)
 
@@ -45,7 +46,7 @@ enum kv_state { KV_FREE, KV_FILLING, KV_SEALED, KV_QUARANTINED };
  *   filling      parent: owner record; next, prev: the owner's claims
  *   sealed       parent, child (the first), next, prev (siblings): the tree
  *   quarantined  parent: owner record whose process may still write, and next, prev in its list; or
- *                KV_NONE: waits for its pins alone
+ *                KV_DOOMED, and in the list of those; or KV_NONE: waits for its pins alone
  */
 struct kv_slot {
 	uint32_t gen;
@@ -227,6 +228,7 @@ struct wfi_kv {
 	struct kv_owner *owners;
 	uint32_t nr_owners;
 	uint32_t free_owner;
+	uint32_t doomed; /* list of slots that failed a check: somebody may hold the number */
 	struct kv_leases leases;
 
 	struct wfi_map header_map;
@@ -312,7 +314,9 @@ void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *ru
 void wfi_slot_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot);
 /* filling -> quarantined until the owner's process is gone */
 void wfi_slot_condemn(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot);
-/* the process is gone: free, or quarantined while pinned */
+/* as wfi_slot_drop(), but a number that was just looked up stays good until the next poll */
+void wfi_slot_doom(struct wfi_kv *kv, uint32_t slot);
+/* the process is gone, or the poll came: free, or quarantined while pinned */
 void wfi_slot_pardon(struct wfi_kv *kv, uint32_t slot);
 /* hangs a sealed slot under @parent (KV_NONE: a root) */
 void wfi_slot_adopt(struct wfi_kv *kv, uint32_t slot, uint32_t parent);

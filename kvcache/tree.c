@@ -103,6 +103,23 @@ static void bury(struct wfi_kv *kv, uint32_t slot)
 	}
 }
 
+/* the same, but memory and numbers stay good until the next poll */
+static void bury_later(struct wfi_kv *kv, uint32_t slot)
+{
+	while (slot != KV_NONE) {
+		struct kv_slot *st = kv_slot(kv, slot);
+		const uint32_t parent = leave_parent(kv, st);
+		struct kv_run *run = kv_run(kv, slot);
+
+		st->state = KV_QUARANTINED;
+		st->parent = KV_DOOMED;
+		run->nr_busy++;
+		run->space->nr_quarantined++;
+		list_add(kv, &kv->doomed, slot);
+		slot = parent;
+	}
+}
+
 static void unindex(struct wfi_kv *kv, struct kv_space *space, uint32_t slot,
 		    const struct index_tag *tag)
 {
@@ -123,17 +140,29 @@ void wfi_slot_evict(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 	bury(kv, slot);
 }
 
-void wfi_slot_drop(struct wfi_kv *kv, uint32_t slot)
+/* Return: true when its memory can go */
+static bool forget(struct wfi_kv *kv, uint32_t slot)
 {
-	struct kv_slot *st = kv_slot(kv, slot);
+	const struct kv_slot *st = kv_slot(kv, slot);
 	struct kv_run *run = kv_run(kv, slot);
 	struct kv_space *space = run->space;
 	const struct index_tag tag = kv_header_tag(kv, space, slot);
 
 	space->policy->remove(space->evict, kv_local(run, slot));
 	unindex(kv, space, slot, &tag);
-	if (!st->pins && st->child == KV_NONE)
+	return !st->pins && st->child == KV_NONE;
+}
+
+void wfi_slot_drop(struct wfi_kv *kv, uint32_t slot)
+{
+	if (forget(kv, slot))
 		bury(kv, slot);
+}
+
+void wfi_slot_doom(struct wfi_kv *kv, uint32_t slot)
+{
+	if (forget(kv, slot))
+		bury_later(kv, slot);
 }
 
 int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot)
@@ -232,7 +261,8 @@ void wfi_slot_pardon(struct wfi_kv *kv, uint32_t slot)
 {
 	struct kv_slot *st = kv_slot(kv, slot);
 
-	list_del(kv, &kv->owners[st->parent].quarantined, st);
+	list_del(kv, st->parent == KV_DOOMED ? &kv->doomed : &kv->owners[st->parent].quarantined,
+		 st);
 	st->parent = KV_NONE;
 	if (!st->pins)
 		end_quarantine(kv_run(kv, slot), st, slot);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench_copy.c - blocks from the arena to scattered places of an engine: one GET, asked and answered */
+/* bench_copy.c - blocks from the arena to scattered places of an engine: one GET, asked and
+ * answered */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -317,7 +318,7 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 	(void)nr_args;
 	(void)args;
 	/* both processes first: a fork later would turn our own pages into copies on write */
-	ret = wfi_perf_rig_open(&rig, ARENA_BYTES);
+	ret = wfi_perf_rig_open(&rig, ARENA_BYTES, WFI_MAP_HUGE | WFI_MAP_PREFAULT);
 	if (ret)
 		return ret;
 	ret = victim_open(&victim, unmapped.nr * unmapped.len * unmapped.spread);

@@ -178,7 +178,7 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 
 	(void)nr_args;
 	(void)args;
-	ret = wfi_perf_rig_open(&rig, NR_BLOCKS * LARGE_BYTES + (256ull << 20));
+	ret = wfi_perf_rig_open(&rig, NR_BLOCKS * LARGE_BYTES + (256ull << 20), WFI_MAP_HUGE);
 	if (ret)
 		return ret;
 	ret = wfi_perf_engine_open(&rig, &prefill, &prefill_ring);

@@ -140,7 +140,12 @@ struct ring_match {
 static int ring_match_ns(void *ctx, double *ns)
 {
 	struct ring_match *b = ctx;
-	struct weft_op op = { .op = WEFT_OP_MATCH, .nr = CHAIN, .space = b->space, .keys = b->keys };
+	struct weft_op op = {
+		.op = WEFT_OP_MATCH,
+		.nr = CHAIN,
+		.space = b->space,
+		.keys = b->keys,
+	};
 	uint64_t sum_ns = 0, start_ns, chain;
 	uint32_t r;
 	int ret;
@@ -181,7 +186,7 @@ static int run_ring(const struct wfi_perf *p)
 	const struct wfi_perf_case c = { "match", "chain1000_ring", "ns/block", false };
 	struct ring_match b = { .nr_repeats = p->quick ? REPEATS / 20 : REPEATS };
 	const struct wfi_perf_side side = { NULL, ring_match_ns, &b, NULL };
-	int ret = wfi_perf_rig_open(&b.rig, 128ull << 20);
+	int ret = wfi_perf_rig_open(&b.rig, 128ull << 20, WFI_MAP_HUGE);
 
 	if (ret)
 		return ret;

@@ -185,7 +185,7 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 
 	(void)nr_args;
 	(void)args;
-	ret = wfi_perf_rig_open(&b.rig, 64ull << 20);
+	ret = wfi_perf_rig_open(&b.rig, 64ull << 20, WFI_MAP_HUGE);
 	if (ret)
 		return ret;
 	ret = wfi_peer_uring_create(&b.trips, &b.uring);

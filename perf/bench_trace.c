@@ -54,8 +54,9 @@ static void print(const struct trace_bench *b, uint32_t nr_slots, const char *na
 	char label[64];
 
 	snprintf(label, sizeof(label), "%s_%u", name, nr_slots);
-	wfi_perf_row(b->p, &(struct wfi_perf_case){ "trace", label, "hit share", true }, weft,
-		     "lru", share(lru));
+	if (strcmp(name, "lru"))
+		wfi_perf_row(b->p, &(struct wfi_perf_case){ "trace", label, "hit share", true },
+			     weft, "lru", share(lru));
 	wfi_perf_row(b->p, &(struct wfi_perf_case){ "trace", label, "hit share", true }, weft,
 		     "belady", share(belady));
 }

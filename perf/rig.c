@@ -21,13 +21,14 @@
 
 /* ---- the node's process ---- */
 
-static int node_start(uint64_t arena_bytes, struct wfi_env *env, struct node **out)
+static int node_start(uint64_t arena_bytes, unsigned map_flags, struct wfi_env *env,
+		      struct node **out)
 {
 	struct wfi_tenant_opts tenant = {
 		.name = "default",
 		.token = "",
 		.arena_bytes = arena_bytes,
-		.map_flags = WFI_MAP_HUGE,
+		.map_flags = map_flags,
 	};
 	struct node_opts opts = {
 		.env = env,
@@ -61,7 +62,7 @@ static void node_ready(int ready, int ret)
 	close(ready);
 }
 
-static int node_main(const char *socket, uint64_t arena_bytes, int ready)
+static int node_main(const char *socket, uint64_t arena_bytes, unsigned map_flags, int ready)
 {
 	struct control_opts opts = { .socket = socket, .signals = true };
 	struct control *control;
@@ -76,7 +77,7 @@ static int node_main(const char *socket, uint64_t arena_bytes, int ready)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	ret = wfi_perf_pin(WFI_PERF_NODE_CPU);
 	if (!ret)
-		ret = node_start(arena_bytes, &env, &opts.node);
+		ret = node_start(arena_bytes, map_flags, &env, &opts.node);
 	if (!ret)
 		ret = control_create(&opts, &control);
 	if (!ret)
@@ -91,7 +92,7 @@ static int node_main(const char *socket, uint64_t arena_bytes, int ready)
 	return 0;
 }
 
-static int node_fork(struct wfi_perf_rig *rig, uint64_t arena_bytes)
+static int node_fork(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned map_flags)
 {
 	int ready[2], ret;
 
@@ -102,7 +103,7 @@ static int node_fork(struct wfi_perf_rig *rig, uint64_t arena_bytes)
 	if (!rig->pid) {
 		close(ready[0]);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(node_main(rig->socket, arena_bytes, ready[1]));
+		_exit(node_main(rig->socket, arena_bytes, map_flags, ready[1]));
 	}
 	close(ready[1]);
 	if (rig->pid < 0 || read(ready[0], &ret, sizeof(ret)) != sizeof(ret))
@@ -129,7 +130,7 @@ int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct
 	return ret;
 }
 
-int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes)
+int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned map_flags)
 {
 	int ret;
 
@@ -138,7 +139,7 @@ int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes)
 	if (!mkdtemp(rig->dir))
 		return wfi_perf_fail(-errno, "no temporary folder: %s", strerror(errno));
 	snprintf(rig->socket, sizeof(rig->socket), "%s/node.sock", rig->dir);
-	ret = node_fork(rig, arena_bytes);
+	ret = node_fork(rig, arena_bytes, map_flags);
 	if (ret)
 		wfi_perf_fail(ret, "the node does not start: %s", strerror(-ret));
 	else

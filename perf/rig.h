@@ -27,8 +27,8 @@ struct wfi_perf_region {
 	uint32_t id;
 };
 
-/* Return: 0, -errno (said) */
-int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes);
+/* @map_flags: of the arena: enum wfi_map_flags. Return: 0, -errno (said) */
+int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned map_flags);
 /* does nothing to a rig that is zero */
 void wfi_perf_rig_close(struct wfi_perf_rig *rig);
 /* one more engine of the same node, in this process. Return: 0, -errno (said) */

@@ -52,7 +52,8 @@ int wfi_tsim_play(const struct wfi_tsim *sim, const struct wfi_evict_policy *pol
 		  uint32_t nr_slots, uint64_t seed, uint64_t first, uint64_t end,
 		  struct wfi_tsim_result *out);
 
-/* what nobody can beat by much: evicts the block whose next use is farthest. Takes O(log n) a step */
+/* what nobody can beat by much: evicts the block whose next use is farthest. Takes O(log n) a
+ * step */
 int wfi_tsim_play_belady(const struct wfi_tsim *sim, uint32_t nr_slots, uint64_t first,
 			 uint64_t end, struct wfi_tsim_result *out);
 

@@ -2,9 +2,10 @@
 /**
  * args.h - the client's allocator of argument areas; private to ring/
  *
- * Blocks of 64 bytes << class, each aligned to its size within the area, as buddies are. Freed blocks
- * go on a list of their class, last in first out, so that hot memory is used again; they are merged
- * only when the area has run out. Its own notes lie in private memory: the node writes to the area.
+ * Blocks of 64 bytes << class, each aligned to its size within the area, as buddies are. Freed
+ * blocks go on a list of their class, last in first out, so that hot memory is used again; they are
+ * merged only when the area has run out. Its own notes lie in private memory: the node writes to
+ * the area.
  */
 #ifndef WFI_RING_ARGS_H
 #define WFI_RING_ARGS_H

@@ -276,8 +276,8 @@ int weft_submit(struct weft_ring *ring, const struct weft_op *ops, unsigned nr)
 		wfi_entry_publish(sq_entry(ring, ring->sq_pos), later);
 		ring->sq_pos++;
 	}
-	/* the first goes last: the node looks at it all the time, and would pull the lines of the rest
-	 * away while they are written */
+	/* the first goes last: the node looks at it all the time, and would pull the lines of the
+	 * rest away while they are written */
 	wfi_entry_publish(entry, first);
 	wfi_bell_fence();
 	if (wfi_unlikely(wfi_bell_wanted(ring->node)))

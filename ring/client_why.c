@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* client_why.c - what every call of the client needs: the sentence, option structs, the connector */
+/* client_why.c - what every call of the client needs: the sentence, option structs, the
+ * connector */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -39,7 +39,8 @@ int wfi_ctl_send(int fd, const void *buf, size_t len, const int *fds, unsigned n
 	return (size_t)ret == len ? 0 : -EPROTO;
 }
 
-/* every descriptor of every SCM_RIGHTS header: the first @max into @fds. Return: how many there are */
+/* every descriptor of every SCM_RIGHTS header: the first @max into @fds. Return: how many there
+ * are */
 static unsigned collect_fds(struct msghdr *msg, int *fds, unsigned max)
 {
 	struct cmsghdr *cmsg;

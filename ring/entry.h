@@ -4,8 +4,8 @@
  *
  * An entry in the segment is an array of 64-bit words, of which the first holds .seq in its low
  * half. The producer writes the rest, then stores the first word whole (release); the consumer
- * loads it (acquire), and has the rest when .seq is the one it waits for. The words lie in a mapping
- * that another process writes: nothing in it is ever read twice.
+ * loads it (acquire), and has the rest when .seq is the one it waits for. The words lie in a
+ * mapping that another process writes: nothing in it is ever read twice.
  */
 #ifndef WFI_RING_ENTRY_H
 #define WFI_RING_ENTRY_H
@@ -49,7 +49,8 @@ static inline void wfi_entry_take(void *out, const uint64_t *entry, uint64_t fir
 static inline void wfi_prefetch_write(const void *addr)
 {
 #if defined(__x86_64__)
-	/* __builtin_prefetch() for writing is one for reading, unless the compiler is told of a CPU */
+	/* __builtin_prefetch() for writing is one for reading, unless the compiler is told of a
+	 * CPU */
 	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)addr));
 #else
 	__builtin_prefetch(addr, 1);

@@ -145,7 +145,8 @@ static uint32_t cq_room(const struct wfi_ring *ring)
 /* looks at the engine's line, which moves it: only when room runs short */
 static int cq_refresh(struct wfi_ring *ring)
 {
-	/* pairs with the engine's release of its head: our next completion may overwrite the entry */
+	/* pairs with the engine's release of its head: our next completion may overwrite the
+	 * entry */
 	uint32_t head = __atomic_load_n(&ring->engine->head, __ATOMIC_ACQUIRE);
 
 	if (wfi_unlikely(head - ring->cq_head > ring->cq_pos - ring->cq_head))
@@ -223,7 +224,8 @@ static int event_room(struct wfi_ring *ring)
 	return ring->refused ? -EAGAIN : 0;
 }
 
-/* whole words from fields: the caller has just written those, and wider loads would wait for them */
+/* whole words from fields: the caller has just written those, and wider loads would wait for
+ * them */
 static void put_entry(uint64_t *entry, const struct weft_cqe *cqe, uint32_t seq)
 {
 	entry[1] = cqe->user_data;
@@ -263,7 +265,8 @@ static void sq_show(struct wfi_ring *ring)
 
 void wfi_ring_flush(struct wfi_ring *ring)
 {
-	/* the engine reads our line after each batch of its own: it should not move for each of ours */
+	/* the engine reads our line after each batch of its own: it should not move for each of
+	 * ours */
 	bool show = ring->sq_pos - ring->sq_shown >= ring->sq_quarter;
 
 	if (!ring->published && !show)

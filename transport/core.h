@@ -2,8 +2,8 @@
 /**
  * core.h - what providers that copy by CPU share: options, queues, endpoints, checks
  *
- * Their posts are done when they return, so a completion queue is a private ring that posts fill and
- * polls empty, plus a list of endpoints to receive from. No locks: one owner thread.
+ * Their posts are done when they return, so a completion queue is a private ring that posts fill
+ * and polls empty, plus a list of endpoints to receive from. No locks: one owner thread.
  */
 #ifndef WFI_TRANSPORT_CORE_H
 #define WFI_TRANSPORT_CORE_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A provider around a provider. Each post has a record in a ring of its endpoint; the inner provider
- * gets the record's position as cookie and fills it in; records leave the ring in order of posting,
- * when they are complete and their delay is over. So nothing completes twice or out of order,
- * whatever is injected, and CLOSED is held back until the ring is empty.
+ * A provider around a provider. Each post has a record in a ring of its endpoint; the inner
+ * provider gets the record's position as cookie and fills it in; records leave the ring in order of
+ * posting, when they are complete and their delay is over. So nothing completes twice or out of
+ * order, whatever is injected, and CLOSED is held back until the ring is empty.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -132,6 +132,10 @@ static int fault_device_open(const struct weft_transport *t, struct wfi_env *env
 	dev->base.caps = dev->inner->caps;
 	/* completions may come late: nobody may think that bytes are final when the post returns */
 	dev->base.caps.flags &= ~(uint32_t)WEFT_CAP_SYNC;
+	if (ft->o.cost_per_piece_ns)
+		dev->base.caps.cost_per_piece_ns = ft->o.cost_per_piece_ns;
+	if (ft->o.cost_per_mib_ns)
+		dev->base.caps.cost_per_mib_ns = ft->o.cost_per_mib_ns;
 	dev->ft = ft;
 	dev->pieces = wfi_alloc(env, dev->base.caps.max_pieces * sizeof(*dev->pieces));
 	if (!dev->pieces) {

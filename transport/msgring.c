@@ -93,7 +93,8 @@ int wfi_msgring_put(struct wfi_msgring *ring, enum wfi_msg_kind kind, uint32_t i
 	rec->imm = imm;
 	rec->reserved = 0;
 	__atomic_store_n(&rec_at(ring, next)->kind, WFI_MSG_NONE, __ATOMIC_RELAXED);
-	/* pairs with the acquire in wfi_msgring_take(): bytes, and all writes before, are in place */
+	/* pairs with the acquire in wfi_msgring_take(): bytes, and all writes before, are in
+	 * place */
 	__atomic_store_n(&rec->kind, (uint32_t)kind, __ATOMIC_RELEASE);
 	ring->pos = next;
 	return 0;

@@ -49,14 +49,39 @@ int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes)
 	return 0;
 }
 
-unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r,
-			 uint64_t budget, struct weft_piece *out, unsigned max, uint64_t *bytes)
+/*
+ * A run is entered at its first piece and measured there, once; .run_end keeps what came out, for
+ * all ranges that are copied from this one.
+ */
+void wfi_plan_settle(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r)
+{
+	while (!wfi_plan_empty(r) && r->at.idx >= r->at.run_end) {
+		const struct wfi_piece *first = &opts->pieces[r->at.idx], *p = first;
+		const struct wfi_piece *last = &opts->pieces[opts->nr_pieces - 1];
+		uint64_t len = p->len;
+		uint32_t end;
+
+		for (; p < last && adjacent(p, p + 1); p++)
+			len += p[1].len;
+		end = (uint32_t)(p - opts->pieces) + 1;
+		if ((len < r->limit && opts->names[first->rkey].gen) == r->small)
+			r->at.run_end = end;
+		else
+			r->at.idx = end;
+	}
+}
+
+static inline __attribute__((always_inline)) unsigned
+gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint64_t budget, uint32_t cost,
+       struct weft_piece *out, unsigned max, uint64_t *bytes, bool sorted)
 {
 	const uint64_t max_piece = opts->ep->dev->caps.max_piece_bytes;
 	uint64_t left = budget, len;
 	uint32_t block = 0;
 	unsigned n = 0;
 
+	if (sorted)
+		wfi_plan_settle(opts, r);
 	while (!wfi_plan_empty(r) && left) {
 		const struct wfi_piece *p = &opts->pieces[r->at.idx];
 		uint8_t *local = (uint8_t *)p->local + r->at.off;
@@ -72,8 +97,10 @@ unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range
 			len = wfi_min(len, max_piece - last->len);
 			last->len += len;
 		} else if (len) {
-			if (n == max)
+			if (n == max || left <= cost)
 				break;
+			left -= cost;
+			len = wfi_min(len, left);
 			out[n++] = (struct weft_piece){ local, remote, len, rkey };
 			block = p->block;
 		}
@@ -82,10 +109,26 @@ unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range
 		if (r->at.off >= p->len) {
 			r->at.off = 0;
 			r->at.idx++;
+			if (sorted)
+				wfi_plan_settle(opts, r);
 		}
 	}
-	*bytes = budget - left;
+	*bytes = budget - left - (uint64_t)n * cost;
 	return n;
+}
+
+unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r,
+			 uint64_t budget, struct weft_piece *out, unsigned max, uint64_t *bytes)
+{
+	if (r->limit)
+		return gather(opts, r, budget, 0, out, max, bytes, true);
+	return gather(opts, r, budget, 0, out, max, bytes, false);
+}
+
+unsigned wfi_plan_pack(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint64_t budget,
+		       uint32_t cost, struct weft_piece *out, unsigned max, uint64_t *bytes)
+{
+	return gather(opts, r, budget, cost, out, max, bytes, true);
 }
 
 void wfi_plan_skip_block(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint32_t block)
@@ -94,6 +137,8 @@ void wfi_plan_skip_block(const struct wfi_xfer_opts *opts, struct wfi_plan_range
 		r->at.idx++;
 		r->at.off = 0;
 	}
+	if (r->limit)
+		wfi_plan_settle(opts, r);
 }
 
 bool wfi_plan_fail(const struct wfi_xfer_opts *opts, const struct wfi_plan_range *r, int status)
@@ -101,9 +146,14 @@ bool wfi_plan_fail(const struct wfi_xfer_opts *opts, const struct wfi_plan_range
 	struct wfi_plan_range left = *r;
 	bool any = false;
 
-	for (; !wfi_plan_empty(&left); left.at.idx++, left.at.off = 0) {
-		int32_t *res = &opts->results[opts->pieces[left.at.idx].block];
+	for (;; left.at.idx++, left.at.off = 0) {
+		int32_t *res;
 
+		if (left.limit)
+			wfi_plan_settle(opts, &left);
+		if (wfi_plan_empty(&left))
+			break;
+		res = &opts->results[opts->pieces[left.at.idx].block];
 		if (!*res)
 			*res = status;
 		any = true;

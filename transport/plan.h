@@ -11,11 +11,19 @@
 struct wfi_plan_pos {
 	uint64_t off;
 	uint32_t idx;
+	uint32_t run_end; /* of a sorted range: the run that .idx lies in ends before this piece */
 };
 
+/**
+ * struct wfi_plan_range - bytes of a list of pieces
+ * @limit: 0: all of them. Else the range is sorted by runs, neighbours that would merge: it has
+ * those that are served (wfi_xfer_opts.names) and shorter than this (@small), or all others
+ */
 struct wfi_plan_range {
 	struct wfi_plan_pos at;
 	struct wfi_plan_pos end;
+	uint32_t limit;
+	bool small;
 };
 
 static inline bool wfi_plan_empty(const struct wfi_plan_range *r)
@@ -37,7 +45,12 @@ int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes);
  */
 unsigned wfi_plan_gather(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r,
 			 uint64_t budget, struct weft_piece *out, unsigned max, uint64_t *bytes);
+/* the same where each entry takes @cost bytes of the budget beside its own */
+unsigned wfi_plan_pack(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r, uint64_t budget,
+		       uint32_t cost, struct weft_piece *out, unsigned max, uint64_t *bytes);
 
+/* .at of a sorted range moves to the next piece that is the range's: until then it stands anywhere */
+void wfi_plan_settle(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r);
 /* .at moves behind what is left of block @block, if it stands in it */
 void wfi_plan_skip_block(const struct wfi_xfer_opts *opts, struct wfi_plan_range *r,
 			 uint32_t block);

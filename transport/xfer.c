@@ -10,107 +10,16 @@
  */
 #include <errno.h>
 #include <string.h>
-#include "transport/plan.h"
+#include "transport/engine.h"
+#include "transport/gather.h"
 #include "weft_internal/util.h"
-#include "weft_internal/xfer.h"
 
-#define BATCH 512u /* pieces a post; what one process_vm call takes */
 #define OPS_PER_XFER 4u
-#define MAX_CQS 64u
 #define TURNS_LOG2 2u /* slices are shared among so many turns a poll */
 #define ASYNC_POSTS 16u /* posts a turn where the NIC copies */
 #define AT_ONCE_BYTES (256u << 10) /* moved inside submit where the CPU copies */
+#define OWING_NS WFI_NSEC_PER_MSEC /* between tries to send an answer to a peer that takes none */
 #define WCS 32u
-
-struct link {
-	struct link *prev;
-	struct link *next;
-};
-
-struct wfi_xfer_op {
-	struct wfi_xfer *x; /* NULL: free */
-	struct wfi_xfer_op *next; /* free, or on wfi_xfer.again */
-	struct wfi_plan_range range;
-	uint32_t gen;
-};
-
-struct wfi_xfer {
-	struct link all;
-	struct link run; /* or ended, or free */
-	struct wfi_xfer_opts o;
-	struct wfi_plan_range todo;
-	struct wfi_xfer_op *again; /* ranges to post anew */
-	uint64_t fence_ns; /* ending: when the endpoint is reset */
-	uint64_t start_ns;
-	uint32_t nr_open;
-	uint32_t cq_idx;
-	uint32_t serial; /* moves on when it is done: is it still the one that I knew? */
-	int first_err;
-	int end_status; /* not 0: cancelled, timed out or broken; nothing more is posted */
-	bool sync;
-	bool fenced;
-};
-
-struct xfer_cq {
-	struct weft_cq *cq;
-	uint32_t nr_xfers;
-};
-
-struct xfer_stats {
-	struct wfi_counter *transfers, *bytes, *posts, *failed, *timeouts, *fences;
-	struct wfi_hist *time;
-};
-
-struct wfi_xfer_engine {
-	struct wfi_env *env;
-	struct link all;
-	struct link run;
-	struct link ended;
-	struct link free;
-	struct wfi_xfer *xfers;
-	struct wfi_xfer_op *ops;
-	struct wfi_xfer_op *free_op;
-	uint32_t max_xfers;
-	uint32_t nr_ops;
-	uint64_t slice_bytes;
-	uint64_t grace_ns;
-	uint64_t next_ns; /* earliest deadline or fence, or earlier */
-	bool busy; /* a done() may be running: what it submits waits for the next poll */
-	uint32_t nr_cqs;
-	struct xfer_cq cqs[MAX_CQS];
-	struct xfer_stats stats;
-	struct wfi_counter no_counter;
-	struct wfi_hist no_hist;
-	struct weft_piece batch[BATCH];
-};
-
-/* ---- lists ---- */
-
-static void list_init(struct link *l)
-{
-	l->prev = l;
-	l->next = l;
-}
-
-static bool list_empty(const struct link *l)
-{
-	return l->next == l;
-}
-
-static void list_del(struct link *l)
-{
-	l->prev->next = l->next;
-	l->next->prev = l->prev;
-	list_init(l);
-}
-
-static void list_add_tail(struct link *head, struct link *l)
-{
-	l->prev = head->prev;
-	l->next = head;
-	head->prev->next = l;
-	head->prev = l;
-}
 
 /* ---- ops ---- */
 
@@ -134,30 +43,26 @@ static void op_put(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op)
 	eng->free_op = op;
 }
 
-static uint64_t op_cookie(const struct wfi_xfer_engine *eng, const struct wfi_xfer_op *op)
-{
-	return ((uint64_t)op->gen << 32) | (uint64_t)(op - eng->ops);
-}
-
 /* Return: the op that a completion speaks of, NULL when it is none of ours */
 static struct wfi_xfer_op *op_of(struct wfi_xfer_engine *eng, const struct weft_wc *wc)
 {
-	uint32_t idx = (uint32_t)wc->cookie;
 	struct wfi_xfer_op *op;
 
-	if (wc->op > WEFT_WC_WRITE || idx >= eng->nr_ops)
+	if (wc->op > WEFT_WC_SEND)
 		return NULL;
-	op = &eng->ops[idx];
-	if (!op->x || op->gen != (uint32_t)(wc->cookie >> 32) || op->x->o.ep != wc->ep)
+	op = wfi_xfer_op_of(eng, wc->cookie);
+	/* a message that was sent is not over: its answer completes it */
+	if (!op || op->x->o.ep != wc->ep || (wc->op == WEFT_WC_SEND) != op->range.small ||
+	    (op->range.small && !wc->status))
 		return NULL;
 	return op;
 }
 
 /* ---- the end of a transfer ---- */
 
-static int cq_get(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint32_t *out)
+int wfi_xfer_cq_get(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint32_t *out)
 {
-	uint32_t i, slot = MAX_CQS;
+	uint32_t i, slot = WFI_XFER_CQS;
 
 	for (i = 0; i < eng->nr_cqs; i++) {
 		if (eng->cqs[i].nr_xfers && eng->cqs[i].cq == cq)
@@ -165,9 +70,9 @@ static int cq_get(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint32_t *out
 		if (!eng->cqs[i].nr_xfers)
 			slot = i;
 	}
-	if (i == eng->nr_cqs && slot < MAX_CQS)
+	if (i == eng->nr_cqs && slot < WFI_XFER_CQS)
 		i = slot;
-	if (i == MAX_CQS)
+	if (i == WFI_XFER_CQS)
 		return -EAGAIN;
 	if (i == eng->nr_cqs)
 		eng->nr_cqs++;
@@ -177,16 +82,11 @@ static int cq_get(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint32_t *out
 	return 0;
 }
 
-static void cq_put(struct wfi_xfer_engine *eng, uint32_t idx)
+void wfi_xfer_cq_put(struct wfi_xfer_engine *eng, uint32_t idx)
 {
 	eng->cqs[idx].nr_xfers--;
 	while (eng->nr_cqs && !eng->cqs[eng->nr_cqs - 1].nr_xfers)
 		eng->nr_cqs--;
-}
-
-static bool xfer_has_work(const struct wfi_xfer *x)
-{
-	return !x->end_status && (x->again || !wfi_plan_empty(&x->todo));
 }
 
 /* calls done() when all is over. Return: 1 when it was, else 0 */
@@ -196,12 +96,12 @@ static int xfer_finish(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t
 	void *ctx = x->o.ctx;
 	int res = x->first_err;
 
-	if (x->nr_open || xfer_has_work(x))
+	if (x->nr_open || wfi_xfer_has_work(x))
 		return 0;
-	list_del(&x->all);
-	list_del(&x->run);
-	cq_put(eng, x->cq_idx);
-	list_add_tail(&eng->free, &x->run);
+	wfi_list_del(&x->all);
+	wfi_list_del(&x->run);
+	wfi_xfer_cq_put(eng, x->cq_idx);
+	wfi_list_add_tail(&eng->free, &x->run);
 	x->serial++;
 	wfi_count(eng->stats.transfers, 1);
 	wfi_count(eng->stats.failed, res != 0);
@@ -216,26 +116,36 @@ static void xfer_fail_range(struct wfi_xfer *x, const struct wfi_plan_range *r, 
 		x->first_err = status;
 }
 
-/* nothing more is posted; what was not posted has this result. Open ops go on */
-static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status, uint64_t now_ns)
+static void lane_fail(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wfi_xfer_lane *lane,
+		      int status)
 {
 	struct wfi_xfer_op *op;
 
-	if (x->end_status)
-		return;
-	x->end_status = status;
-	while ((op = x->again)) {
-		x->again = op->next;
+	while ((op = lane->again)) {
+		lane->again = op->next;
 		xfer_fail_range(x, &op->range, status);
 		op_put(eng, op);
 	}
-	xfer_fail_range(x, &x->todo, status);
+	xfer_fail_range(x, &lane->todo, status);
+}
+
+/* nothing more is posted; what was not posted has this result. Open ops go on, but for messages
+ * whose answers can be left to land nowhere */
+static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status, uint64_t now_ns)
+{
+	if (x->end_status)
+		return;
+	x->end_status = status;
+	lane_fail(eng, x, &x->posts, status);
+	lane_fail(eng, x, &x->msgs, status);
+	if (wfi_unlikely(x->o.gather))
+		wfi_gather_forget(x);
 	if (wfi_add_overflows(now_ns, eng->grace_ns, &x->fence_ns))
 		x->fence_ns = UINT64_MAX;
 	eng->next_ns = wfi_min(eng->next_ns, x->fence_ns);
-	list_del(&x->run);
+	wfi_list_del(&x->run);
 	if (!x->nr_open)
-		list_add_tail(&eng->ended, &x->run);
+		wfi_list_add_tail(&eng->ended, &x->run);
 }
 
 /* ---- completions ---- */
@@ -244,13 +154,14 @@ static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status
 static void op_failed(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wfi_xfer_op *op,
 		      const struct weft_wc *wc)
 {
+	struct wfi_xfer_lane *lane = op->range.small ? &x->msgs : &x->posts;
 	struct wfi_plan_range r = op->range;
 	uint64_t bytes;
 	uint32_t block;
 	unsigned n;
 
-	n = wfi_plan_gather(&x->o, &r, UINT64_MAX, eng->batch, (unsigned)wfi_min(wc->idx, BATCH),
-			    &bytes);
+	n = wfi_plan_gather(&x->o, &r, UINT64_MAX, eng->batch,
+			    (unsigned)wfi_min(wc->idx, WFI_XFER_BATCH), &bytes);
 	if (n < wc->idx || wfi_plan_empty(&r)) {
 		xfer_fail_range(x, &op->range, wc->status); /* a provider that miscounts */
 		op_put(eng, op);
@@ -262,7 +173,8 @@ static void op_failed(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wf
 	if (!x->first_err)
 		x->first_err = wc->status;
 	wfi_plan_skip_block(&x->o, &r, block);
-	wfi_plan_skip_block(&x->o, &x->todo, block);
+	wfi_plan_skip_block(&x->o, &x->posts.todo, block);
+	wfi_plan_skip_block(&x->o, &x->msgs.todo, block);
 	if (x->end_status)
 		xfer_fail_range(x, &r, x->end_status);
 	if (x->end_status || wfi_plan_empty(&r)) {
@@ -271,21 +183,18 @@ static void op_failed(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wf
 	}
 	op->range = r;
 	op->gen++;
-	op->next = x->again;
-	x->again = op;
-	if (list_empty(&x->run))
-		list_add_tail(&eng->run, &x->run);
+	op->next = lane->again;
+	lane->again = op;
+	if (wfi_list_empty(&x->run))
+		wfi_list_add_tail(&eng->run, &x->run);
 }
 
-static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, uint64_t now_ns)
+void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const struct weft_wc *wc,
+		     uint64_t now_ns)
 {
-	struct wfi_xfer_op *op = op_of(eng, wc);
-	struct wfi_xfer *x;
+	struct wfi_xfer *x = op->x;
 	int status;
 
-	if (wfi_unlikely(!op))
-		return 0;
-	x = op->x;
 	x->nr_open--;
 	if (wfi_likely(!wc->status)) {
 		op_put(eng, op);
@@ -297,6 +206,32 @@ static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, 
 		op_put(eng, op);
 		xfer_end(eng, x, status, now_ns);
 	}
+}
+
+void wfi_xfer_op_drop(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op)
+{
+	op->x->nr_open--;
+	xfer_fail_range(op->x, &op->range, op->x->end_status);
+	op_put(eng, op);
+}
+
+void wfi_xfer_settle(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
+{
+	if (x->nr_open || wfi_xfer_has_work(x))
+		return;
+	wfi_list_del(&x->run);
+	wfi_list_add_tail(&eng->ended, &x->run);
+}
+
+static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, uint64_t now_ns)
+{
+	struct wfi_xfer_op *op = op_of(eng, wc);
+	struct wfi_xfer *x;
+
+	if (wfi_unlikely(!op))
+		return 0;
+	x = op->x;
+	wfi_xfer_op_end(eng, op, wc, now_ns);
 	return xfer_finish(eng, x, now_ns);
 }
 
@@ -316,41 +251,67 @@ static int cq_drain(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint64_t no
 
 /* ---- posting ---- */
 
-/* Return: bytes posted, 0 no more now (full, or nothing left, or it broke) */
-static uint64_t xfer_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget,
-			  uint64_t now_ns)
+static int post_batch(struct wfi_xfer_engine *eng, struct wfi_xfer *x, unsigned nr, uint64_t cookie)
+{
+	struct weft_post post = {
+		.pieces = eng->batch,
+		.nr_pieces = nr,
+		.local_mr = x->o.local_mr,
+		.cookie = cookie,
+	};
+
+	return x->o.dir == WFI_XFER_READ ? weft_ep_post_read(x->o.ep, &post)
+					 : weft_ep_post_write(x->o.ep, &post);
+}
+
+/* the next batch of a range, into the engine's */
+static unsigned batch_take(struct wfi_xfer_engine *eng, struct wfi_xfer *x, bool msg,
+			   struct wfi_plan_range *next, uint64_t budget, uint64_t *bytes)
 {
 	const struct weft_caps *caps = &x->o.ep->dev->caps;
-	struct weft_post post = { .pieces = eng->batch, .local_mr = x->o.local_mr };
-	struct wfi_xfer_op *op = x->again;
-	struct wfi_plan_range *from = op ? &op->range : &x->todo;
+
+	if (wfi_unlikely(msg))
+		return wfi_gather_batch(x, next, bytes);
+	return wfi_plan_gather(&x->o, next, wfi_min(budget, caps->max_post_bytes), eng->batch,
+			       (unsigned)wfi_min(caps->max_pieces, WFI_XFER_BATCH), bytes);
+}
+
+/* Return: bytes posted, 0 no more now (full, or nothing left, or it broke) */
+static uint64_t lane_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x,
+			  struct wfi_xfer_lane *lane, uint64_t budget, uint64_t now_ns)
+{
+	struct wfi_xfer_op *op = lane->again;
+	struct wfi_plan_range *from = op ? &op->range : &lane->todo;
 	struct wfi_plan_range next = *from;
-	uint64_t bytes;
+	bool msg = lane == &x->msgs;
+	uint64_t bytes, cookie;
+	unsigned nr;
 	int ret;
 
-	post.nr_pieces = wfi_plan_gather(&x->o, &next, wfi_min(budget, caps->max_post_bytes),
-					 eng->batch, (unsigned)wfi_min(caps->max_pieces, BATCH),
-					 &bytes);
-	if (!post.nr_pieces) {
+	nr = batch_take(eng, x, msg, &next, budget, &bytes);
+	if (!nr) {
 		*from = next;
+		if (op) {
+			lane->again = op->next;
+			op_put(eng, op);
+		}
 		return 0;
 	}
 	if (op && wfi_plan_empty(&next)) {
-		x->again = op->next;
+		lane->again = op->next;
 	} else {
 		op = op_get(eng, x);
 		if (!op)
 			return 0;
-		op->range.at = from->at;
+		op->range = *from;
 		op->range.end = next.at;
 	}
-	post.cookie = op_cookie(eng, op);
-	ret = x->o.dir == WFI_XFER_READ ? weft_ep_post_read(x->o.ep, &post)
-					: weft_ep_post_write(x->o.ep, &post);
+	cookie = wfi_xfer_op_cookie(eng, op);
+	ret = wfi_unlikely(msg) ? wfi_gather_send(x, nr, cookie) : post_batch(eng, x, nr, cookie);
 	if (wfi_unlikely(ret)) {
 		if (from == &op->range) {
-			op->next = x->again;
-			x->again = op;
+			op->next = lane->again;
+			lane->again = op;
 		} else {
 			op_put(eng, op);
 		}
@@ -361,9 +322,30 @@ static uint64_t xfer_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 	if (from != &op->range)
 		*from = next;
 	x->nr_open++;
-	wfi_count(eng->stats.posts, 1);
+	wfi_count(eng->stats.posts, !msg);
 	wfi_count(eng->stats.bytes, bytes);
 	return bytes;
+}
+
+/* messages first: they wait for their answers while other pieces are posted */
+static uint64_t xfer_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget,
+			  uint64_t now_ns)
+{
+	uint64_t bytes = 0;
+
+	if (wfi_unlikely(wfi_xfer_lane_left(&x->msgs)) && !wfi_gather_full(x->o.gather))
+		bytes = lane_post(eng, x, &x->msgs, budget, now_ns);
+	if (!bytes && wfi_xfer_lane_left(&x->posts) && !x->end_status)
+		bytes = lane_post(eng, x, &x->posts, budget, now_ns);
+	return bytes;
+}
+
+/* with nothing left but messages, and no place for one, an answer calls it back */
+static struct wfi_link *xfer_place(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
+{
+	if (wfi_likely(wfi_xfer_lane_left(&x->posts)) || !wfi_gather_full(x->o.gather))
+		return &eng->run;
+	return &x->o.gather->waiting;
 }
 
 /* a turn of one transfer, which is on no list to run. Return: bytes posted */
@@ -378,11 +360,11 @@ static uint64_t xfer_turn(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 		bytes = xfer_post(eng, x, x->sync ? quantum - sum : UINT64_MAX, now_ns);
 		sum += bytes;
 		posts++;
-	} while (bytes && xfer_has_work(x) && (x->sync ? sum < quantum : posts < ASYNC_POSTS));
+	} while (bytes && wfi_xfer_has_work(x) && (x->sync ? sum < quantum : posts < ASYNC_POSTS));
 
 	/* before done(): it may take x for something else */
-	if (xfer_has_work(x))
-		list_add_tail(&eng->run, &x->run);
+	if (wfi_xfer_has_work(x))
+		wfi_list_add_tail(xfer_place(eng, x), &x->run);
 	if (x->sync && x->nr_open)
 		cq_drain(eng, cq, now_ns);
 	else if (!x->end_status)
@@ -390,45 +372,29 @@ static uint64_t xfer_turn(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 	return sum;
 }
 
-static void list_move_all(struct link *to, struct link *from)
-{
-	list_init(to);
-	if (list_empty(from))
-		return;
-	*to = *from;
-	to->next->prev = to;
-	to->prev->next = to;
-	list_init(from);
-}
-
 static int run_all(struct wfi_xfer_engine *eng, uint64_t now_ns)
 {
 	uint64_t quantum = eng->slice_bytes, left = eng->slice_bytes, used;
-	struct link turn, behind;
+	struct wfi_link turn;
 	int work = 0;
 
-	list_move_all(&turn, &eng->run);
+	wfi_list_init(&turn);
+	wfi_list_append(&turn, &eng->run);
 	if (turn.next != turn.prev)
 		quantum >>= TURNS_LOG2;
-	while (left && !list_empty(&turn)) {
+	while (left && !wfi_list_empty(&turn)) {
 		struct wfi_xfer *x = wfi_container_of(turn.next, struct wfi_xfer, run);
 		bool sync = x->sync;
 
-		list_del(&x->run);
+		wfi_list_del(&x->run);
 		used = xfer_turn(eng, x, wfi_min(quantum, left), now_ns);
 		work += used != 0;
 		if (sync)
 			left -= wfi_min(used, left);
 	}
 	/* those that had no turn come first next time */
-	list_move_all(&behind, &eng->run);
-	list_move_all(&eng->run, &turn);
-	while (!list_empty(&behind)) {
-		struct link *l = behind.next;
-
-		list_del(l);
-		list_add_tail(&eng->run, l);
-	}
+	wfi_list_append(&turn, &eng->run);
+	wfi_list_append(&eng->run, &turn);
 	return work;
 }
 
@@ -437,12 +403,14 @@ static int run_all(struct wfi_xfer_engine *eng, uint64_t now_ns)
 static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
 {
 	uint64_t next = UINT64_MAX;
-	struct link *l;
+	struct wfi_link *l;
 	int work = 0;
 
 	for (l = eng->all.next; l != &eng->all; l = l->next) {
 		struct wfi_xfer *x = wfi_container_of(l, struct wfi_xfer, all);
 
+		if (!x->nr_open && !wfi_xfer_has_work(x))
+			continue; /* on .ended: its result stands */
 		if (!x->end_status && now_ns >= x->o.deadline_ns) {
 			xfer_end(eng, x, -ETIMEDOUT, now_ns);
 			wfi_count(eng->stats.timeouts, 1);
@@ -452,6 +420,8 @@ static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
 			/* the provider flushes what is open, and nobody writes behind our back */
 			x->o.ep->dev->transport->ep_shutdown(x->o.ep);
 			x->fenced = true;
+			if (x->o.gather)
+				wfi_gather_lost(x->o.gather, -ECANCELED);
 			wfi_count(eng->stats.fences, 1);
 			work++;
 		}
@@ -476,13 +446,15 @@ static struct wfi_counter *counter(struct wfi_xfer_engine *eng, struct wfi_metri
 
 static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
 {
-	struct xfer_stats *s = &eng->stats;
+	struct wfi_xfer_stats *s = &eng->stats;
 
 	s->transfers = counter(eng, m, "weft_xfer_transfers", "", "transfers completed");
 	s->failed = counter(eng, m, "weft_xfer_failed", "", "of these, with a block that failed");
 	s->bytes = counter(eng, m, "weft_xfer_bytes", "bytes", "bytes posted");
 	s->posts = counter(eng, m, "weft_xfer_posts", "", "batches posted");
 	s->timeouts = counter(eng, m, "weft_xfer_timeouts", "", "transfers past their deadline");
+	s->messages = counter(eng, m, "weft_xfer_messages", "", "messages of small pieces");
+	s->gathered = counter(eng, m, "weft_xfer_gathered", "", "pieces that went in messages");
 	s->fences = counter(eng, m, "weft_xfer_fences", "", "endpoints reset to end a transfer");
 	s->time = m ? wfi_metrics_hist(m, "weft_xfer_time", "", "seconds",
 				       "from submission to completion")
@@ -513,19 +485,20 @@ int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_x
 	eng->ops = wfi_alloc(opts->env, eng->nr_ops * sizeof(*eng->ops));
 	if (!eng->ops)
 		goto err_xfers;
-	list_init(&eng->all);
-	list_init(&eng->run);
-	list_init(&eng->ended);
-	list_init(&eng->free);
+	wfi_list_init(&eng->all);
+	wfi_list_init(&eng->run);
+	wfi_list_init(&eng->ended);
+	wfi_list_init(&eng->free);
+	wfi_list_init(&eng->owing);
 	for (i = 0; i < eng->max_xfers; i++) {
-		list_init(&eng->xfers[i].all);
-		list_add_tail(&eng->free, &eng->xfers[i].run);
+		wfi_list_init(&eng->xfers[i].all);
+		wfi_list_add_tail(&eng->free, &eng->xfers[i].run);
 	}
 	for (i = 0; i < eng->nr_ops; i++)
 		op_put(eng, &eng->ops[i]);
 	stats_init(eng, opts->metrics);
 	if (opts->send_cq)
-		cq_get(eng, opts->send_cq, &i); /* the first one: there is room */
+		wfi_xfer_cq_get(eng, opts->send_cq, &i); /* the first one: there is room */
 	*out = eng;
 	return 0;
 
@@ -555,7 +528,7 @@ static void xfer_start(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t
 	uint32_t serial = x->serial;
 
 	if (!x->sync || bytes > AT_ONCE_BYTES || eng->busy) {
-		list_add_tail(&eng->run, &x->run);
+		wfi_list_add_tail(&eng->run, &x->run);
 		*out = x;
 		return;
 	}
@@ -563,6 +536,23 @@ static void xfer_start(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t
 	xfer_turn(eng, x, bytes ? bytes : 1, x->start_ns);
 	eng->busy = false;
 	*out = x->serial == serial ? x : NULL;
+}
+
+/* who goes where, for transfers over a link: small runs in messages, all others posted */
+static void lanes_sort(struct wfi_xfer *x)
+{
+	const struct weft_mr *mr = x->o.local_mr;
+
+	x->posts.todo.limit = x->o.gather->threshold;
+	/* memory that may not be written: the provider says so */
+	if (x->o.dir == WFI_XFER_READ && mr && !(mr->access & WEFT_ACCESS_LOCAL_WRITE))
+		x->posts.todo.limit = 0;
+	if (!x->posts.todo.limit)
+		return;
+	x->msgs.todo = x->posts.todo;
+	x->msgs.todo.small = true;
+	wfi_plan_settle(&x->o, &x->posts.todo);
+	wfi_plan_settle(&x->o, &x->msgs.todo);
 }
 
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
@@ -578,16 +568,18 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	ret = wfi_plan_check(opts, &bytes);
 	if (wfi_unlikely(ret))
 		return ret;
-	if (wfi_unlikely(list_empty(&eng->free)))
+	if (wfi_unlikely(wfi_list_empty(&eng->free)))
 		return -EAGAIN;
-	ret = cq_get(eng, opts->ep->send_cq, &cq_idx);
+	ret = wfi_xfer_cq_get(eng, opts->ep->send_cq, &cq_idx);
 	if (wfi_unlikely(ret))
 		return ret;
 	x = wfi_container_of(eng->free.next, struct wfi_xfer, run);
-	list_del(&x->run);
+	wfi_list_del(&x->run);
 	x->o = *opts;
-	x->todo = (struct wfi_plan_range){ .end = { .idx = opts->nr_pieces } };
-	x->again = NULL;
+	x->posts = (struct wfi_xfer_lane){ .todo = { .end = { .idx = opts->nr_pieces } } };
+	x->msgs = (struct wfi_xfer_lane){ 0 };
+	if (wfi_unlikely(opts->gather && opts->names))
+		lanes_sort(x);
 	x->start_ns = wfi_now(eng->env);
 	x->nr_open = 0;
 	x->cq_idx = cq_idx;
@@ -596,7 +588,7 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->sync = opts->ep->dev->caps.flags & WEFT_CAP_SYNC;
 	x->fenced = false;
 	memset(opts->results, 0, opts->nr_blocks * sizeof(*opts->results));
-	list_add_tail(&eng->all, &x->all);
+	wfi_list_add_tail(&eng->all, &x->all);
 	eng->next_ns = wfi_min(eng->next_ns, opts->deadline_ns);
 	xfer_start(eng, x, bytes, out);
 	return 0;
@@ -609,7 +601,7 @@ void wfi_xfer_cancel(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
 
 int wfi_xfer_poll(struct wfi_xfer_engine *eng, uint64_t now_ns)
 {
-	struct link *l;
+	struct wfi_link *l;
 	int work = 0;
 	uint32_t i;
 
@@ -619,6 +611,10 @@ int wfi_xfer_poll(struct wfi_xfer_engine *eng, uint64_t now_ns)
 			work += cq_drain(eng, eng->cqs[i].cq, now_ns);
 	if (wfi_unlikely(now_ns >= eng->next_ns))
 		work += check_time(eng, now_ns);
+	if (wfi_unlikely(!wfi_list_empty(&eng->owing))) {
+		work += wfi_gather_pay(eng);
+		eng->next_ns = wfi_min(eng->next_ns, now_ns + OWING_NS);
+	}
 	work += run_all(eng, now_ns);
 	while ((l = eng->ended.next) != &eng->ended)
 		work += xfer_finish(eng, wfi_container_of(l, struct wfi_xfer, run), now_ns);
@@ -628,7 +624,7 @@ int wfi_xfer_poll(struct wfi_xfer_engine *eng, uint64_t now_ns)
 
 uint64_t wfi_xfer_next_event_ns(const struct wfi_xfer_engine *eng)
 {
-	if (!list_empty(&eng->run) || !list_empty(&eng->ended))
+	if (!wfi_list_empty(&eng->run) || !wfi_list_empty(&eng->ended))
 		return 0;
 	return eng->next_ns;
 }

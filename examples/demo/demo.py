@@ -160,7 +160,8 @@ class Demo:
         self.figures["requests"] += len(prompts)
         self.figures["identical"] += same
         self.figures["saved"] += hit
-        say(f"{title}: {same} of {len(prompts)} answers identical, {hit} prompt tokens from the cache")
+        say(f"{title}: {same} of {len(prompts)} answers identical, "
+            f"{hit} prompt tokens from the cache")
 
     def run_prompts(self):
         with open(self.arguments.prompts, encoding="utf-8") as file:
@@ -214,25 +215,26 @@ class Demo:
         def quantiles(op):
             if not op:
                 return "-"
-            return " / ".join(f"{op[q] / 1000:.1f}" for q in ("p50_ns", "p99_ns", "p999_ns")) + " us"
+            names = ("p50_ns", "p99_ns", "p999_ns")
+            return " / ".join(f"{op[name] / 1000:.1f}" for name in names) + " us"
 
         def median(values):
             values = sorted(values)
             return values[len(values) // 2] / 1000 if values else 0.0
 
-        moved = (counters.get("weft_handoff_read", 0) + replay["bytes_got"] + replay["bytes_put"])
+        by_reference = counters.get("weft_handoff_bytes_by_reference", 0)
+        between = counters.get("weft_handoff_read", 0)
+        moved = between + replay["bytes_got"] + replay["bytes_put"]
         push_a = times["node-a"].get("handoff_push")
         rows = [
             ("requests", f"{f['requests']} with tokens, {replay['requests']} replayed"),
             ("answers identical", f"{f['identical']} of {f['requests']}"),
-            ("prefix-hit rate", f"{100 * f['saved'] / f['prompt_tokens']:.1f} % of prompt tokens; "
-                                f"{100 * replay['hit_rate']:.1f} % of the trace's blocks"),
-            ("prefill tokens saved", f"{f['saved']} of {f['prompt_tokens']}; "
-                                     f"{replay['tokens_saved']} of {replay['tokens']} in the trace"),
-            ("bytes moved", f"{moved / 1e6:.1f} MB, {counters.get('weft_handoff_read', 0) / 1e6:.1f} "
-                            "MB of it between the nodes"),
-            ("by reference", f"{counters.get('weft_handoff_bytes_by_reference', 0) / 1e6:.1f} MB "
-                             "handed over without moving a byte"),
+            ("prefix-hit rate", f"{100 * f['saved'] / f['prompt_tokens']:.1f} % of prompt "
+             f"tokens, {100 * replay['hit_rate']:.1f} % of the trace's blocks"),
+            ("prefill tokens saved", f"{f['saved']} of {f['prompt_tokens']}, and "
+             f"{replay['tokens_saved']} of {replay['tokens']} in the trace"),
+            ("bytes moved", f"{moved / 1e6:.1f} MB, {between / 1e6:.1f} MB between the nodes"),
+            ("by reference", f"{by_reference / 1e6:.1f} MB handed over without moving a byte"),
             ("replay, get and put", f"{replay['gb_per_s']:.2f} GB/s"),
             ("match p50/p99/p99.9", quantiles(replay["match"])),
             ("get p50/p99/p99.9", quantiles(replay["get"])),
@@ -276,8 +278,8 @@ class Demo:
 
 def arguments_parse():
     parser = argparse.ArgumentParser(
-        prog="./demo", description="Runs Weft's main job on this host and checks every token and byte.",
-        epilog="examples: ./demo    ./demo --prompts my.txt --size small    ./demo --trace FILE.jsonl")
+        prog="./demo", description="Runs Weft's main job here, checks every token and byte.",
+        epilog="examples: ./demo; ./demo --prompts my.txt --size kv8b; ./demo --trace FILE.jsonl")
     parser.add_argument("--prompts", default=os.path.join(HERE, "prompts.txt"),
                         help="text file, one prompt a line")
     parser.add_argument("--trace", help="request trace in Mooncake's JSONL form")

@@ -63,9 +63,10 @@
  *
  * A side that wants to sleep: reads the other's .bell into b, stores its own .sleeping = 1, issues
  * a full fence, looks at its ring once more, then waits with FUTEX_WAIT (not private) on the
- * other's .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries, or
- * stored its .head, issues a full fence (once a batch), and when the other's .sleeping is 1 adds 1
- * to its own .bell and calls FUTEX_WAKE on it. So a system call is made only when somebody sleeps.
+ * other's .bell while it is b; awake, it stores .sleeping = 0. A side that has published entries,
+ * or stored its .head, issues a full fence (once a batch), and when the other's .sleeping is 1 adds
+ * 1 to its own .bell and calls FUTEX_WAKE on it. So a system call is made only when somebody
+ * sleeps.
  *
  * 5. Operations: enum weft_opcode, below.
  */

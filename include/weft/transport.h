@@ -48,9 +48,9 @@
  *   that endpoint, on either queue. This is the fence.
  *
  * Errors are negative errno. Posting: 0 posted; -EAGAIN queue full, poll and retry; -EOPNOTSUPP no
- * such op here; -ENOTCONN not connected, or closing; -EINVAL what the caps rule out (too many pieces,
- * too many bytes). Not 0 means: nothing was posted. What is wrong with one piece (rights, range,
- * memory that is gone) is a completion.
+ * such op here; -ENOTCONN not connected, or closing; -EINVAL what the caps rule out (too many
+ * pieces, too many bytes). Not 0 means: nothing was posted. What is wrong with one piece (rights,
+ * range, memory that is gone) is a completion.
  *
  * Option structs start with .size = sizeof(them); what is missing at the end is zero, and a tail
  * that the provider does not know must be zero, else -EINVAL.
@@ -374,7 +374,8 @@ enum weft_scope {
  * struct weft_wc - one completion
  * @cookie: of the post; 0 for RECV, RECV_IMM, CLOSED
  * @status: 0 or negative errno: -EFAULT memory not there, -EACCES without this right, or an rkey of
- *          another endpoint, -ESTALE region no longer registered, or taken back, -ERANGE outside the region, -ECONNRESET peer gone,
+ *          another endpoint, -ESTALE region no longer registered, or taken back, -ERANGE outside
+ *          the region, -ECONNRESET peer gone,
  *          -ECANCELED flushed, -ETIMEDOUT, -EIO
  * @idx: see "Operations" above; the number of pieces when all went well
  * @data: RECV: the message, lent until the next poll of this queue. A private copy or memory that
@@ -439,9 +440,9 @@ struct weft_transport {
 	/* Return: 0, -EINVAL, -EPERM (memfd without F_SEAL_SHRINK), -ENOSPC too many, -ENOMEM */
 	int (*mr_reg)(struct weft_device *dev, const struct weft_mr_opts *opts,
 		      struct weft_mr **out);
-	/* posts that start from here on are refused (-ESTALE). A peer of this host that is in the middle
-	 * of one may finish it: before memory is reused, have the peer say that it is done, or end the
-	 * endpoint. A NIC is through when this returns */
+	/* posts that start from here on are refused (-ESTALE). A peer of this host that is in the
+	 * middle of one may finish it: before memory is reused, have the peer say that it is done,
+	 * or end the endpoint. A NIC is through when this returns */
 	void (*mr_dereg)(struct weft_mr *mr);
 	/* @opts NULL: all of it, with all rights that the region has */
 	int (*mr_export)(struct weft_mr *mr, const struct weft_export_opts *opts,
@@ -463,10 +464,12 @@ struct weft_transport {
 	/**
 	 * cq_arm - before the owner sleeps
 	 *
-	 * Return: how many things to sleep on were written to @waits: any of them wakes, 0 means that
-	 * nothing can arrive here; -EAGAIN a completion may be there: poll first; -ENOSPC more than
-	 * @max; -EOPNOTSUPP. Call cq_disarm() when awake, and after -EAGAIN nothing. A peer that dies
-	 * wakes nobody where futexes are used, nor does room in a full queue: bound your sleep.
+	 * Return: how many things to sleep on were written to @waits: any of them wakes, 0 means
+	 * that nothing can arrive here; -EAGAIN a completion may be there: poll first; -ENOSPC more
+	 * than
+	 * @max; -EOPNOTSUPP. Call cq_disarm() when awake, and after -EAGAIN nothing. A peer that
+	 * dies wakes nobody where futexes are used, nor does room in a full queue: bound your
+	 * sleep.
 	 */
 	int (*cq_arm)(struct weft_cq *cq, struct weft_wait *waits, unsigned max);
 	void (*cq_disarm)(struct weft_cq *cq);

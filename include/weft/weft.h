@@ -158,7 +158,8 @@ WEFT_API int weft_key_from_hash(const struct weft_space *space, const void *hash
  * struct weft_region_opts - memory that the node may copy from and to
  * @addr: start in this process
  * @len: bytes
- * @fd: memfd that @addr maps from @fd_off on (fastest: the node maps it too), or -1: private memory.
+ * @fd: memfd that @addr maps from @fd_off on (fastest: the node maps it too), or -1: private
+ * memory.
  *      It is sealed against shrinking and growing if it is not yet, so it needs MFD_ALLOW_SEALING
  */
 struct weft_region_opts {

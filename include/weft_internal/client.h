@@ -2,8 +2,8 @@
 /**
  * client.h - the engine's side below weft_open(): attach over a connected socket
  *
- * weft_open() itself lives above (it may start an embedded node, and ring/ knows no node), and so do
- * weft_key_chain() and weft_key_from_hash() (ring/ knows no hash).
+ * weft_open() itself lives above (it may start an embedded node, and ring/ knows no node), and so
+ * do weft_key_chain() and weft_key_from_hash() (ring/ knows no hash).
  */
 #ifndef WFI_CLIENT_H
 #define WFI_CLIENT_H

@@ -158,8 +158,8 @@ struct wfi_sim_faults {
 	uint32_t alloc_fail_ppm;
 	uint32_t disk_error_ppm;
 	uint32_t disk_short_ppm;
-	uint32_t disk_flip_ppm; /* one bit of the request: in the buffer read, on the disk written */
-	uint32_t disk_lost_ppm; /* of the last 64 writes, at a crash; half of them torn, half gone */
+	uint32_t disk_flip_ppm; /* one bit: in the buffer read, on the disk written */
+	uint32_t disk_lost_ppm; /* of the last 64 writes, at a crash; half torn, half gone */
 	uint32_t alloc_fail_nth; /* the nth allocation or map from now on fails, once; 0: none */
 	uint64_t disk_latency_ns; /* a request takes 0 to this long; 0: done at the next poll */
 };

@@ -26,7 +26,8 @@
 #define WFI_PEER_MSG_MAX 4096u
 #define WFI_PEER_CREDITS 64u /* LAYERS messages that a connection may have open */
 
-/* one layer's pieces of some blocks, or the answer to it; little-endian, on the peers' message path */
+/* one layer's pieces of some blocks, or the answer to it; little-endian, on the peers' message
+ * path */
 enum wfi_peer_msg_type {
 	WFI_MSG_LAYERS = 1, /* sender to receiver: please READ these */
 	WFI_MSG_LAYERS_DONE = 2, /* receiver to sender: they are here, or an error */
@@ -66,10 +67,11 @@ _Static_assert(sizeof(struct wfi_msg_done) == 16, "wire");
 /* a node at the other end of a connection; embedded by whoever owns the connection */
 struct wfi_peer {
 	uint64_t node;
-	uint32_t open_msgs; /* private to the handoffs: sent and not answered, at most WFI_PEER_CREDITS */
+	uint32_t open_msgs; /* private to the handoffs: sent and not answered */
 	uint32_t reserved;
 	struct weft_ep *ep; /* to READ from it */
-	/* Return: 0, -EAGAIN (kept by the caller, tried again), -ENOTCONN. @msg is lent for the call */
+	/* Return: 0, -EAGAIN (kept by the caller, tried again), -ENOTCONN. @msg is lent for the
+	 * call */
 	int (*send)(struct wfi_peer *peer, const void *msg, size_t len);
 	/* the peer's arena of the tenant, as a remote key; NULL when it shares none */
 	struct weft_rkey *(*arena)(struct wfi_peer *peer, const struct wfi_tenant *tenant);
@@ -144,7 +146,8 @@ void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *ow
 void wfi_handoffs_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer);
 /* READs over @ep that have not completed yet: it must not be destroyed before there are none */
 uint32_t wfi_handoffs_reads_of(const struct wfi_handoffs *hs, const struct weft_ep *ep);
-/* one message from a peer; input: copied by the caller, checked here. Return: 0, -EPROTO drop the peer */
+/* one message from a peer; input: copied by the caller, checked here. Return: 0, -EPROTO drop the
+ * peer */
 int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg,
 			 size_t len, uint64_t now_ns);
 

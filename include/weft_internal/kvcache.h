@@ -158,7 +158,8 @@ void wfi_kv_pin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
 void wfi_kv_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr);
 int wfi_kv_drop(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
 		int32_t *results);
-/* checks header and bytes. Return: 0, -EBADMSG (counted by kind; the block is dropped) */
+/* checks header and bytes. Return: 0, -EBADMSG (counted by kind; the block is dropped, but its
+ * slot is not free before the next poll) */
 int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot);
 
 /* ---- slots, for those who move bytes (hot) ---- */

@@ -26,6 +26,8 @@ const struct weft_transport *wfi_transport_find(const struct weft_transport *con
  * @dup_ppm: bytes of a read land twice, from the wrong place the second time
  * @truncate_ppm: the second half of a read piece does not land
  * @corrupt_ppm: one bit of a read piece is flipped
+ * @cost_per_piece_ns, @cost_per_mib_ns: what devices that are opened then say in their caps, so that
+ * any provider is one whose pieces cost; 0: what the inner one says
  */
 struct wfi_fault_opts {
 	uint64_t seed;
@@ -41,6 +43,8 @@ struct wfi_fault_opts {
 	uint32_t dup_ppm;
 	uint32_t truncate_ppm;
 	uint32_t corrupt_ppm;
+	uint32_t cost_per_piece_ns;
+	uint64_t cost_per_mib_ns;
 };
 
 /* how often each came; for tests that must see that it did */

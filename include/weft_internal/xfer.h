@@ -8,8 +8,9 @@
  * of the peer can touch its local memory any more (invariants 2 and 3).
  *
  * The engine takes the completions of the endpoints that it is given: their send_cq is its own to
- * poll while transfers are open, and is not their recv_cq. Successful posts of others on such a queue
- * are WEFT_POST_QUIET. To fence a transfer that does not end, the engine shuts its endpoint down.
+ * poll while transfers are open, and is not their recv_cq. Successful posts of others on such a
+ * queue are WEFT_POST_QUIET. To fence a transfer that does not end, the engine shuts its endpoint
+ * down.
  *
  * Context: one worker thread for an engine and all of its endpoints.
  */
@@ -20,6 +21,7 @@
 #include <stdint.h>
 #include "weft/transport.h"
 #include "weft_internal/env.h"
+#include "weft_internal/gather.h"
 #include "weft_internal/metrics.h"
 
 struct wfi_xfer_engine;
@@ -55,12 +57,17 @@ struct wfi_xfer_opts {
 	 * error */
 	void (*done)(void *ctx, int res);
 	void *ctx;
+	/* small pieces in messages, where both are given: the link over .ep, lent until the
+	 * completion, and what the peer calls the regions of .rkeys (zero: not served), lent too */
+	struct wfi_gather *gather;
+	const struct wfi_gather_name *names;
 };
 
 struct wfi_xfer_engine_opts {
 	struct wfi_env *env;
 	struct wfi_metrics *metrics; /* may be NULL */
-	struct weft_cq *send_cq; /* polled even when no transfer is open: others post there; or NULL */
+	struct weft_cq
+		*send_cq; /* polled even when no transfer is open: others post there; or NULL */
 	uint32_t max_xfers; /* in flight; 0: 1024 */
 	uint64_t slice_bytes; /* most that one poll copies by CPU before others' turn; 0: 1 MiB */
 	uint64_t grace_ns; /* deadline to forced fence; 0: 50 ms */
@@ -69,8 +76,8 @@ struct wfi_xfer_engine_opts {
 int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out);
 void wfi_xfer_engine_destroy(struct wfi_xfer_engine *eng);
 /* Hot. Return: 0 accepted (when done was called already, *out is NULL), -EAGAIN too many in flight,
- * -EINVAL a piece outside its region, an rkey of another endpoint, or send_cq is recv_cq; -EACCES an
- * rkey without the right. Refused: done is not called. An endpoint that is not connected is a
+ * -EINVAL a piece outside its region, an rkey of another endpoint, or send_cq is recv_cq; -EACCES
+ * an rkey without the right. Refused: done is not called. An endpoint that is not connected is a
  * result: -ENOTCONN */
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
 		    struct wfi_xfer **out);

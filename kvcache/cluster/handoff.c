@@ -204,7 +204,8 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 			wfi_xfer_cancel(hs->opts.xfer, hs->reads[i].xfer);
 }
 
-/* publishes what READs filled, in runs; blocks that came by reference are their engine's to publish */
+/* publishes what READs filled, in runs; blocks that came by reference are their engine's to
+ * publish */
 static void handoff_publish(struct wfi_handoffs *hs, struct handoff *h)
 {
 	uint32_t nr = h->opts.nr_blocks, i, end;
@@ -534,7 +535,8 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	h->nr_reads++;
 	ret = wfi_xfer_submit(hs->opts.xfer, &x, &r->xfer);
 	if (ret) {
-		/* layers of these blocks would now be out of order: the handoff cannot be completed */
+		/* layers of these blocks would now be out of order: the handoff cannot be
+		 * completed */
 		h->nr_reads--;
 		read_job_put(hs, r);
 		handoff_fail(hs, h, ret);

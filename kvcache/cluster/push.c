@@ -82,9 +82,7 @@ static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenc
 	if (res > 0)
 		outbound_count(outbound_find(hs, &opts), (uint64_t)opts.nr * opts.nr_layers);
 	opts.done(opts.ctx, res);
-	if (p->opts.peer)
-		p->opts.peer->open_msgs -= p->open_msgs;
-	p->opts.peer = NULL;
+	p->opts.peer->open_msgs -= p->open_msgs;
 	if (fenced || !p->open_msgs) {
 		push_free(hs, p);
 		return;
@@ -276,8 +274,9 @@ void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
 {
 	struct push *p = push_find(hs, msg->push);
 
-	/* an answer may come after the deadline has ended the push, or from a peer that invents one */
-	if (!p || !p->open_msgs || (p->state != PUSH_FENCED && p->opts.peer != peer))
+	/* an answer may come after the deadline has ended the push, or from a peer that invents
+	 * one */
+	if (!p || !p->open_msgs || p->opts.peer != peer)
 		return;
 	p->open_msgs--;
 	if (p->state == PUSH_FENCED) {

@@ -95,7 +95,8 @@ void test_keys(const struct test_engine *e, uint64_t name, unsigned nr, struct w
 /* the next completion, within 10 s */
 void test_next(struct weft_ring *ring, struct weft_completion *out);
 struct weft_stat test_stat(struct weft_ring *ring);
-/* waits for slots_filling and slots_leased to be what @want has, for @ms. Return: whether they are */
+/* waits for slots_filling and slots_leased to be what @want has, for @ms. Return: whether they
+ * are */
 bool test_stat_settles(struct weft_ring *ring, const struct weft_stat *want, unsigned ms);
 /* how many are attached */
 unsigned test_engines(struct weft *w);

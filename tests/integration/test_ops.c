@@ -574,6 +574,41 @@ static void test_many_rings(void **state)
 	test_engine_close(&e);
 }
 
+/* operations that are open when their ring is closed touch no memory afterwards */
+static void test_ring_close(void **state)
+{
+	struct weft_place places[NR];
+	struct weft_key keys[NR];
+	struct test_engine e;
+	struct weft_ring *ring;
+	struct weft_op op = { .op = WEFT_OP_GET, .nr = NR, .keys = keys, .places = places };
+	struct memory m;
+	unsigned round, i;
+
+	(void)state;
+	open_engine(&e, "close", 1 << 20);
+	put_blocks(&e, 6000, NR, keys);
+	for (round = 0; round < 8; round++) {
+		memory_open(&m, &e, round % 2, (uint64_t)NR << 20);
+		for (i = 0; i < NR; i++)
+			places[i] =
+				(struct weft_place){ .off = (uint64_t)i << 20, .region = m.region };
+		op.space = e.space;
+		assert_int_equal(weft_ring_open(e.w, NULL, &ring), 0);
+		for (i = 0; i < 4; i++)
+			assert_int_equal(weft_submit(ring, &op, 1), 1);
+		weft_ring_close(ring);
+		memset(m.addr, 0xaa, m.len);
+		/* returns when no copy can be under way */
+		assert_int_equal(weft_region_dereg(e.w, m.region), 0);
+		for (i = 0; i < m.len; i++)
+			if (m.addr[i] != (char)0xaa)
+				fail_msg("byte %u was written after the ring was closed", i);
+		memory_close(&m);
+	}
+	test_engine_close(&e);
+}
+
 /* puts, gets, matches and nops, all open at once, several rounds through the ring */
 static void test_batches(void **state)
 {
@@ -723,16 +758,17 @@ int main(void)
 		cmocka_unit_test(test_regions),	    cmocka_unit_test(test_region_unmapped),
 		cmocka_unit_test(test_spaces),	    cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_tenants),	    cmocka_unit_test(test_many_rings),
-		cmocka_unit_test(test_batches),	    cmocka_unit_test(test_options),
-		cmocka_unit_test(test_texts),
+		cmocka_unit_test(test_ring_close),  cmocka_unit_test(test_batches),
+		cmocka_unit_test(test_options),	    cmocka_unit_test(test_texts),
 	};
 	const struct CMUnitTest in_process[] = {
 		cmocka_unit_test(test_put_get),	    cmocka_unit_test(test_chain),
 		cmocka_unit_test(test_map_release), cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_claim_put),   cmocka_unit_test(test_match_flags),
 		cmocka_unit_test(test_regions),	    cmocka_unit_test(test_spaces),
-		cmocka_unit_test(test_many_rings),  cmocka_unit_test(test_batches),
-		cmocka_unit_test(test_options),	    cmocka_unit_test(test_texts),
+		cmocka_unit_test(test_many_rings),  cmocka_unit_test(test_ring_close),
+		cmocka_unit_test(test_batches),	    cmocka_unit_test(test_options),
+		cmocka_unit_test(test_texts),
 	};
 	int ret = cmocka_run_group_tests_name("weftd", attached, start_node, stop_node);
 

@@ -105,8 +105,9 @@ static void stat_check(struct sim *sim, uint32_t n)
 		if (st.slots_free + st.slots_filling + st.blocks_held + st.slots_quarantined !=
 		    st.slots_total)
 			sim_fail(sim,
-				 "node %u tenant %u: %" PRIu64 " free + %" PRIu64 " filling + %" PRIu64
-				 " held + %" PRIu64 " quarantined are not %" PRIu64 " slots",
+				 "node %u tenant %u: %" PRIu64 " free + %" PRIu64
+				 " filling + %" PRIu64 " held + %" PRIu64
+				 " quarantined are not %" PRIu64 " slots",
 				 n, t, st.slots_free, st.slots_filling, st.blocks_held,
 				 st.slots_quarantined, st.slots_total);
 	}
@@ -340,6 +341,10 @@ static void engine_turn(struct sim *sim, struct sim_engine *e)
 			engine_attach(e);
 		return;
 	}
+	if (e->refit) {
+		engine_refit_poll(e);
+		return;
+	}
 	if (sim_chance(sim, 60))
 		engine_poll(e);
 	if (e->session && sim_chance(sim, 70))
@@ -357,6 +362,10 @@ static void mishap(struct sim *sim)
 			engine_hang_up(e, sim_chance(sim, 50));
 		break;
 	case 1:
+		if (e->session && !e->refit)
+			engine_refit(e);
+		break;
+	case 2:
 		a = (uint32_t)sim_rand(sim, sim->nr_nodes);
 		b = (uint32_t)sim_rand(sim, sim->nr_nodes);
 		if (a < b && sim->links[a][b].end[0] && sim->links[a][b].end[1])
@@ -424,6 +433,11 @@ static void drain(struct sim *sim)
 		for (i = 0, busy = 0; i < sim->nr_engines; i++) {
 			if (!sim->engines[i].session)
 				continue;
+			busy += sim->engines[i].refit;
+			if (sim->engines[i].refit) {
+				engine_refit_poll(&sim->engines[i]);
+				continue;
+			}
 			engine_poll(&sim->engines[i]);
 			engine_check_overdue(&sim->engines[i]);
 			busy += engine_busy(&sim->engines[i]);
@@ -433,22 +447,40 @@ static void drain(struct sim *sim)
 		sim_fail(sim, "%u engines still wait for completions", busy);
 }
 
+/* blocks of a chain that a space holds: each as it was made, and then no more */
+static void chain_check_and_drop(struct sim *sim, uint32_t n, uint32_t tenant, uint32_t space,
+				 uint32_t chain)
+{
+	const struct sim_run run = { .chain = chain, .nr = SIM_CHAIN_LEN };
+	const uint32_t id = sim->nodes[n].space_ids[tenant][space];
+	struct wfi_kv *kv = sim->nodes[n].node->kv;
+	struct weft_key keys[SIM_CHAIN_LEN];
+	uint32_t slots[SIM_CHAIN_LEN], i;
+	int32_t results[SIM_CHAIN_LEN];
+
+	for (i = 0; i < SIM_CHAIN_LEN; i++)
+		keys[i] = sim_key(&run, i);
+	wfi_kv_lookup(kv, id, keys, SIM_CHAIN_LEN, slots, sim->now_ns);
+	for (i = 0; i < SIM_CHAIN_LEN; i++) {
+		if (slots[i] == WFI_SLOT_NONE)
+			continue;
+		if (wfi_kv_verify(kv, slots[i]) ||
+		    !sim_holds(tenant, &keys[i], wfi_kv_slot_addr(kv, slots[i]), 0,
+			       sim->geometry[space].block_bytes))
+			sim_fail(sim, "node %u: chain %u block %u is held, but not what it was", n,
+				 chain, i);
+	}
+	wfi_kv_drop(kv, id, keys, SIM_CHAIN_LEN, results);
+}
+
 static void drop_all(struct sim *sim, uint32_t n)
 {
-	struct sim_run run = { .nr = SIM_CHAIN_LEN };
-	struct weft_key keys[SIM_CHAIN_LEN];
-	int32_t results[SIM_CHAIN_LEN];
-	const uint32_t *ids = &sim->nodes[n].space_ids[0][0];
-	uint32_t i;
+	uint32_t t, s, c;
 
-	for (run.chain = 0; run.chain < SIM_CHAINS; run.chain++) {
-		for (i = 0; i < SIM_CHAIN_LEN; i++)
-			keys[i] = sim_key(&run, i);
-		for (i = 0; i < SIM_TENANTS * SIM_SPACES; i++)
-			if (ids[i])
-				wfi_kv_drop(sim->nodes[n].node->kv, ids[i], keys, SIM_CHAIN_LEN,
-					    results);
-	}
+	for (t = 0; t < SIM_TENANTS; t++)
+		for (s = 0; s < SIM_SPACES; s++)
+			for (c = 0; c < SIM_CHAINS && sim->nodes[n].space_ids[t][s]; c++)
+				chain_check_and_drop(sim, n, t, s, c);
 }
 
 /* what is dropped stays for the sake of children that are not: so those go before the count */
@@ -564,7 +596,7 @@ static bool world_begin(struct sim *sim)
 	if (wfi_sim_create(sim->opts.seed, &sim->world))
 		return false;
 	sim->now_ns = wfi_now(wfi_sim_node(sim->world, 0));
-	sim->nr_nodes = 1 + (uint32_t)sim_rand(sim, SIM_NODES);
+	sim->nr_nodes = sim_chance(sim, 10) ? 1 : 2 + (uint32_t)sim_rand(sim, SIM_NODES - 1);
 	sim->nr_engines = 2 + (uint32_t)sim_rand(sim, SIM_ENGINES - 1);
 	sim->harm = sim_chance(sim, 50);
 	for (i = 0; i < SIM_SPACES; i++)

@@ -32,9 +32,10 @@
 #define SIM_CHAIN_LEN 24u
 #define SIM_RUN 8u /* blocks of one operation */
 #define SIM_OPS 12u /* open at once, of an engine */
-#define SIM_CLAIMS 48u
+#define SIM_CLAIMS 136u
 #define SIM_LEASES 16u
 #define SIM_TICKETS 32u
+#define SIM_PUSHES 3u /* of one handoff, open at once */
 #define SIM_GHOSTS 128u
 
 #define SIM_LEASE_NS (40 * WFI_NSEC_PER_MSEC)
@@ -64,8 +65,10 @@ struct sim_op {
 	uint64_t handle; /* HANDOFF_EXPECT, once .ticketed */
 	bool ticketed;
 	bool cancelled;
-	bool forged; /* HANDOFF_PUSH with a wrong secret */
-	uint32_t layer, nr_layers; /* HANDOFF_PUSH */
+	bool forged; /* HANDOFF_PUSH with a wrong secret, or of layers that were pushed before */
+	bool to_slots; /* GET: into claims instead of the region */
+	bool stale; /* RELEASE of a slot that was the engine's once */
+	uint8_t landed[SIM_RUN]; /* HANDOFF_EXPECT: layers, a bit each */
 };
 
 struct sim_claim {
@@ -84,8 +87,8 @@ struct sim_lease {
 /* prefill's work on a handoff: layer after layer, then published or given up */
 struct sim_push {
 	bool active;
-	bool waiting; /* an operation is open */
 	bool failed;
+	uint32_t nr_open; /* operations */
 	struct weft_ticket ticket;
 	struct sim_run run;
 	struct weft_slot slots[SIM_RUN];
@@ -113,6 +116,7 @@ struct sim_engine {
 	uint32_t tenant;
 	uint32_t space; /* of its tenant */
 	struct session *session; /* NULL: not attached */
+	bool refit; /* between two rings and regions: asks for nothing */
 	uint64_t attach_ns; /* not before */
 	struct wfi_space_info info;
 	struct sim_ring ring;
@@ -124,6 +128,7 @@ struct sim_engine {
 	struct sim_op ops[SIM_OPS];
 	struct sim_claim claims[SIM_CLAIMS];
 	uint32_t nr_claims;
+	struct weft_slot was_mine;
 	struct sim_lease leases[SIM_LEASES];
 	uint32_t nr_leases;
 	struct sim_push push;
@@ -183,7 +188,7 @@ struct sim_report {
 	uint64_t good[WEFT_OP_NR]; /* of these, with a result above 0 */
 	uint64_t blocks_checked;
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
-	uint64_t hangups, lost_links, overdue_checked;
+	uint64_t hangups, refits, lost_links;
 	struct wfi_fault_stats faults;
 };
 
@@ -238,6 +243,9 @@ bool sim_holds(uint32_t tenant, const struct weft_key *key, const void *buf, uin
 bool engine_attach(struct sim_engine *e);
 /* Context: of the control thread. @lives: the process goes on and may write for a while */
 void engine_hang_up(struct sim_engine *e, bool lives);
+/* closes ring and region with whatever is open; engine_refit_poll() opens new ones */
+void engine_refit(struct sim_engine *e);
+void engine_refit_poll(struct sim_engine *e);
 void engine_poll(struct sim_engine *e);
 /* the node has just been polled: what it had not taken before, it has now */
 void engine_mark_taken(struct sim_engine *e);
@@ -256,7 +264,8 @@ void ghosts_poll(struct sim *sim);
 
 /* submits something; or nothing, when there is no room */
 void engine_act(struct sim_engine *e);
-void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
+/* @over: the operation has ended meanwhile, or may have */
+void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe, bool over);
 void op_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
 
 #endif

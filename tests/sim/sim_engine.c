@@ -79,11 +79,23 @@ static bool space_open(struct sim_engine *e)
 	return true;
 }
 
+static bool fit_out(struct sim_engine *e)
+{
+	char why[184];
+
+	e->polled_ns = e->sim->now_ns;
+	e->mem_len = SIM_OPS * SIM_RUN * e->info.block_bytes;
+	e->mem = calloc(1, e->mem_len);
+	return e->mem && ring_open(e) &&
+	       !session_region_reg(e->session, -1, (uintptr_t)e->mem, 0, e->mem_len, &e->region,
+				   why);
+}
+
 bool engine_attach(struct sim_engine *e)
 {
 	struct sim *sim = e->sim;
 	struct node *node = sim->nodes[e->node].node;
-	char why[184], name[16];
+	char name[16];
 
 	/* the place of a ghost is needed when it goes */
 	if (sim->nr_ghosts + SIM_ENGINES >= SIM_GHOSTS)
@@ -91,14 +103,40 @@ bool engine_attach(struct sim_engine *e)
 	snprintf(name, sizeof(name), "engine %u", e->idx);
 	if (session_attach(node, node->tenants[e->tenant], getpid(), -1, name, &e->session))
 		return false;
-	e->mem_len = SIM_OPS * SIM_RUN * sim->geometry[e->space].block_bytes;
-	e->mem = calloc(1, e->mem_len);
-	e->polled_ns = sim->now_ns;
-	if (e->mem && space_open(e) && ring_open(e) &&
-	    !session_region_reg(e->session, -1, (uintptr_t)e->mem, 0, e->mem_len, &e->region, why))
+	if (space_open(e) && fit_out(e))
 		return true;
 	engine_hang_up(e, false);
 	return false;
+}
+
+/* ---- staying, with a new ring and other memory ---- */
+
+void engine_refit(struct sim_engine *e)
+{
+	session_ring_close(e->session, e->ring.id);
+	munmap(e->ring.base, e->ring.len);
+	e->ring.base = NULL;
+	/* what these have done is not known: their claims stay busy until the engine goes */
+	memset(e->ops, 0, sizeof(e->ops));
+	e->push.active = false;
+	e->refit = true;
+	e->sim->report->refits++;
+}
+
+void engine_refit_poll(struct sim_engine *e)
+{
+	const int ret = session_region_dereg(e->session, e->region);
+
+	if (ret == -EBUSY)
+		return;
+	if (ret)
+		sim_fail(e->sim, "engine %u: a region of its own goes with %d", e->idx, ret);
+	/* nothing of the node touches it any more */
+	free(e->mem);
+	e->mem = NULL;
+	e->refit = false;
+	if (!fit_out(e))
+		engine_hang_up(e, false);
 }
 
 /* ---- going ---- */
@@ -285,7 +323,8 @@ static void answer(struct sim_engine *e, const struct weft_cqe *cqes, uint32_t n
 	struct sim_op *op = op_of(e, cqe);
 
 	sim_trace(sim, cqe->user_data ^ (uint64_t)e->idx << 56);
-	sim_trace(sim, (uint64_t)(uint32_t)cqe->res << 32 | (uint32_t)cqe->flags << 16 | cqe->layer);
+	sim_trace(sim,
+		  (uint64_t)(uint32_t)cqe->res << 32 | (uint32_t)cqe->flags << 16 | cqe->layer);
 	sim_trace(sim, cqe->value ^ sim->now_ns);
 	if (!op)
 		return;
@@ -294,8 +333,7 @@ static void answer(struct sim_engine *e, const struct weft_cqe *cqes, uint32_t n
 		return;
 	}
 	if (cqe->flags & WEFT_CQE_MORE) {
-		if (!is_over(cqes, nr, cqe->user_data) || cqe->flags & WEFT_CQE_TICKET)
-			op_event(e, op, cqe);
+		op_event(e, op, cqe, is_over(cqes, nr, cqe->user_data));
 		return;
 	}
 	sim->report->completions[cqe->op]++;
@@ -353,6 +391,8 @@ void engine_check_overdue(struct sim_engine *e)
 {
 	const struct sim_op *op;
 
+	if (e->refit)
+		return;
 	/* one that does not read its queue is none the node can answer */
 	if (e->sim->now_ns - e->polled_ns > SIM_STALL_NS)
 		engine_poll(e);
@@ -360,11 +400,9 @@ void engine_check_overdue(struct sim_engine *e)
 		return;
 	engine_poll(e);
 	op = overdue(e);
-	e->sim->report->overdue_checked++;
 	if (op)
 		sim_fail(e->sim,
 			 "engine %u: operation %u, taken at %" PRIu64 " us for %" PRIu64
 			 " us, is not complete",
-			 e->idx, op->code, sim_us(op->taken_ns),
-			 sim_us(op->timeout_ns));
+			 e->idx, op->code, sim_us(op->taken_ns), sim_us(op->timeout_ns));
 }

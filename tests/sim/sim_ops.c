@@ -74,7 +74,8 @@ static void claims_add(struct sim_engine *e, const struct weft_slot *slots, uint
 
 	for (i = 0; i < nr; i++) {
 		if (claimed_elsewhere(e, &slots[i]))
-			sim_fail(e->sim, "engine %u: slot %u is claimed twice", e->idx, slots[i].idx);
+			sim_fail(e->sim, "engine %u: slot %u is claimed twice", e->idx,
+				 slots[i].idx);
 		engine_slot(e, &slots[i]);
 		e->claims[e->nr_claims++] = (struct sim_claim){ .slot = slots[i] };
 	}
@@ -102,7 +103,7 @@ static uint32_t claim_find(struct sim_engine *e, const struct weft_slot *slot)
 {
 	uint32_t i;
 
-	for (i = 0; e->claims[i].slot.idx != slot->idx; i++)
+	for (i = 0; memcmp(&e->claims[i].slot, slot, sizeof(*slot)); i++)
 		;
 	return i;
 }
@@ -118,6 +119,7 @@ static void claims_return(struct sim_engine *e, const struct weft_slot *slots, u
 static void claim_remove(struct sim_engine *e, const struct weft_slot *slot)
 {
 	e->claims[claim_find(e, slot)] = e->claims[--e->nr_claims];
+	e->was_mine = *slot;
 }
 
 static void lease_add(struct sim_engine *e, const struct sim_op *op, uint64_t handle, uint32_t nr,
@@ -170,11 +172,11 @@ static uint8_t *put_parent(uint8_t *at, const struct sim_run *run)
 
 static uint8_t *put_places(struct sim_engine *e, const struct sim_op *op, uint8_t *at)
 {
-	struct weft_place place = { .region = e->region };
+	struct weft_place place = { .region = op->to_slots ? WEFT_REGION_ARENA : e->region };
 	uint32_t i;
 
 	for (i = 0; i < op->run.nr; i++, at += sizeof(place)) {
-		place.off = engine_mem_off(e, op, i);
+		place.off = op->to_slots ? op->slots[i].off : engine_mem_off(e, op, i);
 		memcpy(at, &place, sizeof(place));
 	}
 	return at;
@@ -212,7 +214,8 @@ static void ask_claim(struct sim_engine *e)
 	const struct sim_run run = { .nr = 1 + (uint32_t)sim_rand(e->sim, SIM_RUN) };
 	struct sim_op *op;
 
-	if (e->nr_claims + SIM_OPS * SIM_RUN / 4 > SIM_CLAIMS)
+	/* every operation may be one that claims */
+	if (e->nr_claims + SIM_OPS * SIM_RUN > SIM_CLAIMS)
 		return;
 	op = engine_op(e, WEFT_OP_CLAIM, &run);
 	if (op)
@@ -299,15 +302,23 @@ static void ask_drop(struct sim_engine *e)
 	ask_keys(e, WEFT_OP_DROP, 0);
 }
 
+static uint8_t *get_target(struct sim_engine *e, const struct sim_op *op, uint32_t i)
+{
+	return op->to_slots ? engine_slot(e, &op->slots[i]) : e->mem + engine_mem_off(e, op, i);
+}
+
 static void ask_get(struct sim_engine *e)
 {
 	const struct sim_run run = pick_run(e->sim);
 	struct sim_op *op = engine_op(e, WEFT_OP_GET, &run);
+	uint32_t i;
 
 	if (!op)
 		return;
 	op->flags = sim_chance(e->sim, 50) ? WEFT_F_VERIFY : 0;
-	memset(e->mem + engine_mem_off(e, op, 0), 0xee, run.nr * e->info.block_bytes);
+	op->to_slots = sim_chance(e->sim, 20) && claims_take(e, op->slots, run.nr);
+	for (i = 0; i < run.nr; i++)
+		memset(get_target(e, op, i), 0xee, e->info.block_bytes);
 	put_places(e, op, put_keys(engine_args(e, op), &run));
 	engine_submit(e, op, run.nr, 0);
 }
@@ -354,6 +365,18 @@ static void ask_release_claims(struct sim_engine *e)
 		release_claims(e, slots, nr);
 }
 
+static void ask_release_stale(struct sim_engine *e)
+{
+	const struct sim_run run = { .nr = 1 };
+	struct sim_op *op = engine_op(e, WEFT_OP_RELEASE, &run);
+
+	if (!op)
+		return;
+	op->stale = true;
+	memcpy(engine_args(e, op), &e->was_mine, sizeof(e->was_mine));
+	engine_submit(e, op, 1, 0);
+}
+
 /* bytes of no sense: they cost their sender an error at most */
 static void ask_nonsense(struct sim_engine *e)
 {
@@ -373,11 +396,12 @@ static void ask_nonsense(struct sim_engine *e)
 		op->flags &= (uint8_t)~WEFT_F_COPY;
 	words = engine_args(e, op);
 	for (i = 0; i < 64; i++)
-		words[i] = sim_chance(e->sim, 50) ? sim_rand(e->sim, 8) :
-						   sim_rand(e->sim, UINT64_MAX);
+		words[i] = sim_chance(e->sim, 50) ? sim_rand(e->sim, 8)
+						  : sim_rand(e->sim, UINT64_MAX);
 	/* in between lie the arguments of other operations, which are not nonsense */
-	engine_submit(e, op, sim_chance(e->sim, 70) ? run.nr : run.nr << (13 + sim_rand(e->sim, 16)),
-		      sim_rand(e->sim, 3));
+	engine_submit(e, op,
+		      sim_chance(e->sim, 70) ? run.nr : run.nr << (13 + sim_rand(e->sim, 16)),
+		      sim_chance(e->sim, 50) ? 0 : sim_rand(e->sim, UINT64_MAX));
 }
 
 /* a completion head that was never there: the node is to hang up */
@@ -398,6 +422,8 @@ static void ask_expect(struct sim_engine *e)
 
 	if (!op)
 		return;
+	if (sim_chance(e->sim, 80))
+		op->timeout_ns = 0;
 	arg.parent = parent_of(&run);
 	at = engine_args(e, op);
 	memcpy(at, &arg, sizeof(arg));
@@ -430,10 +456,11 @@ static void push_start(struct sim_engine *e)
 {
 	struct sim_push *p = &e->push;
 	struct sim *sim = e->sim;
-	uint32_t i, from = (uint32_t)sim_rand(sim, SIM_TICKETS);
+	uint32_t i;
 
-	for (i = 0; i < SIM_TICKETS; i++) {
-		struct sim_ticket *t = &sim->tickets[(from + i) % SIM_TICKETS];
+	/* the freshest: others may have expired, which is tried often enough all the same */
+	for (i = 1; i <= SIM_TICKETS; i++) {
+		struct sim_ticket *t = &sim->tickets[(sim->next_ticket - i) % SIM_TICKETS];
 
 		if (!t->used || t->tenant != e->tenant || t->space != e->space)
 			continue;
@@ -441,8 +468,8 @@ static void push_start(struct sim_engine *e)
 			return;
 		t->used = false;
 		p->active = true;
-		p->waiting = false;
 		p->failed = false;
+		p->nr_open = 0;
 		p->ticket = t->ticket;
 		p->run = t->run;
 		p->next_layer = 0;
@@ -459,7 +486,7 @@ static void push_finish(struct sim_engine *e)
 
 	if (!engine_op(e, WEFT_OP_PUT, NULL))
 		return;
-	if (p->next_layer == e->info.nr_layers && !p->failed)
+	if (!p->failed)
 		ask_publish(e, &p->run, true, p->slots);
 	else if (remote && sim_chance(e->sim, 50))
 		claims_return(e, p->slots, p->run.nr);
@@ -480,12 +507,14 @@ static void push_layers(struct sim_engine *e)
 
 	if (!op)
 		return;
-	arg.nr_layers = (uint32_t)wfi_min(p->layers_at_once, e->info.nr_layers - p->next_layer);
-	op->layer = arg.layer;
-	op->nr_layers = arg.nr_layers;
 	op->forged = sim_chance(e->sim, 3);
-	arg.ticket.secret[1] ^= op->forged;
-	for (i = 0; i < p->run.nr; i++) {
+	/* once it is known that they were taken the first time */
+	if (op->forged && p->next_layer && !p->nr_open)
+		arg.layer = 0;
+	else
+		arg.ticket.secret[1] ^= op->forged;
+	arg.nr_layers = (uint32_t)wfi_min(p->layers_at_once, e->info.nr_layers - arg.layer);
+	for (i = 0; i < p->run.nr && arg.layer == p->next_layer; i++) {
 		key = sim_key(&p->run, i);
 		sim_fill(e->tenant, &key, engine_slot(e, &p->slots[i]) + arg.layer * layer_bytes,
 			 arg.layer * layer_bytes, arg.nr_layers * layer_bytes);
@@ -493,7 +522,8 @@ static void push_layers(struct sim_engine *e)
 	at = engine_args(e, op);
 	memcpy(at, &arg, sizeof(arg));
 	memcpy(at + sizeof(arg), p->slots, p->run.nr * STRIDE_SLOT);
-	p->waiting = true;
+	p->nr_open++;
+	p->next_layer = arg.layer + arg.nr_layers;
 	engine_submit(e, op, p->run.nr, 0);
 }
 
@@ -503,23 +533,34 @@ static void ask_push(struct sim_engine *e)
 
 	if (!p->active)
 		push_start(e);
-	else if (p->waiting)
-		return;
-	else if (p->failed || p->next_layer == e->info.nr_layers || sim_chance(e->sim, 2))
-		push_finish(e);
-	else
+	else if (!p->failed && p->next_layer < e->info.nr_layers && p->nr_open < SIM_PUSHES)
 		push_layers(e);
+	else if (!p->nr_open)
+		push_finish(e);
 }
 
 static const struct {
 	void (*ask)(struct sim_engine *e);
 	uint32_t weight;
 } asks[] = {
-	{ ask_nop, 2 },	       { ask_stat, 2 },		  { ask_claim, 14 },	 { ask_put, 12 },
-	{ ask_put_copy, 10 },  { ask_match, 8 },	  { ask_map, 10 },	 { ask_prefetch, 2 },
-	{ ask_drop, 3 },       { ask_get, 16 },		  { ask_release_lease, 9 },
-	{ ask_nonsense, 2 },   { ask_release_claims, 3 }, { ask_expect, 10 },	 { ask_cancel, 1 },
-	{ ask_push, 40 },      { ask_break_ring, 1 },
+	{ ask_nop, 2 },
+	{ ask_stat, 2 },
+	{ ask_claim, 14 },
+	{ ask_put, 12 },
+	{ ask_put_copy, 10 },
+	{ ask_match, 8 },
+	{ ask_map, 10 },
+	{ ask_prefetch, 2 },
+	{ ask_drop, 3 },
+	{ ask_get, 16 },
+	{ ask_release_lease, 9 },
+	{ ask_nonsense, 2 },
+	{ ask_release_claims, 3 },
+	{ ask_expect, 10 },
+	{ ask_cancel, 1 },
+	{ ask_push, 40 },
+	{ ask_break_ring, 1 },
+	{ ask_release_stale, 3 },
 };
 
 void engine_act(struct sim_engine *e)
@@ -614,16 +655,19 @@ static void done_get(struct sim_engine *e, struct sim_op *op, const struct weft_
 	int32_t results[SIM_RUN], arrived = 0;
 	uint32_t i;
 
+	if (op->to_slots)
+		claims_return(e, op->slots, nr);
 	if (cqe->res < 0)
 		return;
-	memcpy(results, (uint8_t *)engine_args(e, op) + nr * (STRIDE_KEY + sizeof(struct weft_place)),
+	memcpy(results,
+	       (uint8_t *)engine_args(e, op) + nr * (STRIDE_KEY + sizeof(struct weft_place)),
 	       nr * sizeof(*results));
 	for (i = 0; i < nr; i++) {
 		if (results[i])
 			continue;
 		arrived++;
 		check_seen(e, op, i);
-		check_bytes(e, op, i, e->mem + engine_mem_off(e, op, i), 0, e->info.block_bytes);
+		check_bytes(e, op, i, get_target(e, op, i), 0, e->info.block_bytes);
 	}
 	if (arrived != cqe->res)
 		odd(e, op, cqe->res);
@@ -660,6 +704,11 @@ static void done_release(struct sim_engine *e, struct sim_op *op, const struct w
 	const bool all = cqe->res == (int32_t)op->run.nr;
 	uint32_t i;
 
+	if (op->stale) {
+		if (cqe->res)
+			odd(e, op, cqe->res);
+		return;
+	}
 	if (op->lease_end_ns) {
 		if (!all && (cqe->res != -ENOENT || op->taken_ns < op->lease_end_ns))
 			odd(e, op, cqe->res);
@@ -673,6 +722,14 @@ static void done_release(struct sim_engine *e, struct sim_op *op, const struct w
 
 static void done_expect(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe)
 {
+	const unsigned all = (1u << e->info.nr_layers) - 1;
+	uint32_t i;
+
+	for (i = 0; cqe->res > 0 && i < op->run.nr; i++)
+		if (op->landed[i] != all)
+			sim_fail(e->sim,
+				 "engine %u: a handoff is over without all layers of block %u",
+				 e->idx, i);
 	if (cqe->res >= 0 && cqe->res != (int32_t)op->run.nr)
 		odd(e, op, cqe->res);
 	else
@@ -685,13 +742,13 @@ static void done_push(struct sim_engine *e, struct sim_op *op, const struct weft
 {
 	struct sim_push *p = &e->push;
 
-	p->waiting = false;
-	p->failed = cqe->res < 0;
-	if (!p->failed && (op->forged || cqe->res != (int32_t)op->run.nr))
-		odd(e, op, cqe->res);
-	if (p->failed)
+	p->nr_open--;
+	if (cqe->res < 0) {
+		p->failed = true;
 		return;
-	p->next_layer = op->layer + op->nr_layers;
+	}
+	if (op->forged || cqe->res != (int32_t)op->run.nr)
+		odd(e, op, cqe->res);
 	if (p->ticket.node == e->session->node->id)
 		e->sim->report->handoffs_local++;
 	else
@@ -743,17 +800,18 @@ static void ticket_came(struct sim_engine *e, struct sim_op *op, const struct we
 
 	op->ticketed = true;
 	op->handle = cqe->value;
-	*t = (struct sim_ticket){ .used = true,
-				  .tenant = e->tenant,
-				  .space = e->space,
-				  .run = op->run };
+	*t = (struct sim_ticket){
+		.used = true, .tenant = e->tenant, .space = e->space, .run = op->run
+	};
 	memcpy(&t->ticket, engine_args(e, op), sizeof(t->ticket));
 	if (t->ticket.node != e->session->node->id || t->ticket.nr_blocks != op->run.nr)
 		sim_fail(sim, "engine %u: a ticket for another handoff", e->idx);
 }
 
-void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe)
+/* layers of some blocks are there: once each, and readable while the handoff is not over */
+static void landed(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe, bool over)
 {
+	const unsigned bits = ((1u << cqe->nr_layers) - 1) << cqe->layer;
 	const uint64_t layer_bytes = e->info.block_bytes / e->info.nr_layers;
 	const uint32_t first = (uint32_t)cqe->value, nr = (uint32_t)(cqe->value >> 32);
 	const uint8_t *at = (uint8_t *)engine_args(e, op) + sizeof(struct weft_arg_expect) +
@@ -761,24 +819,30 @@ void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cq
 	struct weft_slot slot;
 	uint32_t i;
 
-	if (!op->ours)
-		return;
-	if (op->code != WEFT_OP_HANDOFF_EXPECT) {
-		odd(e, op, cqe->res);
-		return;
-	}
-	if (cqe->flags & WEFT_CQE_TICKET) {
-		ticket_came(e, op, cqe);
-		return;
-	}
 	if (!wfi_range_ok(first, nr, op->run.nr) ||
 	    !wfi_range_ok(cqe->layer, cqe->nr_layers, e->info.nr_layers)) {
 		odd(e, op, cqe->res);
 		return;
 	}
 	for (i = first; i < first + nr; i++) {
+		if (op->landed[i] & bits)
+			sim_fail(e->sim, "engine %u: a layer of block %u lands twice", e->idx, i);
+		op->landed[i] |= (uint8_t)bits;
 		memcpy(&slot, at + i * STRIDE_SLOT, sizeof(slot));
-		check_bytes(e, op, i, engine_slot(e, &slot) + cqe->layer * layer_bytes,
-			    cqe->layer * layer_bytes, cqe->nr_layers * layer_bytes);
+		if (!over)
+			check_bytes(e, op, i, engine_slot(e, &slot) + cqe->layer * layer_bytes,
+				    cqe->layer * layer_bytes, cqe->nr_layers * layer_bytes);
 	}
+}
+
+void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe, bool over)
+{
+	if (!op->ours)
+		return;
+	if (op->code != WEFT_OP_HANDOFF_EXPECT)
+		odd(e, op, cqe->res);
+	else if (cqe->flags & WEFT_CQE_TICKET)
+		ticket_came(e, op, cqe);
+	else
+		landed(e, op, cqe, over);
 }

@@ -5,6 +5,7 @@
  * WEFT_SIM_SEEDS=N runs N seeds, however long it takes; WEFT_SIM_SEED=S runs that one alone, with
  * the nodes' log on stderr.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,8 +18,8 @@
 #include "weft_internal/log.h"
 
 #define STEPS 6000u
-#define SEEDS 400u
-#define BUDGET_S 25 /* of seeds that nobody asked for */
+#define SEEDS 1000u
+#define BUDGET_S 20 /* of seeds that nobody asked for */
 #define REPEATED 10u /* each such seed runs twice */
 
 static void hush(void *ctx, enum wfi_log_level level, const char *line)
@@ -47,6 +48,7 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->handoffs_local += r->handoffs_local;
 	sum->handoffs_remote += r->handoffs_remote;
 	sum->hangups += r->hangups;
+	sum->refits += r->refits;
 	sum->lost_links += r->lost_links;
 	sum->faults.delayed += r->faults.delayed;
 	sum->faults.eagain += r->faults.eagain;
@@ -93,7 +95,7 @@ static void assert_lively(const struct sim_report *sum)
 	for (i = WEFT_OP_CLAIM; i < WEFT_OP_HANDOFF_CANCEL; i++)
 		assert_true(sum->good[i]);
 	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
-	assert_true(sum->hangups && sum->lost_links);
+	assert_true(sum->hangups && sum->refits && sum->lost_links);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
 	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
 	assert_true(sum->faults.duplicated && sum->faults.truncated && sum->faults.corrupted);
@@ -139,11 +141,50 @@ static void test_same_seed_same_trace(void **state)
 	assert_int_not_equal(first.trace, second.trace);
 }
 
+/* Return: node_create()'s, with the @nth allocation from then on failing */
+static int create_with_failure(uint32_t nth)
+{
+	const struct weft_transport *transports[] = { wfi_transport_find(NULL, "loop"), NULL };
+	const struct wfi_sim_faults faults = { .alloc_fail_nth = nth };
+	const struct wfi_tenant_opts tenant = { .name = "t", .token = "", .arena_bytes = 65536 };
+	struct node_opts opts = { .name = "node", .tenants = &tenant, .nr_tenants = 1 };
+	struct wfi_sim *world;
+	struct node *node;
+	int ret;
+
+	assert_int_equal(wfi_sim_create(1, &world), 0);
+	wfi_sim_set_faults(world, &faults);
+	opts.env = wfi_sim_node(world, 0);
+	opts.env->transports = transports;
+	ret = node_create(&opts, &node);
+	if (!ret)
+		node_destroy(node);
+	wfi_sim_destroy(world);
+	return ret;
+}
+
+/* whatever is missing, a node that can't be made leaves nothing behind (the leak checker looks) */
+static void test_create_out_of_memory(void **state)
+{
+	uint32_t nth = 0;
+	int ret;
+
+	(void)state;
+	if (getenv("WEFT_SIM_SEED"))
+		skip();
+	do {
+		ret = create_with_failure(++nth);
+		assert_true(!ret || ret == -ENOMEM);
+	} while (ret);
+	assert_true(nth > 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_seeds),
 		cmocka_unit_test(test_same_seed_same_trace),
+		cmocka_unit_test(test_create_out_of_memory),
 	};
 
 	wfi_log_init(WFI_LOG_INFO, "sim");

@@ -590,10 +590,10 @@ static void test_forged_fields(void **ctx)
 		{ ENTRY + 440, 8, 0 - (uint64_t)64 },
 		{ ENTRY + 440, 8, SEG_BYTES / 2 + 1 },
 	};
-	unsigned char *good = segment_bytes(*ctx), *bad = malloc(SEG_BYTES);
+	static unsigned char bad[SEG_BYTES];
+	unsigned char *good = segment_bytes(*ctx);
 	unsigned idx;
 
-	assert_non_null(bad);
 	for (idx = 0; idx < WFI_ARRAY_SIZE(fields); idx++) {
 		memcpy(bad, good, SEG_BYTES);
 		memcpy(bad + fields[idx].off, &fields[idx].value, fields[idx].len);
@@ -607,7 +607,6 @@ static void test_forged_fields(void **ctx)
 	memcpy(bad, good, SEG_BYTES);
 	memcpy(bad + ENTRY, bad + ENTRIES_OFF, ENTRY_BYTES);
 	assert_int_equal(open_forged(forge(bad, SEG_BYTES, SEG_BYTES, F_SEAL_SHRINK)), -EINVAL);
-	free(bad);
 	free(good);
 }
 

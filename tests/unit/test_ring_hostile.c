@@ -405,7 +405,13 @@ static void test_forged_completions(void **state)
 	assert_int_equal(weft_ring_open(w, NULL, &ring), 0);
 	for (i = 0; i < 500; i++) {
 		const struct weft_op ops[2] = {
-			{ .op = WEFT_OP_MAP, .space = space, .keys = keys, .nr = 4, .slots = slots },
+			{
+				.op = WEFT_OP_MAP,
+				.space = space,
+				.keys = keys,
+				.nr = 4,
+				.slots = slots,
+			},
 			{ .op = WEFT_OP_HANDOFF_EXPECT,
 			  .space = space,
 			  .keys = keys,

@@ -7,7 +7,8 @@
 #include "transport/shm/shm.h"
 #include "weft_internal/log.h"
 
-/* Yama: 0 any process of the user, 1 descendants and those that allow it, 2 with a capability, 3 none */
+/* Yama: 0 any process of the user, 1 descendants and those that allow it, 2 with a capability, 3
+ * none */
 static int ptrace_scope(void)
 {
 	FILE *f = fopen("/proc/sys/kernel/yama/ptrace_scope", "re");

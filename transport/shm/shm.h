@@ -2,8 +2,8 @@
 /**
  * shm.h - the shared-memory provider, inside
  *
- * A device owns one memfd with the generations of its regions, which peers map read-only: an rkey is
- * good while the number that its export carried still stands there. Each endpoint owns one memfd
+ * A device owns one memfd with the generations of its regions, which peers map read-only: an rkey
+ * is good while the number that its export carried still stands there. Each endpoint owns one memfd
  * with the ring of messages that it receives; the peer maps it and produces. Memory is reached
  * through a mapping of the memfd that backs it, or by process_vm_readv/writev.
  */
@@ -114,7 +114,8 @@ static inline struct wfi_shm_rkey *wfi_shm_rkey(const struct weft_rkey *rkey)
 
 /* view.c: files and processes of others */
 
-/* maps [off, off + len) of @fd, if it is a memfd that can't shrink. Return: 0, -EPERM, -ERANGE, ... */
+/* maps [off, off + len) of @fd, if it is a memfd that can't shrink. Return: 0, -EPERM, -ERANGE,
+ * ... */
 int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t len, bool writable);
 void wfi_shm_view_unmap(struct wfi_shm_view *view);
 int wfi_shm_reopen_ro(int fd);

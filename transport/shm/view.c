@@ -15,7 +15,8 @@
 #define MAP_ALIGN_MAX (1ull << 30)
 #define HUGE_BYTES (2ull << 20)
 
-/* at an address where huge pages of the file can be mapped as such; @align: what the file asks for */
+/* at an address where huge pages of the file can be mapped as such; @align: what the file asks
+ * for */
 static void *map_file(int fd, uint64_t off, uint64_t len, uint64_t align, int prot)
 {
 	uint64_t shift, slack = len >= HUGE_BYTES && align <= HUGE_BYTES ? HUGE_BYTES : 0;

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# test_cli.sh BUILD: every subcommand of weft against a live node, its output and its exit status.
+set -u
+build=$1
+if [ ! -x "$build/daemon/weftd" ] || [ ! -x "$build/cli/weft" ]; then
+	echo "weft and weftd are not part of this build"
+	exit 77
+fi
+dir=$(mktemp -d)
+node=
+export WEFT_SOCKET=$dir/weft.sock
+unset WEFT_TOKEN
+trap '[ -z "$node" ] || kill "$node" 2>/dev/null; wait; rm -rf "$dir"' EXIT
+
+fail()
+{
+	echo "test_cli: $*" >&2
+	echo "---- stdout" >&2
+	head -c 2000 "$dir/out" >&2
+	echo "---- stderr" >&2
+	head -c 2000 "$dir/err" >&2
+	exit 1
+}
+
+# expect STATUS ARGUMENT...: runs weft; its output is in $dir/out and $dir/err
+expect()
+{
+	local want=$1 got=0
+
+	shift
+	"$build/cli/weft" "$@" >"$dir/out" 2>"$dir/err" </dev/null || got=$?
+	[ "$got" = "$want" ] || fail "weft $*: exit status $got, not $want"
+}
+
+# says PATTERN [FILE]
+says()
+{
+	grep -q -e "$1" "$dir/${2:-out}" || fail "no line has '$1' in ${2:-out}"
+}
+
+# json EXPRESSION: of what was printed, as d, must hold
+json()
+{
+	python3 -c 'import json, sys
+text = sys.stdin.read()
+d = json.loads(text.splitlines()[-1] if sys.argv[2] == "lines" else text)
+assert eval(sys.argv[1]), d' "$1" "${2:-whole}" <"$dir/out" 2>>"$dir/err" || fail "json: $1"
+}
+
+start()
+{
+	"$build/daemon/weftd" -c /dev/null -o name=cli -o arena_bytes=64M -o hugepages=false \
+		2>"$dir/log" &
+	node=$!
+	until "$build/cli/weft" status >/dev/null 2>&1; do
+		[ "$SECONDS" -lt 60 ] || fail "the node does not start: $(cat "$dir/log")"
+		kill -0 "$node" || fail "the node ended: $(cat "$dir/log")"
+	done
+}
+
+# ---- without a node
+for cmd in status ls top drain "get --key a" "drop --key a"; do
+	# shellcheck disable=SC2086
+	expect 4 $cmd
+	says "$WEFT_SOCKET" err
+done
+expect 2
+expect 2 stauts
+says 'did you mean "status"' err
+expect 2 get --kee a
+says 'did you mean --key' err
+expect 2 get
+expect 0 help
+expect 0 help replay
+says Examples
+expect 0 version
+# what it says depends on the machine, but it says it with its status too
+healthy=True
+"$build/cli/weft" doctor --json >"$dir/out" 2>"$dir/err" || healthy=False
+json "d['healthy'] == $healthy and all(c['check'] for c in d['checks'])"
+
+# ---- blocks
+start
+head -c 300000 /dev/urandom >"$dir/in"
+expect 3 get --key greeting
+expect 0 put --key greeting "$dir/in"
+expect 0 get --key greeting "$dir/back"
+cmp "$dir/in" "$dir/back" || fail "other bytes came back"
+expect 0 put --json "$dir/in"
+json 'd["key"]'
+key=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])' <"$dir/out")
+expect 0 get --key "$key" "$dir/back"
+cmp "$dir/in" "$dir/back" || fail "other bytes came back under their digest"
+head -c 4096 /dev/urandom >"$dir/block"
+expect 0 put --raw --key 0x5f2a --block-bytes 4K "$dir/block"
+expect 0 get --raw --key 0x5f2a --block-bytes 4K "$dir/back"
+cmp "$dir/block" "$dir/back" || fail "another block came back"
+expect 0 drop --key greeting
+expect 3 get --key greeting
+expect 3 drop --key greeting
+expect 1 put --key x "$dir/nonexistent"
+says nonexistent err
+
+# ---- the node, seen from outside
+expect 0 status
+says cli
+expect 0 status --json
+json 'd["node"]["name"] == "cli" and d["tenants"][0]["blocks_held"] > 0'
+json 'd["tenants"][0]["slots_filling"] == 0 and len(d["engines"]) >= 1'
+expect 0 ls
+expect 0 ls --json
+json 'sum(s["blocks"] for s in d["spaces"]) > 0'
+expect 0 top --once --interval 20ms
+expect 0 top --once --interval 20ms --json
+json 'd["ops_per_s"] >= 0' lines
+expect 0 top --total
+says put
+expect 0 top --total --json
+json 'd' lines
+expect 1 status --token wrong
+says token err
+expect 4 status --socket "$dir/other.sock"
+
+# ---- traces
+"$build/cli/weft" replay --generate 60 --seed 3 >"$dir/trace" || fail "no trace"
+"$build/cli/weft" replay --generate 60 --seed 3 | cmp - "$dir/trace" || fail "seeds mean nothing"
+[ "$(wc -l <"$dir/trace")" = 60 ] || fail "not 60 requests"
+sed -i '5s/.*/{"timestamp": broken/; 9s/.*/{"timestamp": 1}/' "$dir/trace"
+expect 0 replay --trace "$dir/trace" --block-bytes 4K --json
+says ':5' err
+says ':9' err
+json 'd["requests"] == 58' lines
+expect 0 replay --trace "$dir/trace" --block-bytes 4K --limit 10
+expect 1 replay --trace "$dir/nonexistent"
+expect 2 replay
+
+# ---- the end
+expect 0 drain
+wait "$node" || fail "the drained node ended badly: $(cat "$dir/log")"
+node=
+expect 4 status

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "kvcache/crc32c_private.h"
+#include "weft_internal/kvcache.h"
+
+#define BUF_BYTES (64u << 10)
+
+static uint64_t rnd_state = 20240607;
+
+/* splitmix64 */
+static uint64_t rnd(void)
+{
+	uint64_t z = rnd_state += 0x9e3779b97f4a7c15;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+static uint8_t *random_bytes(size_t len)
+{
+	uint8_t *buf = malloc(len);
+
+	assert_non_null(buf);
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)rnd();
+	return buf;
+}
+
+/* RFC 3720, appendix B.4, and the check value of the catalogues */
+static void known_vectors(void **state)
+{
+	static const uint8_t read_pdu[48] = {
+		0x01, 0xc0, 0, 0, 0, 0, 0,    0, 0,    0, 0, 0,	   0, 0, 0, 0,
+		0x14, 0,    0, 0, 0, 0, 0x04, 0, 0,    0, 0, 0x14, 0, 0, 0, 0x18,
+		0x28, 0,    0, 0, 0, 0, 0,    0, 0x02, 0, 0, 0,	   0, 0, 0, 0,
+	};
+	uint8_t buf[32];
+
+	(void)state;
+	assert_int_equal(wfi_crc32c(0, "123456789", 9), 0xe3069283);
+	memset(buf, 0, sizeof(buf));
+	assert_int_equal(wfi_crc32c(0, buf, sizeof(buf)), 0x8a9136aa);
+	memset(buf, 0xff, sizeof(buf));
+	assert_int_equal(wfi_crc32c(0, buf, sizeof(buf)), 0x62a8ab43);
+	for (uint8_t i = 0; i < sizeof(buf); i++)
+		buf[i] = i;
+	assert_int_equal(wfi_crc32c(0, buf, sizeof(buf)), 0x46dd794e);
+	for (uint8_t i = 0; i < sizeof(buf); i++)
+		buf[i] = (uint8_t)(31 - i);
+	assert_int_equal(wfi_crc32c(0, buf, sizeof(buf)), 0x113fdb5c);
+	assert_int_equal(wfi_crc32c(0, read_pdu, sizeof(read_pdu)), 0xd9963a56);
+	assert_int_equal(wfi_crc32c(0, NULL, 0), 0);
+}
+
+static uint32_t bit_by_bit(uint32_t reg, const uint8_t *buf, size_t len)
+{
+	while (len--) {
+		reg ^= *buf++;
+		for (unsigned bit = 0; bit < 8; bit++)
+			reg = reg >> 1 ^ (reg & 1 ? 0x82f63b78u : 0);
+	}
+	return reg;
+}
+
+/* each way that this machine has, at odd lengths and addresses, against the definition */
+static void all_ways_agree(void **state)
+{
+	uint8_t *buf = random_bytes(BUF_BYTES);
+
+	(void)state;
+	for (unsigned round = 0; round < 300; round++) {
+		const size_t off = rnd() % 200;
+		const size_t len = rnd() % (round % 8 ? 1200 : BUF_BYTES - 200);
+		const uint32_t reg = (uint32_t)rnd();
+		const uint32_t expected = bit_by_bit(reg, buf + off, len);
+
+		assert_int_equal(wfi_crc32c_portable(reg, buf + off, len), expected);
+		for (unsigned n = 0; wfi_crc32c_machine(n); n++)
+			assert_int_equal(wfi_crc32c_machine(n)(reg, buf + off, len), expected);
+	}
+	free(buf);
+}
+
+static void chains_and_combines(void **state)
+{
+	uint8_t *buf = random_bytes(BUF_BYTES);
+
+	(void)state;
+	for (unsigned round = 0; round < 300; round++) {
+		const size_t len = rnd() % BUF_BYTES, cut = len ? rnd() % len : 0;
+		const uint32_t a = wfi_crc32c(0, buf, cut);
+		const uint32_t b = wfi_crc32c(0, buf + cut, len - cut);
+		const uint32_t whole = wfi_crc32c(0, buf, len);
+
+		assert_int_equal(wfi_crc32c(a, buf + cut, len - cut), whole);
+		assert_int_equal(wfi_crc32c_combine(a, b, len - cut), whole);
+	}
+	free(buf);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(known_vectors),
+		cmocka_unit_test(all_ways_agree),
+		cmocka_unit_test(chains_and_combines),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * engine.h - the transfer engine from inside: what xfer.c and gather.c share
+ *
+ * A transfer has two lanes: what is posted, and the small pieces that go in messages (gather.c),
+ * which stays empty where there is no gathering. A lane is a range of bytes that shrinks from the
+ * front, and ranges of ops that failed in the middle.
+ */
+#ifndef WFI_TRANSPORT_ENGINE_H
+#define WFI_TRANSPORT_ENGINE_H
+
+#include "transport/plan.h"
+#include "weft_internal/util.h"
+#include "weft_internal/xfer.h"
+
+#define WFI_XFER_BATCH 512u /* pieces a post; what one process_vm call takes */
+#define WFI_XFER_CQS 64u
+
+struct wfi_link {
+	struct wfi_link *prev;
+	struct wfi_link *next;
+};
+
+struct wfi_xfer_op {
+	struct wfi_xfer *x; /* NULL: free */
+	struct wfi_xfer_op *next; /* free, or on wfi_xfer_lane.again */
+	struct wfi_plan_range range;
+	uint32_t gen;
+};
+
+struct wfi_xfer_lane {
+	struct wfi_plan_range todo;
+	struct wfi_xfer_op *again; /* ranges to post anew */
+};
+
+struct wfi_xfer {
+	struct wfi_link all;
+	struct wfi_link run; /* or ended, or free, or wfi_gather.waiting */
+	struct wfi_xfer_opts o;
+	struct wfi_xfer_lane posts;
+	struct wfi_xfer_lane msgs;
+	uint64_t fence_ns; /* ending: when the endpoint is reset */
+	uint64_t start_ns;
+	uint32_t nr_open;
+	uint32_t cq_idx;
+	uint32_t serial; /* moves on when it is done: is it still the one that I knew? */
+	int first_err;
+	int end_status; /* not 0: cancelled, timed out or broken; nothing more is posted */
+	bool sync;
+	bool fenced;
+};
+
+struct wfi_xfer_cq {
+	struct weft_cq *cq;
+	uint32_t nr_xfers;
+};
+
+struct wfi_xfer_stats {
+	struct wfi_counter *transfers, *bytes, *posts, *failed, *timeouts, *fences;
+	struct wfi_counter *messages, *gathered;
+	struct wfi_hist *time;
+};
+
+struct wfi_xfer_engine {
+	struct wfi_env *env;
+	struct wfi_link all;
+	struct wfi_link run;
+	struct wfi_link ended;
+	struct wfi_link free;
+	struct wfi_link owing; /* struct wfi_gather: answers that found the queue full */
+	struct wfi_xfer *xfers;
+	struct wfi_xfer_op *ops;
+	struct wfi_xfer_op *free_op;
+	uint32_t max_xfers;
+	uint32_t nr_ops;
+	uint64_t slice_bytes;
+	uint64_t grace_ns;
+	uint64_t next_ns; /* earliest deadline or fence, or earlier */
+	bool busy; /* a done() may be running: what it submits waits for the next poll */
+	uint32_t nr_cqs;
+	struct wfi_xfer_cq cqs[WFI_XFER_CQS];
+	struct wfi_xfer_stats stats;
+	struct wfi_counter no_counter;
+	struct wfi_hist no_hist;
+	struct weft_piece batch[WFI_XFER_BATCH];
+};
+
+static inline bool wfi_xfer_lane_left(const struct wfi_xfer_lane *lane)
+{
+	return lane->again || !wfi_plan_empty(&lane->todo);
+}
+
+static inline bool wfi_xfer_has_work(const struct wfi_xfer *x)
+{
+	return !x->end_status && (wfi_xfer_lane_left(&x->posts) || wfi_xfer_lane_left(&x->msgs));
+}
+
+static inline uint64_t wfi_xfer_op_cookie(const struct wfi_xfer_engine *eng,
+					  const struct wfi_xfer_op *op)
+{
+	return ((uint64_t)op->gen << 32) | (uint64_t)(op - eng->ops);
+}
+
+/* Return: the op of that cookie, NULL when it is over, or never was */
+static inline struct wfi_xfer_op *wfi_xfer_op_of(struct wfi_xfer_engine *eng, uint64_t cookie)
+{
+	uint32_t idx = (uint32_t)cookie;
+	struct wfi_xfer_op *op;
+
+	if (idx >= eng->nr_ops)
+		return NULL;
+	op = &eng->ops[idx];
+	return op->x && op->gen == (uint32_t)(cookie >> 32) ? op : NULL;
+}
+
+/* one open op is over: of @wc, status, scope and idx count. Calls no done() */
+void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const struct weft_wc *wc,
+		     uint64_t now_ns);
+/* outside of a poll: when this transfer is over now, the next poll calls its done() */
+void wfi_xfer_settle(struct wfi_xfer_engine *eng, struct wfi_xfer *x);
+/* an open op of a transfer that is ending is over, with the transfer's status */
+void wfi_xfer_op_drop(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op);
+
+/* from here on @cq is polled. Return: 0 with *@out for the put, -EAGAIN too many */
+int wfi_xfer_cq_get(struct wfi_xfer_engine *eng, struct weft_cq *cq, uint32_t *out);
+void wfi_xfer_cq_put(struct wfi_xfer_engine *eng, uint32_t idx);
+
+/* ---- lists ---- */
+
+static inline void wfi_list_init(struct wfi_link *l)
+{
+	l->prev = l;
+	l->next = l;
+}
+
+static inline bool wfi_list_empty(const struct wfi_link *l)
+{
+	return l->next == l;
+}
+
+static inline void wfi_list_del(struct wfi_link *l)
+{
+	l->prev->next = l->next;
+	l->next->prev = l->prev;
+	wfi_list_init(l);
+}
+
+static inline void wfi_list_add_tail(struct wfi_link *head, struct wfi_link *l)
+{
+	l->prev = head->prev;
+	l->next = head;
+	head->prev->next = l;
+	head->prev = l;
+}
+
+/* all of @from go behind @to */
+static inline void wfi_list_append(struct wfi_link *to, struct wfi_link *from)
+{
+	if (wfi_list_empty(from))
+		return;
+	from->next->prev = to->prev;
+	to->prev->next = from->next;
+	from->prev->next = to;
+	to->prev = from->prev;
+	wfi_list_init(from);
+}
+
+#endif
