@@ -24,11 +24,21 @@
 
 /* ---- failing ---- */
 
+/*
+ * A request that is flushed says that all before it are through: those that were done without a
+ * word leave no other trace. One is enough.
+ */
 static void move_to_error(struct wfi_verbs_ep *ep)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	struct ibv_send_wr marker = { .opcode = IBV_WR_RDMA_WRITE };
 
+	if (ep->in_error)
+		return;
+	ep->in_error = true;
 	ibv_modify_qp(ep->qp, &attr, IBV_QP_STATE);
+	if (ep->sq_head != ep->sq_tail)
+		wfi_verbs_post_ctl(ep, &marker);
 }
 
 static void start_closing(struct wfi_verbs_ep *ep, int status)

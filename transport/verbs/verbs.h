@@ -26,7 +26,7 @@
 #define WFI_VERBS_VERSION 1u
 #define WFI_VERBS_GIDS 4u
 #define WFI_VERBS_PIECES 256u /* most of one post */
-#define WFI_VERBS_SQ_CTL 3u /* requests of our own: credit, farewell, sign of life */
+#define WFI_VERBS_SQ_CTL 4u /* requests of our own: credit, sign of life, farewell, marker */
 #define WFI_VERBS_SQ_EXTRA (2 * WFI_VERBS_PIECES + WFI_VERBS_SQ_CTL)
 #define WFI_VERBS_SRQ_BUFS 4096u /* most of one receiving queue */
 #define WFI_VERBS_CREDITS_MAX 1024u
@@ -219,6 +219,7 @@ struct wfi_verbs_ep {
 	int close_status;
 	bool broken; /* a request failed: .err_at and .err_status count */
 	bool err_said;
+	bool in_error; /* the queue pair was told to fail */
 	bool fenced; /* the queue pair is reset */
 	bool is_ready;
 	bool alive; /* heard of since the last tick */
