@@ -347,9 +347,12 @@ static void test_killed(void **state)
 	struct weft_rkey *rkey = NULL;
 	struct weft_rkey_src src = { .size = sizeof(src), .blob = old.blob, .fd = -1 };
 	uint64_t start;
+	int why;
 
 	send_order(d, ORDER_DIE);
-	assert_int_equal(run_dry(d), -ECONNRESET);
+	/* its kernel takes back its memory first, and then its queue pair */
+	why = run_dry(d);
+	assert_true(why == -ECONNRESET || why == -ESTALE);
 	start = wfi_now(&d->env);
 	teardown(state);
 	setup(state);

@@ -60,7 +60,8 @@ static void set_broken(struct wfi_verbs_ep *ep, uint32_t at, int status, enum we
 	ep->broken = true;
 	ep->err_at = at;
 	ep->err_status = status;
-	ep->scope = (uint8_t)scope;
+	if (ep->scope < scope)
+		ep->scope = (uint8_t)scope;
 }
 
 void wfi_verbs_ep_break(struct wfi_verbs_ep *ep, int status, enum weft_scope scope)
