@@ -7,11 +7,21 @@
 
 #define POLLS_MAX 20000000u
 
+static void side_ep(struct side *s)
+{
+	struct weft_ep_opts ep = { .size = sizeof(ep), .depth = s->depth };
+
+	ep.send_cq = s->send_cq;
+	ep.recv_cq = s->recv_cq;
+	ep.ctx = s;
+	assert_int_equal(s->t->ep_create(s->dev, &ep, &s->ep), 0);
+	assert_ptr_equal(s->ep->ctx, s);
+}
+
 void side_open(struct side *s, const struct weft_transport *t, struct wfi_env *env,
 	       uint32_t cq_depth, uint32_t depth)
 {
 	struct weft_cq_opts cq = { .size = sizeof(cq), .depth = cq_depth };
-	struct weft_ep_opts ep = { .size = sizeof(ep), .depth = depth };
 	struct weft_mr_opts mr = { .size = sizeof(mr), .len = SIDE_MEM };
 
 	memset(s, 0, sizeof(*s));
@@ -19,11 +29,8 @@ void side_open(struct side *s, const struct weft_transport *t, struct wfi_env *e
 	assert_int_equal(t->device_open(t, env, NULL, &s->dev), 0);
 	assert_int_equal(t->cq_create(s->dev, &cq, &s->send_cq), 0);
 	assert_int_equal(t->cq_create(s->dev, &cq, &s->recv_cq), 0);
-	ep.send_cq = s->send_cq;
-	ep.recv_cq = s->recv_cq;
-	ep.ctx = s;
-	assert_int_equal(t->ep_create(s->dev, &ep, &s->ep), 0);
-	assert_ptr_equal(s->ep->ctx, s);
+	s->depth = depth;
+	side_ep(s);
 
 	assert_int_equal(env->mem->map(env, SIDE_MEM, WFI_MAP_SHARED_FD, &s->map), 0);
 	s->mem = s->map.addr;
@@ -65,37 +72,65 @@ void connect_to(struct weft_ep *ep, const struct weft_ep_addr *addr, int pid)
 	assert_int_equal(ep->dev->transport->ep_connect(ep, &peer), 0);
 }
 
+struct weft_rkey *import_export(struct weft_ep *ep, const struct weft_export *ex)
+{
+	struct weft_rkey_src src = {
+		.size = sizeof(src),
+		.kind = WEFT_RKEY_BLOB,
+		.blob = ex->blob,
+		.blob_len = ex->blob_len,
+		.fd = ex->fd,
+	};
+	struct weft_rkey *rkey = NULL;
+
+	assert_int_equal(ep->dev->transport->rkey_import(ep, &src, &rkey), 0);
+	return rkey;
+}
+
 struct weft_rkey *import(struct weft_ep *ep, struct weft_mr *mr,
 			 const struct weft_export_opts *opts)
 {
-	struct weft_rkey_src src = { .size = sizeof(src), .kind = WEFT_RKEY_BLOB };
-	struct weft_rkey *rkey = NULL;
+	struct weft_rkey *rkey;
 	struct weft_export ex;
 
 	assert_int_equal(mr->dev->transport->mr_export(mr, opts, &ex), 0);
-	src.blob = ex.blob;
-	src.blob_len = ex.blob_len;
-	src.fd = ex.fd;
-	assert_int_equal(ep->dev->transport->rkey_import(ep, &src, &rkey), 0);
+	rkey = import_export(ep, &ex);
 	if (ex.fd >= 0)
 		close(ex.fd);
 	return rkey;
 }
 
-void pair_open(struct pair *p, const struct weft_transport *t, uint32_t cq_depth, uint32_t depth)
+static void pair_connect(struct pair *p)
 {
+	const struct weft_transport *t = p->a.t;
 	struct weft_ep_addr addr;
 
-	memset(p, 0, sizeof(*p));
-	assert_int_equal(wfi_env_real_init(&p->env), 0);
-	side_open(&p->a, t, &p->env, cq_depth, depth);
-	side_open(&p->b, t, &p->env, cq_depth, depth);
 	assert_int_equal(t->ep_addr(p->b.ep, &addr), 0);
 	connect_to(p->a.ep, &addr, getpid());
 	assert_int_equal(t->ep_addr(p->a.ep, &addr), 0);
 	connect_to(p->b.ep, &addr, getpid());
 	p->rkey = import(p->a.ep, p->b.mr, NULL);
 	p->heap_rkey = import(p->a.ep, p->b.heap_mr, NULL);
+}
+
+void pair_reconnect(struct pair *p)
+{
+	p->a.t->rkey_destroy(p->rkey);
+	p->a.t->rkey_destroy(p->heap_rkey);
+	p->a.t->ep_destroy(p->a.ep);
+	p->b.t->ep_destroy(p->b.ep);
+	side_ep(&p->a);
+	side_ep(&p->b);
+	pair_connect(p);
+}
+
+void pair_open(struct pair *p, const struct weft_transport *t, uint32_t cq_depth, uint32_t depth)
+{
+	memset(p, 0, sizeof(*p));
+	assert_int_equal(wfi_env_real_init(&p->env), 0);
+	side_open(&p->a, t, &p->env, cq_depth, depth);
+	side_open(&p->b, t, &p->env, cq_depth, depth);
+	pair_connect(p);
 }
 
 void pair_close(struct pair *p)

@@ -19,6 +19,7 @@ struct side {
 	struct weft_cq *send_cq;
 	struct weft_cq *recv_cq;
 	struct weft_ep *ep;
+	uint32_t depth;
 	struct wfi_map map; /* memfd, registered as .mr with all rights */
 	uint8_t *mem;
 	struct weft_mr *mr;
@@ -39,7 +40,10 @@ void side_open(struct side *s, const struct weft_transport *t, struct wfi_env *e
 void side_close(struct side *s, struct wfi_env *env);
 void pair_open(struct pair *p, const struct weft_transport *t, uint32_t cq_depth, uint32_t depth);
 void pair_close(struct pair *p);
+/* new endpoints and rkeys between the same devices and regions */
+void pair_reconnect(struct pair *p);
 void connect_to(struct weft_ep *ep, const struct weft_ep_addr *addr, int pid);
+struct weft_rkey *import_export(struct weft_ep *ep, const struct weft_export *ex);
 struct weft_rkey *import(struct weft_ep *ep, struct weft_mr *mr,
 			 const struct weft_export_opts *opts);
 

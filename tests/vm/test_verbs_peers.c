@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * verbs between two processes, in one guest or in two: the other side echoes messages, and is
+ * killed, stopped and cut off on demand. Run by ./run in each guest; the one with WEFT_VM_HOST=1 is
+ * the other side when there are two.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "tests/conformance/conf.h"
+#include "weft_internal/transport_registry.h"
+
+#define PORT 7471
+#define LIMIT_NS (1100 * WFI_NSEC_PER_MSEC) /* of an operation whose peer is gone */
+#define HEAL_NS (1000 * WFI_NSEC_PER_MSEC) /* to connect anew */
+#define OUTAGE_US 400000
+#define MSGS 1000
+
+/* what the two tell each other first */
+struct intro {
+	struct weft_ep_addr addr;
+	struct weft_export mem;
+};
+
+enum order { ORDER_DIE = 'k', ORDER_STOP = 's', ORDER_LINK = 'l' };
+
+struct duo {
+	struct wfi_env env;
+	struct side a;
+	int sock;
+	struct intro peer;
+	struct weft_rkey *mem;
+	bool closed;
+};
+
+static const struct weft_transport *provider;
+
+static void move_all(int sock, void *buf, size_t len, int out)
+{
+	uint8_t *at = buf;
+	ssize_t n;
+
+	while (len) {
+		n = out ? send(sock, at, len, MSG_NOSIGNAL) : recv(sock, at, len, 0);
+		assert_true(n > 0);
+		at += n;
+		len -= (size_t)n;
+	}
+}
+
+static void introduce(struct duo *d)
+{
+	struct intro mine;
+
+	memset(&mine, 0, sizeof(mine));
+	assert_int_equal(provider->ep_addr(d->a.ep, &mine.addr), 0);
+	assert_int_equal(provider->mr_export(d->a.mr, NULL, &mine.mem), 0);
+	move_all(d->sock, &mine, sizeof(mine), 1);
+	move_all(d->sock, &d->peer, sizeof(d->peer), 0);
+	connect_to(d->a.ep, &d->peer.addr, 0);
+	d->mem = import_export(d->a.ep, &d->peer.mem);
+	/* neither posts before both are connected */
+	move_all(d->sock, &mine, 1, 1);
+	move_all(d->sock, &mine, 1, 0);
+}
+
+/* ---- the other side ---- */
+
+static void obey(struct duo *d)
+{
+	char order;
+
+	if (recv(d->sock, &order, 1, MSG_DONTWAIT) != 1)
+		return;
+	if (order == ORDER_DIE)
+		raise(SIGKILL);
+	if (order == ORDER_STOP)
+		raise(SIGSTOP);
+	if (order == ORDER_LINK) {
+		assert_int_equal(system("ip link set eth0 down"), 0);
+		usleep(OUTAGE_US);
+		assert_int_equal(system("ip link set eth0 up"), 0);
+	}
+}
+
+static void echo(struct duo *d, const struct weft_wc *wc)
+{
+	struct weft_post imm = { .imm = wc->imm + 1, .flags = WEFT_POST_QUIET };
+	struct weft_wc wcs[16];
+	int ret;
+
+	do {
+		ret = wc->op == WEFT_WC_RECV
+			      ? weft_ep_post_send(d->a.ep, wc->data, (uint32_t)wc->len, 0,
+						  WEFT_POST_QUIET)
+			      : weft_ep_post_write_imm(d->a.ep, &imm);
+		weft_cq_poll(d->a.send_cq, wcs, 16);
+	} while (ret == -EAGAIN);
+}
+
+/* one connection: until it is closed */
+static void serve(int sock)
+{
+	struct duo d = { .sock = sock };
+	struct weft_wc wc, rest[16];
+	unsigned polls = 0;
+
+	assert_int_equal(wfi_env_real_init(&d.env), 0);
+	side_open(&d.a, provider, &d.env, 256, 64);
+	introduce(&d);
+	for (wc.op = 0; wc.op != WEFT_WC_CLOSED;) {
+		if (++polls % 64 == 0)
+			obey(&d);
+		weft_cq_poll(d.a.send_cq, rest, 16);
+		if (weft_cq_poll(d.a.recv_cq, &wc, 1) == 1 && wc.op != WEFT_WC_CLOSED)
+			echo(&d, &wc);
+	}
+	provider->rkey_destroy(d.mem);
+	side_close(&d.a, &d.env);
+}
+
+static int listen_on(const struct sockaddr_in *addr)
+{
+	int one = 1, sock = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (sock < 0 || setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(sock, (const struct sockaddr *)addr, sizeof(*addr)) || listen(sock, 4)) {
+		perror("listen");
+		exit(1);
+	}
+	return sock;
+}
+
+/* a process a connection, whose ends are waited for; one that stops is continued */
+static int server(int sock)
+{
+	int status;
+	char more;
+
+	for (;;) {
+		int conn = accept(sock, NULL, NULL);
+		pid_t pid;
+
+		if (conn < 0 || recv(conn, &more, 1, 0) != 1 || !more)
+			return 0;
+		pid = fork();
+		if (!pid) {
+			serve(conn);
+			_exit(0);
+		}
+		close(conn);
+		while (waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status)) {
+			usleep(OUTAGE_US);
+			kill(pid, SIGCONT);
+		}
+	}
+}
+
+/* ---- the side that looks ---- */
+
+static struct sockaddr_in where;
+
+static int dial(char more)
+{
+	int sock = -1;
+
+	do {
+		if (sock >= 0)
+			close(sock);
+		sock = socket(AF_INET, SOCK_STREAM, 0);
+		assert_true(sock >= 0);
+	} while (connect(sock, (const struct sockaddr *)&where, sizeof(where)));
+	assert_int_equal(send(sock, &more, 1, MSG_NOSIGNAL), 1);
+	return sock;
+}
+
+static int setup(void **state)
+{
+	struct duo *d = calloc(1, sizeof(*d));
+
+	assert_non_null(d);
+	d->sock = dial(1);
+	assert_int_equal(wfi_env_real_init(&d->env), 0);
+	side_open(&d->a, provider, &d->env, 256, 64);
+	introduce(d);
+	*state = d;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct duo *d = *state;
+	struct weft_wc wc;
+
+	provider->ep_shutdown(d->a.ep);
+	while (!d->closed) {
+		weft_cq_poll(d->a.send_cq, &wc, 1);
+		if (weft_cq_poll(d->a.recv_cq, &wc, 1))
+			d->closed = wc.op == WEFT_WC_CLOSED;
+	}
+	provider->rkey_destroy(d->mem);
+	side_close(&d->a, &d->env);
+	close(d->sock);
+	free(d);
+	return 0;
+}
+
+static struct weft_post post_of(struct duo *d, const struct weft_piece *pieces, uint32_t nr)
+{
+	return (struct weft_post){ .pieces = pieces, .nr_pieces = nr, .local_mr = d->a.mr };
+}
+
+static void send_order(struct duo *d, enum order order)
+{
+	char c = (char)order;
+
+	move_all(d->sock, &c, 1, 1);
+}
+
+/* pieces scattered at random, written, read back to another place, compared */
+static void test_pieces(void **state)
+{
+	enum { NR = 256, SLOT = 4096, HALF = SIDE_MEM / 2 };
+	struct duo *d = *state;
+	struct weft_piece out[NR], in[NR];
+	struct weft_post post;
+	unsigned i, round;
+
+	for (round = 0; round < 4; round++) {
+		for (i = 0; i < NR; i++) {
+			uint64_t slot = (i * 167u + round * 31u) % NR;
+			uint64_t len = (i * 977u + round * 131u) % SLOT;
+
+			memset(d->a.mem + (size_t)i * SLOT, (int)(i + round), SLOT);
+			out[i] = (struct weft_piece){ d->a.mem + (size_t)i * SLOT, slot * SLOT, len,
+						      d->mem };
+			in[i] = out[i];
+			in[i].local = d->a.mem + HALF + (size_t)i * SLOT;
+		}
+		memset(d->a.mem + HALF, 0xee, HALF);
+		post = post_of(d, out, NR);
+		assert_int_equal(weft_ep_post_write(d->a.ep, &post), 0);
+		expect_wc(&d->a, d->a.send_cq, WEFT_WC_WRITE, 0);
+		post = post_of(d, in, NR);
+		assert_int_equal(weft_ep_post_read(d->a.ep, &post), 0);
+		expect_wc(&d->a, d->a.send_cq, WEFT_WC_READ, 0);
+		for (i = 0; i < NR; i++) {
+			const uint8_t *got = in[i].local;
+
+			assert_memory_equal(got, out[i].local, in[i].len);
+			assert_int_equal(got[in[i].len], 0xee);
+		}
+	}
+}
+
+static uint32_t msg_len(struct duo *d, unsigned i)
+{
+	return 1 + i * 409u % d->a.dev->caps.max_msg;
+}
+
+/* what comes back is what was sent, in order, while the window is kept full */
+static void echo_messages(struct duo *d, unsigned nr)
+{
+	uint8_t buf[4096], want[4096];
+	unsigned sent = 0, got = 0;
+	struct weft_wc wc;
+
+	assert_true(d->a.dev->caps.max_msg <= sizeof(buf));
+	while (got < nr) {
+		memset(buf, (int)sent, sizeof(buf));
+		if (sent < nr && sent - got < 48 &&
+		    !weft_ep_post_send(d->a.ep, buf, msg_len(d, sent), sent, WEFT_POST_QUIET))
+			sent++;
+		assert_int_equal(weft_cq_poll(d->a.send_cq, &wc, 1), 0);
+		if (!weft_cq_poll(d->a.recv_cq, &wc, 1))
+			continue;
+		assert_int_equal(wc.op, WEFT_WC_RECV);
+		assert_int_equal(wc.len, msg_len(d, got));
+		memset(want, (int)got, sizeof(want));
+		assert_memory_equal(wc.data, want, wc.len);
+		got++;
+	}
+}
+
+static void test_messages(void **state)
+{
+	echo_messages(*state, MSGS);
+}
+
+static void test_immediates(void **state)
+{
+	struct duo *d = *state;
+	struct weft_post post = { .flags = WEFT_POST_QUIET };
+	unsigned i;
+
+	for (i = 0; i < 200; i++) {
+		post.imm = i;
+		assert_int_equal(weft_ep_post_write_imm(d->a.ep, &post), 0);
+		assert_int_equal(expect_wc(&d->a, d->a.recv_cq, WEFT_WC_RECV_IMM, 0).imm, i + 1);
+		weft_cq_poll(d->a.send_cq, &(struct weft_wc){ 0 }, 1);
+	}
+}
+
+/* posts until the endpoint ends; each completes in time. Return: why it ended */
+static int run_dry(struct duo *d)
+{
+	struct weft_piece piece = { d->a.mem, 0, 16384, d->mem };
+	struct weft_post post = post_of(d, &piece, 1);
+	uint64_t at[64], done = 0, posted = 0;
+	struct weft_wc wc;
+	int ret = 0;
+
+	for (;;) {
+		if (posted - done < 16 && !ret) {
+			post.cookie = posted;
+			at[posted % 64] = wfi_now(&d->env);
+			ret = weft_ep_post_write(d->a.ep, &post);
+			posted += !ret;
+			ret = ret == -EAGAIN ? 0 : ret;
+		}
+		if (weft_cq_poll(d->a.send_cq, &wc, 1)) {
+			assert_int_equal(wc.cookie, done);
+			assert_true(wfi_now(&d->env) - at[done % 64] < LIMIT_NS);
+			done++;
+		}
+		if (weft_cq_poll(d->a.recv_cq, &wc, 1) && wc.op == WEFT_WC_CLOSED) {
+			assert_int_equal(done, posted);
+			d->closed = true;
+			return wc.status;
+		}
+	}
+}
+
+/* the peer dies under load: all ends in time, the next life is reached, the old keys are not
+ * good */
+static void test_killed(void **state)
+{
+	struct duo *d = *state;
+	struct weft_export old = d->peer.mem;
+	struct weft_rkey *rkey = NULL;
+	struct weft_rkey_src src = { .size = sizeof(src), .blob = old.blob, .fd = -1 };
+	uint64_t start;
+	int why;
+
+	send_order(d, ORDER_DIE);
+	/* its kernel takes back its memory first, and then its queue pair */
+	why = run_dry(d);
+	assert_true(why == -ECONNRESET || why == -ESTALE);
+	start = wfi_now(&d->env);
+	teardown(state);
+	setup(state);
+	d = *state;
+	assert_true(wfi_now(&d->env) - start < HEAL_NS);
+	src.blob_len = old.blob_len;
+	assert_int_equal(provider->rkey_import(d->a.ep, &src, &rkey), -ESTALE);
+	echo_messages(d, 16);
+}
+
+/* a stopped process answers no message, its memory is still read and written, and it goes on */
+static void test_stopped(void **state)
+{
+	struct duo *d = *state;
+	struct weft_piece piece = { d->a.mem, 0, 4096, d->mem };
+	struct weft_post post = post_of(d, &piece, 1);
+	unsigned i;
+
+	send_order(d, ORDER_STOP);
+	for (i = 0; i < 200; i++) {
+		assert_int_equal(weft_ep_post_write(d->a.ep, &post), 0);
+		expect_wc(&d->a, d->a.send_cq, WEFT_WC_WRITE, 0);
+	}
+	echo_messages(d, 300);
+}
+
+/* the link goes and comes: either nobody noticed, or the endpoint ended and a new one works */
+static void test_link(void **state)
+{
+	struct duo *d = *state;
+	struct weft_piece piece = { d->a.mem, 0, 4096, d->mem };
+	struct weft_post post = post_of(d, &piece, 1);
+	struct weft_wc wc;
+	unsigned i;
+
+	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+		skip();
+	send_order(d, ORDER_LINK);
+	for (i = 0; i < 400; i++) {
+		uint64_t start = wfi_now(&d->env);
+
+		if (weft_ep_post_write(d->a.ep, &post))
+			break;
+		wc = wait_wc(&d->a, d->a.send_cq);
+		assert_true(wfi_now(&d->env) - start < LIMIT_NS);
+		if (wc.status)
+			break;
+	}
+	teardown(state);
+	setup(state);
+	echo_messages(*state, 16);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_pieces, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_immediates, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
+	};
+	const char *addr = getenv("WEFT_VM_ADDR_1"), *host = getenv("WEFT_VM_HOST");
+	const char *hosts = getenv("WEFT_VM_HOSTS");
+	int ret;
+
+	provider = wfi_transport_find(NULL, "verbs");
+	where = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(PORT) };
+	if (!addr || !host || !hosts || !provider ||
+	    inet_pton(AF_INET, addr, &where.sin_addr) != 1) {
+		printf("runs in a guest: see tests/vm/run\n");
+		return 77;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	if (!strcmp(hosts, "2") && !strcmp(host, "1"))
+		return server(listen_on(&where));
+	if (!strcmp(hosts, "1")) {
+		int sock = listen_on(&where);
+
+		if (!fork())
+			_exit(server(sock));
+		close(sock);
+	}
+	ret = cmocka_run_group_tests(tests, NULL, NULL);
+	close(dial(0));
+	return ret;
+}

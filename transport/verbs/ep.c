@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+#include "transport/verbs/verbs.h"
+#include "weft_internal/log.h"
+
+#define DEPTH_DEFAULT 64u
+#define RECV_DEFAULT (256u << 10)
+#define RECV_MIN (4 * WFI_MAX_MSG)
+#define PSN_MASK 0xffffffu
+#define QPN_MASK 0xffffffu
+#define CREDIT_BYTES 128u
+
+/* a lost packet is sent anew after 4.096 us * 2^14 = 67 ms, 6 times; 7 would mean for ever */
+#define ACK_TIMEOUT 14
+#define RETRIES 6
+/* a peer without a buffer, which credits rule out, is asked again after 0.64 ms */
+#define RNR_TIMER 12
+#define HOPS 64
+
+#define ALIVE_NS (250 * WFI_NSEC_PER_MSEC)
+#define CLOSE_NS (1000 * WFI_NSEC_PER_MSEC)
+
+/* ---- failing ---- */
+
+/*
+ * A request that is flushed says that all before it are through: those that were done without a
+ * word leave no other trace. One is enough.
+ */
+static void move_to_error(struct wfi_verbs_ep *ep)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+	struct ibv_send_wr marker = { .opcode = IBV_WR_RDMA_WRITE };
+
+	if (ep->in_error)
+		return;
+	ep->in_error = true;
+	ibv_modify_qp(ep->qp, &attr, IBV_QP_STATE);
+	if (ep->sq_head != ep->sq_tail)
+		wfi_verbs_post_ctl(ep, &marker);
+}
+
+static void start_closing(struct wfi_verbs_ep *ep, int status)
+{
+	struct wfi_env *env = ep->base.dev->env;
+
+	ep->state = WFI_EP_CLOSING;
+	ep->close_status = status;
+	ep->close_ns = wfi_now(env) + CLOSE_NS;
+	ep->base.fast = &wfi_ep_unconnected;
+	wfi_verbs_cq(ep->base.recv_cq)->nr_closing++;
+}
+
+/* from request number @at - 1 on, nothing of this endpoint succeeds */
+static void set_broken(struct wfi_verbs_ep *ep, uint32_t at, int status, enum weft_scope scope)
+{
+	if (ep->broken)
+		return;
+	ep->broken = true;
+	ep->err_at = at;
+	ep->err_status = status;
+	if (ep->scope < scope)
+		ep->scope = (uint8_t)scope;
+}
+
+void wfi_verbs_ep_break(struct wfi_verbs_ep *ep, int status, enum weft_scope scope)
+{
+	if (ep->state == WFI_EP_CREATED || ep->state == WFI_EP_CONNECTED) {
+		start_closing(ep, status);
+		ep->scope = (uint8_t)scope;
+	}
+	/* requests that the NIC has done by now will still say so */
+	if (ep->state == WFI_EP_CLOSING)
+		move_to_error(ep);
+	if (ep->sq_head == ep->sq_tail)
+		set_broken(ep, ep->sq_head + 1, status, scope);
+	wfi_verbs_cq_ready(wfi_verbs_cq(ep->base.send_cq), ep);
+}
+
+static int wc_errno(enum ibv_wc_status status)
+{
+	switch (status) {
+	case IBV_WC_WR_FLUSH_ERR:
+		return -ECANCELED;
+	case IBV_WC_RETRY_EXC_ERR:
+	case IBV_WC_RNR_RETRY_EXC_ERR:
+	case IBV_WC_RESP_TIMEOUT_ERR:
+		return -ETIMEDOUT;
+	/* range and rights were checked here: the peer has taken the memory back */
+	case IBV_WC_REM_ACCESS_ERR:
+		return -ESTALE;
+	case IBV_WC_LOC_PROT_ERR:
+	case IBV_WC_LOC_ACCESS_ERR:
+		return -EFAULT;
+	case IBV_WC_REM_ABORT_ERR:
+		return -ECONNRESET;
+	default:
+		return -EIO;
+	}
+}
+
+void wfi_verbs_ep_error(struct wfi_verbs_ep *ep, uint32_t at, enum ibv_wc_status status)
+{
+	int err = wc_errno(status);
+
+	/* flushed because we end the endpoint: each post says so for itself */
+	if (status == IBV_WC_WR_FLUSH_ERR) {
+		set_broken(ep, at, err, ep->scope ? ep->scope : WEFT_SCOPE_EP);
+		if (ep->state == WFI_EP_CONNECTED)
+			wfi_verbs_ep_break(ep, -EIO, WEFT_SCOPE_EP);
+		return;
+	}
+	wfi_info("verbs: qp 0x%x: %s", ep->qp->qp_num, ibv_wc_status_str(status));
+	set_broken(ep, at, err, WEFT_SCOPE_EP);
+	if (ep->state == WFI_EP_CONNECTED)
+		wfi_verbs_ep_break(ep, err == -ETIMEDOUT ? -ECONNRESET : err, WEFT_SCOPE_EP);
+}
+
+void wfi_verbs_ep_farewell(struct wfi_verbs_ep *ep)
+{
+	if (ep->state == WFI_EP_CONNECTED)
+		wfi_verbs_ep_break(ep, -ECONNRESET, WEFT_SCOPE_EP);
+}
+
+static void fence(struct wfi_verbs_ep *ep)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+
+	ibv_modify_qp(ep->qp, &attr, IBV_QP_STATE);
+	/* messages that were received before are still to be read */
+	while (wfi_verbs_cq_drain(wfi_verbs_cq(ep->base.recv_cq)))
+		;
+	attr.qp_state = IBV_QPS_RESET;
+	ibv_modify_qp(ep->qp, &attr, IBV_QP_STATE);
+	ep->fenced = true;
+}
+
+/* first the requests are flushed; should the NIC not even do that, it is reset */
+static void lose_patience(struct wfi_verbs_ep *ep, uint64_t now)
+{
+	if (now < ep->close_ns + CLOSE_NS) {
+		move_to_error(ep);
+		return;
+	}
+	wfi_warn("verbs: qp 0x%x: %u requests were lost", ep->qp->qp_num,
+		 ep->sq_tail - ep->sq_head);
+	fence(ep);
+	set_broken(ep, ep->sq_head + 1, -ECANCELED, WEFT_SCOPE_EP);
+	ep->sq_head = ep->sq_tail;
+	wfi_verbs_cq_ready(wfi_verbs_cq(ep->base.send_cq), ep);
+}
+
+void wfi_verbs_ep_tick(struct wfi_verbs_ep *ep, uint64_t now)
+{
+	struct ibv_send_wr wr = { .opcode = IBV_WR_RDMA_WRITE };
+
+	if (ep->state == WFI_EP_CLOSING && !ep->fenced && now >= ep->close_ns)
+		lose_patience(ep, now);
+	if (ep->state != WFI_EP_CONNECTED)
+		return;
+	if (ep->alive) {
+		ep->alive = false;
+		ep->alive_ns = now;
+	}
+	if (now - ep->alive_ns < ALIVE_NS)
+		return;
+	ep->alive_ns = now;
+	/* requests that will answer are under way: they tell as well as this */
+	if (ep->sq_head == ep->sq_tail || ep->unsignalled)
+		wfi_verbs_post_ctl(ep, &wr);
+}
+
+/* ---- closing ---- */
+
+bool wfi_verbs_ep_close_step(struct wfi_verbs_ep *ep)
+{
+	wfi_verbs_cq_drain(wfi_verbs_cq(ep->base.send_cq));
+	if (ep->sq_head != ep->sq_tail)
+		return false;
+	if (!ep->fenced) {
+		fence(ep);
+		/* posts whose requests the NIC did not even take */
+		set_broken(ep, ep->sq_head + 1, ep->close_status ? ep->close_status : -ECANCELED,
+			   WEFT_SCOPE_EP);
+		wfi_verbs_cq_ready(wfi_verbs_cq(ep->base.send_cq), ep);
+	}
+	return ep->open_head == ep->open_tail && !ep->nr_staged;
+}
+
+void wfi_verbs_ep_shutdown(struct weft_ep *base)
+{
+	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
+	struct ibv_send_wr wr = { .opcode = IBV_WR_SEND_WITH_IMM };
+	bool connected = ep->state == WFI_EP_CONNECTED;
+
+	if (ep->state == WFI_EP_CLOSING || ep->state == WFI_EP_CLOSED)
+		return;
+	start_closing(ep, 0);
+	/* behind all that was posted, so that the last messages arrive */
+	if (connected && wfi_verbs_post_ctl(ep, &wr))
+		move_to_error(ep);
+}
+
+/* ---- making ---- */
+
+static int qp_create(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
+{
+	struct ibv_qp_init_attr init = {
+		.send_cq = wfi_verbs_cq(ep->base.send_cq)->cq,
+		.recv_cq = wfi_verbs_cq(ep->base.recv_cq)->cq,
+		.srq = wfi_verbs_cq(ep->base.recv_cq)->srq,
+		.qp_type = IBV_QPT_RC,
+		.cap = {
+			.max_send_wr = ep->sq_size,
+			.max_send_sge = dev->write_sges,
+			.max_inline_data = dev->base.caps.max_inline,
+		},
+	};
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_INIT,
+		.port_num = dev->port.num,
+		.qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE,
+	};
+	int ret;
+
+	ep->qp = ibv_create_qp(dev->pd, &init);
+	if (!ep->qp) {
+		ret = -errno;
+		wfi_err("verbs: no queue pair of %u requests: %s", ep->sq_size, strerror(-ret));
+		return ret;
+	}
+	ret = ibv_modify_qp(ep->qp, &attr,
+			    IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+	if (ret)
+		ibv_destroy_qp(ep->qp);
+	return -ret;
+}
+
+static int credit_create(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
+{
+	ep->credit = wfi_alloc(dev->base.env, CREDIT_BYTES);
+	if (!ep->credit)
+		return -ENOMEM;
+	ep->credit_mr = wfi_verbs_pin(dev, ep->credit, CREDIT_BYTES,
+				      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	if (ep->credit_mr)
+		return 0;
+	wfi_free(dev->base.env, ep->credit, CREDIT_BYTES);
+	return -ENOMEM;
+}
+
+static void credit_destroy(struct wfi_verbs_ep *ep)
+{
+	ibv_dereg_mr(ep->credit_mr);
+	wfi_free(ep->base.dev->env, ep->credit, CREDIT_BYTES);
+}
+
+/* room for its completions and messages in its queues */
+static int queues_reserve(struct wfi_verbs_ep *ep)
+{
+	struct wfi_verbs_cq *tx = wfi_verbs_cq(ep->base.send_cq);
+	struct wfi_verbs_cq *rx = wfi_verbs_cq(ep->base.recv_cq);
+	uint32_t bufs = ep->rx_credits + 1;
+	int ret;
+
+	ret = wfi_verbs_cq_promise(rx, bufs);
+	if (ret)
+		return ret;
+	ret = wfi_verbs_cq_reserve(rx, bufs);
+	if (ret)
+		goto err_promise;
+	ret = wfi_verbs_cq_reserve(tx, ep->sq_size);
+	if (ret)
+		goto err_rx;
+	return 0;
+
+err_rx:
+	rx->nr_cqes -= bufs;
+err_promise:
+	rx->nr_promised -= bufs;
+	return ret;
+}
+
+static void queues_release(struct wfi_verbs_ep *ep)
+{
+	struct wfi_verbs_cq *rx = wfi_verbs_cq(ep->base.recv_cq);
+
+	wfi_verbs_cq(ep->base.send_cq)->nr_cqes -= ep->sq_size;
+	rx->nr_cqes -= ep->rx_credits + 1;
+	rx->nr_promised -= ep->rx_credits + 1;
+}
+
+static int opts_check(struct weft_device *dev, const struct weft_ep_opts *in,
+		      struct weft_ep_opts *o)
+{
+	if (wfi_opts_read(o, sizeof(*o), in) || o->reserved || !o->send_cq || !o->recv_cq ||
+	    o->send_cq->dev != dev || o->recv_cq->dev != dev || o->depth > dev->caps.max_depth)
+		return -EINVAL;
+	if (o->flags)
+		return o->flags == WEFT_EP_MEM ? -EOPNOTSUPP : -EINVAL;
+	if (!o->depth)
+		o->depth = DEPTH_DEFAULT;
+	if (!o->recv_bytes)
+		o->recv_bytes = RECV_DEFAULT;
+	if (o->recv_bytes < RECV_MIN)
+		o->recv_bytes = RECV_MIN;
+	return 0;
+}
+
+static void sizes_set(struct wfi_verbs_ep *ep, const struct wfi_verbs_device *dev,
+		      const struct weft_ep_opts *o)
+{
+	uint32_t credits = 1, slots = 1;
+
+	while (2 * credits * WFI_MAX_MSG <= o->recv_bytes && credits < WFI_VERBS_CREDITS_MAX)
+		credits *= 2;
+	while (slots < o->depth)
+		slots *= 2;
+	ep->base.send_cq = o->send_cq;
+	ep->base.recv_cq = o->recv_cq;
+	ep->base.ctx = o->ctx;
+	ep->base.fast = &wfi_ep_unconnected;
+	ep->rx_credits = credits;
+	ep->depth = o->depth;
+	ep->open_mask = slots - 1;
+	ep->sq_size = (uint32_t)wfi_min(o->depth + WFI_VERBS_SQ_EXTRA, dev->sq_max);
+}
+
+static void ep_list(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
+{
+	struct wfi_verbs_ep **bucket = &dev->buckets[ep->qp->qp_num % WFI_VERBS_BUCKETS];
+	struct wfi_verbs_cq *cq = wfi_verbs_cq(ep->base.recv_cq);
+
+	ep->next_qpn = *bucket;
+	*bucket = ep;
+	ep->next = cq->eps;
+	cq->eps = ep;
+}
+
+static void ep_unlist(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
+{
+	struct wfi_verbs_ep **link = &dev->buckets[ep->qp->qp_num % WFI_VERBS_BUCKETS];
+
+	while (*link != ep)
+		link = &(*link)->next_qpn;
+	*link = ep->next_qpn;
+	link = &wfi_verbs_cq(ep->base.recv_cq)->eps;
+	while (*link != ep)
+		link = &(*link)->next;
+	*link = ep->next;
+}
+
+int wfi_verbs_ep_create(struct weft_device *base, const struct weft_ep_opts *opts,
+			struct weft_ep **out)
+{
+	struct wfi_verbs_device *dev = wfi_verbs_device(base);
+	struct weft_ep_opts o;
+	struct wfi_verbs_ep *ep;
+	size_t opens_len;
+	int ret;
+
+	ret = opts_check(base, opts, &o);
+	if (!ret && dev->failed)
+		ret = -ENODEV;
+	if (ret)
+		return ret;
+	ep = wfi_alloc(base->env, sizeof(*ep));
+	if (!ep)
+		return -ENOMEM;
+	ep->base.dev = base;
+	sizes_set(ep, dev, &o);
+	opens_len = ((size_t)ep->open_mask + 1) * sizeof(*ep->opens);
+	ep->opens = wfi_alloc(base->env, opens_len);
+	ret = ep->opens ? base->env->rng->bytes(base->env, &ep->psn, sizeof(ep->psn)) : -ENOMEM;
+	if (ret)
+		goto err_opens;
+	ep->psn &= PSN_MASK;
+	ret = credit_create(ep, dev);
+	if (ret)
+		goto err_opens;
+	ret = queues_reserve(ep);
+	if (ret)
+		goto err_credit;
+	ret = qp_create(ep, dev);
+	if (ret)
+		goto err_queues;
+	ep->wr_base = (uint64_t)++dev->last_gen << 32;
+	ep_list(ep, dev);
+	*out = &ep->base;
+	return 0;
+
+err_queues:
+	queues_release(ep);
+err_credit:
+	credit_destroy(ep);
+err_opens:
+	if (ep->opens)
+		wfi_free(base->env, ep->opens, opens_len);
+	wfi_free(base->env, ep, sizeof(*ep));
+	return ret;
+}
+
+void wfi_verbs_ep_destroy(struct weft_ep *base)
+{
+	struct wfi_verbs_cq *tx, *rx;
+	struct wfi_verbs_ep *ep;
+	struct wfi_env *env;
+
+	if (!base)
+		return;
+	ep = wfi_verbs_ep(base);
+	env = base->dev->env;
+	tx = wfi_verbs_cq(base->send_cq);
+	rx = wfi_verbs_cq(base->recv_cq);
+	if (!ep->fenced)
+		fence(ep);
+	rx->nr_closing -= ep->state == WFI_EP_CLOSING;
+	for (; ep->open_head != ep->open_tail; ep->open_head++)
+		tx->nr_open -= !(ep->opens[ep->open_head & ep->open_mask].flags & WEFT_POST_QUIET);
+	while (wfi_verbs_cq_drain(tx))
+		;
+	wfi_verbs_cq_forget(tx, ep);
+	wfi_verbs_cq_forget(rx, ep);
+	ep_unlist(ep, wfi_verbs_device(base->dev));
+	ibv_destroy_qp(ep->qp);
+	queues_release(ep);
+	if (ep->tx_mr) {
+		ibv_dereg_mr(ep->tx_mr);
+		wfi_free(env, ep->tx.mem, (size_t)ep->tx_credits * WFI_MAX_MSG);
+	}
+	credit_destroy(ep);
+	wfi_free(env, ep->opens, ((size_t)ep->open_mask + 1) * sizeof(*ep->opens));
+	wfi_free(env, ep, sizeof(*ep));
+}
+
+/* ---- connecting ---- */
+
+int wfi_verbs_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
+{
+	struct wfi_verbs_device *dev = wfi_verbs_device(base->dev);
+	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
+	struct wfi_verbs_ep_blob blob = {
+		.magic = WFI_VERBS_EP_MAGIC,
+		.incarnation = dev->incarnation,
+		.credit_addr = (uintptr_t)ep->credit,
+		.credit_rkey = ep->credit_mr->rkey,
+		.credits = ep->rx_credits,
+		.version = WFI_VERBS_VERSION,
+		.qpn = ep->qp->qp_num,
+		.psn = ep->psn,
+		.lid = dev->port.lid,
+		.mtu = dev->port.mtu,
+		.nr_gids = (uint8_t)dev->port.nr_gids,
+		.reads = dev->reads_in,
+	};
+	uint32_t i;
+
+	for (i = 0; i < dev->port.nr_gids; i++)
+		memcpy(blob.gids[i], dev->port.gids[i].raw, 16);
+	blob.check = wfi_verbs_check(&blob, sizeof(blob));
+	memset(out, 0, sizeof(*out));
+	out->blob_len = sizeof(blob);
+	memcpy(out->blob, &blob, sizeof(blob));
+	return 0;
+}
+
+static int blob_read(const struct weft_ep_peer *p, struct wfi_verbs_ep_blob *blob)
+{
+	uint32_t check;
+
+	if (!p->blob || p->blob_len != sizeof(*blob) || p->nr_fds)
+		return -EINVAL;
+	memcpy(blob, p->blob, sizeof(*blob));
+	if (blob->magic != WFI_VERBS_EP_MAGIC)
+		return -EINVAL;
+	if (blob->version != WFI_VERBS_VERSION) {
+		wfi_err("verbs: the peer speaks version %u, this node %u: run one release on both",
+			blob->version, WFI_VERBS_VERSION);
+		return -EINVAL;
+	}
+	check = blob->check;
+	blob->check = 0;
+	if (wfi_verbs_check(blob, sizeof(*blob)) != check || blob->qpn > QPN_MASK ||
+	    blob->psn > PSN_MASK || blob->mtu < IBV_MTU_256 || blob->mtu > IBV_MTU_4096 ||
+	    !blob->nr_gids || blob->nr_gids > WFI_VERBS_GIDS || !wfi_is_pow2(blob->credits) ||
+	    blob->credits > WFI_VERBS_CREDITS_MAX)
+		return -EINVAL;
+	return 0;
+}
+
+static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *peer)
+{
+	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
+	struct ibv_qp_attr attr = {
+		.qp_state = IBV_QPS_RTR,
+		.path_mtu = peer->mtu < dev->port.mtu ? peer->mtu : dev->port.mtu,
+		.dest_qp_num = peer->qpn,
+		.rq_psn = peer->psn,
+		.max_dest_rd_atomic = dev->reads_in,
+		.min_rnr_timer = RNR_TIMER,
+		.ah_attr = { .port_num = dev->port.num, .dlid = peer->lid },
+	};
+	uint32_t ours = 0, theirs = 0;
+	int ret;
+
+	if (wfi_verbs_gid_pair(&dev->port, peer->gids, peer->nr_gids, &ours, &theirs)) {
+		wfi_err("verbs: no address of ours and of the peer's are of one kind");
+		return -EINVAL;
+	}
+	attr.ah_attr.is_global = dev->port.ethernet;
+	attr.ah_attr.grh.sgid_index = (uint8_t)dev->port.gids[ours].idx;
+	attr.ah_attr.grh.hop_limit = HOPS;
+	memcpy(attr.ah_attr.grh.dgid.raw, peer->gids[theirs], 16);
+	ret = ibv_modify_qp(ep->qp, &attr,
+			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+				    IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+				    IBV_QP_MIN_RNR_TIMER);
+	if (ret) {
+		wfi_err("verbs: no way to the peer's address: %s", strerror(ret));
+		return -ret;
+	}
+	attr.qp_state = IBV_QPS_RTS;
+	attr.sq_psn = ep->psn;
+	attr.timeout = ACK_TIMEOUT;
+	attr.retry_cnt = RETRIES;
+	attr.rnr_retry = RETRIES;
+	attr.max_rd_atomic = peer->reads < dev->reads_out ? peer->reads : dev->reads_out;
+	return -ibv_modify_qp(ep->qp, &attr,
+			      IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+				      IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
+static int tx_create(struct wfi_verbs_ep *ep, uint32_t credits)
+{
+	struct wfi_env *env = ep->base.dev->env;
+	size_t len = (size_t)credits * WFI_MAX_MSG;
+	uint8_t *mem = wfi_alloc(env, len);
+
+	if (!mem)
+		return -ENOMEM;
+	ep->tx_mr = wfi_verbs_pin(wfi_verbs_device(ep->base.dev), mem, len, 0);
+	if (!ep->tx_mr) {
+		wfi_free(env, mem, len);
+		return -ENOMEM;
+	}
+	ep->tx.mem = mem;
+	ep->tx.lkey = ep->tx_mr->lkey;
+	ep->tx_credits = credits;
+	ep->tx_limit = credits;
+	return 0;
+}
+
+int wfi_verbs_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
+{
+	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
+	struct wfi_verbs_ep_blob blob;
+	struct weft_ep_peer p;
+	int ret;
+
+	if (wfi_opts_read(&p, sizeof(p), peer) || p.reserved || blob_read(&p, &blob))
+		return -EINVAL;
+	if (ep->state != WFI_EP_CREATED)
+		return ep->state == WFI_EP_CONNECTED ? -EISCONN : -ENOTCONN;
+	if (!ep->tx_mr) {
+		ret = tx_create(ep, blob.credits);
+		if (ret)
+			return ret;
+	}
+	ret = qp_connect(ep, &blob);
+	if (ret)
+		return ret;
+	ep->peer_credit_addr = blob.credit_addr;
+	ep->peer_credit_rkey = blob.credit_rkey;
+	ep->peer_incarnation = blob.incarnation;
+	ep->alive_ns = wfi_now(base->dev->env);
+	ep->state = WFI_EP_CONNECTED;
+	base->fast = &wfi_verbs_fast;
+	return 0;
+}
