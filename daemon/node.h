@@ -2,7 +2,7 @@
 /**
  * node.h - a node: the worker that owns everything, and the control thread that lets engines in
  *
- * The worker (node.c, session.c, ops.c, peer.c) is one poll loop; it owns sessions, rings, the KV
+ * The worker (node.c, session.c, ops*.c, peer.c) is one poll loop; it owns sessions, rings, the KV
  * manager, transfers and handoffs. The control thread (control.c) owns the sockets. What it wants
  * of the worker it hands over as a call through a mailbox of one place, and waits.
  */
@@ -46,7 +46,7 @@ struct node_op {
 	uint32_t nr;
 	uint32_t nr_pieces; /* of GET */
 	unsigned buf_class;
-	void *buf; /* pieces, slots, results: see ops.c */
+	void *buf; /* pieces, slots, results: see ops.h */
 };
 
 /* layer events and last completions that met a full completion queue */

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * ops.h - what the files of the ring's operations share; private to the worker
+ *
+ * ops.c          taking, dispatch, open operations and their buffers, completions
+ * ops_find.c     what ends at once: stat, claim, match, map, release, prefetch, drop
+ * ops_put.c      put, in place and copied
+ * ops_get.c      get
+ * ops_handoff.c  expectations and pushes
+ * ops_move.c     places of engines, and the transfers to and from them
+ */
+#ifndef WEFTD_OPS_H
+#define WEFTD_OPS_H
+
+#include "node.h"
+
+/* an operation that stays open returns this: its completion comes later */
+#define OP_OPEN INT32_MIN
+
+/* one operation that was just taken */
+struct op_ctx {
+	struct node *node;
+	struct node_ring *r;
+	struct session *s;
+	const struct weft_sqe *sqe;
+	uint64_t now_ns;
+	uint64_t value; /* completion's .value */
+};
+
+/* what an open operation keeps while bytes move */
+struct op_buf {
+	struct wfi_piece *pieces;
+	struct weft_key *keys; /* [0] is the parent, then nr keys */
+	struct weft_slot *slots;
+	uint32_t *idx;
+	int32_t *results;
+};
+
+/* ---- ops.c ---- */
+
+/* Return: on the session's list, with a buffer for @sqe->nr blocks; NULL no memory */
+struct node_op *op_open(struct node *node, struct node_ring *r, const struct weft_sqe *sqe,
+			uint64_t now_ns);
+void op_close(struct node_op *op);
+struct op_buf op_buf_of(const struct node_op *op);
+/* the last completion of an operation; closes it */
+void op_complete(struct node_op *op, int res, uint64_t value);
+/* one completion; what finds no room waits for it */
+void op_post(struct node_ring *r, const struct weft_cqe *cqe);
+uint64_t op_deadline(const struct node *node, const struct weft_sqe *sqe, uint64_t now_ns);
+
+/* ---- operations; each returns the completion's res, or OP_OPEN ---- */
+
+int op_stat(struct op_ctx *c);
+int op_claim(struct op_ctx *c);
+int op_match(struct op_ctx *c);
+int op_map(struct op_ctx *c);
+int op_release(struct op_ctx *c);
+int op_prefetch(struct op_ctx *c);
+int op_drop(struct op_ctx *c);
+int op_put(struct op_ctx *c);
+int op_get(struct op_ctx *c);
+int op_expect(struct op_ctx *c);
+int op_push(struct op_ctx *c);
+int op_cancel_handoff(struct op_ctx *c);
+
+/* ---- ops_find.c: what others need of it ---- */
+
+/* a private copy of the keys that stand first in the arguments, which go on for @out_len bytes.
+ * Return: 0, -ENOENT no such space, -EFAULT */
+int op_take_keys(struct op_ctx *c, uint64_t out_len);
+uint64_t op_after_keys(const struct op_ctx *c);
+bool op_wants_verify(const struct op_ctx *c);
+
+/* ---- ops_move.c ---- */
+
+/* a block's piece in the engine's memory. Return: 0, -EINVAL with nothing written */
+int op_place_check(const struct session *s, const struct weft_place *p, uint64_t block_bytes,
+		   struct wfi_piece *piece);
+/* the regions of pieces in flight, @by 1 or -1 */
+void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by);
+/* starts the bytes of an operation. Return: OP_OPEN, or the error that ends it at once */
+int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res),
+		uint32_t nr_pieces);
+
+#endif
