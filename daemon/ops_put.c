@@ -26,6 +26,17 @@ static int put_in_place(struct op_ctx *c, const struct wfi_space_info *space)
 	return n;
 }
 
+/* slots of blocks that did not arrive, or that nothing may name: the engine never knew of them */
+static void put_refused(const struct node_op *op, const struct op_buf *b)
+{
+	struct session *s = op->session;
+	uint32_t i;
+
+	for (i = 0; i < op->nr; i++)
+		if (b->results[i] && b->results[i] != -EEXIST)
+			wfi_kv_unclaim(s->node->kv, &s->owner, &b->slots[i], 1);
+}
+
 static void put_copy_done(void *ctx, int res)
 {
 	struct node_op *op = ctx;
@@ -48,9 +59,9 @@ static void put_copy_done(void *ctx, int res)
 			held += n > 0 ? n : 0;
 			continue;
 		}
-		wfi_kv_unclaim(node->kv, &s->owner, &b.slots[i], 1);
 		end = i + 1;
 	}
+	put_refused(op, &b);
 	wfi_count(node->bytes_in, (uint64_t)held * b.pieces[0].len);
 	if (op->ring)
 		wfi_ring_args_write(op->ring->ring, op->sqe.arg_off + 16 + nr * 32ull, b.results,

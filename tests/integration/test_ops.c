@@ -402,6 +402,45 @@ static void test_regions(void **state)
 	test_engine_close(&e);
 }
 
+/* blocks of a copied put that can't be published: their slots are not the engine's to give back */
+static void test_put_refused(void **state)
+{
+	struct weft_place places[3];
+	struct weft_key keys[3];
+	struct weft_stat was, now;
+	int32_t results[3];
+	struct memory m;
+	struct test_engine e;
+	unsigned i;
+
+	(void)state;
+	open_engine(&e, "refused", BLOCK);
+	memory_open(&m, &e, true, 1 << 20);
+	places_fill(places, &m, 0, 3);
+	test_keys(&e, 690, 3, keys);
+	keys[1] = (struct weft_key){ 0, 0 };
+	was = test_stat(e.ring);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(call(&e,
+				      (struct weft_op){ .op = WEFT_OP_PUT,
+							.flags = WEFT_F_COPY,
+							.nr = 3,
+							.keys = keys,
+							.places = places,
+							.results = results },
+				      NULL),
+				 2);
+		assert_int_equal(results[0], i ? -EEXIST : 0);
+		assert_int_equal(results[1], -EINVAL);
+		assert_int_equal(results[2], i ? -EEXIST : 0);
+	}
+	now = test_stat(e.ring);
+	assert_int_equal(now.slots_filling, was.slots_filling);
+	assert_int_equal(now.blocks_held, was.blocks_held + 2);
+	memory_close(&m);
+	test_engine_close(&e);
+}
+
 /* memory that the engine registered and then unmapped: its own damage */
 static void test_region_unmapped(void **state)
 {
@@ -760,6 +799,7 @@ int main(void)
 		cmocka_unit_test(test_tenants),	    cmocka_unit_test(test_many_rings),
 		cmocka_unit_test(test_ring_close),  cmocka_unit_test(test_batches),
 		cmocka_unit_test(test_options),	    cmocka_unit_test(test_texts),
+		cmocka_unit_test(test_put_refused),
 	};
 	const struct CMUnitTest in_process[] = {
 		cmocka_unit_test(test_put_get),	    cmocka_unit_test(test_chain),
@@ -768,7 +808,7 @@ int main(void)
 		cmocka_unit_test(test_regions),	    cmocka_unit_test(test_spaces),
 		cmocka_unit_test(test_many_rings),  cmocka_unit_test(test_ring_close),
 		cmocka_unit_test(test_batches),	    cmocka_unit_test(test_options),
-		cmocka_unit_test(test_texts),
+		cmocka_unit_test(test_texts),	    cmocka_unit_test(test_put_refused),
 	};
 	int ret = cmocka_run_group_tests_name("weftd", attached, start_node, stop_node);
 
