@@ -6,6 +6,8 @@
 #include "handoff_private.h"
 #include "weft_internal/log.h"
 
+#define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
+
 static struct wfi_counter *counter(struct wfi_handoffs *hs, const char *name, const char *labels,
 				   const char *unit, const char *help)
 {
@@ -46,8 +48,10 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 
 void wfi_handoffs_destroy(struct wfi_handoffs *hs)
 {
-	if (hs)
-		wfi_free(hs->opts.env, hs, sizeof(*hs));
+	if (!hs)
+		return;
+	wfi_pushes_fini(hs);
+	wfi_free(hs->opts.env, hs, sizeof(*hs));
 }
 
 /* ---- the life of a handoff ---- */
@@ -64,8 +68,9 @@ static struct handoff *handoff_find(struct wfi_handoffs *hs, uint64_t name)
 
 static int handoff_alloc(struct wfi_handoffs *hs, struct handoff *h, uint32_t nr)
 {
-	size_t each = sizeof(*h->keys) + sizeof(*h->refs) + sizeof(*h->slots) + sizeof(*h->crc) +
-		      sizeof(*h->results) + sizeof(*h->named) + sizeof(*h->landed);
+	size_t each = sizeof(*h->keys) + sizeof(*h->refs) + sizeof(*h->slots) +
+		      sizeof(*h->pushers) + sizeof(*h->crc) + sizeof(*h->results) +
+		      sizeof(*h->named) + sizeof(*h->landed);
 	char *p;
 
 	h->mem_len = each * nr;
@@ -76,7 +81,8 @@ static int handoff_alloc(struct wfi_handoffs *hs, struct handoff *h, uint32_t nr
 	h->keys = (struct weft_key *)p;
 	h->refs = (struct weft_slot *)(h->keys + nr);
 	h->slots = (uint32_t *)(h->refs + nr);
-	h->crc = h->slots + nr;
+	h->pushers = h->slots + nr;
+	h->crc = h->pushers + nr;
 	h->results = (int32_t *)(h->crc + nr);
 	h->named = (uint16_t *)(h->results + nr);
 	h->landed = h->named + nr;
@@ -143,7 +149,6 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->state = HANDOFF_OPEN;
 	h->end_res = 0;
 	h->nr_reads = 0;
-	h->pusher = 0;
 	h->feeder = NULL;
 	h->opts = *opts;
 	memcpy(h->keys, opts->keys, opts->nr_blocks * sizeof(*h->keys));
@@ -325,10 +330,10 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 		if (h->slots[b] != WFI_SLOT_NONE)
 			continue;
 		h->slots[b] = o->slots[i].idx;
+		h->pushers[b] = o->owner->id;
 		wfi_kv_slot_ref(hs->opts.kv, h->slots[b], &h->refs[b]);
 		wfi_kv_pin(hs->opts.kv, &h->slots[b], 1);
 	}
-	h->pusher = o->owner->id;
 	wfi_count(hs->bytes_by_ref,
 		  h->space.block_bytes / h->opts.nr_layers * o->nr_layers * o->nr);
 	handoff_landed(hs, h, o->layer, o->nr_layers, o->first_block, o->nr, o->now_ns);
@@ -344,7 +349,8 @@ void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const str
 	size_t len = msg->type == WFI_MSG_ABORT ? sizeof(msg->abort) : sizeof(msg->done);
 	struct outbox *slot;
 
-	if (hs->outbox_head == hs->outbox_tail && peer->send(peer, body, len) != -EAGAIN)
+	/* nothing hangs on their order */
+	if (peer->send(peer, body, len) != -EAGAIN)
 		return;
 	if (hs->outbox_tail - hs->outbox_head == NR_OUTBOX) {
 		/* its deadline ends the operation on the other side */
@@ -359,18 +365,20 @@ void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const str
 
 static int outbox_poll(struct wfi_handoffs *hs)
 {
+	uint32_t left = hs->outbox_tail - hs->outbox_head;
 	int work = 0;
 
-	while (hs->outbox_head != hs->outbox_tail) {
-		struct outbox *m = &hs->outbox[hs->outbox_head % NR_OUTBOX];
+	while (left--) {
+		struct outbox *m = &hs->outbox[hs->outbox_head++ % NR_OUTBOX];
 		const void *body = m->type == WFI_MSG_ABORT ? (const void *)&m->abort
 							    : (const void *)&m->done;
 		size_t len = m->type == WFI_MSG_ABORT ? sizeof(m->abort) : sizeof(m->done);
 
+		/* a peer that takes nothing holds up nobody else's */
 		if (m->peer && m->peer->send(m->peer, body, len) == -EAGAIN)
-			break;
-		hs->outbox_head++;
-		work++;
+			hs->outbox[hs->outbox_tail++ % NR_OUTBOX] = *m;
+		else
+			work++;
 	}
 	return work;
 }
@@ -486,6 +494,10 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	ret = handoff_range_check(h, m->layer, m->nr_layers, m->first_block, m->nr);
 	if (ret)
 		return ret;
+	/* a slot that a local engine gave may hold a block that others read: no READ lands there */
+	for (i = 0; i < m->nr; i++)
+		if (h->pushers[m->first_block + i])
+			return -EINVAL;
 	if (!hs->free_reads)
 		return -EAGAIN;
 	ret = handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
@@ -608,6 +620,16 @@ int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const v
 
 /* ---- ends ---- */
 
+static bool has_pushed(const struct handoff *h, uint32_t owner)
+{
+	uint32_t i;
+
+	for (i = 0; i < h->opts.nr_blocks; i++)
+		if (h->pushers[i] == owner)
+			return true;
+	return false;
+}
+
 void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *owner)
 {
 	uint32_t i;
@@ -616,9 +638,8 @@ void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *ow
 	for (i = 0; i < hs->hi_handoffs; i++) {
 		struct handoff *h = &hs->handoffs[i];
 
-		if (h->state == HANDOFF_FREE)
-			continue;
-		if (h->opts.owner == owner || h->pusher == owner->id)
+		if (h->state == HANDOFF_OPEN &&
+		    (h->opts.owner == owner || has_pushed(h, owner->id)))
 			handoff_fail(hs, h, -ECONNRESET);
 	}
 }
@@ -681,7 +702,9 @@ int wfi_handoffs_poll(struct wfi_handoffs *hs, uint64_t now_ns)
 
 uint64_t wfi_handoffs_next_event_ns(const struct wfi_handoffs *hs)
 {
+	/* what makes progress keeps the worker awake: the rest waits for a peer to take messages,
+	 * and nobody rings when it does */
 	if (hs->nr_sending || hs->outbox_head != hs->outbox_tail)
-		return 0;
+		return wfi_min(hs->next_event_ns, wfi_now(hs->opts.env) + RETRY_NS);
 	return hs->next_event_ns;
 }

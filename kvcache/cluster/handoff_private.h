@@ -29,13 +29,13 @@ struct handoff {
 	uint64_t secret[2];
 	uint64_t left; /* blocks x layers still to land */
 	struct wfi_owner claims; /* slots filled by READs */
-	uint32_t pusher; /* owner id of the local engine that pushes, 0: none */
 	struct wfi_peer *feeder; /* connection that pushes */
 	void *mem;
 	size_t mem_len;
 	struct weft_key *keys;
 	struct weft_slot *refs;
 	uint32_t *slots; /* WFI_SLOT_NONE until the first push names the block */
+	uint32_t *pushers; /* owner id of the local engine whose slot it is, 0: none */
 	uint32_t *crc; /* of the layers landed so far */
 	uint16_t *named; /* next layer that a push may name */
 	uint16_t *landed; /* next layer to land in order; UINT16_MAX: landed out of order */
@@ -143,5 +143,6 @@ void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
 		       const struct wfi_msg_done *msg);
 void wfi_pushes_owner_gone(struct wfi_handoffs *hs, uint32_t owner);
 void wfi_pushes_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer);
+void wfi_pushes_fini(struct wfi_handoffs *hs);
 
 #endif

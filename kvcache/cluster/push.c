@@ -30,25 +30,33 @@ static void push_free(struct wfi_handoffs *hs, struct push *p)
 
 static struct outbound *outbound_find(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 {
-	struct outbound *free_one = NULL;
 	uint32_t i;
 
-	for (i = 0; i < NR_OUTBOUND; i++) {
+	for (i = 0; i < hs->hi_outbound; i++) {
 		struct outbound *b = &hs->outbound[i];
 
 		if (b->busy && b->handoff == o->ticket->handoff && b->peer == o->peer &&
 		    b->secret[0] == o->ticket->secret[0])
 			return b;
-		if (!b->busy && !free_one)
-			free_one = b;
-		if (i >= hs->hi_outbound)
-			break;
 	}
-	if (!free_one)
+	return NULL;
+}
+
+static struct outbound *outbound_get(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
+{
+	struct outbound *b = outbound_find(hs, o);
+	uint32_t i;
+
+	if (b)
+		return b;
+	for (i = 0; i < hs->hi_outbound && hs->outbound[i].busy; i++)
+		;
+	if (i == NR_OUTBOUND)
 		return NULL;
-	if ((uint32_t)(free_one - hs->outbound) >= hs->hi_outbound)
-		hs->hi_outbound = (uint32_t)(free_one - hs->outbound) + 1;
-	*free_one = (struct outbound){
+	if (i == hs->hi_outbound)
+		hs->hi_outbound++;
+	b = &hs->outbound[i];
+	*b = (struct outbound){
 		.busy = true,
 		.owner = o->owner->id,
 		.peer = o->peer,
@@ -58,15 +66,21 @@ static struct outbound *outbound_find(struct wfi_handoffs *hs, const struct wfi_
 		.left = (uint64_t)o->ticket->nr_blocks * o->ticket->nr_layers,
 		.expires_ns = o->ticket->expires_ns,
 	};
-	return free_one;
+	return b;
 }
 
-static void outbound_count(struct outbound *b, uint64_t nr)
+/* a ticket that the receiver does not know leaves nothing to be told: or forged ones would take all
+ * places */
+static void outbound_count(struct wfi_handoffs *hs, const struct wfi_push_opts *o, int res)
 {
+	struct outbound *b = outbound_find(hs, o);
+	uint64_t nr = (uint64_t)o->nr * o->nr_layers;
+
 	if (!b)
 		return;
-	b->left = b->left > nr ? b->left - nr : 0;
-	if (!b->left)
+	if (res > 0)
+		b->left = b->left > nr ? b->left - nr : 0;
+	if (!b->left || res == -EPERM || res == -ESTALE || res == -EXDEV)
 		b->busy = false;
 }
 
@@ -79,8 +93,7 @@ static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenc
 
 	if (p->state == PUSH_SENDING)
 		hs->nr_sending--;
-	if (res > 0)
-		outbound_count(outbound_find(hs, &opts), (uint64_t)opts.nr * opts.nr_layers);
+	outbound_count(hs, &opts, res);
 	opts.done(opts.ctx, res);
 	p->opts.peer->open_msgs -= p->open_msgs;
 	if (fenced || !p->open_msgs) {
@@ -152,7 +165,7 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	ret = push_check(hs, o, &space);
 	if (ret)
 		return ret;
-	if (!outbound_find(hs, o))
+	if (!outbound_get(hs, o))
 		return -EAGAIN;
 	p = push_claim(hs, o->nr);
 	if (!p)
@@ -353,10 +366,24 @@ void wfi_pushes_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer)
 	for (i = 0; i < hs->hi_pushes; i++) {
 		struct push *p = &hs->pushes[i];
 
-		if ((p->state == PUSH_SENDING || p->state == PUSH_WAITING) && p->opts.peer == peer)
+		if (p->state == PUSH_FREE || p->opts.peer != peer)
+			continue;
+		if (p->state != PUSH_FENCED)
 			push_end(hs, p, -ECONNRESET, false);
+		/* no answer comes for it; another peer may get this one's memory */
+		p->opts.peer = NULL;
 	}
 	for (i = 0; i < hs->hi_outbound; i++)
 		if (hs->outbound[i].peer == peer)
 			hs->outbound[i].busy = false;
+}
+
+/* those whose receiver has not said that it reads no more: nobody can read from here on */
+void wfi_pushes_fini(struct wfi_handoffs *hs)
+{
+	uint32_t i;
+
+	for (i = 0; i < hs->hi_pushes; i++)
+		if (hs->pushes[i].state == PUSH_FENCED)
+			push_free(hs, &hs->pushes[i]);
 }

@@ -295,6 +295,45 @@ static void test_refused(void **state)
 	test_engine_close(&other);
 }
 
+/* one ticket, an engine beside the receiver and one on another node: no READ lands in a block that
+ * is published, though the first engine has given its slot */
+static void test_two_sources(void **state)
+{
+	struct test_engine from, to, beside;
+	struct weft_slot held[NB], slots[NB];
+	struct weft_key keys[NB];
+	struct weft_op put = { .op = WEFT_OP_PUT, .nr = NB, .keys = keys, .slots = held };
+	struct handoff h;
+	uint64_t lease;
+	unsigned layer, i;
+
+	(void)state;
+	test_engine_open(&from, &near, NULL, &geometry);
+	test_engine_open(&to, &far, NULL, &geometry);
+	test_engine_open(&beside, &far, NULL, &geometry);
+	claim(&beside, held);
+	for (layer = 0; layer < NL; layer++)
+		fill_layer(&beside, held, 5, layer);
+	test_keys(&beside, 5, NB, keys);
+	put.space = beside.space;
+	assert_int_equal(weft_call(beside.ring, &put, NULL), NB);
+	assert_int_equal(weft_map(beside.ring, beside.space, keys, NB, held, &lease), NB);
+	expect(&h, &to, 0);
+	assert_int_equal(push(&beside, &h.ticket, held, 0), NB);
+	claim(&from, slots);
+	fill_layer(&from, slots, 6, 1);
+	assert_int_equal(push(&from, &h.ticket, slots, 1), -EINVAL);
+	for (i = 0; i < NB; i++)
+		assert_true(
+			test_filled(layer_addr(&beside, &held[i], 1), LAYER, layer_seed(5, i, 1)));
+	for (layer = 1; layer < NL; layer++)
+		assert_int_equal(push(&beside, &h.ticket, held, layer), NB);
+	assert_int_equal(hear_end(&h, test_now_ms(), NULL), NB);
+	test_engine_close(&from);
+	test_engine_close(&to);
+	test_engine_close(&beside);
+}
+
 static void test_cancel(void **state)
 {
 	struct weft_op cancel = { .op = WEFT_OP_HANDOFF_CANCEL };
@@ -697,6 +736,7 @@ int main(void)
 	const struct CMUnitTest two[] = {
 		cmocka_unit_test(test_two_nodes),
 		cmocka_unit_test(test_two_nodes_refused),
+		cmocka_unit_test(test_two_sources),
 		cmocka_unit_test(test_deaths_in_two_nodes),
 		cmocka_unit_test(test_node_of_pusher_dies),
 		cmocka_unit_test(test_node_of_receiver_dies),
