@@ -12,13 +12,13 @@
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "control.h"
+#include "listen.h"
 #include "weft_internal/ctl.h"
 #include "weft_internal/log.h"
 
@@ -42,10 +42,11 @@ enum conn_kind {
 struct conn {
 	struct conn *next;
 	enum conn_kind kind;
-	int fd; /* CONN_DEAD_ENGINE: pidfd */
+	int fd; /* CONN_DEAD_ENGINE: -1 */
 	pid_t pid;
 	uid_t uid;
 	int pidfd; /* -1 once it is the session's */
+	int watch; /* CONN_ENGINE: its process, which may end before its last copy of the socket */
 	bool bye;
 	bool closing;
 	uint32_t owner_id;
@@ -70,8 +71,18 @@ struct control {
 	uint64_t redial_ns;
 };
 
-/* what epoll's data points to when it is not a connection */
+/* in what epoll's data points to: the end of the connection's process, not its socket */
+#define OF_PROCESS 1u
+
+/* what it points to when it is not a connection */
 static char tag_listen, tag_stop, tag_signal, tag_inbox, tag_poke;
+
+/* the node's own user, or root: who may see all tenants, stop the node, and share its memory as
+ * another node */
+static bool is_keeper(const struct conn *k)
+{
+	return k->uid == geteuid() || k->uid == 0;
+}
 
 /* ---- connections ---- */
 
@@ -111,7 +122,7 @@ static struct conn *conn_add(struct control *c, int fd)
 		return NULL;
 	}
 	k->fd = fd;
-	k->pidfd = -1;
+	k->pidfd = k->watch = -1;
 	/* who does not read its answers is hung up on, and keeps nobody waiting */
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) || peer_credentials(k) || epoll_add(c, fd, k)) {
 		wfi_free(c->env, k, sizeof(*k));
@@ -134,9 +145,12 @@ static void conn_free(struct control *c, struct conn *k)
 	c->nr_conns--;
 	if (k->dial)
 		c->dialled[k->dial - 1] = false;
-	close(k->fd);
+	if (k->fd >= 0)
+		close(k->fd);
 	if (k->pidfd >= 0)
 		close(k->pidfd);
+	if (k->watch >= 0)
+		close(k->watch);
 	wfi_free(c->env, k, sizeof(*k));
 }
 
@@ -174,37 +188,41 @@ static bool process_lives(const struct conn *k, int pidfd)
 	return !kill(k->pid, 0) || errno != ESRCH;
 }
 
+/* a socket hangs up when the last process that has it does: one forked from the engine may live on
+ */
+static void process_watch(struct control *c, struct conn *k)
+{
+	if (k->pid == getpid() || k->pidfd < 0 || k->watch >= 0)
+		return;
+	k->watch = fcntl(k->pidfd, F_DUPFD_CLOEXEC, 0);
+	if (k->watch < 0 || !epoll_add(c, k->watch, (char *)k + OF_PROCESS))
+		return;
+	close(k->watch);
+	k->watch = -1;
+}
+
 /* over: what it held goes back; its claims only once its process can't write any more */
 static void conn_close(struct control *c, struct conn *k)
 {
-	bool engine = k->kind == CONN_ENGINE;
-	int watch = -1;
 	struct detach_call d = { .k = k };
 
-	if (engine) {
-		watch = (int)syscall(SYS_pidfd_open, k->pid, 0);
-		d.may_write = !k->bye && k->pid != getpid() && process_lives(k, watch);
+	if (k->kind == CONN_ENGINE) {
+		d.may_write = !k->bye && k->pid != getpid() && process_lives(k, k->watch);
 		c->nr_engines--;
 	}
 	if (k->session || k->peer)
 		node_call(c->node, run_detach, &d);
-	if (!engine || !d.may_write || watch < 0) {
-		if (engine && d.may_write)
-			node_call(c->node, run_gone, k);
-		if (watch >= 0)
-			close(watch);
+	if (d.may_write && k->watch < 0)
+		node_call(c->node, run_gone, k);
+	if (!d.may_write || k->watch < 0) {
 		conn_free(c, k);
 		return;
 	}
 	close(k->fd);
-	k->fd = watch;
+	k->fd = -1;
 	k->kind = CONN_DEAD_ENGINE;
 	k->closing = false;
 	k->dereg = 0;
-	if (epoll_add(c, watch, k)) {
-		node_call(c->node, run_gone, k);
-		conn_free(c, k);
-	}
 }
 
 /* ---- requests of engines ---- */
@@ -264,6 +282,7 @@ static void on_hello(struct request *q)
 		       "configuration");
 		return;
 	}
+	process_watch(q->c, q->k);
 	node_call(node, run_attach, q);
 	if (q->rep.status)
 		return;
@@ -298,7 +317,9 @@ static void on_ring_open(struct request *q)
 		refuse(q, ret,
 		       ret == -EINVAL ? "depths are powers of two up to 32768, argument bytes a "
 					"multiple of 4096 up to 1 GiB"
-				      : "no shared memory for the ring: make /dev/shm larger");
+				      : "no shared memory for the ring (%s): open it with fewer "
+					"argument bytes, or see the node's log",
+		       strerror(-ret));
 		return;
 	}
 	node_call(q->c->node, run_ring_add, q);
@@ -391,12 +412,23 @@ static void run_region_dereg(struct node *node, void *arg)
 	q->rep.status = session_region_dereg(q->k->session, q->req.id);
 }
 
+/* requests are answered in order: none is read while one waits */
+static void conn_read(struct control *c, struct conn *k, bool on)
+{
+	struct epoll_event ev = { .events = EPOLLRDHUP, .data.ptr = k };
+
+	if (on)
+		ev.events |= EPOLLIN;
+	epoll_ctl(c->epfd, EPOLL_CTL_MOD, k->fd, &ev);
+}
+
 static void on_region_dereg(struct request *q)
 {
 	node_call(q->c->node, run_region_dereg, q);
 	if (q->rep.status == -EBUSY) {
 		q->k->dereg = q->req.id;
 		q->later = true;
+		conn_read(q->c, q->k, false);
 	}
 }
 
@@ -404,7 +436,10 @@ static void run_status(struct node *node, void *arg)
 {
 	struct request *q = arg;
 
-	q->text = q->req.type == WEFT_CTL_LS ? node_ls_json(node) : node_status_json(node);
+	const struct wfi_tenant *only = is_keeper(q->k) ? NULL : q->k->session->tenant;
+
+	q->text = q->req.type == WEFT_CTL_LS ? node_ls_json(node, only)
+					     : node_status_json(node, only);
 }
 
 static void on_status(struct request *q)
@@ -428,6 +463,10 @@ static void on_metrics(struct request *q)
 
 static void on_drain(struct request *q)
 {
+	if (!is_keeper(q->k)) {
+		refuse(q, -EPERM, "only the node's own user, or root, may drain it");
+		return;
+	}
 	wfi_info("draining: no new engines; the node stops when the last has left");
 	q->c->node->draining = true;
 }
@@ -493,6 +532,7 @@ static void dereg_poll(struct control *c, struct conn *k)
 	if (q.rep.status == -EBUSY)
 		return;
 	k->dereg = 0;
+	conn_read(c, k, true);
 	if (answer(k, &q))
 		k->closing = true;
 }
@@ -539,12 +579,6 @@ static int peer_say_hello(struct control *c, struct conn *k, const char *socket)
 	return ret;
 }
 
-/* only this node's own user, or root, runs nodes that we share memory with */
-static bool peer_allowed(const struct conn *k)
-{
-	return k->uid == geteuid() || k->uid == 0;
-}
-
 static int peer_hear_hello(struct control *c, struct conn *k)
 {
 	struct peer_call p = { .k = k };
@@ -568,22 +602,13 @@ static int peer_hear_hello(struct control *c, struct conn *k)
 /* the other side dialled: its request came, its hello follows; ours answers */
 static int peer_accept(struct control *c, struct conn *k)
 {
-	if (!peer_allowed(k)) {
+	if (!is_keeper(k)) {
 		wfi_warn("user %u may not connect a node to this one: run both as one user",
 			 (unsigned)k->uid);
 		return -EACCES;
 	}
 	k->kind = CONN_PEER_WAIT;
 	return peer_say_hello(c, k, "");
-}
-
-static int unix_socket(const char *path, struct sockaddr_un *addr)
-{
-	if (strlen(path) >= sizeof(addr->sun_path))
-		return -ENAMETOOLONG;
-	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	memcpy(addr->sun_path, path, strlen(path));
-	return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 }
 
 static void peer_dial(struct control *c, unsigned idx)
@@ -607,7 +632,7 @@ static void peer_dial(struct control *c, unsigned idx)
 	k->kind = CONN_PEER_WAIT;
 	k->dial = idx + 1;
 	c->dialled[idx] = true;
-	if (!peer_allowed(k) || wfi_ctl_send(fd, &req, sizeof(req), NULL, 0) ||
+	if (!is_keeper(k) || wfi_ctl_send(fd, &req, sizeof(req), NULL, 0) ||
 	    peer_say_hello(c, k, c->peers[idx].socket))
 		k->closing = true;
 }
@@ -662,15 +687,21 @@ static int conn_message(struct control *c, struct conn *k)
 	return ret;
 }
 
+/* nobody is left who could write to its claims, or take completions */
+static void process_event(struct control *c, struct conn *k)
+{
+	if (k->kind != CONN_DEAD_ENGINE) {
+		k->closing = true;
+		return;
+	}
+	node_call(c->node, run_gone, k);
+	conn_free(c, k);
+}
+
 static void conn_event(struct control *c, struct conn *k, uint32_t events)
 {
 	int ret;
 
-	if (k->kind == CONN_DEAD_ENGINE) {
-		node_call(c->node, run_gone, k);
-		conn_free(c, k);
-		return;
-	}
 	/* read what was said before the hang-up, a BYE above all */
 	if (events & EPOLLIN) {
 		ret = conn_message(c, k);
@@ -750,6 +781,8 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 		on_poke(c);
 	else if (p == &tag_stop || p == &tag_signal)
 		c->stopping = true;
+	else if ((uintptr_t)p & OF_PROCESS)
+		process_event(c, (struct conn *)((char *)p - OF_PROCESS));
 	else
 		conn_event(c, p, ev->events);
 }
@@ -814,50 +847,13 @@ void control_run(struct control *c)
 
 /* ---- set-up ---- */
 
-static void make_folder(const char *socket)
-{
-	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	char *slash;
-
-	snprintf(dir, sizeof(dir), "%s", socket);
-	slash = strrchr(dir, '/');
-	if (slash && slash != dir) {
-		*slash = 0;
-		mkdir(dir, 0755);
-	}
-}
-
 static int listen_on(struct control *c, const char *path)
 {
-	struct sockaddr_un addr;
-	int fd = unix_socket(path, &addr), ret;
-
-	if (fd < 0) {
-		wfi_err("socket path %s is too long: %zu bytes at most", path,
-			sizeof(addr.sun_path) - 1);
-		return fd;
-	}
-	make_folder(path);
-	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
-		wfi_err("a node listens on %s already: stop it, or set another socket", path);
-		close(fd);
-		return -EADDRINUSE;
-	}
-	if (errno == ECONNREFUSED)
-		unlink(path); /* left by a node that was killed */
-	close(fd);
-	fd = unix_socket(path, &addr);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || chmod(path, 0660) ||
-	    listen(fd, 128)) {
-		ret = -errno;
-		wfi_err("can't listen on %s: %s", path, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return ret;
-	}
-	c->listen_fd = fd;
+	c->listen_fd = unix_listen(path);
+	if (c->listen_fd < 0)
+		return c->listen_fd;
 	snprintf(c->socket, sizeof(c->socket), "%s", path);
-	return epoll_add(c, fd, &tag_listen);
+	return epoll_add(c, c->listen_fd, &tag_listen);
 }
 
 static int signals_watch(struct control *c)
@@ -867,6 +863,7 @@ static int signals_watch(struct control *c)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	c->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (c->signal_fd < 0)
 		return -errno;
@@ -923,8 +920,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 
 void control_destroy(struct control *c)
 {
-	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd,
-		       &c->stop_fd,   &c->inbox[0],  &c->inbox[1] };
+	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd,	  &c->stop_fd,
+		       &c->spare_fd,  &c->inbox[0],  &c->inbox[1] };
 	unsigned i;
 
 	while (c->conns)

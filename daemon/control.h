@@ -17,10 +17,11 @@ struct control_opts {
 	const char *socket; /* path to listen on; NULL: none, engines come by control_add() */
 	const struct control_peer *peers; /* nodes to connect to, and to connect to again */
 	unsigned nr_peers;
-	bool signals; /* SIGTERM and SIGINT, which every thread blocks, stop the node */
+	bool signals; /* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node */
 };
 
-/* Return: 0; -EADDRINUSE a node listens there; -ENAMETOOLONG; other errors of bind(2): logged */
+/* Return: 0; -EADDRINUSE a node listens there; -EEXIST another file is there; -ENAMETOOLONG; other
+ * errors of bind(2): logged */
 int control_create(const struct control_opts *opts, struct control **out);
 void control_destroy(struct control *c);
 /* serves until control_stop(), a signal, or a drain that has come to its end; then hangs up on all

@@ -283,8 +283,8 @@ int peers_poll(struct node *node);
 
 /* ---- status.c ---- */
 
-/* JSON texts, malloc'ed. NULL when out of memory */
-char *node_status_json(struct node *node);
-char *node_ls_json(struct node *node);
+/* JSON texts, malloc'ed; of one tenant, or of all when @only is NULL. NULL when out of memory */
+char *node_status_json(struct node *node, const struct wfi_tenant *only);
+char *node_ls_json(struct node *node, const struct wfi_tenant *only);
 
 #endif

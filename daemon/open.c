@@ -3,6 +3,7 @@
  * alike */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,6 +27,7 @@ struct embedded {
 	struct node *node;
 	struct control *control;
 	pthread_t worker_thread, control_thread;
+	pid_t pid; /* a child made by fork() has no node */
 };
 
 static void *worker_main(void *arg)
@@ -59,6 +61,11 @@ static void embedded_destroy(struct wfi_connector *base)
 {
 	struct embedded *e = wfi_container_of(base, struct embedded, base);
 
+	/* the node's threads are the parent's, and its descriptors would stop them there */
+	if (e->pid != getpid()) {
+		free(e);
+		return;
+	}
 	control_stop(e->control);
 	pthread_join(e->control_thread, NULL);
 	pthread_join(e->worker_thread, NULL);
@@ -96,6 +103,19 @@ static int embedded_node(struct embedded *e, uint64_t arena_bytes)
 	return ret ? ret : node_create(&opts, &e->node);
 }
 
+/* the program's signals are for its own threads */
+static int thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg)
+{
+	sigset_t all, was;
+	int ret;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &was);
+	ret = -pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &was, NULL);
+	return ret;
+}
+
 static int embedded_start(uint64_t arena_bytes, struct wfi_connector **out)
 {
 	struct embedded *e = calloc(1, sizeof(*e));
@@ -106,6 +126,7 @@ static int embedded_start(uint64_t arena_bytes, struct wfi_connector **out)
 		return -ENOMEM;
 	e->base.connect = embedded_connect;
 	e->base.destroy = embedded_destroy;
+	e->pid = getpid();
 	ret = embedded_node(e, arena_bytes);
 	if (ret)
 		goto err_free;
@@ -113,10 +134,10 @@ static int embedded_start(uint64_t arena_bytes, struct wfi_connector **out)
 	ret = control_create(&c, &e->control);
 	if (ret)
 		goto err_node;
-	ret = -pthread_create(&e->worker_thread, NULL, worker_main, e->node);
+	ret = thread_start(&e->worker_thread, worker_main, e->node);
 	if (ret)
 		goto err_control;
-	ret = -pthread_create(&e->control_thread, NULL, control_main, e->control);
+	ret = thread_start(&e->control_thread, control_main, e->control);
 	if (ret)
 		goto err_worker;
 	*out = &e->base;

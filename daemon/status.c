@@ -2,6 +2,7 @@
 /* status.c - what weft status and weft ls show, as JSON */
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "node.h"
@@ -14,7 +15,20 @@ static json_t *hex(uint64_t v)
 	return json_string(text);
 }
 
-static json_t *tenants_json(struct node *node)
+/* names come from engines and peers: in whatever bytes, of which JSON takes UTF-8 */
+static json_t *text(const char *name)
+{
+	json_t *json = json_string(name);
+	char plain[WEFT_NAME_MAX];
+	size_t i;
+
+	for (i = 0; !json && i < sizeof(plain) - 1 && name[i]; i++)
+		plain[i] = name[i] < ' ' || name[i] > '~' ? '?' : name[i];
+	plain[json ? 0 : i] = 0;
+	return json ? json : json_string(plain);
+}
+
+static json_t *tenants_json(struct node *node, const struct wfi_tenant *only)
 {
 	json_t *list = json_array();
 	unsigned i;
@@ -23,10 +37,12 @@ static json_t *tenants_json(struct node *node)
 		const struct wfi_map *arena = wfi_tenant_arena(node->tenants[i]);
 		struct weft_stat st;
 
+		if (only && only != node->tenants[i])
+			continue;
 		wfi_kv_stat(node->kv, node->tenants[i], &st);
 		json_array_append_new(
-			list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
-					wfi_tenant_name(node->tenants[i]), "arena_bytes",
+			list, json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
+					text(wfi_tenant_name(node->tenants[i])), "arena_bytes",
 					(json_int_t)st.arena_bytes, "page_bytes",
 					(json_int_t)arena->page_bytes, "slots_total",
 					(json_int_t)st.slots_total, "slots_free",
@@ -39,7 +55,7 @@ static json_t *tenants_json(struct node *node)
 	return list;
 }
 
-static json_t *engines_json(struct node *node)
+static json_t *engines_json(struct node *node, const struct wfi_tenant *only)
 {
 	json_t *list = json_array();
 	unsigned i, k, rings, regions;
@@ -47,14 +63,16 @@ static json_t *engines_json(struct node *node)
 	for (i = 0; i < node->nr_sessions; i++) {
 		struct session *s = node->sessions[i];
 
+		if (only && only != s->tenant)
+			continue;
 		rings = regions = 0;
 		for (k = 0; k < SESSION_RINGS_MAX; k++)
 			rings += s->rings[k] != NULL;
 		for (k = 1; k < SESSION_REGIONS_MAX; k++)
 			regions += s->regions[k].rkey != NULL;
-		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:i, s:i, s:i}", "pid",
-						      (int)s->pid, "name", s->name, "tenant",
-						      wfi_tenant_name(s->tenant), "rings",
+		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:i, s:i, s:i}", "pid",
+						      (int)s->pid, "name", text(s->name), "tenant",
+						      text(wfi_tenant_name(s->tenant)), "rings",
 						      (int)rings, "regions", (int)regions, "claims",
 						      (int)s->owner.nr_claims));
 	}
@@ -69,8 +87,8 @@ static json_t *peers_json(struct node *node)
 	for (i = 0; i < node->nr_peers; i++) {
 		struct node_peer *p = node->peers[i];
 
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", p->name, "socket",
-						      p->socket, "state",
+		json_array_append_new(list, json_pack("{s:o, s:o, s:s}", "name", text(p->name),
+						      "socket", text(p->socket), "state",
 						      p->connected ? "connected" : "connecting"));
 	}
 	return list;
@@ -93,41 +111,52 @@ static json_t *slow_paths_json(struct node *node)
 	return list;
 }
 
-char *node_status_json(struct node *node)
+char *node_status_json(struct node *node, const struct wfi_tenant *only)
 {
 	json_t *root;
-	char *text;
+	char *dump;
 
-	root = json_pack("{s:{s:s, s:o, s:o, s:s, s:I, s:i, s:b}, s:o, s:o, s:o, s:o}", "node",
-			 "name", node->name, "id", hex(node->id), "incarnation",
+	root = json_pack("{s:{s:o, s:o, s:o, s:s, s:I, s:i, s:b}, s:o, s:o, s:o, s:o}", "node",
+			 "name", text(node->name), "id", hex(node->id), "incarnation",
 			 hex(wfi_kv_incarnation(node->kv)), "version", WEFT_VERSION, "uptime_s",
 			 (json_int_t)((wfi_now(node->env) - node->start_ns) / WFI_NSEC_PER_SEC),
 			 "pid", (int)getpid(), "draining", (int)node->draining, "slow_paths",
-			 slow_paths_json(node), "tenants", tenants_json(node), "engines",
-			 engines_json(node), "peers", peers_json(node));
-	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+			 slow_paths_json(node), "tenants", tenants_json(node, only), "engines",
+			 engines_json(node, only), "peers", peers_json(node));
+	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
-	return text;
+	return dump;
 }
+
+struct spaces {
+	json_t *list;
+	const struct wfi_tenant *only;
+};
 
 static void space_append(void *ctx, const struct wfi_space_stat *st)
 {
+	const struct spaces *spaces = ctx;
+
+	if (spaces->only && strcmp(wfi_tenant_name(spaces->only), st->tenant) != 0)
+		return;
 	json_array_append_new(
-		ctx, json_pack("{s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:I}", "tenant", st->tenant,
-			       "model", st->model, "layout", st->layout, "block_bytes",
-			       (json_int_t)st->block_bytes, "tokens_per_block",
-			       (int)st->tokens_per_block, "layers", (int)st->nr_layers, "blocks",
-			       (json_int_t)st->blocks, "slots", (json_int_t)st->slots));
+		spaces->list,
+		json_pack("{s:o, s:o, s:o, s:I, s:i, s:i, s:I, s:I}", "tenant", text(st->tenant),
+			  "model", text(st->model), "layout", text(st->layout), "block_bytes",
+			  (json_int_t)st->block_bytes, "tokens_per_block",
+			  (int)st->tokens_per_block, "layers", (int)st->nr_layers, "blocks",
+			  (json_int_t)st->blocks, "slots", (json_int_t)st->slots));
 }
 
-char *node_ls_json(struct node *node)
+char *node_ls_json(struct node *node, const struct wfi_tenant *only)
 {
-	json_t *list = json_array(), *root;
-	char *text;
+	struct spaces spaces = { .list = json_array(), .only = only };
+	json_t *root;
+	char *dump;
 
-	wfi_kv_for_each_space(node->kv, space_append, list);
-	root = json_pack("{s:o}", "spaces", list);
-	text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	wfi_kv_for_each_space(node->kv, space_append, &spaces);
+	root = json_pack("{s:o}", "spaces", spaces.list);
+	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
-	return text;
+	return dump;
 }

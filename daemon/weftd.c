@@ -201,6 +201,7 @@ int main(int argc, char **argv)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	/* errors of the calls that meet them, which say what to do */
 	signal(SIGXFSZ, SIG_IGN);

@@ -20,6 +20,24 @@ int wfi_client_gone(void)
 			       "weft_reattach()");
 }
 
+/* ---- what a child made by fork() does not get ---- */
+
+bool wfi_client_ours(const struct weft *w)
+{
+	return w->pid == getpid();
+}
+
+void wfi_client_keep(void *addr, uint64_t len)
+{
+	madvise(addr, (size_t)len, MADV_DONTFORK);
+}
+
+void wfi_client_unmap(const struct weft *w, void *addr, uint64_t len)
+{
+	if (addr && wfi_client_ours(w))
+		munmap(addr, (size_t)len);
+}
+
 /* ---- the socket ---- */
 
 static void session_end(struct weft *w)
@@ -112,6 +130,8 @@ int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms)
 	int ret;
 
 	call->fd_out = -1;
+	if (!wfi_client_ours(w))
+		session_end(w); /* the child's view of it: not a word to the node */
 	if (!wfi_client_alive(w))
 		return wfi_client_gone();
 	call->req.magic = WEFT_CTL_MAGIC;
@@ -170,6 +190,7 @@ static int map_arena(int fd, uint64_t len, void **out)
 			       (unsigned long long)len, strerror(-ret));
 		return ret;
 	}
+	wfi_client_keep(addr, len);
 	*out = addr;
 	return 0;
 }
@@ -248,6 +269,7 @@ int wfi_client_attach(const struct weft_opts *in, struct wfi_connector *c, struc
 	}
 	w->fd = -1;
 	w->connector = c;
+	w->pid = getpid();
 	ret = copy_names(w, &opts);
 	if (ret < 0)
 		goto err_free;
@@ -264,18 +286,15 @@ err_free:
 	return ret;
 }
 
-static void unmap(void *addr, uint64_t len)
-{
-	if (addr)
-		munmap(addr, (size_t)len);
-}
-
 void weft_close(struct weft *w)
 {
 	struct wfi_ctl_call bye = { .req.type = WEFT_CTL_BYE, .fd_in = -1 };
 
 	if (!w)
 		return;
+	/* another thread of the parent's may have held it at the fork */
+	if (!wfi_client_ours(w))
+		pthread_mutex_init(&w->lock, NULL);
 	while (w->rings)
 		weft_ring_close(w->rings);
 	while (w->regions) {
@@ -287,8 +306,8 @@ void weft_close(struct weft *w)
 	}
 	while (w->spaces)
 		weft_space_close(w->spaces);
-	unmap(w->arena, w->arena_bytes);
-	unmap(w->old_arena, w->old_arena_bytes);
+	wfi_client_unmap(w, w->arena, w->arena_bytes);
+	wfi_client_unmap(w, w->old_arena, w->old_arena_bytes);
 	wfi_client_ctl_locked(w, &bye, WFI_CTL_TIMEOUT_MS);
 	if (w->fd >= 0)
 		close(w->fd);
@@ -335,7 +354,7 @@ static int reattach(struct weft *w)
 	ret = reopen_all(w);
 	if (ret < 0)
 		goto err_end;
-	unmap(w->old_arena, w->old_arena_bytes);
+	wfi_client_unmap(w, w->old_arena, w->old_arena_bytes);
 	w->old_arena = w->arena;
 	w->old_arena_bytes = w->arena_bytes;
 	w->arena_bytes = arena_bytes;
@@ -343,7 +362,7 @@ static int reattach(struct weft *w)
 	return 0;
 
 err_end:
-	unmap(arena, arena_bytes);
+	wfi_client_unmap(w, arena, arena_bytes);
 	session_end(w);
 	close(w->fd);
 	w->fd = -1;
@@ -354,6 +373,9 @@ int weft_reattach(struct weft *w)
 {
 	int ret;
 
+	if (!wfi_client_ours(w))
+		return wfi_client_fail(-EINVAL, "a child made by fork() has no session: call "
+						"weft_open()");
 	pthread_mutex_lock(&w->lock);
 	ret = reattach(w);
 	pthread_mutex_unlock(&w->lock);

@@ -62,6 +62,7 @@ struct weft {
 	struct region *regions;
 	uint64_t incarnation;
 	pid_t node_pid;
+	pid_t pid; /* of the process that attached: a child made by fork() is not the engine */
 	unsigned stale; /* answers that were given up on, and are still to come */
 	char token[WEFT_TOKEN_MAX];
 	char name[WEFT_NAME_MAX];
@@ -150,6 +151,13 @@ static inline bool wfi_client_alive(const struct weft *w)
 }
 
 /* client.c */
+
+/* whether this process is the engine, and not a child that fork() copied it into */
+bool wfi_client_ours(const struct weft *w);
+/* arena and rings: a child that held them would be a second writer, which outlives the engine */
+void wfi_client_keep(void *addr, uint64_t len);
+/* a child has nothing there, or something of its own */
+void wfi_client_unmap(const struct weft *w, void *addr, uint64_t len);
 
 /* one request, one answer; -errno of either. Context: w->lock held; takes at most @timeout_ms */
 int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms);

@@ -44,6 +44,7 @@ static int segment_map(int fd, uint64_t len, void **out, struct weft_ring_hdr *h
 		return wfi_client_fail(-EPROTO, "the node's ring makes no sense: use libweft and "
 						"weftd of one release");
 	}
+	wfi_client_keep(map, len);
 	*out = map;
 	return 0;
 }
@@ -108,8 +109,7 @@ static int open_call(struct weft_ring *ring, struct weft_ring_hdr *hdr)
 
 static void ring_free(struct weft_ring *ring)
 {
-	if (ring->map)
-		munmap(ring->map, (size_t)ring->map_len);
+	wfi_client_unmap(ring->w, ring->map, ring->map_len);
 	wfi_args_fini(&ring->args);
 	free(ring->flights);
 	free(ring);
@@ -207,7 +207,7 @@ int wfi_ring_reopen(struct weft_ring *ring)
 
 	if (ret < 0)
 		return ret;
-	munmap(old, (size_t)old_len);
+	wfi_client_unmap(ring->w, old, old_len);
 	if (hdr.cq_depth != ring->nr_flights || hdr.arg_bytes != ring->args.bytes)
 		return wfi_client_fail(-EPROTO, "the node gave a ring of another size than before");
 	wfi_args_reset(&ring->args);

@@ -17,7 +17,9 @@
  * The socket is AF_UNIX, SOCK_SEQPACKET; one message is one struct weft_ctl_req, answered by one
  * struct weft_ctl_rep, in order. File descriptors travel as SCM_RIGHTS beside the message that
  * names them. The first request is WEFT_CTL_HELLO; the node checks SO_PEERCRED and the token.
- * When the socket hangs up, in either direction, the session is over.
+ * When the socket hangs up, in either direction, the session is over. So it is when the process
+ * that connected ends, though a child of its own still has the socket: map arena and rings with
+ * MADV_DONTFORK, so that none writes to them.
  *
  *   HELLO       -> tenant's arena: fd 0 is its memfd, .len its bytes; .incarnation, .node
  *   RING_OPEN   -> a ring: fd 0 is its segment, .len its bytes, .id its number
@@ -27,9 +29,11 @@
  *                  .len inside it. Private memory: no fd, .addr and .len in the engine's address
  *                  space (the node then uses process_vm_readv/writev: PR_SET_PTRACER may be needed)
  *   REGION_DEREG   .id; answered when no copy touches the region any more
- *   STATUS, LS  -> fd 0 is a memfd with a JSON text of .len bytes
+ *   STATUS, LS  -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
+ *                  node's own user, else of the engine's own
  *   METRICS     -> fd 0 is the node's metrics segment
- *   DRAIN          the node takes no new engine, and stops when the last has left
+ *   DRAIN          the node takes no new engine, and stops when the last has left; -EPERM for others
+ *                  than root and the node's own user
  *   BYE            the engine has unmapped its arena: its claimed slots may be reused at once
  *
  * 2. The ring segment
