@@ -95,11 +95,32 @@ static void real_unmap(struct wfi_env *env, struct wfi_map *map)
 	wfi_os_unmap(map);
 }
 
+static int real_map_begin(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out)
+{
+	(void)env;
+	return wfi_os_map_begin(len, flags, out);
+}
+
+static bool real_map_ready(struct wfi_env *env, struct wfi_map *map)
+{
+	(void)env;
+	return wfi_os_map_ready(map);
+}
+
+static void real_unmap_begin(struct wfi_env *env, struct wfi_map *map)
+{
+	(void)env;
+	wfi_os_unmap_begin(map);
+}
+
 static const struct wfi_alloc_ops real_mem = {
 	.alloc = real_alloc,
 	.free = real_free,
 	.map = real_map,
 	.unmap = real_unmap,
+	.map_begin = real_map_begin,
+	.map_ready = real_map_ready,
+	.unmap_begin = real_unmap_begin,
 };
 
 static int unwired_members(struct wfi_env *env, struct wfi_member *out, unsigned max,

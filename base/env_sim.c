@@ -28,9 +28,12 @@ struct sim_block {
 	size_t len;
 };
 
+#define SIM_MAP_ASKED 3u
+
 struct sim_mapping {
 	struct sim_mapping *next;
 	struct wfi_map map;
+	unsigned asked; /* how often whether it is ready */
 };
 
 struct sim_write {
@@ -199,6 +202,7 @@ static int sim_map(struct wfi_env *env, size_t len, unsigned flags, struct wfi_m
 	mapping = malloc(sizeof(*mapping));
 	if (!mapping)
 		return -ENOMEM;
+	mapping->asked = 0;
 	/* small pages always: what the machine has set aside is no part of this world */
 	ret = wfi_os_map(len, flags & ~(unsigned)WFI_MAP_HUGE, &mapping->map);
 	if (ret) {
@@ -227,11 +231,24 @@ static void sim_unmap(struct wfi_env *env, struct wfi_map *map)
 	wfi_os_unmap(map);
 }
 
+/* a background that takes until it was asked a few times */
+static bool sim_map_ready(struct wfi_env *env, struct wfi_map *map)
+{
+	struct sim_mapping *mapping = to_node(env)->mappings;
+
+	while (mapping->map.addr != map->addr)
+		mapping = mapping->next;
+	return mapping->asked++ >= SIM_MAP_ASKED;
+}
+
 static const struct wfi_alloc_ops sim_mem = {
 	.alloc = sim_alloc,
 	.free = sim_free,
 	.map = sim_map,
 	.unmap = sim_unmap,
+	.map_begin = sim_map,
+	.map_ready = sim_map_ready,
+	.unmap_begin = sim_unmap,
 };
 
 static void file_free(struct sim_file *file)

@@ -52,6 +52,7 @@ struct wfi_map {
 	 * peer that holds it could otherwise add F_SEAL_FUTURE_WRITE and lock the next peer out
 	 */
 	int fd;
+	struct wfi_map_job *job; /* of map_begin: the environment's own */
 };
 
 struct wfi_alloc_ops {
@@ -62,6 +63,16 @@ struct wfi_alloc_ops {
 	int (*map)(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out);
 	/* closes the memfd too, and zeroes *@map; does nothing to a map that is zero */
 	void (*unmap)(struct wfi_env *env, struct wfi_map *map);
+	/*
+	 * For workers, which can't wait for as long as the kernel takes to clear or free many
+	 * pages: map_begin asks for address space and returns; the pages (WFI_MAP_HUGE, or no flag)
+	 * come in the background. Until map_ready says that they are there, the memory can be used,
+	 * but who touches a page first waits for it. unmap_begin takes any map, ready or not. One
+	 * thread at a time for one map. Return: as map; true once the pages are there
+	 */
+	int (*map_begin)(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out);
+	bool (*map_ready)(struct wfi_env *env, struct wfi_map *map);
+	void (*unmap_begin)(struct wfi_env *env, struct wfi_map *map);
 };
 
 /* what offsets, lengths and buffers of disk I/O are multiples of */

@@ -141,6 +141,55 @@ static void test_map_flags(void **ctx)
 	}
 }
 
+static void wait_ready(struct wfi_env *env, struct wfi_map *map)
+{
+	while (!env->mem->map_ready(env, map))
+		sched_yield();
+	/* asked again, it says so again */
+	assert_true(env->mem->map_ready(env, map));
+}
+
+static void check_map_begin(struct wfi_env *env, size_t len, bool wait)
+{
+	struct wfi_map map = { 0 };
+
+	assert_int_equal(env->mem->map_begin(env, len, WFI_MAP_HUGE, &map), 0);
+	assert_true(map.len >= len);
+	/* usable at once, zero */
+	assert_int_equal(((char *)map.addr)[len - 1], 0);
+	((char *)map.addr)[len - 1] = 1;
+	if (wait)
+		wait_ready(env, &map);
+	assert_int_equal(((char *)map.addr)[len - 1], 1);
+	env->mem->unmap_begin(env, &map);
+	assert_null(map.addr);
+	env->mem->unmap_begin(env, &map);
+}
+
+/* pages that come and go in the background; some are left before they are all there */
+static void test_map_begin(void **ctx)
+{
+	struct wfi_env real, *env = &real;
+	struct wfi_map map = { .len = 17 };
+	struct wfi_sim *sim;
+
+	(void)ctx;
+	assert_int_equal(wfi_env_real_init(&real), 0);
+	assert_int_equal(wfi_sim_create(1, &sim), 0);
+	for (unsigned i = 0; i < 40; i++) {
+		check_map_begin(env, i % 4 ? i * MIB : 100, i & 1);
+		if (i == 19)
+			env = wfi_sim_node(sim, 0);
+	}
+	assert_int_equal(real.mem->map_begin(&real, SIZE_MAX, 0, &map), -ENOMEM);
+	assert_int_equal(map.len, 17);
+	/* mapped at once, given back behind the caller's back */
+	assert_int_equal(real.mem->map(&real, 8 * MIB, WFI_MAP_PREFAULT, &map), 0);
+	real.mem->unmap_begin(&real, &map);
+	assert_null(map.addr);
+	wfi_sim_destroy(sim);
+}
+
 static void test_map_refused(void **ctx)
 {
 	struct wfi_env env = real_env();
@@ -698,6 +747,7 @@ int main(void)
 		cmocka_unit_test(test_real_alloc),
 		cmocka_unit_test(test_unwired),
 		cmocka_unit_test(test_map_flags),
+		cmocka_unit_test(test_map_begin),
 		cmocka_unit_test(test_map_refused),
 		cmocka_unit_test(test_map_no_fds),
 		cmocka_unit_test(test_map_sealed),
