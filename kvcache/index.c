@@ -1,381 +1,408 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* index.c - the owner's side: inserting, removing, growing */
 #include <assert.h>
 #include <errno.h>
-#include "kvcache/index.h"
+#include "kvcache/index_line.h"
 
-#define SLOT_MASK ((1u << INDEX_SLOT_BITS) - 1)
-#define MIN_BUCKETS 64u
-#define STEP_BUCKETS 8u /* moved with each insert: a table is empty long before the next is full */
+/* just under a huge page, on small ones that come as they are touched: what fits never grows */
+#define MIN_LINES 32767u
+#define STEP_LINES 8u /* moved with each insert: a table is empty long before the next is full */
 
-/* entries that a table takes: 70 % of all; at 82 %, one in six lives outside of its bucket, and a
- * match costs a twentieth more */
-#define LOAD_NUM 70u
-#define LOAD_DEN 100u
+/*
+ * Entries that a table is made for, a line: 16 bytes each, and one in twenty lives outside of its
+ * home. While the next table comes it takes more, up to HARD: there one in five does.
+ */
+#define LOAD 4u
+#define HARD 5u
 
-static uint64_t capacity(uint64_t nr_buckets)
+/* of .more: the four bits of entry @i */
+#define MORE_SHIFT(i) (8 + 4 * (i))
+
+static uint64_t capacity(const struct index_table *t)
 {
-	return nr_buckets * INDEX_BUCKET_ENTRIES * LOAD_NUM / LOAD_DEN;
+	return (uint64_t)t->nr_lines * LOAD;
 }
 
-static uint64_t buckets_for(uint64_t nr)
+static uint64_t hard_capacity(const struct index_table *t)
 {
-	const uint64_t per = INDEX_BUCKET_ENTRIES * LOAD_NUM;
-
-	return wfi_max(MIN_BUCKETS, (nr * LOAD_DEN + per - 1) / per);
+	return (uint64_t)t->nr_lines * HARD;
 }
 
-static inline uint32_t next_bucket(const struct index_table *t, uint32_t b)
+static int table_create(struct wfi_env *env, uint64_t nr, struct index_table **out)
 {
-	return b + 1 == t->nr_buckets ? 0 : b + 1;
-}
-
-static int table_map(struct wfi_env *env, struct index_table *t, uint64_t nr_buckets)
-{
+	const uint64_t nr_lines = wfi_max(MIN_LINES, (nr + LOAD - 1) / LOAD);
+	struct index_table *t;
 	int ret;
 
-	if (nr_buckets > UINT32_MAX)
+	if (nr_lines > UINT32_MAX)
 		return -ENOMEM;
-	ret = env->mem->map(env, nr_buckets * sizeof(struct index_bucket), WFI_MAP_HUGE, &t->map);
-	if (ret)
+	t = wfi_alloc(env, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	ret = env->mem->map_begin(env, nr_lines * sizeof(struct index_line), WFI_MAP_HUGE, &t->map);
+	if (ret) {
+		wfi_free(env, t, sizeof(*t));
 		return ret;
-	t->buckets = t->map.addr;
-	t->nr_buckets = (uint32_t)nr_buckets;
+	}
+	t->lines = t->map.addr;
+	t->nr_lines = (uint32_t)nr_lines;
+	*out = t;
 	return 0;
 }
 
-static void table_unmap(struct wfi_env *env, struct index_table *t)
+static void table_destroy(struct wfi_env *env, struct index_table *t)
 {
-	if (t->nr_buckets)
-		env->mem->unmap(env, &t->map);
-	t->buckets = NULL;
-	t->nr_buckets = 0;
+	if (!t)
+		return;
+	env->mem->unmap_begin(env, &t->map);
+	wfi_free(env, t, sizeof(*t));
 }
 
 int wfi_index_init(struct wfi_index *ix, struct wfi_env *env)
 {
-	*ix = (struct wfi_index){ .env = env };
-	return table_map(env, &ix->table, MIN_BUCKETS);
+	*ix = (struct wfi_index){ .env = env, .epoch = 1 };
+	return table_create(env, 0, &ix->table);
 }
 
 void wfi_index_fini(struct wfi_index *ix)
 {
-	table_unmap(ix->env, &ix->old);
-	table_unmap(ix->env, &ix->table);
-}
+	if (!ix->table)
+		return;
+	table_destroy(ix->env, ix->table->old);
+	table_destroy(ix->env, ix->table);
+	table_destroy(ix->env, ix->coming);
+	while (ix->retired) {
+		struct index_table *t = ix->retired;
 
-static inline bool holds(const struct index_bucket *b, unsigned i, const struct index_tag *tag)
-{
-	const uint32_t ref = b->ref[i];
-
-	return b->lo[i] == tag->lo && (ref & ~SLOT_MASK) == tag->hi && ref & SLOT_MASK;
-}
-
-/* Return: the entry of @tag, and its bucket in @at; or NULL. Bounded by the passed counts */
-static uint32_t *table_find(const struct index_table *t, const struct index_tag *tag, uint32_t *at)
-{
-	uint32_t b = index_home(t, tag->lo);
-
-	for (uint32_t n = 0; n < t->nr_buckets; n++) {
-		for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++) {
-			if (holds(&t->buckets[b], i, tag)) {
-				*at = b;
-				return &t->buckets[b].ref[i];
-			}
-		}
-		if (!t->buckets[b].passed)
-			return NULL;
-		b = next_bucket(t, b);
+		ix->retired = t->next;
+		table_destroy(ix->env, t);
 	}
-	return NULL;
+	ix->table = NULL;
 }
 
-uint32_t wfi_index_find(const struct wfi_index *ix, const struct index_tag *tag)
-{
-	const uint32_t *ref;
-	uint32_t b;
+/* ---- entries ---- */
 
-	ref = table_find(index_table_of(ix, tag->lo), tag, &b);
-	return ref ? (*ref & SLOT_MASK) - 1 : INDEX_SLOT_NONE;
+/* relaxed: see index_load() */
+static inline void store(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
-void wfi_index_begin(const struct wfi_index *ix, const struct index_salt *salt,
-		     const struct weft_key *keys, uint32_t nr, struct index_tag *tags)
+static inline void store_more(struct index_line *line, uint32_t more)
 {
-	for (uint32_t i = 0; i < nr; i++) {
-		tags[i] = index_tag(salt, &keys[i]);
-		wfi_index_prefetch(ix, &tags[i]);
+	__atomic_store_n(&line->more, more, __ATOMIC_RELAXED);
+}
+
+static inline unsigned first_empty(const struct index_line *line)
+{
+	unsigned empty = 1u << INDEX_LINE_ENTRIES;
+
+	for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++)
+		empty |= (unsigned)!line->word[i] << i;
+	return (unsigned)__builtin_ctz(empty);
+}
+
+static void entry_set(struct index_line *line, unsigned i, uint64_t hash, uint32_t slot)
+{
+	const uint32_t high = (uint32_t)(hash >> 54) & 15;
+
+	__atomic_store_n(&line->low[i], (uint16_t)hash, __ATOMIC_RELAXED);
+	store_more(line, (line->more & ~(15u << MORE_SHIFT(i))) | high << MORE_SHIFT(i));
+	store(&line->word[i], index_word(hash) + slot + 1);
+}
+
+static void passed_add(struct index_table *t, uint32_t from, uint32_t to)
+{
+	for (uint32_t l = from; l != to; l = index_next(t, l))
+		if (index_passed(&t->lines[l]) != INDEX_PASSED)
+			store_more(&t->lines[l], t->lines[l].more + 1);
+}
+
+static void passed_sub(struct index_table *t, uint32_t from, uint32_t to)
+{
+	for (uint32_t l = from; l != to; l = index_next(t, l))
+		if (index_passed(&t->lines[l]) != INDEX_PASSED)
+			store_more(&t->lines[l], t->lines[l].more - 1);
+}
+
+static int table_insert(struct index_table *t, uint64_t hash, uint32_t slot)
+{
+	const uint32_t home = index_home(t, hash), reach = index_reach(t);
+	uint32_t l = home;
+
+	for (uint32_t n = 0; n <= reach; n++, l = index_next(t, l)) {
+		const unsigned i = first_empty(&t->lines[l]);
+
+		if (i == INDEX_LINE_ENTRIES)
+			continue;
+		passed_add(t, home, l);
+		entry_set(&t->lines[l], i, hash, slot);
+		return 0;
 	}
+	return -ENOSPC;
 }
 
-/* Return: slot, or INDEX_SLOT_NONE when not in its home. Which entry it is cannot be foreseen: no
- * branch depends on it */
-static inline uint32_t find_home(const struct index_bucket *b, const struct index_tag *tag)
+static void table_clear(struct index_table *t, uint32_t home, uint32_t l, unsigned i)
 {
-	uint32_t ref = 0;
-
-	for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++)
-		ref = b->lo[i] == tag->lo ? b->ref[i] : ref;
-	return (ref & ~SLOT_MASK) == tag->hi ? (ref & SLOT_MASK) - 1 : INDEX_SLOT_NONE;
+	store(&t->lines[l].word[i], 0);
+	passed_sub(t, home, l);
 }
 
-/* calls for the second buckets of keys that are not at home */
-static inline void call_far(const struct wfi_index *ix, const struct index_tag *tags, uint32_t far)
+static struct index_table *owner_table(struct wfi_index *ix, uint64_t hash)
 {
-	for (; far; far &= far - 1) {
-		const uint64_t lo = tags[__builtin_ctz(far)].lo;
-		const struct index_table *t = index_table_of(ix, lo);
+	struct index_table *old = ix->table->old;
 
-		__builtin_prefetch(&t->buckets[next_bucket(t, index_home(t, lo))]);
-	}
+	return wfi_unlikely(old != NULL) && index_home(old, hash) >= old->moved ? old : ix->table;
 }
 
-uint32_t wfi_index_find_batch(const struct wfi_index *ix, const struct index_tag *tags, uint32_t nr,
-			      uint32_t *slots)
+/* ---- what an entry and its line tell of its hash ---- */
+
+/* the lowest upper half that is at home in line @home */
+static uint64_t lowest(const struct index_table *t, uint32_t home)
 {
-	uint32_t far = 0, found = nr;
-
-	for (uint32_t i = 0; i < nr; i++) {
-		const struct index_table *t = index_table_of(ix, tags[i].lo);
-
-		slots[i] = find_home(&t->buckets[index_home(t, tags[i].lo)], &tags[i]);
-		far |= (uint32_t)(slots[i] == INDEX_SLOT_NONE) << i;
-	}
-	call_far(ix, tags, far);
-	for (; far; far &= far - 1) {
-		const unsigned i = (unsigned)__builtin_ctz(far);
-
-		slots[i] = wfi_index_find(ix, &tags[i]);
-		found -= slots[i] == INDEX_SLOT_NONE;
-	}
-	return found;
-}
-
-/* one batch of a match */
-struct match_batch {
-	struct index_tag tags[INDEX_BATCH];
-	const struct index_bucket *home[INDEX_BATCH];
-	uint32_t nr;
-	uint32_t far; /* those not found at home */
-};
-
-static inline __attribute__((always_inline)) void match_call(const struct index_table *t,
-							     const struct index_salt *salt,
-							     const struct weft_key *key,
-							     struct match_batch *batch, uint32_t i)
-{
-	batch->tags[i] = index_tag(salt, key);
-	batch->home[i] = &t->buckets[index_home(t, batch->tags[i].lo)];
-	__builtin_prefetch(batch->home[i]);
-}
-
-/* looks at @now and calls for @next, by turns: so there are always loads under way */
-static inline void match_home(const struct index_table *t, const struct index_salt *salt,
-			      struct match_batch *now, const struct weft_key *keys,
-			      struct match_batch *next)
-{
-	uint32_t far = 0;
-
-	for (uint32_t i = 0; i < now->nr; i++) {
-		if (i < next->nr)
-			match_call(t, salt, &keys[i], next, i);
-		far |= (uint32_t)(find_home(now->home[i], &now->tags[i]) == INDEX_SLOT_NONE) << i;
-	}
-	now->far = far;
-}
-
-/* Return: how many of @batch in a row are there */
-static inline uint32_t match_far(const struct wfi_index *ix, const struct match_batch *batch)
-{
-	for (uint32_t far = batch->far; far; far &= far - 1) {
-		const unsigned i = (unsigned)__builtin_ctz(far);
-
-		if (wfi_index_find(ix, &batch->tags[i]) == INDEX_SLOT_NONE)
-			return i;
-	}
-	return batch->nr;
-}
-
-/* the table to look into changes from key to key while there are two */
-static uint32_t match_moving(const struct wfi_index *ix, const struct index_salt *salt,
-			     const struct weft_key *keys, uint32_t nr)
-{
-	struct match_batch batch;
-	uint32_t done = 0, held;
-
-	while (done < nr) {
-		batch.nr = (uint32_t)wfi_min(INDEX_BATCH, nr - done);
-		batch.far = UINT32_MAX >> (INDEX_BATCH - batch.nr);
-		wfi_index_begin(ix, salt, keys + done, batch.nr, batch.tags);
-		held = match_far(ix, &batch);
-		done += held;
-		if (held < batch.nr)
-			break;
-	}
-	return done;
+	return (((uint64_t)home << 32) + t->nr_lines - 1) / t->nr_lines;
 }
 
 /*
- * Three batches are under way at a time, each some work ahead of the next, so that no load waits:
- * buckets of one are called for while those of the one before are looked at, and what was not at
- * home in the one before that is looked for further on.
+ * Return: true when entry @i is at home in the line whose lowest hash is @low, and that hash. Its
+ * stored bits say all but the upper 6 of the upper half, and a table's reach is less than what
+ * these tell apart
  */
-uint32_t wfi_index_match(const struct wfi_index *ix, const struct index_salt *salt,
-			 const struct weft_key *keys, uint32_t nr)
+static bool entry_hash(const struct index_table *t, const struct index_line *line, unsigned i,
+		       uint32_t home, uint64_t low, uint64_t *hash)
 {
-	const struct index_table *t = &ix->table;
-	struct match_batch batch[3];
-	uint32_t called, done = 0, held;
-	unsigned turn = 1;
+	const uint64_t bits = (uint64_t)(line->more >> MORE_SHIFT(i) & 15) << 22 |
+			      line->word[i] >> 42;
+	const uint64_t span = 1ull << 26;
+	uint64_t upper = (low & ~(span - 1)) | bits;
 
-	if (wfi_unlikely(ix->old.nr_buckets))
-		return match_moving(ix, salt, keys, nr);
-	batch[0].nr = 0;
-	batch[0].far = 0;
-	batch[1].nr = (uint32_t)wfi_min(INDEX_BATCH, nr);
-	for (called = 0; called < batch[1].nr; called++)
-		match_call(t, salt, &keys[called], &batch[1], called);
-	while (done < nr) {
-		struct match_batch *last = &batch[(turn + 2) % 3], *now = &batch[turn];
-		struct match_batch *next = &batch[(turn + 1) % 3];
+	if (upper < low)
+		upper += span;
+	*hash = upper << 32 | (line->word[i] >> 26 & 0xffff) << 16 | line->low[i];
+	return upper >> 32 == 0 && upper * t->nr_lines >> 32 == home;
+}
 
-		next->nr = (uint32_t)wfi_min(INDEX_BATCH, nr - called);
-		match_home(t, salt, now, keys + called, next);
-		called += next->nr;
-		call_far(ix, now->tags, now->far);
-		held = match_far(ix, last);
-		done += held;
-		if (held < last->nr)
+/* ---- growing ---- */
+
+/* all keys at home in line @home of the old table, wherever they ended up. Return: how many found
+ * no place, which takes as many equal hashes as nothing but a test makes */
+static uint32_t move_home(struct index_table *t, const struct index_table *old, uint32_t home)
+{
+	const uint64_t low = lowest(old, home);
+	uint32_t l = home, lost = 0;
+	uint64_t hash;
+
+	for (uint32_t n = index_reach(old) + 1; n; n--, l = index_next(old, l)) {
+		const struct index_line *line = &old->lines[l];
+
+		for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++) {
+			const uint32_t ref = (uint32_t)(line->word[i] & INDEX_SLOT_MASK);
+
+			if (ref && entry_hash(old, line, i, home, low, &hash))
+				lost += table_insert(t, hash, ref - 1) != 0;
+		}
+		if (!index_passed(line))
 			break;
-		turn = (turn + 1) % 3;
 	}
-	return done;
+	return lost;
 }
 
-static void table_insert(struct index_table *t, const struct index_tag *tag, uint32_t ref)
+static uint32_t move_some(struct wfi_index *ix, uint32_t nr)
 {
-	uint32_t at = index_home(t, tag->lo);
+	struct index_table *old = ix->table->old;
+	uint32_t moved = old->moved, n;
 
-	for (;; at = next_bucket(t, at)) {
-		struct index_bucket *b = &t->buckets[at];
+	for (n = 0; n < nr && moved < old->nr_lines; n++) {
+		__builtin_prefetch(&old->lines[moved] + STEP_LINES);
+		ix->nr -= move_home(ix->table, old, moved++);
+		/* pairs with the load in wfi_index_view(): who sees the count sees the entries */
+		__atomic_store_n(&old->moved, moved, __ATOMIC_RELEASE);
+	}
+	return n;
+}
 
-		for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++) {
-			if (b->ref[i])
-				continue;
-			b->lo[i] = tag->lo;
-			b->ref[i] = tag->hi | ref;
-			return;
+/* nobody that comes from now on finds @t */
+static void retire(struct wfi_index *ix, struct index_table *t)
+{
+	/* pairs with the load in wfi_index_reader_enter(): who has this epoch has seen @t gone */
+	t->retired = __atomic_add_fetch(&ix->epoch, 1, __ATOMIC_SEQ_CST);
+	t->next = ix->retired;
+	ix->retired = t;
+}
+
+static uint64_t oldest_reader(const struct wfi_index *ix)
+{
+	uint64_t oldest = UINT64_MAX, epoch;
+
+	for (const struct index_reader *r = ix->readers; r; r = r->next) {
+		/* acquire: pairs with wfi_index_reader_leave(). Sequential: see
+		 * wfi_index_reader_enter() */
+		epoch = __atomic_load_n(&r->epoch, __ATOMIC_SEQ_CST);
+		if (epoch)
+			oldest = wfi_min(oldest, epoch);
+	}
+	return oldest;
+}
+
+/* tables that no reader can look at any more go. Return: work done */
+static uint32_t reclaim(struct wfi_index *ix)
+{
+	const uint64_t oldest = oldest_reader(ix);
+	struct index_table **at = &ix->retired, *t;
+	uint32_t work = 0;
+
+	while ((t = *at)) {
+		if (t->retired > oldest) {
+			at = &t->next;
+			continue;
 		}
-		b->passed++;
+		*at = t->next;
+		table_destroy(ix->env, t);
+		work++;
 	}
+	return work;
 }
 
-/* entry @i of bucket @b goes */
-static void table_clear(struct index_table *t, uint32_t b, unsigned i)
+/* a larger table is asked for; its pages come while the one in use goes on. Return: 0, -ENOMEM */
+static int begin(struct wfi_index *ix, uint64_t nr, uint64_t bound)
 {
-	uint32_t at = index_home(t, t->buckets[b].lo[i]);
+	/* twice as much as asked, so that the next time is far away, and moving over long before */
+	int ret = table_create(ix->env, wfi_max(nr, wfi_min(2 * nr, bound)), &ix->coming);
 
-	for (; at != b; at = next_bucket(t, at))
-		t->buckets[at].passed--;
-	t->buckets[b].lo[i] = 0;
-	t->buckets[b].ref[i] = 0;
+	ix->wanted = 0;
+	ix->busy = !ret || ix->busy;
+	return ret;
 }
 
-/* all keys at home in bucket @home of the old table, wherever they ended up */
-static void move_home(struct wfi_index *ix, uint32_t home)
+static void use_coming(struct wfi_index *ix)
 {
-	struct index_table *old = &ix->old;
-	uint32_t b = home;
-	bool more = true;
+	struct index_table *t = ix->coming;
 
-	for (uint32_t n = 0; more && n < old->nr_buckets; n++) {
-		/* read first: the count goes down with what is moved */
-		more = old->buckets[b].passed;
-		for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++) {
-			const uint32_t ref = old->buckets[b].ref[i];
-			const struct index_tag tag = {
-				.lo = old->buckets[b].lo[i],
-				.hi = ref & ~SLOT_MASK,
-			};
+	t->old = ix->table;
+	ix->coming = NULL;
+	/* pairs with the load in wfi_index_view() */
+	__atomic_store_n(&ix->table, t, __ATOMIC_SEQ_CST);
+}
 
-			if (!ref || index_home(old, tag.lo) != home)
-				continue;
-			table_insert(&ix->table, &tag, ref & SLOT_MASK);
-			table_clear(old, b, i);
-		}
-		b = next_bucket(old, b);
-	}
+static void finish(struct wfi_index *ix)
+{
+	struct index_table *old = ix->table->old;
+
+	__atomic_store_n(&ix->table->old, NULL, __ATOMIC_SEQ_CST);
+	retire(ix, old);
+	/* what was asked for meanwhile; if there is no memory, HARD says how far this one goes */
+	if (ix->wanted > capacity(ix->table))
+		(void)begin(ix, ix->wanted, ix->bound);
 }
 
 uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr)
 {
-	uint32_t n;
+	uint32_t work = 0;
 
-	if (!ix->old.nr_buckets)
+	if (wfi_likely(!ix->busy))
 		return 0;
-	for (n = 0; n < nr && ix->moved < ix->old.nr_buckets; n++) {
-		__builtin_prefetch(&ix->old.buckets[ix->moved] + STEP_BUCKETS);
-		move_home(ix, ix->moved);
-		ix->moved++;
+	if (ix->coming && !ix->table->old &&
+	    (ix->nr >= hard_capacity(ix->table) ||
+	     ix->env->mem->map_ready(ix->env, &ix->coming->map)))
+		use_coming(ix);
+	if (ix->table->old) {
+		work = move_some(ix, nr);
+		if (ix->table->old->moved == ix->table->old->nr_lines)
+			finish(ix);
 	}
-	if (ix->moved == ix->old.nr_buckets)
-		table_unmap(ix->env, &ix->old);
-	return n;
+	if (ix->retired)
+		work += reclaim(ix);
+	ix->busy = ix->coming || ix->table->old || ix->retired;
+	return work;
+}
+
+/* growth under way comes to its end at once */
+static void finish_now(struct wfi_index *ix)
+{
+	ix->wanted = 0;
+	if (!ix->table->old)
+		use_coming(ix);
+	wfi_index_step(ix, UINT32_MAX);
 }
 
 int wfi_index_reserve(struct wfi_index *ix, uint64_t nr, uint64_t bound)
 {
-	struct index_table bigger = { 0 };
+	const struct index_table *newest = ix->coming ? ix->coming : ix->table;
 	int ret;
 
-	if (nr <= capacity(ix->table.nr_buckets))
+	if (nr <= capacity(newest))
 		return 0;
-	/* twice as much as asked, so that the next time is far away, and moving over long before */
-	ret = table_map(ix->env, &bigger, buckets_for(wfi_max(nr, wfi_min(2 * nr, bound))));
-	if (ret)
-		return ret;
-	wfi_index_step(ix, UINT32_MAX);
-	ix->old = ix->table;
-	ix->table = bigger;
-	ix->moved = 0;
-	return 0;
+	if ((ix->coming || ix->table->old) && nr <= hard_capacity(newest)) {
+		ix->wanted = wfi_max(ix->wanted, nr);
+		ix->bound = bound;
+		return 0;
+	}
+	while (ix->coming || ix->table->old)
+		finish_now(ix);
+	ret = begin(ix, nr, bound);
+	/* not as fast, but it goes */
+	return nr <= hard_capacity(ix->table) ? 0 : ret;
 }
 
-static struct index_table *table_of(struct wfi_index *ix, uint64_t lo)
-{
-	return index_table_of(ix, lo) == &ix->old ? &ix->old : &ix->table;
-}
+/* ---- the rest of the owner's side ---- */
 
-void wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot)
+int wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot)
 {
+	int ret;
+
 	assert(slot <= INDEX_SLOT_MAX);
-	assert(ix->nr < capacity(ix->table.nr_buckets));
-	table_insert(table_of(ix, tag->lo), tag, slot + 1);
-	ix->nr++;
-	if (wfi_unlikely(ix->old.nr_buckets))
-		wfi_index_step(ix, STEP_BUCKETS);
+	if (wfi_unlikely(ix->busy))
+		wfi_index_step(ix, STEP_LINES);
+	ret = table_insert(owner_table(ix, tag->hash), tag->hash, slot);
+	ix->nr += !ret;
+	return ret;
 }
 
 bool wfi_index_remove(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot)
 {
-	struct index_table *t = table_of(ix, tag->lo);
-	uint32_t *ref, b;
+	struct index_table *t = owner_table(ix, tag->hash);
+	const uint32_t home = index_home(t, tag->hash);
+	uint32_t l = home, found;
+	unsigned i;
 
-	ref = table_find(t, tag, &b);
-	if (!ref || (*ref & SLOT_MASK) != slot + 1)
+	found = index_line_find(&t->lines[l], tag->hash, &i);
+	if (found == INDEX_SLOT_NONE)
+		found = index_find_behind(t, &l, tag->hash, &i);
+	if (found == INDEX_SLOT_NONE || found != slot)
 		return false;
-	table_clear(t, b, (unsigned)(ref - t->buckets[b].ref));
+	table_clear(t, home, l, i);
 	ix->nr--;
 	return true;
 }
 
-static bool table_remove_slot(struct index_table *t, uint32_t slot)
+/* Return: the home of entry @i of line @at: not far before it, and it has such a hash */
+static uint32_t home_of(const struct index_table *t, uint32_t at, unsigned i)
 {
-	for (uint32_t b = 0; b < t->nr_buckets; b++) {
-		for (unsigned i = 0; i < INDEX_BUCKET_ENTRIES; i++) {
-			if ((t->buckets[b].ref[i] & SLOT_MASK) == slot + 1) {
-				table_clear(t, b, i);
-				return true;
-			}
+	uint32_t home = at;
+	uint64_t hash;
+
+	for (uint32_t n = index_reach(t) + 1; n; n--) {
+		if (entry_hash(t, &t->lines[at], i, home, lowest(t, home), &hash))
+			break;
+		home = home ? home - 1 : t->nr_lines - 1;
+	}
+	return home;
+}
+
+static bool table_remove_slot(struct index_table *t, uint32_t from, uint32_t slot)
+{
+	uint32_t home;
+
+	for (uint32_t l = 0; l < t->nr_lines; l++) {
+		for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++) {
+			if ((t->lines[l].word[i] & INDEX_SLOT_MASK) != slot + 1ull)
+				continue;
+			home = home_of(t, l, i);
+			/* of an old table: what was moved stands there for readers alone */
+			if (home < from)
+				continue;
+			table_clear(t, home, l, i);
+			return true;
 		}
 	}
 	return false;
@@ -383,13 +410,40 @@ static bool table_remove_slot(struct index_table *t, uint32_t slot)
 
 bool wfi_index_remove_slot(struct wfi_index *ix, uint32_t slot)
 {
-	if (!table_remove_slot(&ix->table, slot) && !table_remove_slot(&ix->old, slot))
+	struct index_table *old = ix->table->old;
+
+	if (!table_remove_slot(ix->table, 0, slot) &&
+	    (!old || !table_remove_slot(old, old->moved, slot)))
 		return false;
 	ix->nr--;
 	return true;
 }
 
+void wfi_index_reader_add(struct wfi_index *ix, struct index_reader *r)
+{
+	r->epoch = 0;
+	r->next = ix->readers;
+	ix->readers = r;
+}
+
+void wfi_index_reader_del(struct wfi_index *ix, struct index_reader *r)
+{
+	struct index_reader **at = &ix->readers;
+
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+}
+
 uint64_t wfi_index_bytes(const struct wfi_index *ix)
 {
-	return ((uint64_t)ix->table.nr_buckets + ix->old.nr_buckets) * sizeof(struct index_bucket);
+	uint64_t lines = ix->table->nr_lines;
+
+	if (ix->table->old)
+		lines += ix->table->old->nr_lines;
+	if (ix->coming)
+		lines += ix->coming->nr_lines;
+	for (const struct index_table *t = ix->retired; t; t = t->next)
+		lines += t->nr_lines;
+	return lines * sizeof(struct index_line);
 }

@@ -1,20 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * index.h - from keys to slots: a hash table of cache lines
+ * index.h - from keys to slots: a hash table of cache lines, read by any thread, written by one
  *
- * A bucket is one cache line of five entries. An entry holds 70 bits of a keyed universal hash of
- * the 128-bit key: two keys, of one space or of two, are taken for one with a probability of 2^-70,
- * whoever chose them, since the hash's salt is drawn for each space and never shown. So an entry is
- * a strong hint: who goes on to a block's bytes compares the whole key with the block's header.
+ * A line has six entries. Keys are hashed to 64 bits with a salt that is drawn for each space and
+ * never shown: two keys, of one space or of two, are taken for one with a probability of about
+ * 2^-64, whoever chose them. The upper half of the hash says which line a key is at home in; 58
+ * bits are in the entry, and the line that it lies in tells the others. So an entry is a strong
+ * hint: who goes on to a block's bytes compares the whole key with the block's header.
  *
- * An entry that finds its bucket full goes to the next, and each bucket passed counts it: a look-up
- * ends at the first bucket that nobody passed. Most end in the first.
+ * An entry that finds its line full goes to the next, and each line passed counts it: a look-up
+ * ends at the first line that nobody passed. Nineteen in twenty end in the first.
  *
- * Growth makes a second table and moves a few buckets with each insert and step. Both tables are in
- * the order of the hash, and what is moved is a prefix of it: a key's hash says which of the two
- * it is in, and the new one's pages are touched one after the other, not all at once.
+ * Growth makes a second table, whose pages come in the background, and moves a few lines with each
+ * insert and step. Both tables are in the order of the hash, and what is moved is a prefix of it: a
+ * key's hash says which of the two it is in, and the new one is filled from one end to the other.
  *
- * Context: owner thread.
+ * What a reader sees. Threads other than the owner may look up and match while it writes; neither
+ * ever waits for the other, and there is nothing to retry:
+ *   - a key that is there from before the look-up began until after it ended is found, and one that
+ *     is not there in all that time is not (but for the 2^-64). Entries never move within a table,
+ *     and what growth copies to the new table stays in the old one, which is not written any more
+ *     but for keys that are not moved yet, until the last reader that may look at it has left.
+ *   - a key that comes or goes meanwhile may be found or not, and each key of a batch for itself: a
+ *     match may see one inserted late and miss one inserted early.
+ *   - the slot was the key's at some time during the look-up. It may be another block's by now:
+ *     header and checksum decide, as they do for everything that is read without a pin.
+ * The hash bits and the slot of an entry change together, in one word of 8 bytes; the 16 bits that
+ * lie apart can at worst be those of the entry before or after, which is a miss.
+ *
+ * Context: owner thread, if nothing else is said.
  */
 #ifndef WFI_INDEX_H
 #define WFI_INDEX_H
@@ -28,90 +42,152 @@
 #define INDEX_SLOT_BITS 26
 #define INDEX_SLOT_NONE UINT32_MAX
 #define INDEX_SLOT_MAX ((1u << INDEX_SLOT_BITS) - 2) /* one more is kept for "empty" */
-#define INDEX_BUCKET_ENTRIES 5u
+#define INDEX_LINE_ENTRIES 6u
 
-struct index_bucket {
-	uint64_t lo[INDEX_BUCKET_ENTRIES];
-	/* slot + 1, 0: empty. Above INDEX_SLOT_BITS: more of the hash */
-	uint32_t ref[INDEX_BUCKET_ENTRIES];
-	uint32_t passed; /* entries that wanted to be here or before and are behind */
+/* all of it read by any thread; written by the owner, with atomic stores */
+struct index_line {
+	uint64_t word[INDEX_LINE_ENTRIES]; /* bits 16 to 53 of the hash, slot + 1. 0: empty */
+	uint16_t low[INDEX_LINE_ENTRIES]; /* bits 0 to 15 */
+	/* entries that wanted to be here or before and are behind, in 8 bits; 255: that or more,
+	 * for good. Above: bits 54 to 57 of each entry's hash, which growth alone needs */
+	uint32_t more;
 };
 
-WEFT_STATIC_ASSERT(sizeof(struct index_bucket) == WFI_CACHELINE, "one line a look-up");
+WEFT_STATIC_ASSERT(sizeof(struct index_line) == WFI_CACHELINE, "one line a look-up");
 
 struct index_table {
+	struct index_line *lines;
+	uint32_t nr_lines;
+	uint32_t moved; /* keys at home below are in the newer table. Atomic */
+	struct index_table *old; /* being moved into this one, or NULL. Atomic */
+	/* the owner's */
 	struct wfi_map map;
-	struct index_bucket *buckets;
-	uint32_t nr_buckets;
+	struct index_table *next; /* of the retired */
+	uint64_t retired; /* epoch from which on nobody comes to look at it */
+};
+
+/* a thread that looks up beside the owner. Embedded by its user; one line, since it writes it */
+struct index_reader {
+	_Alignas(WFI_CACHELINE) uint64_t epoch; /* when it came, 0: it is not looking. Atomic */
+	struct index_reader *next;
 };
 
 struct wfi_index {
+	/* read by all */
+	_Alignas(WFI_CACHELINE) struct index_table *table; /* the newest in use. Atomic */
+	uint64_t epoch; /* Atomic */
+	/* the owner's */
+	_Alignas(WFI_CACHELINE) uint64_t nr; /* entries */
+	bool busy; /* wfi_index_step() has something to do */
+	uint64_t wanted; /* room asked for while growing; 0: none */
+	uint64_t bound;
 	struct wfi_env *env;
-	struct index_table table;
-	struct index_table old; /* being moved into table; nr_buckets 0: none */
-	uint32_t moved; /* keys whose home in old is below this are in table, others in old */
-	uint64_t nr; /* entries in both */
+	struct index_table *coming; /* next to be used; its pages are on their way */
+	struct index_table *retired;
+	struct index_reader *readers;
 };
 
 /* of one space; drawn at random */
 struct index_salt {
-	uint64_t word[4];
+	uint64_t word[2];
 };
 
 /* what an index knows of a key */
 struct index_tag {
-	uint64_t lo;
-	uint32_t hi; /* none of its bits below INDEX_SLOT_BITS */
+	uint64_t hash;
 };
 
 static inline struct index_tag index_tag(const struct index_salt *salt, const struct weft_key *key)
 {
 	const unsigned __int128 product =
 		(unsigned __int128)(key->lo ^ salt->word[0]) * (key->hi ^ salt->word[1]);
-	const uint64_t sum = key->lo * (salt->word[2] | 1) + key->hi * (salt->word[3] | 1);
 
-	return (struct index_tag){
-		.lo = (uint64_t)product ^ (uint64_t)(product >> 64),
-		.hi = (uint32_t)(sum >> 32) & ~((1u << INDEX_SLOT_BITS) - 1),
-	};
+	return (struct index_tag){ .hash = (uint64_t)product ^ (uint64_t)(product >> 64) };
 }
 
-static inline uint32_t index_home(const struct index_table *t, uint64_t lo)
+/* the tables that a look-up goes through: taken once, so that all its keys are seen alike */
+struct index_view {
+	const struct index_table *table;
+	const struct index_table *old; /* NULL: nothing is being moved */
+	uint32_t moved;
+};
+
+static inline struct index_view wfi_index_view(const struct wfi_index *ix)
 {
-	return (uint32_t)((lo >> 32) * t->nr_buckets >> 32);
+	struct index_view v;
+
+	/* pairs with the owner's store when a table comes into use; sequential, since the reader's
+	 * own epoch must be seen before it, see reader_enter() */
+	v.table = __atomic_load_n(&ix->table, __ATOMIC_SEQ_CST);
+	v.old = __atomic_load_n(&v.table->old, __ATOMIC_SEQ_CST);
+	/* pairs with the store in move_some(): what is below is in the newer table */
+	v.moved = v.old ? __atomic_load_n(&v.old->moved, __ATOMIC_ACQUIRE) : 0;
+	return v;
+}
+
+static inline uint32_t index_home(const struct index_table *t, uint64_t hash)
+{
+	return (uint32_t)((hash >> 32) * t->nr_lines >> 32);
 }
 
 /* the one table that has this key, if there is any */
-static inline const struct index_table *index_table_of(const struct wfi_index *ix, uint64_t lo)
+static inline const struct index_table *index_table_of(const struct index_view *v, uint64_t hash)
 {
-	if (wfi_unlikely(ix->old.nr_buckets) && index_home(&ix->old, lo) >= ix->moved)
-		return &ix->old;
-	return &ix->table;
+	if (wfi_unlikely(v->old != NULL) && index_home(v->old, hash) >= v->moved)
+		return v->old;
+	return v->table;
 }
 
 /* inlined by force: gcc takes a function that only prefetches for one without effect */
 static inline __attribute__((always_inline)) void wfi_index_prefetch(const struct wfi_index *ix,
 								     const struct index_tag *tag)
 {
-	const struct index_table *t = index_table_of(ix, tag->lo);
+	const struct index_view v = wfi_index_view(ix);
+	const struct index_table *t = index_table_of(&v, tag->hash);
 
-	__builtin_prefetch(&t->buckets[index_home(t, tag->lo)]);
+	__builtin_prefetch(&t->lines[index_home(t, tag->hash)], 1);
 }
 
-/* Hot. Return: slot or INDEX_SLOT_NONE */
+/* ---- looking up (index_find.c). Hot ---- */
+
+/* Return: slot or INDEX_SLOT_NONE */
 uint32_t wfi_index_find(const struct wfi_index *ix, const struct index_tag *tag);
-
-#define INDEX_BATCH 32u
-
-/* Hot. Up to INDEX_BATCH keys: makes their tags and calls for their buckets */
-void wfi_index_begin(const struct wfi_index *ix, const struct index_salt *salt,
-		     const struct weft_key *keys, uint32_t nr, struct index_tag *tags);
-/* Hot. Finds them, when other work was done meanwhile. Return: how many there are */
-uint32_t wfi_index_find_batch(const struct wfi_index *ix, const struct index_tag *tags, uint32_t nr,
-			      uint32_t *slots);
-/* Hot. Return: length of the longest prefix of @keys that is there */
+/* each key by itself. @slots: of each, or INDEX_SLOT_NONE. Return: how many there are */
+uint32_t wfi_index_lookup(const struct wfi_index *ix, const struct index_salt *salt,
+			  const struct weft_key *keys, uint32_t nr, uint32_t *slots);
+/**
+ * wfi_index_match - the longest prefix of @keys that is there
+ * @slots: NULL, or of each key of the prefix; what is written behind that is nothing
+ *
+ * Return: its length
+ */
 uint32_t wfi_index_match(const struct wfi_index *ix, const struct index_salt *salt,
-			 const struct weft_key *keys, uint32_t nr);
+			 const struct weft_key *keys, uint32_t nr, uint32_t *slots);
+
+/*
+ * For any other thread: whatever it does between the two, with the three functions above, it does
+ * by the rules at the top of this file. The owner never waits for it; it holds back the memory of
+ * a table that was grown out of, so it doesn't stay. Hot
+ */
+static inline void wfi_index_reader_enter(const struct wfi_index *ix, struct index_reader *r)
+{
+	/* pairs with the owner's increment in retire(). The exchange is ordered before the loads of
+	 * wfi_index_view(): either the owner sees this epoch, or those loads see its table */
+	__atomic_exchange_n(&r->epoch, __atomic_load_n(&ix->epoch, __ATOMIC_ACQUIRE),
+			    __ATOMIC_SEQ_CST);
+}
+
+static inline void wfi_index_reader_leave(struct index_reader *r)
+{
+	/* pairs with the load in reclaim(): all reads of the tables are done */
+	__atomic_store_n(&r->epoch, 0, __ATOMIC_RELEASE);
+}
+
+/* before the thread begins, after it has ended. Context: owner thread */
+void wfi_index_reader_add(struct wfi_index *ix, struct index_reader *r);
+void wfi_index_reader_del(struct wfi_index *ix, struct index_reader *r);
+
+/* ---- the owner's side (index.c) ---- */
 
 /* Return: 0, -ENOMEM */
 int wfi_index_init(struct wfi_index *ix, struct wfi_env *env);
@@ -120,17 +196,22 @@ void wfi_index_fini(struct wfi_index *ix);
  * wfi_index_reserve - room for @nr entries in all, from now on
  * @bound: more will never be needed
  *
- * Context: cold, but for a table that is still being moved, takes no longer than one mapping.
+ * Context: cold. Waits for nothing, but when more is asked for than a table holds that is still
+ * being filled: then that is finished first.
  * Return: 0, -ENOMEM
  */
 int wfi_index_reserve(struct wfi_index *ix, uint64_t nr, uint64_t bound);
-/* Hot. The tag must not be there, and room must be reserved */
-void wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot);
+/**
+ * wfi_index_insert - the tag must not be there, and room must be reserved. Hot
+ *
+ * Return: 0; -ENOSPC no room within reach of its home, which hashes of keys don't bring about
+ */
+int wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot);
 /* Hot. Return: true when (tag, slot) was there */
 bool wfi_index_remove(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot);
 /* the same by looking everywhere, for a slot whose key cannot be trusted any more. Cold */
 bool wfi_index_remove_slot(struct wfi_index *ix, uint32_t slot);
-/* moves up to @nr buckets of the old table. Return: how many */
+/* goes on with growing, by up to @nr lines. Return: work done */
 uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr);
 uint64_t wfi_index_bytes(const struct wfi_index *ix);
 

@@ -7,8 +7,8 @@
 
 #define HEADER_VERSION 1u
 #define DEFAULT_GRACE_NS WFI_NSEC_PER_MSEC
-#define STEP_BUCKETS 64u /* of the index, moved with each poll while it grows */
-#define CLAIM_BUCKETS 8u /* and with each slot claimed */
+#define STEP_LINES 64u /* of the index, moved with each poll while it grows */
+#define KV_BATCH 32u
 
 /* ---- create, destroy ---- */
 
@@ -199,7 +199,7 @@ int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns)
 	work = wfi_leases_poll(kv, kv_now(kv, now_ns));
 	for (; kv->doomed != KV_NONE; work++)
 		wfi_slot_pardon(kv, kv->doomed);
-	work += (int)wfi_index_step(&kv->index, STEP_BUCKETS);
+	work += (int)wfi_index_step(&kv->index, STEP_LINES);
 	gauges_set(kv);
 	return work;
 }
@@ -228,7 +228,6 @@ int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id, 
 	ret = wfi_space_make_room(kv, space, nr);
 	if (ret)
 		return ret;
-	wfi_index_step(&kv->index, nr * CLAIM_BUCKETS);
 	for (uint32_t i = 0; i < nr; i++) {
 		const uint32_t slot = wfi_space_take(kv, space, &run);
 
@@ -328,12 +327,17 @@ static void offer_leaf(struct put_ctx *c)
 	c->leaf = KV_NONE;
 }
 
-static void seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const struct index_tag *tag)
+/* Return: 0, -ENOSPC no room in the index */
+static int seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const struct index_tag *tag)
 {
 	struct wfi_kv *kv = c->kv;
 	struct kv_space *space = c->space;
-	struct wfi_evict_info info = { .key_hash = tag->lo };
+	struct wfi_evict_info info = { .key_hash = tag->hash };
+	int ret;
 
+	ret = wfi_index_insert(&kv->index, tag, slot);
+	if (wfi_unlikely(ret != 0))
+		return ret;
 	wfi_slot_seal(kv, c->owner, run, slot);
 	if (c->leaf != c->prev)
 		offer_leaf(c);
@@ -351,9 +355,9 @@ static void seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const str
 	info.depth = c->depth++;
 	info.chain_len = wfi_max(info.depth + 1, c->nr);
 	space->policy->insert(space->evict, kv_local(run, slot), &info, kv->now_ns);
-	wfi_index_insert(&kv->index, tag, slot);
 	c->leaf = slot;
 	c->prev = slot;
+	return 0;
 }
 
 /*
@@ -377,12 +381,13 @@ static uint32_t put_held(struct put_ctx *c, const struct weft_key *key, const st
 	return KV_NONE;
 }
 
-/* Return: 0, -EEXIST, -ESTALE, -EINVAL: the block's result */
+/* Return: 0, -EEXIST, -ESTALE, -EINVAL, -ENOSPC: the block's result */
 static int put_one(struct put_ctx *c, const struct weft_key *key, const struct weft_slot *slot,
 		   const struct index_tag *tag, const uint32_t *crc)
 {
 	struct kv_run *run = claimed(c->kv, c->owner, slot);
 	uint32_t held;
+	int ret;
 
 	if (!key->lo && !key->hi) {
 		c->prev = KV_NONE;
@@ -398,8 +403,12 @@ static int put_one(struct put_ctx *c, const struct weft_key *key, const struct w
 		return -EEXIST;
 	}
 	header_write(c, run, slot->idx, key, crc);
-	seal(c, run, slot->idx, tag);
-	return 0;
+	ret = seal(c, run, slot->idx, tag);
+	if (wfi_unlikely(ret != 0)) {
+		c->prev = KV_NONE;
+		wfi_slot_unclaim(c->kv, c->owner, slot->idx);
+	}
+	return ret;
 }
 
 static void put_prefetch(struct put_ctx *c, const struct weft_key *key,
@@ -467,7 +476,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 
 static inline uint32_t batch_of(uint32_t nr)
 {
-	return nr < INDEX_BATCH ? nr : INDEX_BATCH;
+	return nr < KV_BATCH ? nr : KV_BATCH;
 }
 
 int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr)
@@ -477,22 +486,20 @@ int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *ke
 
 	if (!space)
 		return 0;
-	done = wfi_index_match(&kv->index, &space->salt, keys, nr);
+	done = wfi_index_match(&kv->index, &space->salt, keys, nr, NULL);
 	kv_count(kv, KV_C_MATCH_HIT, done);
 	kv_count(kv, KV_C_MATCH_MISS, nr - done);
 	return (int)done;
 }
 
-/* up to INDEX_BATCH keys, each by itself; found is what the header says as well. Return: how
+/* up to KV_BATCH keys, each by itself; found is what the header says as well. Return: how
  * many */
 static uint32_t find_group(struct wfi_kv *kv, const struct kv_space *space,
 			   const struct weft_key *keys, uint32_t nr, uint32_t *slots)
 {
-	struct index_tag tags[INDEX_BATCH];
 	uint32_t i, found = 0;
 
-	wfi_index_begin(&kv->index, &space->salt, keys, nr, tags);
-	wfi_index_find_batch(&kv->index, tags, nr, slots);
+	wfi_index_lookup(&kv->index, &space->salt, keys, nr, slots);
 	for (i = 0; i < nr; i++) {
 		if (slots[i] == INDEX_SLOT_NONE)
 			continue;
@@ -513,14 +520,14 @@ static uint32_t find_group(struct wfi_kv *kv, const struct kv_space *space,
 /* deepest first: the policy leaves the tail of a chain the oldest */
 static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slots, uint32_t nr)
 {
-	uint32_t locals[INDEX_BATCH];
+	uint32_t locals[KV_BATCH];
 	unsigned n = 0;
 
 	while (nr--) {
 		if (slots[nr] == WFI_SLOT_NONE)
 			continue;
 		locals[n++] = kv_local(kv_run(kv, slots[nr]), slots[nr]);
-		if (n == INDEX_BATCH) {
+		if (n == KV_BATCH) {
 			space->policy->touch(space->evict, locals, n, kv->now_ns);
 			n = 0;
 		}
@@ -536,7 +543,7 @@ int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 	uint32_t found = 0, i;
 
 	kv_now(kv, now_ns);
-	for (i = 0; i < nr; i += INDEX_BATCH) {
+	for (i = 0; i < nr; i += KV_BATCH) {
 		const uint32_t n = batch_of(nr - i);
 
 		if (space)
@@ -555,11 +562,11 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *key
 		int32_t *results)
 {
 	struct kv_space *space = kv_space(kv, space_id);
-	uint32_t slots[INDEX_BATCH], done = 0;
+	uint32_t slots[KV_BATCH], done = 0;
 
 	if (!space)
 		return -ENOENT;
-	for (uint32_t i = 0; i < nr; i += INDEX_BATCH) {
+	for (uint32_t i = 0; i < nr; i += KV_BATCH) {
 		const uint32_t n = batch_of(nr - i);
 
 		find_group(kv, space, keys + i, n, slots);

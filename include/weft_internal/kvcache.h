@@ -122,7 +122,8 @@ int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft
  * @parent: key before keys[0] in the chain (zero: none). Block i's parent is keys[i - 1]. A parent
  *          that is not held makes the block a root
  * @crcs: when not NULL, CRC32C of each block's bytes, known already; else computed here
- * @results: 0, -EEXIST (held already: slot freed), -ESTALE (not this owner's claim), -EINVAL
+ * @results: 0, -EEXIST (held already: slot freed), -ESTALE (not this owner's claim), -EINVAL,
+ *           -ENOSPC (slot freed; no place in the index, which keys don't bring about)
  *
  * Return: blocks now held under their keys, -ENOENT unknown space
  */
@@ -161,6 +162,32 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, 
 /* checks header and bytes. Return: 0, -EBADMSG (counted by kind; the block is dropped, but its
  * slot is not free before the next poll) */
 int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot);
+
+/* ---- readers: other threads that look up while the owner works ---- */
+
+/**
+ * struct wfi_kv_reader - one thread's way to one space
+ *
+ * It looks up and matches at any time, waits for nobody, and nobody waits for it. What it gets are
+ * hints: a block held from before until after the call is found, and the slot was that block's
+ * during the call. It touches nothing for the policy and pins nothing; who wants the bytes asks the
+ * owner for a lease, which looks again.
+ */
+struct wfi_kv_reader;
+
+/* Context: owner thread, while the reader's is not in one of the calls below. Return: 0, -ENOENT,
+ * -ENOMEM */
+int wfi_kv_reader_create(struct wfi_kv *kv, uint32_t space, struct wfi_kv_reader **out);
+/* takes NULL */
+void wfi_kv_reader_destroy(struct wfi_kv_reader *r);
+/*
+ * as wfi_kv_match(), and each by itself. @slots: of the blocks found, and NULL where a match has no
+ * use for them. Context: the reader's thread. Hot. Return: length of the prefix; how many found
+ */
+int wfi_kv_reader_match(struct wfi_kv_reader *r, const struct weft_key *keys, uint32_t nr,
+			uint32_t *slots);
+int wfi_kv_reader_lookup(struct wfi_kv_reader *r, const struct weft_key *keys, uint32_t nr,
+			 uint32_t *slots);
 
 /* ---- slots, for those who move bytes (hot) ---- */
 

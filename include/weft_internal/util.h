@@ -14,6 +14,15 @@
 #define WFI_CACHELINE 64
 #define WFI_MUST_CHECK __attribute__((warn_unused_result))
 
+/* built for ThreadSanitizer, which has to see every access */
+#if defined(__SANITIZE_THREAD__)
+#define WFI_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define WFI_TSAN 1
+#endif
+#endif
+
 /* Return: true when the sum or product does not fit; *out is then unchanged in meaning */
 static inline WFI_MUST_CHECK bool wfi_add_overflows(uint64_t a, uint64_t b, uint64_t *out)
 {

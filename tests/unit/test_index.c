@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "kvcache/index.h"
+#include "kvcache/index_line.h"
 
 #define NR_KEYS 20000u
+#define NR_FIRST 131068u /* entries that the first table is made for */
 
 static const struct index_salt salts[2] = {
-	{ { 0x1234, 0x9876543210, 0xabcdef, 0x777 } },
-	{ { 0x4321, 0x1029384756, 0xfedcba, 0x999 } },
+	{ { 0x123456789abcdef0, 0xfedcba9876543210 } },
+	{ { 0x432112341234abcd, 0x1029384756473829 } },
 };
 
 struct fixture {
@@ -58,7 +59,14 @@ static void insert(struct fixture *f, uint32_t n)
 
 	assert_int_equal(wfi_index_find(&f->ix, &tag), INDEX_SLOT_NONE);
 	assert_int_equal(wfi_index_reserve(&f->ix, f->ix.nr + 1, UINT64_MAX), 0);
-	wfi_index_insert(&f->ix, &tag, n);
+	assert_int_equal(wfi_index_insert(&f->ix, &tag, n), 0);
+}
+
+/* until growth has come to its end */
+static void settle(struct fixture *f)
+{
+	while (f->ix.busy)
+		wfi_index_step(&f->ix, 1000);
 }
 
 static void check_all(struct fixture *f, const bool *held, uint32_t nr)
@@ -75,7 +83,7 @@ static void random_against_model(void **state)
 {
 	struct fixture *f = *state;
 	bool *held = calloc(NR_KEYS, sizeof(*held));
-	uint64_t nr = 0;
+	uint64_t nr = 0, room = NR_FIRST;
 
 	assert_non_null(held);
 	for (uint32_t step = 0; step < 20 * NR_KEYS; step++) {
@@ -92,8 +100,11 @@ static void random_against_model(void **state)
 		assert_int_equal(f->ix.nr, nr);
 		if (step % (2 * NR_KEYS) == 0)
 			check_all(f, held, NR_KEYS);
+		/* a little ahead of what is moved with inserts */
 		if (step % 100 == 0)
 			wfi_index_step(&f->ix, 3);
+		if (step % (5 * NR_KEYS) == 1)
+			assert_int_equal(wfi_index_reserve(&f->ix, room *= 2, UINT64_MAX), 0);
 	}
 	check_all(f, held, NR_KEYS);
 	for (uint32_t n = 0; n < NR_KEYS; n++) {
@@ -103,10 +114,9 @@ static void random_against_model(void **state)
 	}
 	assert_int_equal(f->ix.nr, 0);
 	/* nothing is left that look-ups would have to pass */
-	while (wfi_index_step(&f->ix, 1000))
-		;
-	for (uint32_t b = 0; b < f->ix.table.nr_buckets; b++)
-		assert_int_equal(f->ix.table.buckets[b].passed, 0);
+	settle(f);
+	for (uint32_t l = 0; l < f->ix.table->nr_lines; l++)
+		assert_int_equal(index_passed(&f->ix.table->lines[l]), 0);
 	free(held);
 }
 
@@ -115,6 +125,7 @@ static void match_finds_prefixes(void **state)
 {
 	struct fixture *f = *state;
 	struct weft_key keys[300];
+	uint32_t slots[300];
 	uint32_t lens[] = { 0, 1, 31, 32, 33, 63, 64, 65, 96, 200, 299, 300 };
 
 	for (uint32_t i = 0; i < 300; i++) {
@@ -125,40 +136,132 @@ static void match_finds_prefixes(void **state)
 		insert(f, n);
 	for (int moving = 0; moving < 2; moving++) {
 		if (moving)
-			assert_int_equal(wfi_index_reserve(&f->ix, 40000, UINT64_MAX), 0);
-		assert_int_equal(f->ix.old.nr_buckets != 0, moving);
-		wfi_index_step(&f->ix, 300);
+			assert_int_equal(wfi_index_reserve(&f->ix, 2 * NR_FIRST, UINT64_MAX), 0);
+		while (moving && !f->ix.table->old)
+			wfi_index_step(&f->ix, 10000);
+		assert_int_equal(f->ix.table->old != NULL, moving);
 		for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++) {
 			const struct weft_key kept = keys[lens[i] % 300];
 
-			assert_int_equal(wfi_index_match(&f->ix, &salts[0], keys, lens[i]),
+			assert_int_equal(wfi_index_match(&f->ix, &salts[0], keys, lens[i], NULL),
 					 lens[i]);
 			keys[lens[i] % 300] = key_of(999999);
-			assert_int_equal(wfi_index_match(&f->ix, &salts[0], keys, 300),
+			assert_int_equal(wfi_index_match(&f->ix, &salts[0], keys, 300, slots),
 					 lens[i] % 300);
+			for (uint32_t n = 0; n < lens[i] % 300; n++)
+				assert_int_equal(slots[n], n);
 			keys[lens[i] % 300] = kept;
 		}
 	}
 }
 
-static void batches_find_each(void **state)
+static void lookups_find_each(void **state)
 {
+	const uint32_t lens[] = { 1, 7, 32, 33, 100, 1000 };
 	struct fixture *f = *state;
-	struct index_tag tags[INDEX_BATCH];
-	struct weft_key keys[INDEX_BATCH];
-	uint32_t slots[INDEX_BATCH];
+	struct weft_key keys[1000];
+	uint32_t slots[1000];
 
-	for (uint32_t n = 0; n < 4000; n += 2)
+	/* crowded: many live outside of their home */
+	for (uint32_t n = 0; n < NR_FIRST; n += 2)
 		insert(f, n);
-	for (uint32_t first = 0; first < 4000; first += INDEX_BATCH) {
-		for (uint32_t i = 0; i < INDEX_BATCH; i++)
+	for (uint32_t n = 0; n < NR_FIRST; n += 2)
+		insert(f, NR_FIRST + n);
+	for (uint32_t first = 0, l = 0; first + 1000 < NR_FIRST;
+	     first += lens[l], l = (l + 1) % 6) {
+		for (uint32_t i = 0; i < lens[l]; i++)
 			keys[i] = key_of(first + i);
-		wfi_index_begin(&f->ix, &salts[0], keys, INDEX_BATCH, tags);
-		assert_int_equal(wfi_index_find_batch(&f->ix, tags, INDEX_BATCH, slots),
-				 INDEX_BATCH / 2);
-		for (uint32_t i = 0; i < INDEX_BATCH; i++)
+		assert_int_equal(wfi_index_lookup(&f->ix, &salts[0], keys, lens[l], slots),
+				 (lens[l] + (first % 2 == 0)) / 2);
+		for (uint32_t i = 0; i < lens[l]; i++)
 			assert_int_equal(slots[i], (first + i) % 2 ? INDEX_SLOT_NONE : first + i);
 	}
+}
+
+/* what a table was made for and a fourth more: the next one's pages may be late */
+static void takes_more_while_growing(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t nr = NR_FIRST / 4 * 5;
+	bool *held = calloc(4 * NR_FIRST, sizeof(*held));
+
+	assert_non_null(held);
+	for (uint32_t n = 0; n < 4 * NR_FIRST; n++) {
+		const struct index_tag tag = tag_of(n);
+
+		assert_int_equal(wfi_index_reserve(&f->ix, n < nr ? nr : n + 1, UINT64_MAX), 0);
+		assert_int_equal(wfi_index_insert(&f->ix, &tag, n), 0);
+		held[n] = true;
+		if (n % (NR_FIRST / 2) == 0)
+			check_all(f, held, 4 * NR_FIRST);
+	}
+	settle(f);
+	check_all(f, held, 4 * NR_FIRST);
+	assert_true(wfi_index_bytes(&f->ix) < 2 * 17 * 4 * NR_FIRST);
+	free(held);
+}
+
+/* as many equal homes as no keys have: refused, and all that is there stays in reach */
+static void crowd_at_one_home(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t nr = 0;
+
+	for (; nr < 4000; nr++) {
+		const struct index_tag tag = { .hash = (0x123456780ull + nr % 16) << 28 | nr };
+
+		if (wfi_index_insert(&f->ix, &tag, nr))
+			break;
+	}
+	assert_in_range(nr, 1000, 3999);
+	assert_int_equal(f->ix.nr, nr);
+	for (int round = 0; round < 2; round++) {
+		for (uint32_t n = 0; n < nr; n++) {
+			const struct index_tag tag = { .hash = (0x123456780ull + n % 16) << 28 |
+							       n };
+
+			assert_int_equal(wfi_index_find(&f->ix, &tag), n);
+		}
+		assert_int_equal(wfi_index_reserve(&f->ix, 2 * NR_FIRST, UINT64_MAX), 0);
+		settle(f);
+	}
+	for (uint32_t n = 0; n < nr; n++)
+		assert_true(wfi_index_remove_slot(&f->ix, n));
+	assert_int_equal(f->ix.nr, 0);
+}
+
+/* a reader that is on its way keeps the memory of the table that it looks at, and nobody waits */
+static void readers_hold_back_tables(void **state)
+{
+	struct fixture *f = *state;
+	struct index_reader reader, other;
+
+	wfi_index_reader_add(&f->ix, &reader);
+	wfi_index_reader_add(&f->ix, &other);
+	for (uint32_t n = 0; n < 1000; n++)
+		insert(f, n);
+	wfi_index_reader_enter(&f->ix, &reader);
+	assert_int_equal(wfi_index_reserve(&f->ix, 2 * NR_FIRST, UINT64_MAX), 0);
+	while (!f->ix.retired)
+		wfi_index_step(&f->ix, 1000);
+	wfi_index_reader_enter(&f->ix, &other); /* comes too late to see it */
+	wfi_index_step(&f->ix, 1000);
+	assert_non_null(f->ix.retired);
+	assert_null(f->ix.table->old);
+	/* the next growth doesn't wait for it */
+	assert_int_equal(wfi_index_reserve(&f->ix, 6 * NR_FIRST, UINT64_MAX), 0);
+	while (!f->ix.retired->next)
+		wfi_index_step(&f->ix, 1000);
+	wfi_index_reader_leave(&reader);
+	wfi_index_step(&f->ix, 1000);
+	assert_non_null(f->ix.retired);
+	assert_null(f->ix.retired->next);
+	wfi_index_reader_leave(&other);
+	settle(f);
+	assert_null(f->ix.retired);
+	wfi_index_reader_del(&f->ix, &reader);
+	wfi_index_reader_del(&f->ix, &other);
+	assert_null(f->ix.readers);
 }
 
 static void spaces_do_not_meet(void **state)
@@ -201,11 +304,16 @@ static void growth_may_fail(void **state)
 		held[n] = true;
 	}
 	wfi_sim_set_faults(f->sim, &once);
-	assert_int_equal(wfi_index_reserve(&f->ix, 100000, UINT64_MAX), -ENOMEM);
+	assert_int_equal(wfi_index_reserve(&f->ix, 200000, UINT64_MAX), -ENOMEM);
 	check_all(f, held, 200);
-	assert_int_equal(wfi_index_reserve(&f->ix, 100000, 100000), 0);
+	wfi_sim_set_faults(f->sim, &once);
+	/* so few more go without */
+	assert_int_equal(wfi_index_reserve(&f->ix, NR_FIRST + 1, UINT64_MAX), 0);
+	assert_null(f->ix.coming);
+	assert_int_equal(wfi_index_reserve(&f->ix, 200000, 200000), 0);
+	settle(f);
 	check_all(f, held, 200);
-	assert_true(wfi_index_bytes(&f->ix) < 100000 * 24);
+	assert_true(wfi_index_bytes(&f->ix) <= 200000 * 16 + 64);
 }
 
 int main(void)
@@ -213,7 +321,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(random_against_model, setup, teardown),
 		cmocka_unit_test_setup_teardown(match_finds_prefixes, setup, teardown),
-		cmocka_unit_test_setup_teardown(batches_find_each, setup, teardown),
+		cmocka_unit_test_setup_teardown(lookups_find_each, setup, teardown),
+		cmocka_unit_test_setup_teardown(takes_more_while_growing, setup, teardown),
+		cmocka_unit_test_setup_teardown(crowd_at_one_home, setup, teardown),
+		cmocka_unit_test_setup_teardown(readers_hold_back_tables, setup, teardown),
 		cmocka_unit_test_setup_teardown(spaces_do_not_meet, setup, teardown),
 		cmocka_unit_test_setup_teardown(remove_wants_the_right_slot, setup, teardown),
 		cmocka_unit_test_setup_teardown(growth_may_fail, setup, teardown),

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* index_line.h - one line of the index: its entries' bits, and looking through it. Any thread */
+#ifndef WFI_INDEX_LINE_H
+#define WFI_INDEX_LINE_H
+
+#include "kvcache/index.h"
+
+#if defined(__SSE2__) && !defined(WFI_TSAN)
+#include "kvcache/index_line_sse2.h"
+#else
+#include "kvcache/index_line_any.h"
+#endif
+
+#define INDEX_SLOT_MASK ((1ull << INDEX_SLOT_BITS) - 1)
+#define INDEX_PASSED 0xffu /* of .more */
+
+/* the word of an entry without its slot: bits 16 to 53 of the hash, moved up */
+static inline uint64_t index_word(uint64_t hash)
+{
+	return hash << 10 & ~INDEX_SLOT_MASK;
+}
+
+/* relaxed: a word stands for itself, and what it leads to is checked by other means */
+static inline uint64_t index_load(const uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+static inline uint32_t index_passed(const struct index_line *line)
+{
+	return __atomic_load_n(&line->more, __ATOMIC_RELAXED) & INDEX_PASSED;
+}
+
+/* Return: slot, or INDEX_SLOT_NONE when it is not in this line; its place in @at */
+static inline __attribute__((always_inline)) uint32_t index_line_find(const struct index_line *line,
+								      uint64_t hash, unsigned *at)
+{
+	/* one in ten thousand has a second candidate: the loop's branch is foreseen */
+	for (unsigned c = index_line_candidates(line, (uint16_t)hash); c; c &= c - 1) {
+		const unsigned i = (unsigned)__builtin_ctz(c) / 2;
+		const uint64_t slot = index_load(&line->word[i]) - index_word(hash) - 1;
+
+		if (wfi_likely(slot <= INDEX_SLOT_MAX)) {
+			*at = i;
+			return (uint32_t)slot;
+		}
+	}
+	return INDEX_SLOT_NONE;
+}
+
+static inline uint32_t index_next(const struct index_table *t, uint32_t l)
+{
+	return l + 1 == t->nr_lines ? 0 : l + 1;
+}
+
+/* lines that an entry may be away from its home: so few that its line and the bits that are stored
+ * leave one home only */
+static inline uint32_t index_reach(const struct index_table *t)
+{
+	return t->nr_lines / 64 - 2;
+}
+
+/* Return: slot, or INDEX_SLOT_NONE when it is not behind @l either; its line in @l, its place */
+static inline uint32_t index_find_behind(const struct index_table *t, uint32_t *l, uint64_t hash,
+					 unsigned *at)
+{
+	uint32_t slot, n;
+
+	for (n = index_reach(t); n && index_passed(&t->lines[*l]); n--) {
+		*l = index_next(t, *l);
+		slot = index_line_find(&t->lines[*l], hash, at);
+		if (slot != INDEX_SLOT_NONE)
+			return slot;
+	}
+	return INDEX_SLOT_NONE;
+}
+
+#endif
