@@ -5,6 +5,7 @@
  * The KV manager is called directly, a chain of 64 blocks a call. Checksums are given, so that no
  * block is touched: headers, index, tree and policy are all the work there is.
  */
+#include <stdio.h>
 #include <string.h>
 #include "perf/kv_rig.h"
 #include "perf/peers.h"
@@ -55,47 +56,50 @@ static int put_rate(void *ctx, double *rate)
 	return ret;
 }
 
-static int run_cases(const struct wfi_perf *p, struct put_bench *b)
+/* how a full cache takes more, beside the textbook's. Return: 0, -errno (said) */
+static int open_full(struct put_bench *b)
 {
-	const struct wfi_perf_case steady = { "put", "steady", "ns/block", false };
-	const struct wfi_perf_case rate = { "put", "steady_rate", "M/s", true };
-	const struct wfi_perf_case state = { "put", "state_per_block", "B", false };
-	const struct wfi_perf_side weft_rate = { NULL, put_rate, b, NULL };
-	const struct wfi_perf_side sides[] = {
-		{ NULL, put_ns, b, NULL },
-		{ "uthash_lru", wfi_peer_lru_round, b->lru, NULL },
+	int ret = wfi_perf_kv_open(&b->kv, NR_BLOCKS);
+
+	if (ret)
+		return ret;
+	ret = wfi_peer_lru_create(NR_BLOCKS, b->nr_puts, &b->lru);
+	if (ret)
+		return wfi_perf_fail(ret, "no memory for the peer's table");
+	ret = put_blocks(b, NR_BLOCKS);
+	return ret ? wfi_perf_fail(ret, "put: the cache can't be filled: %s", strerror(-ret)) : 0;
+}
+
+int wfi_perf_put_evict(const struct wfi_perf *p, const char *bench, const char *name)
+{
+	struct put_bench b = { .nr_puts = p->quick ? NR_PUTS / 16 : NR_PUTS };
+	const struct wfi_perf_case steady = { bench, name, "ns/block", false };
+	struct wfi_perf_side sides[] = {
+		{ NULL, put_ns, &b, NULL },
+		{ "uthash_lru", wfi_peer_lru_round, NULL, NULL },
 	};
+	char rate_name[64];
+	const struct wfi_perf_case rate = { bench, rate_name, "M/s", true };
+	const struct wfi_perf_side weft_rate = { NULL, put_rate, &b, NULL };
 	int ret;
 
-	ret = put_blocks(b, NR_BLOCKS);
-	if (ret)
-		return wfi_perf_fail(ret, "put: the cache can't be filled: %s", strerror(-ret));
-	ret = wfi_perf_compare(p, &steady, sides, 2);
+	snprintf(rate_name, sizeof(rate_name), "%s_rate", name);
+	ret = open_full(&b);
+	sides[1].ctx = b.lru;
+	if (!ret)
+		ret = wfi_perf_compare(p, &steady, sides, 2);
 	if (!ret)
 		ret = wfi_perf_measure(p, &rate, &weft_rate);
-	if (!ret)
-		wfi_perf_fact(p, &state, wfi_perf_kv_state(&b->kv, NR_BLOCKS));
+	wfi_peer_lru_destroy(b.lru);
+	wfi_perf_kv_close(&b.kv);
 	return ret;
 }
 
 static int run(const struct wfi_perf *p, int nr_args, char **args)
 {
-	struct put_bench b = { .nr_puts = p->quick ? NR_PUTS / 16 : NR_PUTS };
-	int ret;
-
 	(void)nr_args;
 	(void)args;
-	ret = wfi_perf_kv_open(&b.kv, NR_BLOCKS);
-	if (!ret) {
-		ret = wfi_peer_lru_create(NR_BLOCKS, b.nr_puts, &b.lru);
-		if (ret)
-			wfi_perf_fail(ret, "no memory for the peer's table");
-	}
-	if (!ret)
-		ret = run_cases(p, &b);
-	wfi_peer_lru_destroy(b.lru);
-	wfi_perf_kv_close(&b.kv);
-	return ret;
+	return wfi_perf_put_evict(p, "put", "steady");
 }
 
 const struct wfi_perf_bench wfi_perf_put = {

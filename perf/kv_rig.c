@@ -6,17 +6,19 @@
 
 #define BLOCK_BYTES 64u
 
-static int space_open(struct wfi_perf_kv *kv, struct wfi_tenant *tenant)
+int wfi_perf_kv_space(struct wfi_perf_kv *kv, const char *model, uint64_t max_blocks,
+		      struct wfi_space_info *out)
 {
 	const struct weft_space_opts opts = {
 		.size = sizeof(opts),
 		.block_bytes = BLOCK_BYTES,
-		.model = "weft-perf",
+		.model = model,
 		.layout = "",
 		.tokens_per_block = 16,
+		.max_blocks = max_blocks,
 	};
 	char why[184];
-	int ret = wfi_kv_space_open(kv->kv, tenant, &opts, &kv->space, why);
+	int ret = wfi_kv_space_open(kv->kv, kv->tenant, &opts, out, why);
 
 	return ret ? wfi_perf_fail(ret, "%s", why) : 0;
 }
@@ -30,7 +32,6 @@ int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks)
 		.arena_bytes = nr_blocks * BLOCK_BYTES,
 		.map_flags = WFI_MAP_HUGE,
 	};
-	struct wfi_tenant *tenant;
 	int ret;
 
 	memset(kv, 0, sizeof(*kv));
@@ -38,14 +39,14 @@ int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks)
 	if (!ret)
 		ret = wfi_kv_create(&opts, &kv->kv);
 	if (!ret)
-		ret = wfi_kv_tenant_add(kv->kv, &tenant_opts, &tenant);
+		ret = wfi_kv_tenant_add(kv->kv, &tenant_opts, &kv->tenant);
 	if (!ret)
-		ret = wfi_owner_init(kv->kv, &kv->owner, tenant);
+		ret = wfi_owner_init(kv->kv, &kv->owner, kv->tenant);
 	if (ret)
 		return wfi_perf_fail(ret, "no KV manager: %s", strerror(-ret));
 	kv->owned = true;
 	kv->empty_bytes = wfi_kv_state_bytes(kv->kv);
-	return space_open(kv, tenant);
+	return wfi_perf_kv_space(kv, "weft-perf", 0, &kv->space);
 }
 
 void wfi_perf_kv_close(struct wfi_perf_kv *kv)
@@ -55,7 +56,8 @@ void wfi_perf_kv_close(struct wfi_perf_kv *kv)
 	wfi_kv_destroy(kv->kv);
 }
 
-int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_t nr)
+int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
+		       uint32_t nr)
 {
 	static const struct weft_key root;
 	static const uint32_t crcs[WFI_PERF_KV_PUT_MAX];
@@ -64,12 +66,16 @@ int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_
 	uint64_t now_ns = wfi_now(&kv->env);
 	int ret;
 
-	ret = wfi_kv_claim(kv->kv, &kv->owner, kv->space.id, nr, slots, now_ns);
+	ret = wfi_kv_claim(kv->kv, &kv->owner, space, nr, slots, now_ns);
 	if (ret < 0)
 		return ret;
-	ret = wfi_kv_put(kv->kv, &kv->owner, kv->space.id, &root, keys, slots, nr, crcs, results,
-			 now_ns);
+	ret = wfi_kv_put(kv->kv, &kv->owner, space, &root, keys, slots, nr, crcs, results, now_ns);
 	return ret == (int)nr ? 0 : ret < 0 ? ret : -EIO;
+}
+
+int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_t nr)
+{
+	return wfi_perf_kv_put_in(kv, kv->space.id, keys, nr);
 }
 
 double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks)

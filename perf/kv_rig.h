@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kv_rig.h - a KV manager without a node around it: one tenant, one space of 64-byte blocks */
+/* kv_rig.h - a KV manager without a node around it: one tenant, spaces of 64-byte blocks */
 #ifndef WFI_PERF_KV_RIG_H
 #define WFI_PERF_KV_RIG_H
 
@@ -11,6 +11,7 @@
 struct wfi_perf_kv {
 	struct wfi_env env;
 	struct wfi_kv *kv;
+	struct wfi_tenant *tenant;
 	struct wfi_owner owner;
 	struct wfi_space_info space;
 	uint64_t empty_bytes; /* state before any block */
@@ -23,6 +24,11 @@ int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks);
 void wfi_perf_kv_close(struct wfi_perf_kv *kv);
 /* one chain of up to WFI_PERF_KV_PUT_MAX new blocks: claimed and published, headers only */
 int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_t nr);
+/* another space, of @max_blocks at most (0: what there is room for), and the same in it */
+int wfi_perf_kv_space(struct wfi_perf_kv *kv, const char *model, uint64_t max_blocks,
+		      struct wfi_space_info *out);
+int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
+		       uint32_t nr);
 /* bytes of index, slot and policy state a block */
 double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks);
 

@@ -39,6 +39,7 @@ extern const struct wfi_perf_bench wfi_perf_ring;
 extern const struct wfi_perf_bench wfi_perf_copy;
 extern const struct wfi_perf_bench wfi_perf_match;
 extern const struct wfi_perf_bench wfi_perf_put;
+extern const struct wfi_perf_bench wfi_perf_index;
 extern const struct wfi_perf_bench wfi_perf_handoff;
 extern const struct wfi_perf_bench wfi_perf_trace;
 
@@ -79,6 +80,12 @@ int wfi_perf_measure(const struct wfi_perf *p, const struct wfi_perf_case *c,
 void wfi_perf_row(const struct wfi_perf *p, const struct wfi_perf_case *c, double weft,
 		  const char *peer, double value);
 void wfi_perf_fact(const struct wfi_perf *p, const struct wfi_perf_case *c, double value);
+
+/* ---- cases that two benches have (bench_put.c) ---- */
+
+/* publishing into a full cache beside uthash_lru, as @bench's case @name.
+ * Return: 0, -errno (said) */
+int wfi_perf_put_evict(const struct wfi_perf *p, const char *bench, const char *name);
 
 /* ---- tools (tools.c) ---- */
 

@@ -59,6 +59,8 @@ expect copy 'scatter_256x1KiB memcpy' 'scatter_4096x1KiB memcpy' \
 	'large_2MiB_pieces memcpy'
 expect match 'chain1000 random_line' 'chain1000_rate None' 'state_per_block None'
 expect put 'steady uthash_lru' 'steady_rate None'
+expect index 'match64 random_line' 'match64_while_writing match64' 'match64_rate None' \
+	'match64_p999 None' 'growth_pause None' 'state_per_block None' 'put_evict uthash_lru'
 expect handoff 'by_reference by_reference_4KiB' 'by_reference_each None'
 
 cat >"$dir/trace.jsonl" <<'END'

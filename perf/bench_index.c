@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bench_index.c - chains of 64 among 10 million blocks: alone, and beside a core that writes
+ *
+ * The KV manager is called directly. One core looks up through a reader, as any thread may beside
+ * the owner; the owner, on the other core, publishes into a second space that is full, so that
+ * each block put evicts another and the chains looked up stay. Blocks are of 64 bytes and are never
+ * touched: headers, index, tree and policy are all the work there is.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "perf/kv_rig.h"
+#include "perf/peers.h"
+#include "perf/perf.h"
+#include "perf/rig.h"
+#include "weft_internal/util.h"
+
+#define CHAIN 64u
+#define NR_CHAINS (10000000u / CHAIN)
+#define NR_CHAINS_QUICK (500000u / CHAIN)
+#define NR_CHURN (1u << 20) /* blocks of the space that is written */
+#define NR_CHURN_QUICK (1u << 16)
+#define SPARE (2u << 20) /* spaces take blocks in steps of half a million */
+#define REPEATS 8000u
+#define NR_TIMES 100000u
+
+struct index_bench {
+	struct wfi_perf_kv kv;
+	struct wfi_space_info churn; /* the space that is written */
+	struct wfi_kv_reader *reader;
+	uint64_t nr_chains;
+	uint64_t nr_churn;
+	uint64_t turn; /* of the look-ups, and of the keys written */
+	uint64_t written;
+	double pause_us;
+	uint32_t nr_repeats;
+	int stop; /* atomic */
+	int failed;
+};
+
+/* ---- the reader ---- */
+
+static int match64_ns(void *ctx, double *ns)
+{
+	struct index_bench *b = ctx;
+	struct weft_key keys[CHAIN];
+	uint64_t sum_ns = 0, start_ns;
+	uint32_t r;
+	int ret;
+
+	for (r = 0; r < b->nr_repeats; r++) {
+		wfi_perf_keys(keys, wfi_perf_rand(b->turn++) % b->nr_chains * CHAIN, CHAIN);
+		start_ns = wfi_perf_now_ns();
+		ret = wfi_kv_reader_match(b->reader, keys, CHAIN, NULL);
+		sum_ns += wfi_perf_now_ns() - start_ns;
+		if (ret != (int)CHAIN)
+			return ret < 0 ? ret : -EIO;
+	}
+	*ns = (double)sum_ns / b->nr_repeats / CHAIN;
+	return 0;
+}
+
+static int match64_rate(void *ctx, double *rate)
+{
+	double ns;
+	int ret = match64_ns(ctx, &ns);
+
+	*rate = 1e3 / ns;
+	return ret;
+}
+
+static int by_time(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int match64_p999_us(void *ctx, double *us)
+{
+	struct index_bench *b = ctx;
+	const uint32_t nr = wfi_min(NR_TIMES, 10 * b->nr_repeats);
+	uint32_t *times = calloc(nr, sizeof(*times)), i;
+	struct weft_key keys[CHAIN];
+	uint64_t start_ns;
+
+	if (!times)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++) {
+		wfi_perf_keys(keys, wfi_perf_rand(b->turn++) % b->nr_chains * CHAIN, CHAIN);
+		start_ns = wfi_perf_now_ns();
+		wfi_perf_use((uint64_t)wfi_kv_reader_match(b->reader, keys, CHAIN, NULL));
+		times[i] = (uint32_t)(wfi_perf_now_ns() - start_ns);
+	}
+	qsort(times, nr, sizeof(*times), by_time);
+	*us = times[nr - 1 - nr / 1000] / 1e3;
+	free(times);
+	return 0;
+}
+
+/* ---- the owner ---- */
+
+static int write_chain(struct index_bench *b)
+{
+	struct weft_key keys[CHAIN];
+
+	/* far from the keys that are looked up */
+	wfi_perf_keys(keys, (1ull << 40) + b->written, CHAIN);
+	b->written += CHAIN;
+	return wfi_perf_kv_put_in(&b->kv, b->churn.id, keys, CHAIN);
+}
+
+static void *write_all_the_time(void *arg)
+{
+	struct index_bench *b = arg;
+
+	while (!b->failed && !__atomic_load_n(&b->stop, __ATOMIC_RELAXED))
+		b->failed = write_chain(b);
+	return NULL;
+}
+
+static int while_writing_ns(void *ctx, double *ns)
+{
+	struct index_bench *b = ctx;
+	pthread_t writer;
+	int ret;
+
+	b->stop = 0;
+	ret = wfi_perf_partner(&writer, write_all_the_time, b);
+	if (ret)
+		return ret;
+	ret = match64_ns(b, ns);
+	__atomic_store_n(&b->stop, 1, __ATOMIC_RELAXED);
+	pthread_join(writer, NULL);
+	return ret ? ret : b->failed;
+}
+
+/* of this thread alone: what else the machine does is no pause of ours, page faults are */
+static uint64_t busy_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static int fill(struct index_bench *b)
+{
+	struct weft_key keys[CHAIN];
+	uint64_t chain, start_ns, ns, longest_ns = 0;
+	int ret = 0;
+
+	for (chain = 0; chain < b->nr_chains && !ret; chain++) {
+		wfi_perf_keys(keys, chain * CHAIN, CHAIN);
+		start_ns = busy_ns();
+		ret = wfi_perf_kv_put(&b->kv, keys, CHAIN);
+		ns = busy_ns() - start_ns;
+		longest_ns = wfi_max(longest_ns, ns);
+	}
+	b->pause_us = (double)longest_ns / 1e3;
+	for (; b->written < b->nr_churn && !ret;)
+		ret = write_chain(b);
+	/* growth comes to its end, as it does in a node that polls */
+	for (chain = 0; chain < 1u << 20 && !ret; chain++)
+		if (!wfi_kv_poll(b->kv.kv, wfi_now(&b->kv.env)))
+			break;
+	return ret ? wfi_perf_fail(ret, "index: a block can't be put: %s", strerror(-ret)) : 0;
+}
+
+/* ---- cases ---- */
+
+static int lines_open(const struct index_bench *b, struct wfi_env *env, struct wfi_map *map,
+		      struct wfi_peer_lines *lines)
+{
+	/* as many as an index of six entries a line has, 2 in 3 taken */
+	uint64_t nr_lines = b->nr_chains * CHAIN / 4;
+	int ret =
+		env->mem->map(env, nr_lines * WFI_CACHELINE, WFI_MAP_HUGE | WFI_MAP_PREFAULT, map);
+
+	if (ret)
+		return ret;
+	*lines = (struct wfi_peer_lines){
+		.table = map->addr,
+		.nr_lines = nr_lines,
+		.order = calloc(CHAIN, sizeof(*lines->order)),
+		.nr_reads = CHAIN,
+		.nr_repeats = b->nr_repeats,
+	};
+	return lines->order ? 0 : -ENOMEM;
+}
+
+static int run_match(const struct wfi_perf *p, struct index_bench *b)
+{
+	const struct wfi_perf_case match = { "index", "match64", "ns/block", false };
+	const struct wfi_perf_case writing = { "index", "match64_while_writing", "ns/block",
+					       false };
+	struct wfi_map map = { 0 };
+	struct wfi_peer_lines lines = { 0 };
+	const struct wfi_perf_side alone[] = {
+		{ NULL, match64_ns, b, NULL },
+		{ "random_line", wfi_peer_lines_round, &lines, NULL },
+	};
+	const struct wfi_perf_side beside[] = {
+		{ NULL, while_writing_ns, b, NULL },
+		{ "match64", match64_ns, b, NULL },
+	};
+	int ret;
+
+	ret = lines_open(b, &b->kv.env, &map, &lines);
+	if (ret)
+		wfi_perf_fail(ret, "no memory for the peer's table");
+	else
+		ret = wfi_perf_compare(p, &match, alone, 2);
+	if (!ret)
+		ret = wfi_perf_compare(p, &writing, beside, 2);
+	free(lines.order);
+	b->kv.env.mem->unmap(&b->kv.env, &map);
+	return ret;
+}
+
+static int run_facts(const struct wfi_perf *p, struct index_bench *b)
+{
+	const struct wfi_perf_case rate = { "index", "match64_rate", "M/s", true };
+	const struct wfi_perf_case slow = { "index", "match64_p999", "us", false };
+	const struct wfi_perf_case pause = { "index", "growth_pause", "us", false };
+	const struct wfi_perf_case state = { "index", "state_per_block", "B", false };
+	const struct wfi_perf_side rate_side = { NULL, match64_rate, b, NULL };
+	const struct wfi_perf_side slow_side = { NULL, match64_p999_us, b, NULL };
+	int ret;
+
+	ret = wfi_perf_measure(p, &rate, &rate_side);
+	if (!ret)
+		ret = wfi_perf_measure(p, &slow, &slow_side);
+	wfi_perf_fact(p, &pause, b->pause_us);
+	wfi_perf_fact(p, &state, wfi_perf_kv_state(&b->kv, b->nr_chains * CHAIN + b->nr_churn));
+	return ret;
+}
+
+static int run(const struct wfi_perf *p, int nr_args, char **args)
+{
+	static struct index_bench b;
+	int ret;
+
+	(void)nr_args;
+	(void)args;
+	b.nr_chains = p->quick ? NR_CHAINS_QUICK : NR_CHAINS;
+	b.nr_churn = p->quick ? NR_CHURN_QUICK : NR_CHURN;
+	b.nr_repeats = p->quick ? REPEATS / 40 : REPEATS;
+	ret = wfi_perf_kv_open(&b.kv, b.nr_chains * CHAIN + b.nr_churn + SPARE);
+	if (!ret)
+		ret = wfi_perf_kv_space(&b.kv, "churn", b.nr_churn, &b.churn);
+	if (!ret)
+		ret = fill(&b);
+	if (!ret)
+		ret = wfi_kv_reader_create(b.kv.kv, b.kv.space.id, &b.reader);
+	if (!ret)
+		ret = run_match(p, &b);
+	if (!ret)
+		ret = run_facts(p, &b);
+	wfi_kv_reader_destroy(b.reader);
+	wfi_perf_kv_close(&b.kv);
+	return ret ? ret : wfi_perf_put_evict(p, "index", "put_evict");
+}
+
+const struct wfi_perf_bench wfi_perf_index = {
+	.name = "index",
+	.summary = "chains of 64 among 10 million blocks, alone and beside a writer",
+	.run = run,
+};
