@@ -32,8 +32,8 @@
  *   STATUS, LS  -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
  *                  node's own user, else of the engine's own
  *   METRICS     -> fd 0 is the node's metrics segment
- *   DRAIN          the node takes no new engine, and stops when the last has left; -EPERM for others
- *                  than root and the node's own user
+ *   DRAIN          the node takes no new engine, and stops when the last has left; -EPERM for
+ *                  others than root and the node's own user
  *   BYE            the engine has unmapped its arena: its claimed slots may be reused at once
  *
  * 2. The ring segment

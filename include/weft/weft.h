@@ -24,8 +24,8 @@
  *
  * Threads: struct weft, spaces and regions may be used from any thread. A ring belongs to one
  * thread at a time. A child made by fork() is another engine, which opens a session of its own: it
- * has neither arena nor rings of the parent's, and of what the parent opened it may use weft_close()
- * alone, which frees memory and leaves the parent's session as it is.
+ * has neither arena nor rings of the parent's, and of what the parent opened it may use
+ * weft_close() alone, which frees memory and leaves the parent's session as it is.
  */
 #ifndef WEFT_WEFT_H
 #define WEFT_WEFT_H
@@ -333,8 +333,8 @@ WEFT_API int weft_status_json(struct weft *w, char **out);
 WEFT_API int weft_ls_json(struct weft *w, char **out);
 /* the node's metrics segment; the caller closes the fd */
 WEFT_API int weft_metrics_fd(struct weft *w);
-/* ask the node to take no new engine, and to stop when the last has left. -EPERM: only its own user,
- * and root, may */
+/* ask the node to take no new engine, and to stop when the last has left. -EPERM: only its own
+ * user, and root, may */
 WEFT_API int weft_drain(struct weft *w);
 
 /* "0.1.0" */
