@@ -33,6 +33,21 @@ static int none_write(struct wfi_disk *disk, uint64_t off, const void *buf, size
 	return -EOPNOTSUPP;
 }
 
+static int none_lend(struct wfi_disk *disk, void *addr, uint64_t len)
+{
+	(void)disk;
+	(void)addr;
+	(void)len;
+	return -EOPNOTSUPP;
+}
+
+static int none_resize(struct wfi_disk *disk, uint64_t len)
+{
+	(void)disk;
+	(void)len;
+	return -EOPNOTSUPP;
+}
+
 static int none_poll(struct wfi_disk *disk, uint64_t *cookies, int64_t *res, unsigned max)
 {
 	(void)disk;
@@ -51,6 +66,8 @@ const struct wfi_disk_ops wfi_os_disk_ops = {
 	.open = none_open,
 	.read = none_read,
 	.write = none_write,
+	.lend = none_lend,
+	.resize = none_resize,
 	.poll = none_poll,
 	.close = none_close,
 };

@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -14,18 +15,50 @@
 
 /* requests under way; the completion queue has twice the room, so it never overflows */
 #define DEPTH 64
+#define LOCK_TRIES 50u
+#define LOCK_PAUSE_NS 10000000
+#define NR_LENT 256u
+#define LENT_MAX (1ull << 30) /* bytes of one buffer, as the kernel has it */
+
+struct lent {
+	uintptr_t addr;
+	uint64_t len;
+};
 
 struct uring_disk {
 	struct wfi_disk base;
 	struct wfi_env *env;
 	struct io_uring ring;
 	int fd;
+	bool file_known; /* registered, as file 0 */
+	bool is_block;
+	unsigned nr_lent; /* registered buffers, by their number */
+	struct lent lent[NR_LENT];
 	unsigned nr_flying; /* accepted and not yet reported, handed to the kernel or not */
 };
 
 static struct uring_disk *to_uring(struct wfi_disk *disk)
 {
 	return wfi_container_of(disk, struct uring_disk, base);
+}
+
+/*
+ * One node a file. A node that was killed lets go of it only when the kernel has taken its ring
+ * apart, in the background
+ */
+static int file_lock(int fd)
+{
+	const struct timespec pause = { .tv_nsec = LOCK_PAUSE_NS };
+	unsigned tries = 0;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK)
+			return -errno;
+		if (++tries == LOCK_TRIES)
+			return -EBUSY;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
 }
 
 /* Return: fd, or -errno, logged */
@@ -46,8 +79,8 @@ static int file_open(const char *path)
 		wfi_err("%s: %s", path, strerror(-ret));
 		return ret;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	ret = file_lock(fd);
+	if (ret) {
 		wfi_err("%s: cannot lock it: %s; one node a file", path, strerror(-ret));
 		close(fd);
 		return ret;
@@ -56,7 +89,7 @@ static int file_open(const char *path)
 }
 
 /* Return: 0, or -errno, logged */
-static int file_reserve(int fd, const char *path, uint64_t len)
+static int file_reserve(int fd, const char *path, uint64_t len, bool *is_block)
 {
 	uint64_t have = 0;
 	struct stat st;
@@ -73,6 +106,7 @@ static int file_reserve(int fd, const char *path, uint64_t len)
 		ret = -errno;
 	else if (have < len)
 		ret = -ENOSPC;
+	*is_block = have != 0;
 	if (ret == -EOPNOTSUPP && (uint64_t)st.st_size < len)
 		ret = ftruncate(fd, (off_t)len) ? -errno : 0;
 	if (ret)
@@ -97,7 +131,7 @@ static int uring_open(struct wfi_env *env, const char *path, uint64_t len, struc
 	if (ret < 0)
 		goto err_free;
 	disk->fd = ret;
-	ret = file_reserve(disk->fd, path, len);
+	ret = file_reserve(disk->fd, path, len, &disk->is_block);
 	if (ret)
 		goto err_close;
 	ret = io_uring_queue_init(DEPTH, &disk->ring, 0);
@@ -106,6 +140,10 @@ static int uring_open(struct wfi_env *env, const char *path, uint64_t len, struc
 			strerror(-ret));
 		goto err_close;
 	}
+	/* each request then finds the file without counting references to it */
+	disk->file_known = !io_uring_register_files(&disk->ring, &disk->fd, 1);
+	if (io_uring_register_buffers_sparse(&disk->ring, NR_LENT))
+		disk->nr_lent = NR_LENT;
 	*out = &disk->base;
 	return 0;
 
@@ -116,13 +154,25 @@ err_free:
 	return ret;
 }
 
-/* Return: 0 and the entry to fill in, or why not */
-static int uring_claim(struct wfi_disk *base, uint64_t off, const void *buf, size_t len,
-		       struct io_uring_sqe **out)
+/* Return: number of the lent buffer that all of these bytes are in, or -1 */
+static int lent_find(const struct uring_disk *disk, const void *buf, size_t len)
+{
+	const uintptr_t addr = (uintptr_t)buf;
+
+	for (unsigned i = 0; i < disk->nr_lent; i++)
+		if (disk->lent[i].len && addr >= disk->lent[i].addr &&
+		    wfi_range_ok(addr - disk->lent[i].addr, len, disk->lent[i].len))
+			return (int)i;
+	return -1;
+}
+
+static int uring_queue(struct wfi_disk *base, uint64_t off, void *buf, size_t len, uint64_t cookie,
+		       bool write)
 {
 	struct uring_disk *disk = to_uring(base);
+	const int fd = disk->file_known ? 0 : disk->fd;
 	struct io_uring_sqe *sqe;
-	int ret;
+	int ret, lent;
 
 	ret = wfi_disk_check(base, off, buf, len);
 	if (ret)
@@ -133,35 +183,74 @@ static int uring_claim(struct wfi_disk *base, uint64_t off, const void *buf, siz
 	if (!sqe)
 		return -EAGAIN;
 	disk->nr_flying++;
-	*out = sqe;
+	lent = lent_find(disk, buf, len);
+	if (write && lent >= 0)
+		io_uring_prep_write_fixed(sqe, fd, buf, (unsigned)len, off, lent);
+	else if (write)
+		io_uring_prep_write(sqe, fd, buf, (unsigned)len, off);
+	else if (lent >= 0)
+		io_uring_prep_read_fixed(sqe, fd, buf, (unsigned)len, off, lent);
+	else
+		io_uring_prep_read(sqe, fd, buf, (unsigned)len, off);
+	if (disk->file_known)
+		sqe->flags |= IOSQE_FIXED_FILE;
+	io_uring_sqe_set_data64(sqe, cookie);
 	return 0;
 }
 
 static int uring_read(struct wfi_disk *base, uint64_t off, void *buf, size_t len, uint64_t cookie)
 {
-	struct io_uring_sqe *sqe;
-	int ret;
-
-	ret = uring_claim(base, off, buf, len, &sqe);
-	if (ret)
-		return ret;
-	io_uring_prep_read(sqe, to_uring(base)->fd, buf, (unsigned)len, off);
-	io_uring_sqe_set_data64(sqe, cookie);
-	return 0;
+	return uring_queue(base, off, buf, len, cookie, false);
 }
 
 static int uring_write(struct wfi_disk *base, uint64_t off, const void *buf, size_t len,
 		       uint64_t cookie)
 {
-	struct io_uring_sqe *sqe;
+	return uring_queue(base, off, (void *)(uintptr_t)buf, len, cookie, true);
+}
+
+static int uring_lend(struct wfi_disk *base, void *addr, uint64_t len)
+{
+	struct uring_disk *disk = to_uring(base);
+	uint64_t done, part;
 	int ret;
 
-	ret = uring_claim(base, off, buf, len, &sqe);
-	if (ret)
-		return ret;
-	io_uring_prep_write(sqe, to_uring(base)->fd, buf, (unsigned)len, off);
-	io_uring_sqe_set_data64(sqe, cookie);
+	for (done = 0; done < len; done += part) {
+		struct iovec vec = { .iov_base = (char *)addr + done };
+		const __u64 tag = 0;
+
+		part = wfi_min(len - done, LENT_MAX);
+		vec.iov_len = part;
+		if (disk->nr_lent == NR_LENT)
+			return -ENOSPC;
+		ret = io_uring_register_buffers_update_tag(&disk->ring, disk->nr_lent, &vec, &tag,
+							   1);
+		if (ret < 0) {
+			wfi_warn("io_uring: %llu bytes cannot be registered: %s; each request pins "
+				 "its pages then, which is slower: raise ulimit -l",
+				 (unsigned long long)len, strerror(-ret));
+			return ret;
+		}
+		disk->lent[disk->nr_lent++] = (struct lent){ (uintptr_t)addr + done, part };
+	}
 	return 0;
+}
+
+static int uring_resize(struct wfi_disk *base, uint64_t len)
+{
+	struct uring_disk *disk = to_uring(base);
+	bool is_block;
+	int ret = 0;
+
+	if (!len || len % WFI_DISK_ALIGN || len > INT64_MAX)
+		return -EINVAL;
+	if (len > base->len)
+		ret = file_reserve(disk->fd, "resize", len, &is_block);
+	else if (len < base->len && !disk->is_block && ftruncate(disk->fd, (off_t)len))
+		ret = -errno;
+	if (!ret)
+		base->len = len;
+	return ret;
 }
 
 static int uring_poll(struct wfi_disk *base, uint64_t *cookies, int64_t *res, unsigned max)
@@ -200,6 +289,8 @@ static void uring_close(struct wfi_disk *base)
 		io_uring_cqe_seen(&disk->ring, cqe);
 		disk->nr_flying--;
 	}
+	/* the ring keeps the file for a while after this */
+	flock(disk->fd, LOCK_UN);
 	io_uring_queue_exit(&disk->ring);
 	close(disk->fd);
 	disk->env->mem->free(disk->env, disk, sizeof(*disk));
@@ -209,6 +300,8 @@ const struct wfi_disk_ops wfi_os_disk_ops = {
 	.open = uring_open,
 	.read = uring_read,
 	.write = uring_write,
+	.lend = uring_lend,
+	.resize = uring_resize,
 	.poll = uring_poll,
 	.close = uring_close,
 };

@@ -354,13 +354,6 @@ static int sim_write(struct wfi_disk *disk, uint64_t off, const void *buf, size_
 	return disk_queue(disk, &req);
 }
 
-static void flip_bit(struct wfi_sim *sim, unsigned char *bytes, size_t len)
-{
-	const uint64_t bit = rng_below(&sim->fault_rng, (uint64_t)len * 8);
-
-	bytes[bit / 8] ^= (unsigned char)(1u << (bit % 8));
-}
-
 /* the oldest write that a crash could take back becomes safe from it */
 static void file_settle(struct sim_file *file)
 {
@@ -371,6 +364,58 @@ static void file_settle(struct sim_file *file)
 	write->bytes = NULL;
 	file->first_write = (file->first_write + 1) % NR_VOLATILE;
 	file->nr_writes--;
+}
+
+static int sim_lend(struct wfi_disk *disk, void *addr, uint64_t len)
+{
+	(void)disk;
+	(void)addr;
+	(void)len;
+	return 0;
+}
+
+/* Return: 0, -ENOMEM */
+static int file_resize(struct sim_file *file, uint64_t len)
+{
+	unsigned char *now = calloc(1, len), *safe = calloc(1, len);
+
+	if (!now || !safe) {
+		free(now);
+		free(safe);
+		return -ENOMEM;
+	}
+	while (file->nr_writes)
+		file_settle(file);
+	memcpy(now, file->now, wfi_min(len, file->len));
+	memcpy(safe, file->safe, wfi_min(len, file->len));
+	free(file->now);
+	free(file->safe);
+	file->now = now;
+	file->safe = safe;
+	file->len = len;
+	return 0;
+}
+
+static int sim_resize(struct wfi_disk *base, uint64_t len)
+{
+	struct sim_disk *disk = to_sim_disk(base);
+	int ret;
+
+	if (!len || len % WFI_DISK_ALIGN)
+		return -EINVAL;
+	if (strikes(disk->node->sim, disk->node->sim->faults.disk_full_ppm))
+		return -ENOSPC;
+	ret = len == disk->file->len ? 0 : file_resize(disk->file, len);
+	if (!ret)
+		base->len = len;
+	return ret;
+}
+
+static void flip_bit(struct wfi_sim *sim, unsigned char *bytes, size_t len)
+{
+	const uint64_t bit = rng_below(&sim->fault_rng, (uint64_t)len * 8);
+
+	bytes[bit / 8] ^= (unsigned char)(1u << (bit % 8));
 }
 
 /* Return: bytes written, or -errno */
@@ -405,6 +450,10 @@ static int64_t disk_execute(struct sim_disk *disk, const struct sim_request *req
 		return -EIO;
 	if (strikes(sim, sim->faults.disk_short_ppm))
 		len = rng_below(&sim->fault_rng, len / SECTOR) * SECTOR;
+	if (req->write && strikes(sim, sim->faults.disk_full_ppm))
+		return -ENOSPC;
+	/* somebody has cut the file */
+	len = (size_t)wfi_min(len, disk->file->len - wfi_min(req->off, disk->file->len));
 	if (req->write)
 		return file_write(sim, disk->file, req, len);
 	memcpy(req->buf, disk->file->now + req->off, len);
@@ -478,6 +527,8 @@ static const struct wfi_disk_ops sim_disk_ops = {
 	.open = sim_open,
 	.read = sim_read,
 	.write = sim_write,
+	.lend = sim_lend,
+	.resize = sim_resize,
 	.poll = sim_poll,
 	.close = sim_close,
 };
@@ -634,6 +685,34 @@ void wfi_sim_advance(struct wfi_sim *sim, uint64_t ns)
 uint64_t wfi_sim_rand(struct wfi_sim *sim)
 {
 	return rng_next(&sim->rng);
+}
+
+static struct sim_file *file_find(struct wfi_sim *sim, unsigned idx, const char *path)
+{
+	struct sim_file *file = sim->nodes[idx].files;
+
+	while (file && strcmp(file->path, path))
+		file = file->next;
+	return file;
+}
+
+unsigned char *wfi_sim_file(struct wfi_sim *sim, unsigned idx, const char *path, uint64_t *len)
+{
+	struct sim_file *file = file_find(sim, idx, path);
+
+	if (!file)
+		return NULL;
+	while (file->nr_writes)
+		file_settle(file);
+	*len = file->len;
+	return file->now;
+}
+
+int wfi_sim_truncate(struct wfi_sim *sim, unsigned idx, const char *path, uint64_t len)
+{
+	struct sim_file *file = file_find(sim, idx, path);
+
+	return file ? file_resize(file, len) : -ENOENT;
 }
 
 void wfi_sim_set_faults(struct wfi_sim *sim, const struct wfi_sim_faults *faults)

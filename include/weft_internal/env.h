@@ -95,6 +95,16 @@ struct wfi_disk_ops {
 	int (*read)(struct wfi_disk *disk, uint64_t off, void *buf, size_t len, uint64_t cookie);
 	int (*write)(struct wfi_disk *disk, uint64_t off, const void *buf, size_t len,
 		     uint64_t cookie);
+	/*
+	 * memory that most requests use, told once: they then cost less. Takes its pages, as if it
+	 * was written. Return: 0, or -errno: requests work as before. Cold
+	 */
+	int (*lend)(struct wfi_disk *disk, void *addr, uint64_t len);
+	/*
+	 * room for @len bytes from now on; less than before cuts the end off. Nothing is under way
+	 * there. Return: 0, -ENOSPC, -EINVAL; logged. Cold
+	 */
+	int (*resize)(struct wfi_disk *disk, uint64_t len);
 	/* Return: number of completions; each is a cookie and bytes moved or -errno */
 	int (*poll)(struct wfi_disk *disk, uint64_t *cookies, int64_t *res, unsigned max);
 	/*
@@ -128,7 +138,19 @@ struct wfi_env {
 	const struct wfi_disk_ops *disk;
 	const struct wfi_membership_ops *membership;
 	const struct weft_transport *const *transports; /* NULL-terminated */
+	/*
+	 * labelled points of the code, where a test kills the node or looks on: may not return.
+	 * NULL in the real world
+	 */
+	void (*point)(struct wfi_env *env, const char *label);
 };
+
+/* a point at which a crash is tried; not for code that runs once a block */
+static inline void wfi_point(struct wfi_env *env, const char *label)
+{
+	if (__builtin_expect(env->point != NULL, 0))
+		env->point(env, label);
+}
 
 static inline uint64_t wfi_now(struct wfi_env *env)
 {
@@ -171,6 +193,7 @@ struct wfi_sim_faults {
 	uint32_t disk_short_ppm;
 	uint32_t disk_flip_ppm; /* one bit: in the buffer read, on the disk written */
 	uint32_t disk_lost_ppm; /* of the last 64 writes, at a crash; half torn, half gone */
+	uint32_t disk_full_ppm; /* a write finds no space */
 	uint32_t alloc_fail_nth; /* the nth allocation or map from now on fails, once; 0: none */
 	uint64_t disk_latency_ns; /* a request takes 0 to this long; 0: done at the next poll */
 };
@@ -180,6 +203,13 @@ void wfi_sim_destroy(struct wfi_sim *sim);
 struct wfi_env *wfi_sim_node(struct wfi_sim *sim, unsigned idx);
 void wfi_sim_advance(struct wfi_sim *sim, uint64_t ns);
 uint64_t wfi_sim_rand(struct wfi_sim *sim);
+/*
+ * the bytes of a node's file, as a drive holds them, to be read and spoilt at rest
+ * Return: NULL when there is no such file; valid until it is resized
+ */
+unsigned char *wfi_sim_file(struct wfi_sim *sim, unsigned idx, const char *path, uint64_t *len);
+/* cuts a file that may be open: what reads meet is the end. Return: 0, -ENOENT */
+int wfi_sim_truncate(struct wfi_sim *sim, unsigned idx, const char *path, uint64_t len);
 void wfi_sim_set_faults(struct wfi_sim *sim, const struct wfi_sim_faults *faults);
 /* the next epoch begins. Return: 0, -ENOMEM */
 int wfi_sim_set_members(struct wfi_sim *sim, const struct wfi_member *members, unsigned nr);

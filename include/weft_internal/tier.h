@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * tier.h - the contract of a tier below (or above) the arena, and the SSD tier
+ *
+ * A tier keeps blocks by key: what evicts from one tier is offered to the next slower one, and what
+ * is asked for again comes back. Tiers are ordered gpu, dram, ssd. The arena is the dram tier and
+ * needs no table; the others are one const table each, so that the mover (kvcache/tier.c) does not
+ * know what they are made of.
+ *
+ * A tier proves each block that it gives: header and bytes are as they were when it was put, or the
+ * answer is an error, and the block is forgotten.
+ *
+ * Context: the KV manager's owner thread, for all calls. Callbacks come from ->poll() only.
+ */
+#ifndef WFI_TIER_H
+#define WFI_TIER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "weft/kv.h"
+#include "weft/ring.h"
+#include "weft_internal/env.h"
+#include "weft_internal/evict.h"
+#include "weft_internal/metrics.h"
+
+struct wfi_tier_ops;
+
+struct wfi_tier {
+	const struct wfi_tier_ops *ops;
+};
+
+/* what names a block and proves it */
+struct wfi_tier_block {
+	struct weft_key key;
+	struct weft_key parent; /* zero: none, or not known */
+	uint64_t space_tag;
+	uint32_t len;
+	uint32_t crc; /* CRC32C of the bytes */
+	uint32_t depth;
+};
+
+/* ways in which a block or a request goes bad, counted each by itself */
+enum wfi_tier_bad {
+	WFI_TIER_BAD_HEADER, /* not what its checksum says, or of another file, slot or version */
+	WFI_TIER_BAD_BODY, /* header whole, bytes not */
+	WFI_TIER_BAD_READ, /* the device says so */
+	WFI_TIER_BAD_WRITE,
+	WFI_TIER_BAD_SHORT, /* the end of the file where there should be none */
+	WFI_TIER_BAD_SPACE, /* no room on the device */
+	WFI_TIER_NR_BAD,
+};
+
+enum wfi_tier_state {
+	WFI_TIER_OPENING, /* reads what there is; holds nothing yet */
+	WFI_TIER_OK,
+	WFI_TIER_FULL, /* the device has no room: no block is written for a while */
+	WFI_TIER_FAILED, /* the device answers errors: tried again now and then */
+	WFI_TIER_REFUSED, /* another version's, another machine's: not touched */
+};
+
+struct wfi_tier_stat {
+	enum wfi_tier_state state;
+	const char *why; /* one sentence when the state is not OK, else "" */
+	uint64_t bytes; /* that it has for blocks */
+	uint64_t bytes_held;
+	uint64_t blocks;
+	uint64_t retired; /* slots that are used no more until the next start */
+	uint64_t evicted;
+	uint64_t queued; /* requests */
+	uint64_t read_bps, write_bps; /* as measured; 0: not yet */
+	uint64_t recovered, recover_ns; /* at the start: blocks, and how long it took */
+	uint64_t scrubbed; /* blocks looked at by the scrubber */
+	uint64_t bad[WFI_TIER_NR_BAD];
+};
+
+/* @res: 0; -EBADMSG the check failed; -EIO; -ENOSPC; -ENOENT forgotten meanwhile */
+typedef void (*wfi_tier_done)(void *ctx, int res);
+
+struct wfi_tier_ops {
+	const char *name;
+	enum weft_tier kind;
+	/* waits for what is under way; its callbacks never come. Takes NULL */
+	void (*close)(struct wfi_tier *t);
+	/* each by itself; WFI_SLOT_NONE: not held. Slots are good until the next call of poll or
+	 * put. Hot. Return: how many are held */
+	uint32_t (*find)(struct wfi_tier *t, uint64_t space_tag, const struct weft_key *keys,
+			 uint32_t nr, uint32_t *slots);
+	/* what the tier knows of a block that it found */
+	void (*block)(const struct wfi_tier *t, uint32_t slot, struct wfi_tier_block *out);
+	/* the block that follows in its chain, where it lies beside it; or WFI_SLOT_NONE */
+	uint32_t (*next)(const struct wfi_tier *t, uint32_t slot);
+	/* a request used it. Hot */
+	void (*touch)(struct wfi_tier *t, uint32_t slot);
+	/*
+	 * keeps a block; evicts as needed. @bytes is lent until @done.
+	 * Return: 0 accepted, -EAGAIN later, -EEXIST held already, -E2BIG, -ENOSPC, -EIO not now
+	 */
+	int (*put)(struct wfi_tier *t, const struct wfi_tier_block *b, const void *bytes,
+		   wfi_tier_done done, void *ctx);
+	/*
+	 * brings a block that was found, checked. @bytes has room for it, rounded up to
+	 * WFI_DISK_ALIGN where it is aligned to that; lent until @done.
+	 * Return: 0 accepted, -EAGAIN later, -ENOENT, -EIO not now
+	 */
+	int (*get)(struct wfi_tier *t, uint32_t slot, void *bytes, wfi_tier_done done, void *ctx);
+	/* forgets a block that was found, also over a restart */
+	void (*drop)(struct wfi_tier *t, uint32_t slot);
+	/* Return: work done */
+	int (*poll)(struct wfi_tier *t, uint64_t now_ns);
+	/* UINT64_MAX: nothing to wait for */
+	uint64_t (*next_event_ns)(const struct wfi_tier *t, uint64_t now_ns);
+	/* until blocks of @bytes in all are here, if they were asked for now: from the measured
+	 * bandwidth and what is queued. UINT64_MAX: the tier gives nothing now. Hot */
+	uint64_t (*fetch_ns)(const struct wfi_tier *t, uint64_t bytes);
+	/* calls @fn for each block of a space, in no order */
+	void (*each)(const struct wfi_tier *t, uint64_t space_tag,
+		     void (*fn)(void *ctx, const struct wfi_tier_block *b), void *ctx);
+	/* memory that bytes mostly come from and go to; may do nothing. Cold */
+	void (*lend)(struct wfi_tier *t, void *addr, uint64_t len);
+	/* while in use. Return: 0 (done in the background), -EINVAL, -ENOSPC, -EBUSY; logged */
+	int (*resize)(struct wfi_tier *t, uint64_t bytes);
+	void (*stat)(const struct wfi_tier *t, struct wfi_tier_stat *out);
+};
+
+const char *wfi_tier_state_name(enum wfi_tier_state state);
+
+/* ---- the SSD tier ---- */
+
+struct wfi_tier_ssd_opts {
+	struct wfi_env *env;
+	struct wfi_metrics *metrics; /* may be NULL */
+	const char *path; /* file or block device; copied */
+	uint64_t bytes; /* what the file may take, all in all */
+	uint64_t node; /* whose blocks these are: a file of another node is refused */
+	uint64_t scrub_bps; /* bytes a second that the scrubber reads; 0: no scrubbing */
+	uint32_t chunk_bytes; /* power of two; 0: 64 MiB, less in a small file */
+};
+
+/*
+ * Opens and locks the file; what is in it is found by polling, and until then nothing is held.
+ * Return: 0, -EBUSY another node has it, -ENOSPC, -EINVAL too small, others of open(2); logged
+ */
+int wfi_tier_ssd_open(const struct wfi_tier_ssd_opts *opts, struct wfi_tier **out);
+
+#endif

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* the SSD tier by itself: what is put comes back or is a miss, over restarts, rot and bad drives */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "kvcache/tier_ssd.h"
+#include "weft_internal/log.h"
+
+#define NODE 7u
+#define TAG 0x1234u
+#define BYTES (4u << 20)
+#define BLOCK 8192u
+#define PATH "tier"
+
+struct fixture {
+	struct wfi_sim *sim;
+	struct wfi_env *env;
+	struct wfi_tier *tier;
+	uint8_t *out; /* aligned */
+};
+
+static struct weft_key key_of(uint64_t n)
+{
+	return (struct weft_key){ .lo = n * 0x9e3779b97f4a7c15ull + 1, .hi = n + 1 };
+}
+
+static void fill(uint8_t *buf, uint64_t n, uint32_t len)
+{
+	for (uint32_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)((n * 31 + i) ^ (i >> 8));
+}
+
+static void run(struct fixture *f)
+{
+	struct wfi_tier_stat st;
+
+	for (unsigned i = 0; i < 20000; i++) {
+		wfi_sim_advance(f->sim, 100000);
+		f->tier->ops->poll(f->tier, wfi_now(f->env));
+		f->tier->ops->stat(f->tier, &st);
+		if (!st.queued && st.state != WFI_TIER_OPENING)
+			return;
+	}
+	fail_msg("the tier does not come to rest");
+}
+
+static void reopen(struct fixture *f, uint64_t node)
+{
+	const struct wfi_tier_ssd_opts o = {
+		.env = f->env, .path = PATH, .bytes = BYTES, .node = node, .chunk_bytes = 1u << 18
+	};
+
+	if (f->tier)
+		f->tier->ops->close(f->tier);
+	assert_int_equal(wfi_tier_ssd_open(&o, &f->tier), 0);
+	run(f);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_int_equal(wfi_sim_create(1, &f->sim), 0);
+	f->env = wfi_sim_node(f->sim, 0);
+	f->out = aligned_alloc(4096, 1u << 20);
+	reopen(f, NODE);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	if (f->tier)
+		f->tier->ops->close(f->tier);
+	wfi_sim_destroy(f->sim);
+	free(f->out);
+	free(f);
+	return 0;
+}
+
+static void took(void *ctx, int res)
+{
+	*(int *)ctx = res;
+}
+
+static int put(struct fixture *f, uint64_t n, uint32_t len)
+{
+	struct wfi_tier_block b = { .key = key_of(n), .space_tag = TAG, .len = len };
+	uint8_t *buf = aligned_alloc(4096, wfi_align_up(len, 4096));
+	int res = 1, ret;
+
+	if (n)
+		b.parent = key_of(n - 1);
+	fill(buf, n, len);
+	b.crc = wfi_crc32c(0, buf, len);
+	ret = f->tier->ops->put(f->tier, &b, buf, took, &res);
+	if (!ret)
+		run(f);
+	free(buf);
+	return ret ? ret : res;
+}
+
+/* Return: 0 with the right bytes, or why not */
+static int get(struct fixture *f, uint64_t n, uint32_t len)
+{
+	const struct weft_key key = key_of(n);
+	int res = 1, ret;
+	uint32_t slot;
+	uint8_t *want;
+
+	f->tier->ops->find(f->tier, TAG, &key, 1, &slot);
+	if (slot == WFI_SLOT_NONE)
+		return -ENOENT;
+	memset(f->out, 0, len);
+	ret = f->tier->ops->get(f->tier, slot, f->out, took, &res);
+	if (ret)
+		return ret;
+	run(f);
+	if (res)
+		return res;
+	want = malloc(len);
+	fill(want, n, len);
+	assert_memory_equal(f->out, want, len);
+	free(want);
+	return 0;
+}
+
+static struct wfi_tier_stat stat_of(struct fixture *f)
+{
+	struct wfi_tier_stat st;
+
+	f->tier->ops->stat(f->tier, &st);
+	return st;
+}
+
+static void test_put_get(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(put(f, 1, BLOCK), 0);
+	assert_int_equal(put(f, 1, BLOCK), -EEXIST);
+	assert_int_equal(put(f, 2, 1000), 0);
+	assert_int_equal(get(f, 1, BLOCK), 0);
+	assert_int_equal(get(f, 2, 1000), 0);
+	assert_int_equal(get(f, 3, BLOCK), -ENOENT);
+	assert_int_equal(put(f, 4, 1u << 19), -E2BIG);
+}
+
+static void test_restart(void **state)
+{
+	struct fixture *f = *state;
+
+	for (uint64_t n = 0; n < 100; n++)
+		assert_int_equal(put(f, n, n % 3 ? BLOCK : 5000), 0);
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).recovered, 100);
+	for (uint64_t n = 0; n < 100; n++)
+		assert_int_equal(get(f, n, n % 3 ? BLOCK : 5000), 0);
+}
+
+static void test_drop_stays(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(1);
+	uint32_t slot;
+
+	assert_int_equal(put(f, 1, BLOCK), 0);
+	f->tier->ops->find(f->tier, TAG, &key, 1, &slot);
+	f->tier->ops->drop(f->tier, slot);
+	run(f);
+	reopen(f, NODE);
+	assert_int_equal(get(f, 1, BLOCK), -ENOENT);
+}
+
+static void test_evicts(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t n, held = 0;
+
+	for (n = 0; n < 2000; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	assert_true(stat_of(f).evicted > 1000);
+	for (n = 0; n < 2000; n++)
+		held += !get(f, n, BLOCK);
+	assert_int_equal(held, stat_of(f).blocks);
+	/* another size takes chunks of the first */
+	for (n = 0; n < 500; n++)
+		assert_int_equal(put(f, 10000 + n, 3 * BLOCK), 0);
+	assert_int_equal(get(f, 10499, 3 * BLOCK), 0);
+	reopen(f, NODE);
+	for (n = 0; n < 500; n++)
+		held += !get(f, 10000 + n, 3 * BLOCK);
+	assert_true(held > stat_of(f).blocks / 2);
+}
+
+static void test_next(void **state)
+{
+	struct fixture *f = *state;
+	struct weft_key key = key_of(5);
+	struct wfi_tier_block b;
+	uint32_t slot;
+
+	for (uint64_t n = 10; n--;)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	f->tier->ops->find(f->tier, TAG, &key, 1, &slot);
+	slot = f->tier->ops->next(f->tier, slot);
+	assert_int_not_equal(slot, WFI_SLOT_NONE);
+	f->tier->ops->block(f->tier, slot, &b);
+	key = key_of(6);
+	assert_memory_equal(&b.key, &key, sizeof(key));
+}
+
+static void test_refuses_others(void **state)
+{
+	struct fixture *f = *state;
+	struct ssd_super *super;
+	uint64_t len;
+
+	assert_int_equal(put(f, 1, BLOCK), 0);
+	reopen(f, NODE + 1);
+	assert_int_equal(stat_of(f).state, WFI_TIER_REFUSED);
+	assert_non_null(strstr(stat_of(f).why, "node"));
+	assert_int_equal(put(f, 2, BLOCK), -EIO);
+	reopen(f, NODE);
+	assert_int_equal(get(f, 1, BLOCK), 0);
+	super = (struct ssd_super *)wfi_sim_file(f->sim, 0, PATH, &len);
+	for (unsigned i = 0; i < 2; i++, super = (void *)((uint8_t *)super + SSD_PAGE)) {
+		super->version = 2;
+		super->crc = wfi_crc32c(0, super, offsetof(struct ssd_super, crc));
+	}
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).state, WFI_TIER_REFUSED);
+	assert_non_null(strstr(stat_of(f).why, "version"));
+}
+
+static void test_two_nodes(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_tier_ssd_opts o = {
+		.env = f->env, .path = PATH, .bytes = BYTES, .node = NODE
+	};
+	struct wfi_tier *second;
+
+	assert_int_equal(wfi_tier_ssd_open(&o, &second), -EBUSY);
+}
+
+static void test_truncated(void **state)
+{
+	struct fixture *f = *state;
+
+	for (uint64_t n = 0; n < 100; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	assert_int_equal(wfi_sim_truncate(f->sim, 0, PATH, 1u << 20), 0);
+	for (uint64_t n = 0; n < 100; n++)
+		get(f, n, BLOCK);
+	assert_true(stat_of(f).bad[WFI_TIER_BAD_SHORT] > 0);
+	/* the next start makes room again, and nothing that was cut is held as if it was there */
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).state, WFI_TIER_OK);
+	for (uint64_t n = 0; n < 100; n++)
+		get(f, n, BLOCK);
+	for (uint64_t n = 0; n < 100; n++)
+		assert_true(put(f, n, BLOCK) == 0 || get(f, n, BLOCK) == 0);
+}
+
+static void test_device_fails(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_sim_faults faults = { .disk_error_ppm = 1000000 };
+
+	for (uint64_t n = 0; n < 40; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	wfi_sim_set_faults(f->sim, &faults);
+	for (uint64_t n = 0; n < 20; n++)
+		assert_int_not_equal(get(f, n, BLOCK), 0);
+	assert_int_equal(stat_of(f).state, WFI_TIER_FAILED);
+	assert_int_equal(put(f, 100, BLOCK), -EIO);
+	wfi_sim_set_faults(f->sim, &(struct wfi_sim_faults){ 0 });
+	for (unsigned i = 0; i < 100 && stat_of(f).state != WFI_TIER_OK; i++) {
+		wfi_sim_advance(f->sim, WFI_NSEC_PER_SEC);
+		run(f);
+	}
+	assert_int_equal(stat_of(f).state, WFI_TIER_OK);
+	assert_int_equal(get(f, 39, BLOCK), 0);
+	/* retired slots come back with the next start */
+	assert_true(stat_of(f).retired > 0);
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).retired, 0);
+}
+
+static void test_device_full(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_sim_faults faults = { .disk_full_ppm = 1000000 };
+
+	assert_int_equal(put(f, 1, BLOCK), 0);
+	wfi_sim_set_faults(f->sim, &faults);
+	assert_int_equal(put(f, 2, BLOCK), -ENOSPC);
+	assert_int_equal(stat_of(f).state, WFI_TIER_FULL);
+	assert_int_equal(get(f, 1, BLOCK), 0);
+	wfi_sim_set_faults(f->sim, &(struct wfi_sim_faults){ 0 });
+	wfi_sim_advance(f->sim, 2 * WFI_NSEC_PER_SEC);
+	run(f);
+	assert_int_equal(put(f, 2, BLOCK), 0);
+	assert_int_equal(stat_of(f).retired, 0);
+}
+
+static void test_short_io(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_sim_faults faults = { .disk_short_ppm = 300000 };
+	unsigned good = 0;
+
+	wfi_sim_set_faults(f->sim, &faults);
+	for (uint64_t n = 0; n < 50; n++)
+		good += !put(f, n, 16 * BLOCK) && !get(f, n, 16 * BLOCK);
+	assert_true(good > 5);
+}
+
+static void test_resize(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t before = stat_of(f).bytes;
+
+	for (uint64_t n = 0; n < 1000; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	assert_int_equal(f->tier->ops->resize(f->tier, 2 * BYTES), 0);
+	for (uint64_t n = 1000; n < 2000; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	assert_true(stat_of(f).bytes > 2 * before);
+	assert_true(stat_of(f).bytes_held > before);
+	assert_int_equal(f->tier->ops->resize(f->tier, BYTES / 2), 0);
+	for (unsigned i = 0; i < 100; i++)
+		run(f);
+	assert_true(stat_of(f).bytes < BYTES / 2);
+	for (uint64_t n = 0; n < 2000; n++)
+		assert_true(get(f, n, BLOCK) == 0 || get(f, n, BLOCK) == -ENOENT);
+	for (uint64_t n = 3000; n < 3500; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	assert_true(stat_of(f).bytes_held <= stat_of(f).bytes);
+	reopen(f, NODE);
+	assert_int_equal(get(f, 3499, BLOCK), 0);
+	assert_int_equal(f->tier->ops->resize(f->tier, 100 * BYTES), -EINVAL);
+}
+
+static void test_scrub(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(3);
+	uint32_t slot;
+	uint64_t len;
+	struct ssd *s;
+
+	for (uint64_t n = 0; n < 20; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+	s = to_ssd(f->tier);
+	f->tier->ops->find(f->tier, TAG, &key, 1, &slot);
+	wfi_sim_file(f->sim, 0, PATH, &len)[ssd_slot_off(s, slot) + 77] ^= 1;
+	s->scrub_bps = 1u << 30;
+	for (unsigned i = 0; i < 1000 && stat_of(f).scrubbed < 40; i++) {
+		wfi_sim_advance(f->sim, WFI_NSEC_PER_MSEC);
+		f->tier->ops->poll(f->tier, wfi_now(f->env));
+	}
+	s->scrub_bps = 0;
+	run(f);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_BODY], 1);
+	assert_int_equal(stat_of(f).retired, 1);
+	assert_int_equal(get(f, 3, BLOCK), -ENOENT);
+	assert_int_equal(get(f, 4, BLOCK), 0);
+}
+
+/* every single bit that is wrong at rest is found: in bodies by their reader, in headers at the
+ * start */
+static void test_flips(void **state)
+{
+	struct fixture *f = *state;
+	const char *nr_text = getenv("WEFT_TEST_FLIPS");
+	const uint64_t nr = nr_text ? strtoull(nr_text, NULL, 10) : 1000000;
+	uint64_t len, found = 0, missed = 0;
+	const uint32_t blocks = 64, bytes = 4096;
+	uint8_t *file;
+	struct ssd *s;
+
+	for (uint64_t n = 0; n < blocks; n++)
+		assert_int_equal(put(f, n, bytes), 0);
+	s = to_ssd(f->tier);
+	file = wfi_sim_file(f->sim, 0, PATH, &len);
+	for (uint64_t i = 0; i < nr; i++) {
+		const uint32_t n = (uint32_t)(wfi_sim_rand(f->sim) % blocks);
+		const uint64_t bit = wfi_sim_rand(f->sim) % ((bytes + 128) * 8ull);
+		const struct weft_key key = key_of(n);
+		const struct index_tag tag = ssd_tag(s, TAG, &key);
+		const uint32_t slot = wfi_ssd_slot_find(s, TAG, &key, &tag);
+		uint8_t *at = bit < bytes * 8ull
+				      ? file + ssd_slot_off(s, slot) + bit / 8
+				      : file + SSD_SUPER_PAGES * SSD_PAGE +
+						slot * sizeof(struct ssd_header) + bit / 8 - bytes;
+		bool bad;
+
+		*at ^= (uint8_t)(1u << bit % 8);
+		if (bit < bytes * 8ull)
+			bad = wfi_crc32c(0, file + ssd_slot_off(s, slot), bytes) !=
+			      s->slots[slot].crc;
+		else
+			bad = !wfi_ssd_header_ok(
+				s, slot,
+				(struct ssd_header *)(file + SSD_SUPER_PAGES * SSD_PAGE) + slot);
+		*at ^= (uint8_t)(1u << bit % 8);
+		found += bad;
+		missed += !bad;
+	}
+	assert_int_equal(missed, 0);
+	assert_int_equal(found, nr);
+}
+
+/* the same through the whole way: a restart, then a read */
+static void test_flips_restart(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t blocks = 32;
+
+	for (unsigned turn = 0; turn < 300; turn++) {
+		uint64_t len, bit;
+		uint8_t *file;
+		unsigned good = 0;
+
+		for (uint64_t n = 0; n < blocks; n++)
+			put(f, n, 4096);
+		run(f);
+		file = wfi_sim_file(f->sim, 0, PATH, &len);
+		bit = wfi_sim_rand(f->sim) % (len * 8);
+		file[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		reopen(f, NODE);
+		for (uint64_t n = 0; n < blocks; n++)
+			good += !get(f, n, 4096);
+		assert_true(good >= blocks - 1);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(test_put_get),     T(test_restart),	T(test_drop_stays),
+		T(test_evicts),	     T(test_next),	T(test_refuses_others),
+		T(test_two_nodes),   T(test_truncated), T(test_device_fails),
+		T(test_device_full), T(test_short_io),	T(test_resize),
+		T(test_scrub),	     T(test_flips),	T(test_flips_restart),
+#undef T
+	};
+
+	wfi_log_init(WFI_LOG_ERR, "test");
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
