@@ -50,13 +50,14 @@ uint64_t op_after_keys(const struct op_ctx *c)
 /* blocks found one after the other, from the first on; checked where asked */
 static int lookup_prefix(struct op_ctx *c, uint32_t nr, bool verify)
 {
-	uint32_t n;
+	int found, n;
 
-	wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, c->node->idx, c->now_ns);
-	for (n = 0; n < nr && c->node->idx[n] != WFI_SLOT_NONE; n++)
-		if (verify && wfi_kv_verify(c->node->kv, c->node->idx[n]))
-			break;
-	return (int)n;
+	found = wfi_kv_prefix(c->node->kv, c->sqe->space, c->node->keys, nr, c->node->idx,
+			      c->now_ns);
+	for (n = 0; verify && n < found; n++)
+		if (wfi_kv_verify(c->node->kv, c->node->idx[n]))
+			return n;
+	return found;
 }
 
 bool op_wants_verify(const struct op_ctx *c)
@@ -76,29 +77,35 @@ static int lease_prefix(struct op_ctx *c, uint32_t nr)
 			    c->now_ns + c->node->lease_ns, &c->value);
 }
 
+/* of each key of a match whose first @n are held */
+static void write_where(struct op_ctx *c, uint32_t n)
+{
+	const uint32_t nr = c->sqe->nr;
+
+	for (uint32_t i = 0; i < nr; i++)
+		c->node->idx[i] = i < n ? WEFT_TIER_DRAM : WEFT_TIER_NONE;
+	wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->idx, nr * sizeof(uint32_t));
+}
+
+/* one pass: what is to be leased is found to be used, anything else in the index alone */
 int op_match(struct op_ctx *c)
 {
-	uint32_t nr = c->sqe->nr, i;
+	const uint32_t nr = c->sqe->nr;
 	int n, ret;
 
 	ret = op_take_keys(c, c->sqe->flags & WEFT_F_WHERE ? nr * sizeof(uint32_t) : 0);
 	if (ret)
 		return ret;
-	n = wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr);
-	if (n < 0)
-		return n;
-	if (c->sqe->flags & WEFT_F_WHERE) {
-		for (i = 0; i < nr; i++)
-			c->node->idx[i] = i < (uint32_t)n ? WEFT_TIER_DRAM : WEFT_TIER_NONE;
-		wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->idx,
-				    nr * sizeof(uint32_t));
-	}
 	if (c->sqe->flags & WEFT_F_LEASE) {
-		n = lookup_prefix(c, (uint32_t)n, false);
+		n = lookup_prefix(c, nr, false);
 		ret = lease_prefix(c, (uint32_t)n);
 		if (ret)
 			return ret;
+	} else {
+		n = wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr, NULL);
 	}
+	if (c->sqe->flags & WEFT_F_WHERE)
+		write_where(c, (uint32_t)n);
 	return n;
 }
 

@@ -479,17 +479,32 @@ static inline uint32_t batch_of(uint32_t nr)
 	return nr < KV_BATCH ? nr : KV_BATCH;
 }
 
-int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr)
+int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
+		 uint32_t *slots)
 {
 	const struct kv_space *space = kv_space(kv, space_id);
-	uint32_t done;
+	uint32_t done = 0;
 
-	if (!space)
-		return 0;
-	done = wfi_index_match(&kv->index, &space->salt, keys, nr, NULL);
+	if (space)
+		done = wfi_index_match(&kv->index, &space->salt, keys, nr, slots);
 	kv_count(kv, KV_C_MATCH_HIT, done);
 	kv_count(kv, KV_C_MATCH_MISS, nr - done);
 	return (int)done;
+}
+
+/* up to KV_BATCH slots of the index. Return: how many in a row are what their headers say, too */
+static uint32_t headers_agree(const struct wfi_kv *kv, const struct weft_key *keys,
+			      const uint32_t *slots, uint32_t nr)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		__builtin_prefetch(&kv->headers[slots[i]]);
+		__builtin_prefetch(kv_slot(kv, slots[i]));
+	}
+	for (i = 0; i < nr && same_key(&kv->headers[slots[i]].key, &keys[i]); i++)
+		;
+	return i;
 }
 
 /* up to KV_BATCH keys, each by itself; found is what the header says as well. Return: how
@@ -534,6 +549,30 @@ static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slo
 	}
 	if (n)
 		space->policy->touch(space->evict, locals, n, kv->now_ns);
+}
+
+int wfi_kv_prefix(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
+		  uint32_t *slots, uint64_t now_ns)
+{
+	struct kv_space *space = kv_space(kv, space_id);
+	uint32_t held = 0, done = 0;
+
+	kv_now(kv, now_ns);
+	if (space)
+		held = wfi_index_match(&kv->index, &space->salt, keys, nr, slots);
+	while (done < held) {
+		const uint32_t n = batch_of(held - done);
+		const uint32_t agree = headers_agree(kv, keys + done, slots + done, n);
+
+		done += agree;
+		if (agree < n)
+			break;
+	}
+	if (done)
+		touch(kv, space, slots, done);
+	kv_count(kv, KV_C_MATCH_HIT, done);
+	kv_count(kv, KV_C_MATCH_MISS, nr - done);
+	return (int)done;
 }
 
 int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,

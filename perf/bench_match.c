@@ -43,7 +43,7 @@ static int match_ns(void *ctx, double *ns)
 	for (r = 0; r < b->nr_repeats; r++) {
 		wfi_perf_keys(b->keys, any_chain(b) * CHAIN, CHAIN);
 		start_ns = wfi_perf_now_ns();
-		ret = wfi_kv_match(b->kv.kv, b->kv.space.id, b->keys, CHAIN);
+		ret = wfi_kv_match(b->kv.kv, b->kv.space.id, b->keys, CHAIN, NULL);
 		sum_ns += wfi_perf_now_ns() - start_ns;
 		if (ret != (int)CHAIN)
 			return ret < 0 ? ret : -EIO;

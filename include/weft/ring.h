@@ -108,8 +108,8 @@ extern "C" {
  *           instead of slots; the node copies into slots of its own. parent is the key before
  *           keys[0] in the chain, or zero. Who comes second under one key: result -EEXIST counts as
  *           published, the slot goes back. res: blocks now held under their keys
- * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: enum weft_tier). res: length of the
- *           longest prefix held. With WEFT_F_LEASE the prefix is leased: handle
+ * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: WEFT_WHERE_TIER, WEFT_WHERE_NODE).
+ *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased: handle
  * GET       keys[n], places[n], out results[n]. Copies blocks out. -ENOENT is a miss. With
  *           WEFT_F_VERIFY the checksum is checked first, and a block that fails is a miss.
  *           res: blocks that arrived
@@ -162,6 +162,13 @@ enum weft_tier {
 	WEFT_TIER_SSD = 3,
 	WEFT_TIER_REMOTE = 4,
 };
+
+/*
+ * where a block is: its enum weft_tier, and of WEFT_TIER_REMOTE a hint at the node, 0 when there is
+ * none to give. A hint: the block may have moved when it is asked for
+ */
+#define WEFT_WHERE_TIER(where) ((where)&0xffu)
+#define WEFT_WHERE_NODE(where) ((where) >> 8)
 
 /**
  * struct weft_sqe - one submission

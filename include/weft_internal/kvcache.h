@@ -131,8 +131,22 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space,
 	       const struct weft_key *parent, const struct weft_key *keys,
 	       const struct weft_slot *slots, uint32_t nr, const uint32_t *crcs, int32_t *results,
 	       uint64_t now_ns);
-/* Return: length of the longest prefix held. Touches nothing but the index */
-int wfi_kv_match(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr);
+/**
+ * wfi_kv_match - the longest prefix held, as the index says. Touches nothing else
+ * @slots: NULL, or room for @nr: hints at where the blocks of the prefix are
+ *
+ * Return: its length
+ */
+int wfi_kv_match(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
+		 uint32_t *slots);
+/**
+ * wfi_kv_prefix - the longest prefix held, to be used: headers agree, blocks are touched
+ * @slots: room for @nr; of the blocks of the prefix, as good as those of wfi_kv_lookup()
+ *
+ * Return: its length
+ */
+int wfi_kv_prefix(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
+		  uint32_t *slots, uint64_t now_ns);
 /**
  * wfi_kv_lookup - find blocks, each by itself
  * @slots: slot number or WFI_SLOT_NONE for each

@@ -17,6 +17,8 @@ WEFT_STATIC_ASSERT(WEFT_OP_BLOCKS_MAX <= WEFT_ARG_BYTES_MAX / sizeof(struct weft
 WEFT_STATIC_ASSERT(WEFT_RING_ENGINE_OFF < WEFT_RING_NODE_OFF, "one writer a cache line");
 WEFT_STATIC_ASSERT(WEFT_RKEY_BLOB_MAX <= 255 && WEFT_EP_ADDR_MAX <= 65535, "their lengths fit");
 WEFT_STATIC_ASSERT(WEFT_EP_FDS_MAX >= 1 && WEFT_WHY_MAX > 1, "room for one");
+WEFT_STATIC_ASSERT(WEFT_WHERE_TIER(0x103u) == WEFT_TIER_SSD && WEFT_WHERE_NODE(0x103u) == 1,
+		   "two parts");
 
 WEFT_API int weft_test_checked(void);
 WEFT_API_VOID void weft_test_void(void);

@@ -176,9 +176,9 @@ static void put_then_find(void **state)
 
 	for (uint32_t i = 0; i < 20; i++)
 		keys[i] = key_of(i);
-	assert_int_equal(wfi_kv_match(f->kv, f->space.id, keys, 20), 0);
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, keys, 20, NULL), 0);
 	put_chain(f, 0, 10);
-	assert_int_equal(wfi_kv_match(f->kv, f->space.id, keys, 20), 10);
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, keys, 20, NULL), 10);
 	assert_int_equal(wfi_kv_lookup(f->kv, f->space.id, keys, 20, slots, f->now), 10);
 	for (uint32_t i = 0; i < 10; i++) {
 		const struct weft_block_header *h = wfi_kv_slot_header(f->kv, slots[i]);
@@ -500,7 +500,7 @@ static void spaces_and_tenants_are_apart(void **state)
 
 	put_chain(f, 0, 1);
 	wfi_kv_slot_ref(f->kv, slot_of(f, 0), &slot);
-	assert_int_equal(wfi_kv_match(f->kv, other.id, &key, 1), 0);
+	assert_int_equal(wfi_kv_match(f->kv, other.id, &key, 1, NULL), 0);
 	assert_int_equal(wfi_kv_lookup(f->kv, other.id, &key, 1, &found, f->now), 0);
 	assert_int_equal(found, WFI_SLOT_NONE);
 	assert_int_equal(wfi_kv_slot_check(f->kv, &f->owner, other.id, &slot), -ESTALE);
@@ -512,7 +512,7 @@ static void spaces_and_tenants_are_apart(void **state)
 	for (uint32_t i = 0; i < 32; i++) {
 		assert_int_equal(wfi_kv_space_get(f->kv, f->tenant, f->space.id ^ 1u << i, &info),
 				 (f->space.id ^ 1u << i) == other.id ? 0 : -ENOENT);
-		assert_int_equal(wfi_kv_match(f->kv, other.id ^ 1u << i, &key, 1),
+		assert_int_equal(wfi_kv_match(f->kv, other.id ^ 1u << i, &key, 1, NULL),
 				 (other.id ^ 1u << i) == f->space.id);
 	}
 	assert_int_equal(wfi_kv_space_by_tag(f->kv, other.tag, &info), 0);
@@ -588,6 +588,32 @@ static void peers_map_for_reading_only(void **state)
 	}
 }
 
+/* ---- readers ---- */
+
+static void readers_find_what_is_held(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_kv_reader *reader, *none = NULL;
+	struct weft_key keys[20];
+	uint32_t slots[20], held[20];
+
+	for (uint32_t i = 0; i < 20; i++)
+		keys[i] = key_of(i);
+	assert_int_equal(wfi_kv_reader_create(f->kv, f->space.id + 1, &none), -ENOENT);
+	assert_null(none);
+	assert_int_equal(wfi_kv_reader_create(f->kv, f->space.id, &reader), 0);
+	assert_int_equal(wfi_kv_reader_match(reader, keys, 20, NULL), 0);
+	put_chain(f, 0, 10);
+	put_chain(f, 15, 3);
+	wfi_kv_lookup(f->kv, f->space.id, keys, 20, held, f->now);
+	assert_int_equal(wfi_kv_reader_match(reader, keys, 20, slots), 10);
+	assert_memory_equal(slots, held, 10 * sizeof(*slots));
+	assert_int_equal(wfi_kv_reader_lookup(reader, keys, 20, slots), 13);
+	assert_memory_equal(slots, held, sizeof(slots));
+	wfi_kv_reader_destroy(reader);
+	wfi_kv_reader_destroy(NULL);
+}
+
 /* ---- bits that flip ---- */
 
 static void flipped_bits_are_misses(void **state)
@@ -612,7 +638,7 @@ static void flipped_bits_are_misses(void **state)
 		}
 		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
 		assert_int_equal(wfi_kv_verify(f->kv, slot), -EBADMSG);
-		assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1), 0);
+		assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1, NULL), 0);
 		/* who has just looked it up may still hold its number */
 		assert_int_not_equal(kv_slot(f->kv, slot)->state, KV_FREE);
 		assert_int_equal(wfi_kv_verify(f->kv, slot), -EBADMSG);
@@ -634,14 +660,17 @@ static void changed_key_is_evicted_cleanly(void **state)
 {
 	struct fixture *f = *state;
 	const struct weft_key key = key_of(0);
-	uint32_t slot;
+	uint32_t slot, held;
 
 	put_chain(f, 0, 1);
 	slot = slot_of(f, 0);
 	f->kv->headers[slot].key.lo ^= 4;
 	assert_int_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	/* the index alone can't tell; who means to use it is told */
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1, NULL), 1);
+	assert_int_equal(wfi_kv_prefix(f->kv, f->space.id, &key, 1, &held, f->now), 0);
 	assert_int_equal(claim(f, ARENA_SLOTS), ARENA_SLOTS);
-	assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1), 0);
+	assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1, NULL), 0);
 	assert_int_equal(f->kv->index.nr, 0);
 	/* and it does not keep the block from being published anew */
 	put_chain(f, 0, 1);
@@ -772,6 +801,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(spaces_and_tenants_are_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_options_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(peers_map_for_reading_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(readers_find_what_is_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(flipped_bits_are_misses, setup, teardown),
 		cmocka_unit_test_setup_teardown(changed_key_is_evicted_cleanly, setup, teardown),
 		cmocka_unit_test_setup_teardown(spaces_take_from_each_other, setup, teardown),

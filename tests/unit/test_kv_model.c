@@ -383,7 +383,11 @@ static void do_find(struct model *m)
 		else
 			found++;
 	}
-	assert_int_equal(wfi_kv_match(m->kv, m->space[space].id, keys, DEPTH), prefix);
+	assert_int_equal(wfi_kv_match(m->kv, m->space[space].id, keys, DEPTH, NULL), prefix);
+	assert_int_equal(wfi_kv_prefix(m->kv, m->space[space].id, keys, DEPTH, slots, m->now),
+			 prefix);
+	for (uint32_t d = 0; d < prefix; d++)
+		assert_int_equal(slots[d], m->held[space][key_no(chain, d)]);
 	assert_int_equal(wfi_kv_lookup(m->kv, m->space[space].id, keys, DEPTH, slots, m->now),
 			 found);
 	for (uint32_t d = 0; d < DEPTH; d++) {
