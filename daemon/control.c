@@ -149,8 +149,11 @@ static void conn_free(struct control *c, struct conn *k)
 		close(k->fd);
 	if (k->pidfd >= 0)
 		close(k->pidfd);
-	if (k->watch >= 0)
+	if (k->watch >= 0) {
+		/* the session has the same file open: closing ours does not end epoll's interest */
+		epoll_ctl(c->epfd, EPOLL_CTL_DEL, k->watch, NULL);
 		close(k->watch);
+	}
 	wfi_free(c->env, k, sizeof(*k));
 }
 
