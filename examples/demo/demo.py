@@ -70,6 +70,7 @@ class Demo:
         self.folder = tempfile.mkdtemp(prefix="weft-demo-")
         self.processes = []
         self.sockets = {}
+        self.nodes = {}
         self.arguments = arguments
         self.figures = {"requests": 0, "identical": 0, "prompt_tokens": 0, "saved": 0,
                         "by_handoff": 0, "cold_us": [], "warm_us": []}
@@ -90,11 +91,12 @@ class Demo:
         socket = os.path.join(self.folder, name + ".sock")
         other = os.path.join(self.folder, peer + ".sock")
         self.sockets[name] = socket
-        self.processes.append(subprocess.Popen([
-            self.tool("daemon/weftd"), "-o", f"name={name}", "-o", f"socket={socket}",
-            "-o", "arena_bytes=384M", "-o", "prefault=true", "-o", "log_level=warn",
-            "-o", f'peers=({{ name = "{peer}"; socket = "{other}"; }})']))
-        return socket
+        self.nodes[name] = subprocess.Popen([
+            self.tool("daemon/weftd"), "-c", "/dev/null", "-o", f"name={name}",
+            "-o", f"socket={socket}", "-o", "arena_bytes=384M", "-o", "prefault=true",
+            "-o", "log_level=warn",
+            "-o", f'peers=({{ name = "{peer}"; socket = "{other}"; }})'])
+        self.processes.append(self.nodes[name])
 
     def status(self, name):
         run = self.weft("status", "--json", "--socket", self.sockets[name], check=False)
@@ -108,6 +110,9 @@ class Demo:
                 peers = status["peers"] if status else []
                 if any(p["state"] == "connected" for p in peers):
                     break
+                if self.nodes[name].poll() is not None:
+                    raise Failure(f"node {name} has ended with status "
+                                  f"{self.nodes[name].returncode}")
                 if time.monotonic() > deadline:
                     raise Failure(f"node {name} does not come up")
                 time.sleep(0.05)
@@ -164,8 +169,11 @@ class Demo:
             f"{hit} prompt tokens from the cache")
 
     def run_prompts(self):
-        with open(self.arguments.prompts, encoding="utf-8") as file:
-            prompts = [line.rstrip("\n") for line in file if line.strip()]
+        try:
+            with open(self.arguments.prompts, encoding="utf-8") as file:
+                prompts = [line.rstrip("\n") for line in file if line.strip()]
+        except (OSError, UnicodeDecodeError) as fault:
+            raise Failure(f"{self.arguments.prompts}: {fault}") from None
         if not prompts:
             raise Failure(f"{self.arguments.prompts}: no prompt in it")
         size = ["--size", self.arguments.size, "--max-tokens", str(self.arguments.max_tokens)]
@@ -290,8 +298,18 @@ def arguments_parse():
     return parser.parse_args()
 
 
+def stopped(number, _frame):
+    # once: nothing cuts the tidying up short
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Failure(f"stopped by {signal.Signals(number).name}")
+
+
 def main():
-    demo = Demo(arguments_parse())
+    arguments = arguments_parse()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stopped)
+    demo = Demo(arguments)
     try:
         demo.run()
     except Failure as failure:
