@@ -221,7 +221,7 @@ class Demo:
         counters, times = self.metrics()
 
         def quantiles(op):
-            if not op:
+            if not op or not op["p50_ns"]:
                 return "-"
             names = ("p50_ns", "p99_ns", "p999_ns")
             return " / ".join(f"{op[name] / 1000:.1f}" for name in names) + " us"
