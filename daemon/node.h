@@ -271,7 +271,7 @@ struct node_peer {
 int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
 		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds,
 		unsigned *nr_lent);
-/* the other side's hello has come. Return: 0, -EPROTO, -EINVAL */
+/* the other side's hello has come. Return: 0, -EPROTO, -EINVAL, -EADDRINUSE its id is ours */
 int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
 		 unsigned nr_fds);
 /* the connection is gone; @p is freed in a later turn of the worker, and invalid on return */

@@ -168,6 +168,12 @@ int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int 
 	ret = hello_check(hello, nr_fds);
 	if (ret)
 		return ret;
+	/* tickets name nodes by id: ours would be taken for the peer's, and the other way round */
+	if (hello->node == node->id) {
+		wfi_err("peer %s has this node's id, %#llx: give each node its own name or node_id",
+			hello->name, (unsigned long long)node->id);
+		return -EADDRINUSE;
+	}
 	peer.blob = hello->addr;
 	peer.blob_len = hello->addr_len;
 	peer.fds = fds;

@@ -295,6 +295,50 @@ static void test_refused(void **state)
 	test_engine_close(&other);
 }
 
+static bool peers_connected(void *ctx)
+{
+	struct test_engine *e = ctx;
+	bool yes;
+	char *text;
+
+	if (weft_status_json(e->w, &text))
+		return false;
+	yes = strstr(text, "\"state\":\"connected\"") != NULL;
+	free(text);
+	return yes;
+}
+
+static void wait_for_peer(struct test_engine *e)
+{
+	if (!test_until(10000, peers_connected, e))
+		fail_msg("the nodes do not connect");
+}
+
+static bool twin_told(void *ctx)
+{
+	(void)ctx;
+	return test_node_logged(&far, "has this node's id") > 0;
+}
+
+/* tickets name nodes by id: a second node of one id is told so, and not connected */
+static void test_twins(void **state)
+{
+	char peer[192];
+	const char *sets[] = { "name=far", "arena_bytes=4M", "hugepages=false", peer, NULL };
+	struct test_engine e;
+	struct test_node twin;
+
+	(void)state;
+	snprintf(peer, sizeof(peer), "peers=({ name = \"other\"; socket = \"%s\"; })", far.socket);
+	test_node_init(&twin, sets);
+	test_node_start(&twin);
+	assert_true(test_until(10000, twin_told, NULL));
+	test_engine_open(&e, &twin, NULL, &geometry);
+	assert_false(peers_connected(&e));
+	test_engine_close(&e);
+	test_node_fini(&twin);
+}
+
 /* one ticket, an engine beside the receiver and one on another node: no READ lands in a block that
  * is published, though the first engine has given its slot */
 static void test_two_sources(void **state)
@@ -388,25 +432,6 @@ static void test_timeout(void **state)
 }
 
 /* ---- between two nodes ---- */
-
-static bool peers_connected(void *ctx)
-{
-	struct test_engine *e = ctx;
-	bool yes;
-	char *text;
-
-	if (weft_status_json(e->w, &text))
-		return false;
-	yes = strstr(text, "\"state\":\"connected\"") != NULL;
-	free(text);
-	return yes;
-}
-
-static void wait_for_peer(struct test_engine *e)
-{
-	if (!test_until(10000, peers_connected, e))
-		fail_msg("the nodes do not connect");
-}
 
 static void test_two_nodes(void **state)
 {
@@ -737,6 +762,7 @@ int main(void)
 		cmocka_unit_test(test_two_nodes),
 		cmocka_unit_test(test_two_nodes_refused),
 		cmocka_unit_test(test_two_sources),
+		cmocka_unit_test(test_twins),
 		cmocka_unit_test(test_deaths_in_two_nodes),
 		cmocka_unit_test(test_node_of_pusher_dies),
 		cmocka_unit_test(test_node_of_receiver_dies),
