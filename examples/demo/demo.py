@@ -168,7 +168,7 @@ class Demo:
         say(f"{title}: {same} of {len(prompts)} answers identical, "
             f"{hit} prompt tokens from the cache")
 
-    def run_prompts(self):
+    def read_prompts(self):
         try:
             with open(self.arguments.prompts, encoding="utf-8") as file:
                 prompts = [line.rstrip("\n") for line in file if line.strip()]
@@ -176,6 +176,9 @@ class Demo:
             raise Failure(f"{self.arguments.prompts}: {fault}") from None
         if not prompts:
             raise Failure(f"{self.arguments.prompts}: no prompt in it")
+        return prompts
+
+    def run_prompts(self, prompts):
         size = ["--size", self.arguments.size, "--max-tokens", str(self.arguments.max_tokens)]
         hot = ["--temperature", "0.8", "--sample-seed", "42"]
         other = ["--seed", "2"]
@@ -257,11 +260,14 @@ class Demo:
         print()
 
     def run(self):
+        prompts = self.read_prompts()
+        if self.arguments.trace and not os.access(self.arguments.trace, os.R_OK):
+            raise Failure(f"{self.arguments.trace}: there is no such file to read")
         say("starting two nodes")
         self.start_node("node-a", "node-b")
         self.start_node("node-b", "node-a")
         self.wait_for_nodes()
-        self.run_prompts()
+        self.run_prompts(prompts)
         replay = self.run_trace()
         self.table(replay)
         if self.figures["identical"] != self.figures["requests"]:
@@ -292,7 +298,8 @@ def arguments_parse():
                         help="text file, one prompt a line")
     parser.add_argument("--trace", help="request trace in Mooncake's JSONL form")
     parser.add_argument("--limit", type=int, help="replay only the first N requests of the trace")
-    parser.add_argument("--size", default="small", help="tiny, small or kv8b (tinylm --help)")
+    parser.add_argument("--size", default="small", choices=("tiny", "small", "kv8b"),
+                        help="of the model (tinylm --help)")
     parser.add_argument("--max-tokens", type=int, default=24, help="length of each answer")
     parser.add_argument("--build", default="build/demo", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -62,7 +62,7 @@ printf 'caf\351\n' >"$dir/latin.txt"
 wants "prompts.txt: " demo --size tiny --prompts "$dir/none/prompts.txt"
 wants "utf-8" demo --size tiny --prompts "$dir/latin.txt"
 wants "no prompt" demo --size tiny --prompts "$dir/empty.txt"
-wants "tiny, small or kv8b" demo --size huge
+wants "'kv8b'" demo --size huge
 wants "none.jsonl" demo --size tiny --max-tokens 1 --prompts "$dir/a place/prompts.txt" \
 	--trace "$dir/none.jsonl"
 
