@@ -1,134 +1,149 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * peer_copy_x86.c - loops with streaming stores
+ * peer_copy_x86.c - single-threaded loops that copy around the cache
  *
- * They differ in how many pages they walk side by side (more DRAM rows and prefetchers at work) and
- * how far ahead they prefetch; which is best depends on the machine.
+ * What differs: how many places are walked side by side, how far apart, in steps of how many bytes,
+ * how far ahead of the loads lines are asked for. A walker is a share of a page behind the one
+ * before it, so that no load waits for a store with the same low 12 bits.
  */
 #include <immintrin.h>
 #include "perf/peers.h"
 
 #define PAGE 4096u
+#define KIB(n) ((n) << 10)
 
-static inline __attribute__((always_inline, target("avx512f"))) void
-stream512(char *dst, const char *src, uint64_t len, unsigned nr_pages, unsigned ahead)
+struct shape {
+	uint64_t nr;
+	uint64_t apart;
+	uint64_t step;
+	uint64_t ahead;
+};
+
+#define INLINE static inline __attribute__((always_inline))
+
+__attribute__((target("avx512f"))) INLINE void lines512(char *d, const char *s, uint64_t len)
 {
-	uint64_t base, off;
-	unsigned page;
+	uint64_t i;
 
-	for (base = 0; base + nr_pages * PAGE <= len; base += nr_pages * PAGE) {
-		for (off = 0; off < PAGE; off += 128) {
-			for (page = 0; page < nr_pages; page++) {
-				const char *s = src + base + page * PAGE + off;
-				char *d = dst + base + page * PAGE + off;
-				__m512i a, b;
-
-				if (ahead) {
-					_mm_prefetch(s + ahead, _MM_HINT_T0);
-					_mm_prefetch(s + ahead + 64, _MM_HINT_T0);
-				}
-				a = _mm512_load_si512(s);
-				b = _mm512_load_si512(s + 64);
-				_mm512_stream_si512((__m512i *)d, a);
-				_mm512_stream_si512((__m512i *)(d + 64), b);
-			}
-		}
-	}
-	for (off = base; off < len; off += 64)
-		_mm512_stream_si512((__m512i *)(dst + off), _mm512_load_si512(src + off));
-	_mm_sfence();
+#pragma GCC unroll 16
+	for (i = 0; i < len; i += 64)
+		_mm512_stream_si512((__m512i *)(d + i), _mm512_load_si512(s + i));
 }
 
-static inline __attribute__((always_inline, target("avx2"))) void
-stream256(char *dst, const char *src, uint64_t len, unsigned nr_pages, unsigned ahead)
+__attribute__((target("avx2"))) INLINE void lines256(char *d, const char *s, uint64_t len)
 {
-	uint64_t base, off;
-	unsigned page;
+	uint64_t i;
 
-	for (base = 0; base + nr_pages * PAGE <= len; base += nr_pages * PAGE) {
-		for (off = 0; off < PAGE; off += 64) {
-			for (page = 0; page < nr_pages; page++) {
-				const char *s = src + base + page * PAGE + off;
-				char *d = dst + base + page * PAGE + off;
-				__m256i a, b;
-
-				if (ahead)
-					_mm_prefetch(s + ahead, _MM_HINT_T0);
-				a = _mm256_load_si256((const __m256i *)s);
-				b = _mm256_load_si256((const __m256i *)(s + 32));
-				_mm256_stream_si256((__m256i *)d, a);
-				_mm256_stream_si256((__m256i *)(d + 32), b);
-			}
-		}
-	}
-	for (off = base; off < len; off += 32)
-		_mm256_stream_si256((__m256i *)(dst + off),
-				    _mm256_load_si256((const __m256i *)(src + off)));
-	_mm_sfence();
+#pragma GCC unroll 32
+	for (i = 0; i < len; i += 32)
+		_mm256_stream_si256((__m256i *)(d + i),
+				    _mm256_load_si256((const __m256i *)(s + i)));
 }
 
-#define LOOP(bits, isa, pages, ahead)                                                              \
-	static __attribute__((target(isa))) void copy##bits##_##pages##_##ahead(                   \
+INLINE void ask(const char *s, uint64_t len, uint64_t ahead)
+{
+	uint64_t i;
+
+	for (i = 0; ahead && i < len; i += 64)
+		_mm_prefetch(s + i + ahead, _MM_HINT_T0);
+}
+
+/* @len: a multiple of what all walkers walk, but for a rest that one walks */
+#define STREAM(bits, isa)                                                                          \
+	__attribute__((target(isa)))                                                               \
+	INLINE void stream##bits(char *dst, const char *src, uint64_t len, struct shape shape)     \
+	{                                                                                          \
+		uint64_t all = shape.nr * shape.apart, base, off, w, at;                           \
+                                                                                                   \
+		for (base = 0; base + all <= len; base += all) {                                   \
+			for (off = 0; off < shape.apart; off += shape.step) {                      \
+				for (w = 0; w < shape.nr; w++) {                                   \
+					at = (off + w * PAGE / shape.nr) & (shape.apart - 1);      \
+					at += base + w * shape.apart;                              \
+					ask(src + at, shape.step, shape.ahead);                    \
+					lines##bits(dst + at, src + at, shape.step);               \
+				}                                                                  \
+			}                                                                          \
+		}                                                                                  \
+		for (off = base; off < len; off += 64)                                             \
+			lines##bits(dst + off, src + off, 64);                                     \
+		_mm_sfence();                                                                      \
+	}
+
+STREAM(512, "avx512f")
+STREAM(256, "avx2")
+
+#define LOOP(bits, isa, nr, kib, step, ahead)                                                      \
+	static __attribute__((target(isa))) void copy##bits##_##nr##_##kib##_##step##_##ahead(     \
 		void *dst, const void *src, uint64_t len)                                          \
 	{                                                                                          \
-		stream##bits(dst, src, len, pages, ahead);                                         \
+		stream##bits(dst, src, len, (struct shape){ nr, KIB(kib), step, ahead });          \
 	}
+#define NAME(bits, isa, nr, kib, step, ahead)                                                      \
+	{ #isa " " #nr " x " #kib " KiB, by " #step ", " #ahead " ahead",                          \
+	  copy##bits##_##nr##_##kib##_##step##_##ahead },
 
-LOOP(512, "avx512f", 1, 0)
-LOOP(512, "avx512f", 1, 1024)
-LOOP(512, "avx512f", 2, 0)
-LOOP(512, "avx512f", 2, 512)
-LOOP(512, "avx512f", 4, 0)
-LOOP(512, "avx512f", 4, 256)
-LOOP(512, "avx512f", 4, 512)
-LOOP(512, "avx512f", 8, 0)
-LOOP(512, "avx512f", 8, 256)
-LOOP(512, "avx512f", 8, 512)
-LOOP(512, "avx512f", 16, 0)
-LOOP(512, "avx512f", 16, 256)
-LOOP(256, "avx2", 1, 0)
-LOOP(256, "avx2", 1, 1024)
-LOOP(256, "avx2", 4, 0)
-LOOP(256, "avx2", 4, 256)
-LOOP(256, "avx2", 8, 0)
-LOOP(256, "avx2", 8, 256)
+/* what is tried, with each instruction set */
+#define ALL(X, bits, isa)                                                                          \
+	X(bits, isa, 1, 4, 128, 0)                                                                 \
+	X(bits, isa, 1, 4, 128, 1024)                                                              \
+	X(bits, isa, 1, 4, 512, 0)                                                                 \
+	X(bits, isa, 1, 4, 512, 512)                                                               \
+	X(bits, isa, 2, 4, 128, 512)                                                               \
+	X(bits, isa, 2, 64, 128, 256)                                                              \
+	X(bits, isa, 2, 64, 512, 0)                                                                \
+	X(bits, isa, 2, 64, 512, 256)                                                              \
+	X(bits, isa, 2, 512, 512, 256)                                                             \
+	X(bits, isa, 4, 4, 128, 256)                                                               \
+	X(bits, isa, 4, 16, 128, 256)                                                              \
+	X(bits, isa, 4, 16, 512, 0)                                                                \
+	X(bits, isa, 4, 16, 512, 256)                                                              \
+	X(bits, isa, 4, 64, 128, 256)                                                              \
+	X(bits, isa, 4, 64, 256, 256)                                                              \
+	X(bits, isa, 4, 64, 512, 0)                                                                \
+	X(bits, isa, 4, 64, 512, 256)                                                              \
+	X(bits, isa, 4, 64, 512, 512)                                                              \
+	X(bits, isa, 4, 256, 512, 0)                                                               \
+	X(bits, isa, 4, 256, 512, 256)                                                             \
+	X(bits, isa, 8, 4, 128, 0)                                                                 \
+	X(bits, isa, 8, 4, 128, 256)                                                               \
+	X(bits, isa, 8, 16, 64, 256)                                                               \
+	X(bits, isa, 8, 16, 128, 256)                                                              \
+	X(bits, isa, 8, 16, 512, 0)                                                                \
+	X(bits, isa, 8, 64, 64, 256)                                                               \
+	X(bits, isa, 8, 64, 128, 0)                                                                \
+	X(bits, isa, 8, 64, 128, 256)                                                              \
+	X(bits, isa, 8, 64, 512, 0)                                                                \
+	X(bits, isa, 8, 256, 128, 256)                                                             \
+	X(bits, isa, 16, 4, 128, 256)                                                              \
+	X(bits, isa, 16, 64, 128, 256)
+
+ALL(LOOP, 512, "avx512f")
+ALL(LOOP, 256, "avx2")
 
 static void copy_rep_movsb(void *dst, const void *src, uint64_t len)
 {
 	__asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(len) : : "memory");
 }
 
-static const struct wfi_peer_copy_loop loops[] = {
-	{ "avx512 1 page", copy512_1_0 },
-	{ "avx512 1 page, 1024 ahead", copy512_1_1024 },
-	{ "avx512 2 pages", copy512_2_0 },
-	{ "avx512 2 pages, 512 ahead", copy512_2_512 },
-	{ "avx512 4 pages", copy512_4_0 },
-	{ "avx512 4 pages, 256 ahead", copy512_4_256 },
-	{ "avx512 4 pages, 512 ahead", copy512_4_512 },
-	{ "avx512 8 pages", copy512_8_0 },
-	{ "avx512 8 pages, 256 ahead", copy512_8_256 },
-	{ "avx512 8 pages, 512 ahead", copy512_8_512 },
-	{ "avx512 16 pages", copy512_16_0 },
-	{ "avx512 16 pages, 256 ahead", copy512_16_256 },
-	{ "avx2 1 page", copy256_1_0 },
-	{ "avx2 1 page, 1024 ahead", copy256_1_1024 },
-	{ "avx2 4 pages", copy256_4_0 },
-	{ "avx2 4 pages, 256 ahead", copy256_4_256 },
-	{ "avx2 8 pages", copy256_8_0 },
-	{ "avx2 8 pages, 256 ahead", copy256_8_256 },
-	{ "rep movsb", copy_rep_movsb },
-	{ NULL, NULL },
-};
-
-#define FIRST_AVX2 12
-#define FIRST_PLAIN 18
-
 const struct wfi_peer_copy_loop *wfi_peer_copy_loops(void)
 {
+	static const struct wfi_peer_copy_loop with_avx512[] = {
+		ALL(NAME, 512, "avx512f") ALL(NAME, 256, "avx2") /* */
+		{ "rep movsb", copy_rep_movsb },
+		{ NULL, NULL },
+	};
+	static const struct wfi_peer_copy_loop with_avx2[] = {
+		ALL(NAME, 256, "avx2") /* */
+		{ "rep movsb", copy_rep_movsb },
+		{ NULL, NULL },
+	};
+	static const struct wfi_peer_copy_loop others[] = {
+		{ "rep movsb", copy_rep_movsb },
+		{ NULL, NULL },
+	};
+
 	if (__builtin_cpu_supports("avx512f"))
-		return loops;
-	if (__builtin_cpu_supports("avx2"))
-		return &loops[FIRST_AVX2];
-	return &loops[FIRST_PLAIN];
+		return with_avx512;
+	return __builtin_cpu_supports("avx2") ? with_avx2 : others;
 }

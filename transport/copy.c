@@ -1,15 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
-#include "weft_internal/copy.h"
-#include "weft_internal/util.h"
+#include "transport/copy_private.h"
+#include "weft_internal/env.h"
+#include "weft_internal/log.h"
 
-#define PAGE 4096u
 #define LINE 64u
-#define WALKERS 8u /* pages side by side: 1 gives 8.5, 2 give 12.2, 4 give 13.3 GB/s, 8 some more */
-#define AHEAD 256u /* the prefetchers of the CPU lose track of so many pages: worth 2 % */
+#define TRY_BYTES (512u << 10)
+#define TRY_TURNS 4u
+#define TRY_NS (6 * WFI_NSEC_PER_MSEC) /* no turn begins later */
+#define BETTER_PERCENT 5u /* by which another way must beat the one before it: less is noise */
+#define MAX_WAYS 32u
 
-static void plain_libc(void *dst, const void *src, size_t len)
+/* ---- memcpy ---- */
+
+void wfi_copy_plain(void *dst, const void *src, size_t len)
 {
+	memcpy(dst, src, len);
+}
+
+static void stream_libc(void *dst, const void *src, size_t len, const struct wfi_copy_walk *walk)
+{
+	(void)walk;
 	memcpy(dst, src, len);
 }
 
@@ -18,160 +29,71 @@ static void fence_none(void)
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-static const struct wfi_copy_ops copy_libc = {
+const struct wfi_copy_ops wfi_copy_libc = {
 	.name = "libc",
-	.plain = plain_libc,
-	.stream = plain_libc,
+	.plain = wfi_copy_plain,
+	.stream = stream_libc,
 	.fence = fence_none,
 };
 
-#if defined(__x86_64__)
-#include <immintrin.h>
+/* ---- the choice ---- */
 
-__attribute__((target("avx512f"))) static void plain_avx512(void *dst, const void *src, size_t len)
+static uint64_t try_ns(struct wfi_env *env, const struct wfi_copy_ops *ops, char *buf)
 {
-	const char *s = src;
-	char *d = dst;
-	size_t i = 0;
+	uint64_t start_ns;
 
-	if (len < LINE) {
-		memcpy(dst, src, len);
-		return;
-	}
-	for (; i + 4 * LINE <= len; i += 4 * LINE) {
-		__m512i a = _mm512_loadu_si512(s + i);
-		__m512i b = _mm512_loadu_si512(s + i + LINE);
-		__m512i c = _mm512_loadu_si512(s + i + 2 * LINE);
-		__m512i e = _mm512_loadu_si512(s + i + 3 * LINE);
-
-		_mm512_storeu_si512(d + i, a);
-		_mm512_storeu_si512(d + i + LINE, b);
-		_mm512_storeu_si512(d + i + 2 * LINE, c);
-		_mm512_storeu_si512(d + i + 3 * LINE, e);
-	}
-	for (; i + LINE <= len; i += LINE)
-		_mm512_storeu_si512(d + i, _mm512_loadu_si512(s + i));
-	/* the tail again, overlapping what is there */
-	if (i < len)
-		_mm512_storeu_si512(d + len - LINE, _mm512_loadu_si512(s + len - LINE));
+	wfi_copy_flush(buf, 2 * TRY_BYTES);
+	start_ns = wfi_now(env);
+	ops->stream(buf + TRY_BYTES, buf, TRY_BYTES, &ops->walk);
+	ops->fence();
+	return wfi_now(env) - start_ns;
 }
 
-__attribute__((target("avx512f"))) static void stream_avx512(void *dst, const void *src, size_t len)
+/* by turns, so that what else goes on in the machine meets them all; the least of each counts */
+static void try_all(struct wfi_env *env, const struct wfi_copy_ops *const *all, char *buf,
+		    uint64_t *best_ns)
 {
-	size_t head = -(uintptr_t)dst & (LINE - 1);
-	const char *s = src;
-	char *d = dst;
+	const uint64_t start_ns = wfi_now(env);
+	unsigned turn, i;
+	uint64_t ns;
 
-	if (len < head + LINE) {
-		memcpy(dst, src, len);
-		return;
-	}
-	memcpy(d, s, head);
-	d += head;
-	s += head;
-	len -= head;
-	for (; len >= WALKERS * PAGE; len -= WALKERS * PAGE) {
-		for (size_t i = 0; i < PAGE; i += 2 * LINE) {
-			for (size_t w = 0; w < WALKERS * PAGE; w += PAGE) {
-				__m512i a = _mm512_loadu_si512(s + w + i);
-				__m512i b = _mm512_loadu_si512(s + w + i + LINE);
-
-				_mm_prefetch(s + w + i + AHEAD, _MM_HINT_T0);
-				_mm_prefetch(s + w + i + AHEAD + LINE, _MM_HINT_T0);
-				_mm512_stream_si512((void *)(d + w + i), a);
-				_mm512_stream_si512((void *)(d + w + i + LINE), b);
-			}
+	for (turn = 0; turn < TRY_TURNS && wfi_now(env) - start_ns < TRY_NS; turn++) {
+		for (i = 0; i < MAX_WAYS && all[i]; i++) {
+			ns = try_ns(env, all[i], buf);
+			if (!turn || ns < best_ns[i])
+				best_ns[i] = ns;
 		}
-		d += WALKERS * PAGE;
-		s += WALKERS * PAGE;
 	}
-	for (; len >= LINE; len -= LINE, d += LINE, s += LINE)
-		_mm512_stream_si512((void *)d, _mm512_loadu_si512(s));
-	memcpy(d, s, len);
 }
 
-__attribute__((target("avx2"))) static inline void line_avx2(char *d, const char *s)
+const struct wfi_copy_ops *wfi_copy_pick(struct wfi_env *env, uint32_t *mib_per_s)
 {
-	__m256i a = _mm256_loadu_si256((const __m256i *)(const void *)s);
-	__m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(s + 32));
+	const struct wfi_copy_ops *const *all = wfi_copy_all();
+	uint64_t best_ns[MAX_WAYS] = { 0 };
+	struct wfi_map map;
+	unsigned i, pick = 0;
 
-	_mm256_stream_si256((__m256i *)(void *)d, a);
-	_mm256_stream_si256((__m256i *)(void *)(d + 32), b);
-}
+	if (mib_per_s)
+		*mib_per_s = 0;
+	if (env->mem->map(env, 2 * TRY_BYTES, WFI_MAP_PREFAULT, &map))
+		return all[0];
+	try_all(env, all, map.addr, best_ns);
+	env->mem->unmap(env, &map);
+	for (i = 1; i < MAX_WAYS && all[i]; i++)
+		if (best_ns[i] * (100 + BETTER_PERCENT) < best_ns[pick] * 100)
+			pick = i;
+	if (best_ns[pick]) {
+		uint64_t rate = (TRY_BYTES * WFI_NSEC_PER_SEC / best_ns[pick]) >> 20;
 
-__attribute__((target("avx2"))) static void stream_avx2(void *dst, const void *src, size_t len)
-{
-	size_t head = -(uintptr_t)dst & (LINE - 1);
-	const char *s = src;
-	char *d = dst;
-
-	if (len < head + LINE) {
-		memcpy(dst, src, len);
-		return;
+		wfi_debug("copy: large pieces go by \"%s\", %u MiB/s", all[pick]->name,
+			  (unsigned)rate);
+		if (mib_per_s)
+			*mib_per_s = (uint32_t)rate;
 	}
-	memcpy(d, s, head);
-	d += head;
-	s += head;
-	len -= head;
-	for (; len >= WALKERS * PAGE; len -= WALKERS * PAGE) {
-		for (size_t i = 0; i < PAGE; i += 2 * LINE) {
-			for (size_t w = 0; w < WALKERS * PAGE; w += PAGE) {
-				line_avx2(d + w + i, s + w + i);
-				line_avx2(d + w + i + LINE, s + w + i + LINE);
-			}
-		}
-		d += WALKERS * PAGE;
-		s += WALKERS * PAGE;
-	}
-	for (; len >= LINE; len -= LINE, d += LINE, s += LINE)
-		line_avx2(d, s);
-	memcpy(d, s, len);
+	return all[pick];
 }
 
-static void fence_stores(void)
-{
-	_mm_sfence();
-}
-
-static const struct wfi_copy_ops copy_avx2 = {
-	.name = "avx2",
-	.plain = plain_libc,
-	.stream = stream_avx2,
-	.fence = fence_stores,
-};
-
-static const struct wfi_copy_ops copy_avx512 = {
-	.name = "avx512",
-	.plain = plain_avx512,
-	.stream = stream_avx512,
-	.fence = fence_stores,
-};
-
-const struct wfi_copy_ops *const *wfi_copy_all(void)
-{
-	static const struct wfi_copy_ops *const lists[][4] = {
-		{ &copy_libc, NULL },
-		{ &copy_avx2, &copy_libc, NULL },
-		{ &copy_avx512, &copy_avx2, &copy_libc, NULL },
-	};
-
-	if (__builtin_cpu_supports("avx512f"))
-		return lists[2];
-	return lists[__builtin_cpu_supports("avx2") ? 1 : 0];
-}
-#else
-const struct wfi_copy_ops *const *wfi_copy_all(void)
-{
-	static const struct wfi_copy_ops *const list[] = { &copy_libc, NULL };
-
-	return list;
-}
-#endif
-
-const struct wfi_copy_ops *wfi_copy_pick(void)
-{
-	return wfi_copy_all()[0];
-}
+/* ---- the copying ---- */
 
 void wfi_copy_runs(const struct wfi_copy_ops *ops, const struct wfi_copy_run *runs, unsigned nr,
 		   uint64_t batch_bytes)
@@ -187,7 +109,7 @@ void wfi_copy_runs(const struct wfi_copy_ops *ops, const struct wfi_copy_run *ru
 			__builtin_prefetch(runs[i + 1].dst, 1);
 		}
 		if (runs[i].len >= stream_from)
-			ops->stream(runs[i].dst, runs[i].src, runs[i].len);
+			ops->stream(runs[i].dst, runs[i].src, runs[i].len, &ops->walk);
 		else
 			ops->plain(runs[i].dst, runs[i].src, runs[i].len);
 	}

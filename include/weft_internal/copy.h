@@ -2,8 +2,10 @@
 /**
  * copy.h - copying by CPU: cached for small pieces, around the cache for large ones
  *
- * Streaming stores save the read of the target's lines and leave the cache to others; several pages
- * are walked side by side, so that four DRAM rows and prefetchers work at a time.
+ * Streaming stores save the read of the target's lines and leave the cache to others. How a large
+ * piece is best walked (how many places at a time, how far apart, how far ahead of the loads) is
+ * nothing that a processor tells: it differs by a factor of four between two of them, so that a
+ * few ways are tried at start.
  */
 #ifndef WFI_COPY_H
 #define WFI_COPY_H
@@ -11,18 +13,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct wfi_env;
+
 /* a piece of this size goes around the cache, whatever stands beside it */
 #define WFI_COPY_STREAM_BYTES (256u << 10)
 /* so does one of this size in a batch of that size */
 #define WFI_COPY_STREAM_PIECE (16u << 10)
 #define WFI_COPY_STREAM_BATCH (512u << 10)
 
+/* how a large piece is walked */
+struct wfi_copy_walk {
+	uint32_t nr_walkers; /* places at a time: 1, 2, 4 or 8 */
+	uint32_t apart; /* bytes between them: a power of two, at least a page */
+	uint32_t ahead; /* bytes by which lines are asked for before their load; 0: not at all */
+};
+
 struct wfi_copy_ops {
 	const char *name;
 	void (*plain)(void *dst, const void *src, size_t len);
 	/* needs a store fence before the bytes are shown to others: wfi_copy_runs() does it */
-	void (*stream)(void *dst, const void *src, size_t len);
+	void (*stream)(void *dst, const void *src, size_t len, const struct wfi_copy_walk *walk);
 	void (*fence)(void);
+	struct wfi_copy_walk walk;
 };
 
 struct wfi_copy_run {
@@ -31,10 +43,20 @@ struct wfi_copy_run {
 	uint64_t len;
 };
 
-/* the best of this CPU; cold. Return: never NULL */
-const struct wfi_copy_ops *wfi_copy_pick(void);
-/* NULL-terminated list of all that this CPU can run; for tests and benchmarks */
+/* NULL-terminated list of all that this CPU can run, what is best unmeasured first */
 const struct wfi_copy_ops *const *wfi_copy_all(void);
+
+/**
+ * wfi_copy_pick - the way that is fastest here, between places that are in no cache
+ * @mib_per_s: NULL, or is told what it made; 0: not measured
+ *
+ * Tries them for some milliseconds by the clock of @env. Where that stands still, or memory is
+ * short, the first of wfi_copy_all() is taken; so it is unless another one is clearly better.
+ *
+ * Context: any thread. Cold.
+ * Return: never NULL.
+ */
+const struct wfi_copy_ops *wfi_copy_pick(struct wfi_env *env, uint32_t *mib_per_s);
 
 /**
  * wfi_copy_runs - copy pieces that do not overlap
