@@ -276,6 +276,29 @@ static void test_private(void **state)
 	free(back);
 }
 
+/* places side by side in the peer, met in another order: each piece in its own */
+static void test_private_neighbours(void **state)
+{
+	enum { NR = 700, LEN = 96 };
+	struct duo *d = *state;
+	struct weft_piece pieces[NR];
+	uint8_t *back = d->a.heap + SIDE_MEM / 2;
+	unsigned i;
+
+	for (i = 0; i < NR * LEN; i++)
+		d->a.heap[i] = (uint8_t)(i * 2654435761u >> 11);
+	for (i = 0; i < NR; i++)
+		pieces[i] = (struct weft_piece){ d->a.heap + (size_t)i * LEN,
+						 4000 + (uint64_t)(i * 333 % NR) * LEN, LEN,
+						 d->heap };
+	assert_int_equal(post_and_wait(d, 1, pieces, NR).status, 0);
+	pieces[0] = (struct weft_piece){ back, 4000, NR * LEN, d->heap };
+	assert_int_equal(post_and_wait(d, 0, pieces, 1).status, 0);
+	for (i = 0; i < NR; i++)
+		assert_memory_equal(back + (size_t)(i * 333 % NR) * LEN,
+				    d->a.heap + (size_t)i * LEN, LEN);
+}
+
 /* a hole in the peer's memory: pieces before it arrive, the piece is named, the rest can go on */
 static void test_hole(void **state)
 {
@@ -578,6 +601,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_private, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_private_neighbours, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hole, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hole_blocks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),

@@ -9,6 +9,9 @@
 #include "weft_internal/log.h"
 
 #define RUNS 64u
+#define KEY_IDX_BITS 9u /* a key is a remote offset, and below it which piece it was */
+
+_Static_assert(WFI_SHM_IOVS == 1u << KEY_IDX_BITS, "one key for each piece");
 
 void wfi_shm_wake(const struct wfi_msgring *ring)
 {
@@ -65,10 +68,80 @@ static int vm_failed(const struct wfi_shm_rkey *rkey, int err)
 	return err == ESRCH ? -ECONNRESET : -err;
 }
 
-/* one call. Return: pieces that moved whole; *status says why it stopped, 0: go on behind them */
-static uint32_t vm_call(struct wfi_shm_device *dev, const struct wfi_shm_rkey *rkey,
-			const struct weft_piece *pieces, uint32_t nr, enum weft_wc_op op,
-			int *status)
+/* stable, by all but the low KEY_IDX_BITS. Return: @keys or @spare, whichever holds the result */
+static uint64_t *sort_keys(uint64_t *keys, uint64_t *spare, uint32_t nr)
+{
+	uint64_t differ = 0, *swap;
+	uint32_t i, shift;
+
+	for (i = 1; i < nr; i++)
+		differ |= keys[i] ^ keys[0];
+	for (shift = KEY_IDX_BITS; shift < 64; shift += 8) {
+		uint32_t start[257] = { 0 };
+
+		if (!(differ >> shift & 0xff))
+			continue;
+		for (i = 0; i < nr; i++)
+			start[(keys[i] >> shift & 0xff) + 1]++;
+		for (i = 1; i < 257; i++)
+			start[i] += start[i - 1];
+		for (i = 0; i < nr; i++)
+			spare[start[keys[i] >> shift & 0xff]++] = keys[i];
+		swap = keys;
+		keys = spare;
+		spare = swap;
+	}
+	return keys;
+}
+
+/* behind the last of @nr, or as part of it. Return: how many there are now */
+static uint32_t iov_add(struct iovec *iov, uint32_t nr, void *addr, uint64_t len)
+{
+	if (nr && (uint8_t *)iov[nr - 1].iov_base + iov[nr - 1].iov_len == addr) {
+		iov[nr - 1].iov_len += len;
+		return nr;
+	}
+	iov[nr] = (struct iovec){ .iov_base = addr, .iov_len = len };
+	return nr + 1;
+}
+
+static ssize_t vm_move(const struct wfi_shm_device *dev, pid_t pid, enum weft_wc_op op,
+		       uint32_t nr_local, uint32_t nr_remote)
+{
+	if (op == WEFT_WC_READ)
+		return process_vm_readv(pid, dev->local, nr_local, dev->remote, nr_remote, 0);
+	return process_vm_writev(pid, dev->local, nr_local, dev->remote, nr_remote, 0);
+}
+
+/*
+ * The kernel pins pages, and takes the lock of that memory, for each remote range: so the pieces go
+ * in order of their remote addresses, neighbours as one. Return: whether all of them moved
+ */
+static bool vm_call_sorted(struct wfi_shm_device *dev, const struct wfi_shm_rkey *rkey,
+			   const struct weft_piece *pieces, uint32_t nr, enum weft_wc_op op)
+{
+	uint32_t i, nr_local = 0, nr_remote = 0;
+	uint64_t *keys = dev->keys[0], len = 0;
+
+	for (i = 0; i < nr; i++)
+		keys[i] = (pieces[i].remote << KEY_IDX_BITS) | i;
+	keys = sort_keys(keys, dev->keys[1], nr);
+	for (i = 0; i < nr; i++) {
+		const struct weft_piece *piece = &pieces[keys[i] & (WFI_SHM_IOVS - 1)];
+
+		nr_local = iov_add(dev->local, nr_local, piece->local, piece->len);
+		nr_remote = iov_add(dev->remote, nr_remote,
+				    (void *)(uintptr_t)(rkey->addr + piece->remote), piece->len);
+		len += piece->len;
+	}
+	return vm_move(dev, rkey->pid, op, nr_local, nr_remote) == (ssize_t)len;
+}
+
+/* in the order given. Return: pieces that moved whole; *status says why it stopped, 0: go on behind
+ * them */
+static uint32_t vm_call_in_order(struct wfi_shm_device *dev, const struct wfi_shm_rkey *rkey,
+				 const struct weft_piece *pieces, uint32_t nr, enum weft_wc_op op,
+				 int *status)
 {
 	uint32_t i;
 	ssize_t got;
@@ -79,18 +152,9 @@ static uint32_t vm_call(struct wfi_shm_device *dev, const struct wfi_shm_rkey *r
 		dev->remote[i].iov_base = (void *)(uintptr_t)(rkey->addr + pieces[i].remote);
 		dev->remote[i].iov_len = pieces[i].len;
 	}
-	*status = wfi_shm_pidfd_alive(rkey->pidfd) ? -ECONNRESET : 0;
-	if (*status)
-		return 0;
-	got = op == WEFT_WC_READ ? process_vm_readv(rkey->pid, dev->local, nr, dev->remote, nr, 0)
-				 : process_vm_writev(rkey->pid, dev->local, nr, dev->remote, nr, 0);
+	got = vm_move(dev, rkey->pid, op, nr, nr);
 	if (got < 0) {
 		*status = vm_failed(rkey, errno);
-		return 0;
-	}
-	/* alive now, so it was this process all along: never bytes of one that got its pid */
-	if (op == WEFT_WC_READ && wfi_shm_pidfd_alive(rkey->pidfd)) {
-		*status = -ECONNRESET;
 		return 0;
 	}
 	for (i = 0; i < nr && (uint64_t)got >= pieces[i].len; i++)
@@ -98,6 +162,27 @@ static uint32_t vm_call(struct wfi_shm_device *dev, const struct wfi_shm_rkey *r
 	if (!i)
 		*status = -EFAULT; /* some of its bytes, and not the rest */
 	return i;
+}
+
+/* one batch. Return and *status: as above */
+static uint32_t vm_call(struct wfi_shm_device *dev, const struct wfi_shm_rkey *rkey,
+			const struct weft_piece *pieces, uint32_t nr, enum weft_wc_op op,
+			int *status)
+{
+	uint32_t done = nr;
+
+	*status = wfi_shm_pidfd_alive(rkey->pidfd) ? -ECONNRESET : 0;
+	if (*status)
+		return 0;
+	/* what did not move whole moves again, to learn where it stops */
+	if (!vm_call_sorted(dev, rkey, pieces, nr, op))
+		done = vm_call_in_order(dev, rkey, pieces, nr, op, status);
+	/* alive now, so it was this process all along: never bytes of one that got its pid */
+	if (op == WEFT_WC_READ && wfi_shm_pidfd_alive(rkey->pidfd)) {
+		*status = -ECONNRESET;
+		return 0;
+	}
+	return done;
 }
 
 /* pieces of one rkey. Return: how many moved; *status: of the next one, or 0 */

@@ -55,6 +55,7 @@ struct wfi_shm_device {
 	bool mr_used[WFI_SHM_MRS];
 	struct iovec local[WFI_SHM_IOVS];
 	struct iovec remote[WFI_SHM_IOVS];
+	uint64_t keys[2][WFI_SHM_IOVS]; /* scratch of the sorting by remote address */
 };
 
 struct wfi_shm_mr {
