@@ -387,3 +387,56 @@ int wfi_export_opts_check(const struct weft_mr *mr, const struct weft_export_opt
 		out->len = mr->len - out->off;
 	return out->len && wfi_range_ok(out->off, out->len, mr->len) ? 0 : -ERANGE;
 }
+
+/* ---- a provider without ports ---- */
+
+int wfi_no_port_open(struct weft_device *dev, const struct weft_port_opts *opts,
+		     struct weft_port **out)
+{
+	(void)dev;
+	(void)opts;
+	(void)out;
+	return -EOPNOTSUPP;
+}
+
+void wfi_no_port_close(struct weft_port *port)
+{
+	(void)port;
+}
+
+int wfi_no_port_addr(struct weft_port *port, char *buf, size_t len)
+{
+	(void)port;
+	(void)buf;
+	(void)len;
+	return -EOPNOTSUPP;
+}
+
+int wfi_no_port_poll(struct weft_port *port, struct weft_ask *out)
+{
+	(void)port;
+	(void)out;
+	return -EOPNOTSUPP;
+}
+
+int wfi_no_port_accept(struct weft_port *port, uint64_t id, struct weft_ep *ep)
+{
+	(void)port;
+	(void)id;
+	(void)ep;
+	return -EOPNOTSUPP;
+}
+
+int wfi_no_port_refuse(struct weft_port *port, uint64_t id)
+{
+	(void)port;
+	(void)id;
+	return -EOPNOTSUPP;
+}
+
+int wfi_no_ep_dial(struct weft_ep *ep, const struct weft_dial_opts *opts)
+{
+	(void)ep;
+	(void)opts;
+	return -EOPNOTSUPP;
+}

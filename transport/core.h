@@ -28,7 +28,13 @@
  */
 int wfi_opts_read(void *dst, size_t known, const void *src);
 
-enum wfi_ep_state { WFI_EP_CREATED, WFI_EP_CONNECTED, WFI_EP_CLOSING, WFI_EP_CLOSED };
+enum wfi_ep_state {
+	WFI_EP_CREATED,
+	WFI_EP_DIALING,
+	WFI_EP_CONNECTED,
+	WFI_EP_CLOSING,
+	WFI_EP_CLOSED,
+};
 
 struct wfi_sync_ep;
 
@@ -111,6 +117,16 @@ int wfi_sync_post_begin(struct wfi_sync_ep *ep, const struct weft_post *post, ui
 /* the one completion of a post; success of a quiet one leaves none. Hot */
 void wfi_sync_complete(struct wfi_sync_ep *ep, uint64_t cookie, enum weft_wc_op op, uint32_t flags,
 		       int status, uint32_t idx);
+
+/* of a provider without ports */
+int wfi_no_port_open(struct weft_device *dev, const struct weft_port_opts *opts,
+		     struct weft_port **out);
+void wfi_no_port_close(struct weft_port *port);
+int wfi_no_port_addr(struct weft_port *port, char *buf, size_t len);
+int wfi_no_port_poll(struct weft_port *port, struct weft_ask *out);
+int wfi_no_port_accept(struct weft_port *port, uint64_t id, struct weft_ep *ep);
+int wfi_no_port_refuse(struct weft_port *port, uint64_t id);
+int wfi_no_ep_dial(struct weft_ep *ep, const struct weft_dial_opts *opts);
 
 /* checks for mr_reg and mr_export that do not depend on the provider */
 int wfi_mr_opts_check(const struct weft_mr_opts *opts);

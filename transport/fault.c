@@ -318,7 +318,8 @@ static int fault_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 			ep->closed = wc;
 			ep->has_closed = true;
 			ep->closing = true;
-		} else if (wc.op == WEFT_WC_RECV || wc.op == WEFT_WC_RECV_IMM) {
+		} else if (wc.op == WEFT_WC_RECV || wc.op == WEFT_WC_RECV_IMM ||
+			   wc.op == WEFT_WC_OPEN) {
 			wcs[n] = wc;
 			wcs[n++].ep = &ep->base;
 		} else {
@@ -659,6 +660,47 @@ static void fault_ep_destroy(struct weft_ep *base)
 	wfi_free(base->dev->env, ep, sizeof(*ep));
 }
 
+/* ---- ports: the inner provider's, which accept endpoints of ours ---- */
+
+static int fault_port_open(struct weft_device *base, const struct weft_port_opts *opts,
+			   struct weft_port **out)
+{
+	struct fault_device *dev = to_dev(base);
+
+	return dev->ft->inner->port_open(dev->inner, opts, out);
+}
+
+static void fault_port_close(struct weft_port *port)
+{
+	if (port)
+		port->dev->transport->port_close(port);
+}
+
+static int fault_port_addr(struct weft_port *port, char *buf, size_t len)
+{
+	return port->dev->transport->port_addr(port, buf, len);
+}
+
+static int fault_port_poll(struct weft_port *port, struct weft_ask *out)
+{
+	return port->dev->transport->port_poll(port, out);
+}
+
+static int fault_port_accept(struct weft_port *port, uint64_t id, struct weft_ep *ep)
+{
+	return port->dev->transport->port_accept(port, id, to_ep(ep)->inner);
+}
+
+static int fault_port_refuse(struct weft_port *port, uint64_t id)
+{
+	return port->dev->transport->port_refuse(port, id);
+}
+
+static int fault_ep_dial(struct weft_ep *ep, const struct weft_dial_opts *opts)
+{
+	return to_dev(ep->dev)->ft->inner->ep_dial(to_ep(ep)->inner, opts);
+}
+
 /* ---- the wrapper itself ---- */
 
 static const struct weft_transport fault_table = {
@@ -682,6 +724,13 @@ static const struct weft_transport fault_table = {
 	.ep_connect = fault_ep_connect,
 	.ep_shutdown = fault_ep_shutdown,
 	.ep_destroy = fault_ep_destroy,
+	.port_open = fault_port_open,
+	.port_close = fault_port_close,
+	.port_addr = fault_port_addr,
+	.port_poll = fault_port_poll,
+	.port_accept = fault_port_accept,
+	.port_refuse = fault_port_refuse,
+	.ep_dial = fault_ep_dial,
 };
 
 int wfi_fault_create(const struct weft_transport *inner, const struct wfi_fault_opts *opts,

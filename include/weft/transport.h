@@ -25,6 +25,13 @@
  *	weft_cq_poll(cq, wcs, 16);
  *	t->ep_shutdown(ep); poll until WEFT_WC_CLOSED; t->ep_destroy(ep);
  *
+ * Where a provider has a way of its own to meet a peer (WEFT_CAP_PORT), nothing is carried:
+ *
+ *	t->port_open(dev, &port_opts, &port);       one side
+ *	t->ep_dial(ep, &dial);                      the other, with a ticket
+ *	t->port_poll(port, &ask);                   the ticket is looked at
+ *	t->port_accept(port, ask.id, ep);           WEFT_WC_OPEN on both sides
+ *
  * Operations
  *
  *   A post is a batch of pieces that moves as one: it is accepted whole or refused whole, it
@@ -78,6 +85,8 @@ struct weft_cq_fast;
 #define WEFT_EP_ADDR_MAX 1024u
 #define WEFT_EP_FDS_MAX 4u
 #define WEFT_WHY_MAX 160u
+#define WEFT_TICKET_LEN 16u
+#define WEFT_PORT_ADDR_MAX 64u
 
 /* ---- what a device can do ---- */
 
@@ -90,6 +99,7 @@ enum weft_cap_flags {
 	WEFT_CAP_REVOKE = 1u << 5, /* mr_revoke() takes exports back one by one */
 	WEFT_CAP_DMABUF = 1u << 6, /* mr_reg() of WEFT_MR_DMABUF */
 	WEFT_CAP_WAIT = 1u << 7, /* cq_arm() works: an idle owner can sleep */
+	WEFT_CAP_PORT = 1u << 8, /* port_open() and ep_dial() */
 };
 
 /**
@@ -309,6 +319,52 @@ struct weft_ep_peer {
 	uint32_t reserved;
 };
 
+/* where peers ask for endpoints */
+struct weft_port {
+	struct weft_device *dev;
+	void *ctx; /* of the owner, from weft_port_opts */
+};
+
+/**
+ * struct weft_port_opts - a port
+ * @addr: numeric, "10.0.0.1:7471" or "[fd00::1]:7471", on the network of the device; port 0: any
+ * @backlog: peers that may wait for an answer; 0: 64
+ */
+struct weft_port_opts {
+	size_t size;
+	const char *addr;
+	uint32_t backlog;
+	uint32_t reserved;
+	void *ctx;
+};
+
+/**
+ * struct weft_ask - a peer that asks for an endpoint
+ * @id: for port_accept() or port_refuse()
+ * @incarnation: of the peer's device: random, the same in its exports
+ * @ticket: what the peer has shown. The provider has checked that the asking is whole, of our
+ *          version, and not the repetition of an earlier one; whether the ticket is good, and
+ *          whether it was used before, is for the owner to know
+ */
+struct weft_ask {
+	uint64_t id;
+	uint64_t incarnation;
+	uint8_t ticket[WEFT_TICKET_LEN];
+};
+
+/**
+ * struct weft_dial_opts - whom to ask
+ * @addr: of the peer's port, numeric
+ * @timeout_ms: until WEFT_WC_OPEN; 0: 3000
+ */
+struct weft_dial_opts {
+	size_t size;
+	const char *addr;
+	uint32_t timeout_ms;
+	uint32_t reserved;
+	uint8_t ticket[WEFT_TICKET_LEN];
+};
+
 /* what to sleep on: either .fd to become readable, or FUTEX_WAIT (shared) on .futex while it is
  * .val */
 struct weft_wait {
@@ -360,6 +416,7 @@ enum weft_wc_op {
 	WEFT_WC_RECV = 3, /* a message: .data, .len */
 	WEFT_WC_RECV_IMM = 4, /* a write with immediate has landed: .imm */
 	WEFT_WC_CLOSED = 5, /* last of .ep; .status 0 after ep_shutdown(), else why it broke */
+	WEFT_WC_OPEN = 6, /* after ep_dial() or port_accept(): .ep is connected */
 };
 
 /* how far a failure reaches */
@@ -372,7 +429,7 @@ enum weft_scope {
 
 /**
  * struct weft_wc - one completion
- * @cookie: of the post; 0 for RECV, RECV_IMM, CLOSED
+ * @cookie: of the post; 0 for RECV, RECV_IMM, CLOSED, OPEN
  * @status: 0 or negative errno: -EFAULT memory not there, -EACCES without this right, or an rkey of
  *          another endpoint, -ESTALE region no longer registered, or taken back, -ERANGE outside
  *          the region, -ECONNRESET peer gone,
@@ -483,6 +540,32 @@ struct weft_transport {
 	void (*ep_shutdown)(struct weft_ep *ep);
 	/* after WEFT_WC_CLOSED, or before any post. Messages still in it are lost */
 	void (*ep_destroy)(struct weft_ep *ep);
+
+	/* Return: 0, -EINVAL no such address, -EADDRNOTAVAIL not one of the device's network,
+	 * -EADDRINUSE, -EOPNOTSUPP; logged */
+	int (*port_open)(struct weft_device *dev, const struct weft_port_opts *opts,
+			 struct weft_port **out);
+	/* who asked and had no answer is refused; endpoints that were accepted live on */
+	void (*port_close)(struct weft_port *port);
+	/* the address in @buf, as port_open() takes it, with the port that was given. Return: 0,
+	 * -ENOSPC */
+	int (*port_addr)(struct weft_port *port, char *buf, size_t len);
+	/* Return: 1 and who asks, each once; 0 nobody; -EIO the port is gone: open another */
+	int (*port_poll)(struct weft_port *port, struct weft_ask *out);
+	/* @ep: created, of the port's device; open when WEFT_WC_OPEN comes. Return: 0, -ENOENT the
+	 * peer has given up, -EISCONN */
+	int (*port_accept)(struct weft_port *port, uint64_t id, struct weft_ep *ep);
+	/* the peer's endpoint ends with -EACCES. Return: 0, -ENOENT */
+	int (*port_refuse)(struct weft_port *port, uint64_t id);
+	/**
+	 * ep_dial - connects to whoever accepts at a port
+	 *
+	 * Never waits. WEFT_WC_OPEN or WEFT_WC_CLOSED tells: -ECONNREFUSED nobody listens, -EACCES
+	 * refused, -EPROTONOSUPPORT the peer is of another version, -EBADMSG one side got what the
+	 * other did not send, -ESTALE what was sent has been seen before, -EHOSTUNREACH,
+	 * -ETIMEDOUT. Return: 0, -EINVAL, -EISCONN, -ENOTCONN closing, -EOPNOTSUPP
+	 */
+	int (*ep_dial)(struct weft_ep *ep, const struct weft_dial_opts *opts);
 };
 
 static inline int weft_ep_post_read(struct weft_ep *ep, const struct weft_post *post)

@@ -81,7 +81,23 @@ static void test_table(void **state)
 	t->rkey_destroy(NULL);
 	t->cq_destroy(NULL);
 	t->ep_destroy(NULL);
+	t->port_close(NULL);
 	t->device_close(NULL);
+}
+
+/* where there are no ports, ops say so; where there are, bad addresses are refused */
+static void test_ports(void **state)
+{
+	struct pair *p = *state;
+	const struct weft_transport *t = provider;
+	const int no = p->a.dev->caps.flags & WEFT_CAP_PORT ? -EINVAL : -EOPNOTSUPP;
+	struct weft_port_opts po = { .size = sizeof(po), .addr = "nowhere" };
+	struct weft_dial_opts o = { .size = sizeof(o), .addr = "nowhere" };
+	struct weft_port *port = NULL;
+
+	assert_int_equal(t->port_open(p->a.dev, &po, &port), no);
+	assert_int_equal(t->ep_dial(p->a.ep, &o), no);
+	assert_null(port);
 }
 
 static void one_write_read(struct pair *p, struct weft_rkey *rkey, uint8_t *remote, size_t off,
@@ -724,6 +740,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_table, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ports, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_random_pieces, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_write_then_imm, setup, teardown),

@@ -30,6 +30,9 @@ struct intro {
 	struct weft_export mem;
 };
 
+/* how the two meet */
+enum way { WAY_NONE, WAY_RAW, WAY_CM };
+
 enum order { ORDER_DIE = 'k', ORDER_STOP = 's', ORDER_LINK = 'l' };
 
 struct duo {
@@ -42,6 +45,8 @@ struct duo {
 };
 
 static const struct weft_transport *provider;
+static char port_addr[64];
+static const uint8_t good_ticket[WEFT_TICKET_LEN] = "peers may come";
 
 static void move_all(int sock, void *buf, size_t len, int out)
 {
@@ -56,16 +61,56 @@ static void move_all(int sock, void *buf, size_t len, int out)
 	}
 }
 
-static void introduce(struct duo *d)
+/* at a port, until somebody with a good ticket comes */
+static void accept_one(struct duo *d, struct weft_port *port)
 {
+	struct weft_ask ask;
+	int ret;
+
+	for (;;) {
+		ret = provider->port_poll(port, &ask);
+		assert_true(ret >= 0);
+		if (!ret)
+			continue;
+		if (!memcmp(ask.ticket, good_ticket, sizeof(good_ticket)))
+			break;
+		assert_int_equal(provider->port_refuse(port, ask.id), 0);
+	}
+	assert_int_equal(provider->port_accept(port, ask.id, d->a.ep), 0);
+	expect_wc(&d->a, d->a.recv_cq, WEFT_WC_OPEN, 0);
+}
+
+static void dial_port(struct duo *d, struct weft_ep *ep, const char *addr, const void *ticket)
+{
+	struct weft_dial_opts o = { .size = sizeof(o), .addr = addr };
+
+	(void)d;
+	memcpy(o.ticket, ticket, sizeof(o.ticket));
+	assert_int_equal(provider->ep_dial(ep, &o), 0);
+}
+
+static void introduce(struct duo *d, enum way way, bool serves)
+{
+	struct weft_port_opts o = { .size = sizeof(o), .addr = port_addr };
+	struct weft_port *port = NULL;
 	struct intro mine;
 
 	memset(&mine, 0, sizeof(mine));
 	assert_int_equal(provider->ep_addr(d->a.ep, &mine.addr), 0);
 	assert_int_equal(provider->mr_export(d->a.mr, NULL, &mine.mem), 0);
+	if (way == WAY_CM && serves)
+		assert_int_equal(provider->port_open(d->a.dev, &o, &port), 0);
 	move_all(d->sock, &mine, sizeof(mine), 1);
 	move_all(d->sock, &d->peer, sizeof(d->peer), 0);
-	connect_to(d->a.ep, &d->peer.addr, 0);
+	if (way == WAY_RAW) {
+		connect_to(d->a.ep, &d->peer.addr, 0);
+	} else if (serves) {
+		accept_one(d, port);
+	} else {
+		dial_port(d, d->a.ep, port_addr, good_ticket);
+		expect_wc(&d->a, d->a.recv_cq, WEFT_WC_OPEN, 0);
+	}
+	provider->port_close(port);
 	d->mem = import_export(d->a.ep, &d->peer.mem);
 	/* neither posts before both are connected */
 	move_all(d->sock, &mine, 1, 1);
@@ -107,7 +152,7 @@ static void echo(struct duo *d, const struct weft_wc *wc)
 }
 
 /* one connection: until it is closed */
-static void serve(int sock)
+static void serve(int sock, enum way way)
 {
 	struct duo d = { .sock = sock };
 	struct weft_wc wc, rest[16];
@@ -115,7 +160,7 @@ static void serve(int sock)
 
 	assert_int_equal(wfi_env_real_init(&d.env), 0);
 	side_open(&d.a, provider, &d.env, 256, 64);
-	introduce(&d);
+	introduce(&d, way, true);
 	for (wc.op = 0; wc.op != WEFT_WC_CLOSED;) {
 		if (++polls % 64 == 0)
 			obey(&d);
@@ -153,7 +198,7 @@ static int server(int sock)
 			return 0;
 		pid = fork();
 		if (!pid) {
-			serve(conn);
+			serve(conn, (enum way)more);
 			_exit(0);
 		}
 		close(conn);
@@ -182,17 +227,27 @@ static int dial(char more)
 	return sock;
 }
 
-static int setup(void **state)
+static int setup_way(void **state, enum way way)
 {
 	struct duo *d = calloc(1, sizeof(*d));
 
 	assert_non_null(d);
-	d->sock = dial(1);
+	d->sock = dial((char)way);
 	assert_int_equal(wfi_env_real_init(&d->env), 0);
 	side_open(&d->a, provider, &d->env, 256, 64);
-	introduce(d);
+	introduce(d, way, false);
 	*state = d;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_way(state, WAY_RAW);
+}
+
+static int setup_cm(void **state)
+{
+	return setup_way(state, WAY_CM);
 }
 
 static int teardown(void **state)
@@ -309,6 +364,47 @@ static void test_immediates(void **state)
 	}
 }
 
+/* who dials in vain is told why, and in time */
+static void expect_no(struct duo *d, const char *addr, const void *ticket, int status)
+{
+	struct weft_ep_opts o = { .size = sizeof(o) };
+	struct weft_ep *ep = NULL;
+	struct weft_wc wc;
+
+	o.send_cq = d->a.send_cq;
+	o.recv_cq = d->a.recv_cq;
+	assert_int_equal(provider->ep_create(d->a.dev, &o, &ep), 0);
+	dial_port(d, ep, addr, ticket);
+	wc = wait_wc(&d->a, d->a.recv_cq);
+	assert_ptr_equal(wc.ep, ep);
+	assert_int_equal(wc.op, WEFT_WC_CLOSED);
+	assert_int_equal(wc.status, status);
+	provider->ep_destroy(ep);
+}
+
+/* through the connection manager: memory and messages go both ways; others are refused */
+static void test_dialed(void **state)
+{
+	struct weft_port_opts o = { .size = sizeof(o) };
+	struct weft_port *port = NULL;
+	struct duo *d = *state;
+	char addr[64], own[64];
+
+	test_pieces(state);
+	echo_messages(d, 100);
+	expect_no(d, port_addr, good_ticket, -ECONNREFUSED);
+	/* a port of ours, at which somebody shows another ticket */
+	snprintf(own, sizeof(own), "%s:0",
+		 strcmp(getenv("WEFT_VM_HOST"), "1") ? getenv("WEFT_VM_ADDR_2")
+						     : getenv("WEFT_VM_ADDR_1"));
+	o.addr = own;
+	assert_int_equal(provider->port_open(d->a.dev, &o, &port), 0);
+	assert_int_equal(provider->port_addr(port, addr, sizeof(addr)), 0);
+	assert_int_equal(provider->port_addr(port, addr, 4), -ENOSPC);
+	provider->port_close(port);
+	expect_no(d, addr, good_ticket, -ECONNREFUSED);
+}
+
 /* posts until the endpoint ends; each completes in time. Return: why it ended */
 static int run_dry(struct duo *d)
 {
@@ -337,6 +433,18 @@ static int run_dry(struct duo *d)
 			return wc.status;
 		}
 	}
+}
+
+/* its process dies: the connection manager says so for it, and all ends at once */
+static void test_dialed_killed(void **state)
+{
+	struct duo *d = *state;
+
+	send_order(d, ORDER_DIE);
+	assert_true(run_dry(d) < 0);
+	teardown(state);
+	setup_cm(state);
+	echo_messages(*state, 16);
 }
 
 /* the peer dies under load: all ends in time, the next life is reached, the old keys are not
@@ -407,7 +515,7 @@ static void test_link(void **state)
 	echo_messages(*state, 16);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_pieces, setup, teardown),
@@ -415,6 +523,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_immediates, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_dialed, setup_cm, teardown),
+		cmocka_unit_test_setup_teardown(test_dialed_killed, setup_cm, teardown),
 		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
 	};
 	const char *addr = getenv("WEFT_VM_ADDR_1"), *host = getenv("WEFT_VM_HOST");
@@ -428,6 +538,7 @@ int main(void)
 		printf("runs in a guest: see tests/vm/run\n");
 		return 77;
 	}
+	snprintf(port_addr, sizeof(port_addr), "%s:%d", addr, PORT + 1);
 	signal(SIGPIPE, SIG_IGN);
 	if (!strcmp(hosts, "2") && !strcmp(host, "1"))
 		return server(listen_on(&where));
@@ -438,7 +549,9 @@ int main(void)
 			_exit(server(sock));
 		close(sock);
 	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	ret = cmocka_run_group_tests(tests, NULL, NULL);
-	close(dial(0));
+	close(dial(WAY_NONE));
 	return ret;
 }

@@ -145,4 +145,11 @@ const struct weft_transport wfi_transport_shm = {
 	.ep_connect = wfi_shm_ep_connect,
 	.ep_shutdown = wfi_shm_ep_shutdown,
 	.ep_destroy = wfi_shm_ep_destroy,
+	.port_open = wfi_no_port_open,
+	.port_close = wfi_no_port_close,
+	.port_addr = wfi_no_port_addr,
+	.port_poll = wfi_no_port_poll,
+	.port_accept = wfi_no_port_accept,
+	.port_refuse = wfi_no_port_refuse,
+	.ep_dial = wfi_no_ep_dial,
 };

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-#include "transport/verbs/verbs.h"
+#include "transport/verbs/cm.h"
 #include "weft_internal/log.h"
 
 #define DEPTH_DEFAULT 256u
@@ -67,6 +67,9 @@ static void on_received(struct wfi_verbs_cq *cq, struct wfi_verbs_ep *ep, const 
 			wfi_verbs_ep_farewell(ep);
 		return;
 	}
+	/* its first message can overtake the end of the handshake */
+	if (wfi_unlikely(ep->state == WFI_EP_DIALING))
+		wfi_verbs_cm_established(ep);
 	ep->alive = true;
 	ep->nr_staged++;
 	rx = &cq->rx[cq->rx_tail++ & (WFI_VERBS_SRQ_BUFS - 1)];
@@ -219,6 +222,21 @@ static void give_back(struct wfi_verbs_cq *cq)
 	}
 }
 
+static unsigned take_opened(struct wfi_verbs_cq *cq, struct weft_wc *wcs, unsigned max)
+{
+	struct wfi_verbs_ep *ep;
+	unsigned n = 0;
+
+	for (ep = cq->eps; ep && n < max; ep = ep->next) {
+		if (!ep->say_open)
+			continue;
+		ep->say_open = false;
+		cq->nr_opening--;
+		wcs[n++] = (struct weft_wc){ .ep = &ep->base, .op = WEFT_WC_OPEN };
+	}
+	return n;
+}
+
 static unsigned take_closed(struct wfi_verbs_cq *cq, struct weft_wc *wcs, unsigned max)
 {
 	struct wfi_verbs_ep *ep;
@@ -239,24 +257,28 @@ static unsigned take_closed(struct wfi_verbs_cq *cq, struct weft_wc *wcs, unsign
 	return n;
 }
 
-static void tick(struct wfi_verbs_cq *cq)
+/* whichever queue its owner looks at, every endpoint has its turn */
+static void tick(struct wfi_verbs_device *dev)
 {
-	struct wfi_env *env = cq->base.dev->env;
-	uint64_t now = wfi_now(env);
+	uint64_t now = wfi_now(dev->base.env);
 	struct wfi_verbs_ep *ep;
+	unsigned i;
 
-	if (now - cq->tick_ns < TICK_NS)
+	if (now - dev->tick_ns < TICK_NS)
 		return;
-	cq->tick_ns = now;
-	wfi_verbs_device_events(wfi_verbs_device(cq->base.dev));
-	for (ep = cq->eps; ep; ep = ep->next) {
-		wfi_verbs_cq_drain(wfi_verbs_cq(ep->base.send_cq));
-		wfi_verbs_ep_tick(ep, now);
+	dev->tick_ns = now;
+	wfi_verbs_device_events(dev);
+	for (i = 0; i < WFI_VERBS_BUCKETS; i++) {
+		for (ep = dev->buckets[i]; ep; ep = ep->next_qpn) {
+			wfi_verbs_cq_drain(wfi_verbs_cq(ep->base.send_cq));
+			wfi_verbs_ep_tick(ep, now);
+		}
 	}
 }
 
 static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 {
+	struct wfi_verbs_device *dev = wfi_verbs_device(base->dev);
 	struct wfi_verbs_cq *cq = wfi_verbs_cq(base);
 	unsigned n;
 
@@ -264,13 +286,17 @@ static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 		give_back(cq);
 	wfi_verbs_cq_drain(cq);
 	n = take_posts(cq, wcs, max);
+	if (wfi_unlikely(cq->nr_opening))
+		n += take_opened(cq, wcs + n, max - n);
 	n += take_messages(cq, wcs + n, max - n);
 	if (wfi_unlikely(cq->tell_later))
 		tell_rest(cq);
 	if (wfi_unlikely(cq->nr_closing))
 		n += take_closed(cq, wcs + n, max - n);
+	if (wfi_unlikely(dev->nr_dialing) && cq->polls % WFI_VERBS_CM_POLLS == 0)
+		wfi_verbs_cm_events(dev);
 	if (wfi_unlikely(++cq->polls % TICK_POLLS == 0))
-		tick(cq);
+		tick(dev);
 	return (int)n;
 }
 
@@ -297,14 +323,14 @@ int wfi_verbs_cq_arm(struct weft_cq *base, struct weft_wait *waits, unsigned max
 
 	if (!max)
 		return -ENOSPC;
-	tick(cq);
+	tick(wfi_verbs_device(base->dev));
 	channel_clear(cq);
 	if (ibv_req_notify_cq(cq->cq, 0))
 		return -EAGAIN;
 	/* what came before the request rings no bell */
 	while (wfi_verbs_cq_drain(cq))
 		;
-	if (cq->rx_head != cq->rx_tail || cq->nr_closing || cq->tell_later)
+	if (cq->rx_head != cq->rx_tail || cq->nr_closing || cq->nr_opening || cq->tell_later)
 		return -EAGAIN;
 	for (ep = cq->ready; ep; ep = ep->next_ready)
 		if (ep->open_head != ep->open_tail &&
@@ -332,7 +358,8 @@ static int wait_open(struct wfi_verbs_cq *cq, struct wfi_verbs_device *dev)
 		return -errno;
 	if (fcntl(cq->chan->fd, F_SETFL, O_NONBLOCK) ||
 	    epoll_ctl(cq->epoll_fd, EPOLL_CTL_ADD, cq->chan->fd, &event) ||
-	    epoll_ctl(cq->epoll_fd, EPOLL_CTL_ADD, dev->ctx->async_fd, &event)) {
+	    epoll_ctl(cq->epoll_fd, EPOLL_CTL_ADD, dev->ctx->async_fd, &event) ||
+	    (dev->cm && epoll_ctl(cq->epoll_fd, EPOLL_CTL_ADD, dev->cm->fd, &event))) {
 		ret = -errno;
 		close(cq->epoll_fd);
 		return ret;

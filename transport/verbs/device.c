@@ -114,7 +114,7 @@ static int measure(struct wfi_verbs_device *dev)
 	caps->max_pieces = (uint32_t)wfi_min(WFI_VERBS_PIECES, dev->sq_max / 2 - WFI_VERBS_SQ_CTL);
 	caps->max_depth = (uint32_t)wfi_min(WFI_MAX_DEPTH, dev->sq_max - WFI_VERBS_SQ_CTL);
 	caps->max_msg = WFI_MAX_MSG;
-	caps->max_piece_bytes = wfi_min(dev->port.max_msg, WFI_MAX_POST_BYTES);
+	caps->max_piece_bytes = wfi_min(dev->port.max_msg, WFI_VERBS_SIGNAL_BYTES);
 	caps->max_post_bytes = WFI_MAX_POST_BYTES;
 	return 0;
 }
@@ -181,6 +181,13 @@ int wfi_verbs_device_open(const struct weft_transport *t, struct wfi_env *env,
 			ibv_get_device_name(dev->ctx->device), strerror(-ret));
 		goto err_pd;
 	}
+	ret = wfi_verbs_cm_open(dev);
+	if (ret)
+		wfi_warn("verbs: no connection manager (%s): modprobe rdma_ucm; until then peers "
+			 "meet through their control connections",
+			 strerror(-ret));
+	else
+		dev->base.caps.flags |= WEFT_CAP_PORT;
 	*out = &dev->base;
 	return 0;
 
@@ -201,6 +208,7 @@ void wfi_verbs_device_close(struct weft_device *base)
 		return;
 	dev = wfi_verbs_device(base);
 	wfi_verbs_device_events(dev);
+	wfi_verbs_cm_close(dev);
 	ibv_dealloc_pd(dev->pd);
 	ibv_close_device(dev->ctx);
 	wfi_free(base->env, dev, sizeof(*dev));
@@ -230,6 +238,15 @@ static void break_all(struct wfi_verbs_device *dev, const struct ibv_cq *cq,
 				wfi_verbs_ep_break(ep, -EIO, scope);
 }
 
+void wfi_verbs_device_lost(struct wfi_verbs_device *dev)
+{
+	if (dev->failed)
+		return;
+	wfi_err("verbs: %s failed: open it anew", ibv_get_device_name(dev->ctx->device));
+	dev->failed = true;
+	break_all(dev, NULL, NULL, WEFT_SCOPE_DEVICE);
+}
+
 static void on_event(struct wfi_verbs_device *dev, const struct ibv_async_event *event)
 {
 	const char *name = ibv_get_device_name(dev->ctx->device);
@@ -253,9 +270,7 @@ static void on_event(struct wfi_verbs_device *dev, const struct ibv_async_event 
 		break_all(dev, NULL, event->element.srq, WEFT_SCOPE_EP);
 		break;
 	case IBV_EVENT_DEVICE_FATAL:
-		wfi_err("verbs: %s failed: open it anew", name);
-		dev->failed = true;
-		break_all(dev, NULL, NULL, WEFT_SCOPE_DEVICE);
+		wfi_verbs_device_lost(dev);
 		break;
 	case IBV_EVENT_PORT_ERR:
 		wfi_warn("verbs: %s: port %d is down", name, event->element.port_num);
@@ -277,4 +292,5 @@ void wfi_verbs_device_events(struct wfi_verbs_device *dev)
 		on_event(dev, &event);
 		ibv_ack_async_event(&event);
 	}
+	wfi_verbs_cm_events(dev);
 }

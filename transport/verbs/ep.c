@@ -12,15 +12,27 @@
 #define QPN_MASK 0xffffffu
 #define CREDIT_BYTES 128u
 
-/* a lost packet is sent anew after 4.096 us * 2^14 = 67 ms, 6 times; 7 would mean for ever */
+/*
+ * A lost packet is sent anew after 4.096 us * 2^14 = 67 ms. How often is no measure of a peer's
+ * death: some NICs count a request that arrived out of order as a try, some take 7 as for ever. So
+ * they try on (WFI_VERBS_RETRIES), and the end of patience is STALL_NS, below.
+ */
 #define ACK_TIMEOUT 14
-#define RETRIES 6
-/* a peer without a buffer, which credits rule out, is asked again after 0.64 ms */
+/* a peer without a buffer, which credits rule out, is asked after 0.64 ms, not for ever */
 #define RNR_TIMER 12
 #define HOPS 64
 
+/* quiet for so long, an endpoint asks for a sign of life */
 #define ALIVE_NS (250 * WFI_NSEC_PER_MSEC)
+/* requests are open, none was done for so long, nothing came: the peer is gone. Large ones have
+ * SLOW_NS, since one in WFI_VERBS_SIGNAL_BYTES says that it is done */
+#define STALL_NS (800 * WFI_NSEC_PER_MSEC)
+#define SLOW_NS (1500 * WFI_NSEC_PER_MSEC)
+/* ep_shutdown(): messages may still go out for so long, pieces for so long, and what the NIC does
+ * not flush after that is taken from it */
 #define CLOSE_NS (1000 * WFI_NSEC_PER_MSEC)
+#define FENCE_NS (30 * WFI_NSEC_PER_MSEC)
+#define FLUSH_NS (20 * WFI_NSEC_PER_MSEC)
 
 /* ---- failing ---- */
 
@@ -36,18 +48,32 @@ static void move_to_error(struct wfi_verbs_ep *ep)
 	if (ep->in_error)
 		return;
 	ep->in_error = true;
+	ep->close_ns = wfi_now(ep->base.dev->env);
 	ibv_modify_qp(ep->qp, &attr, IBV_QP_STATE);
 	if (ep->sq_head != ep->sq_tail)
 		wfi_verbs_post_ctl(ep, &marker);
+}
+
+/* pieces under way are what a fence is about: they get less time to finish than messages do */
+static bool has_pieces(const struct wfi_verbs_ep *ep)
+{
+	uint32_t i;
+
+	for (i = ep->open_head; i != ep->open_tail; i++)
+		if (ep->opens[i & ep->open_mask].op != WEFT_WC_SEND)
+			return true;
+	return false;
 }
 
 static void start_closing(struct wfi_verbs_ep *ep, int status)
 {
 	struct wfi_env *env = ep->base.dev->env;
 
+	if (ep->state == WFI_EP_DIALING)
+		wfi_verbs_device(ep->base.dev)->nr_dialing--;
 	ep->state = WFI_EP_CLOSING;
 	ep->close_status = status;
-	ep->close_ns = wfi_now(env) + CLOSE_NS;
+	ep->close_ns = wfi_now(env) + (has_pieces(ep) ? FENCE_NS : CLOSE_NS);
 	ep->base.fast = &wfi_ep_unconnected;
 	wfi_verbs_cq(ep->base.recv_cq)->nr_closing++;
 }
@@ -66,7 +92,7 @@ static void set_broken(struct wfi_verbs_ep *ep, uint32_t at, int status, enum we
 
 void wfi_verbs_ep_break(struct wfi_verbs_ep *ep, int status, enum weft_scope scope)
 {
-	if (ep->state == WFI_EP_CREATED || ep->state == WFI_EP_CONNECTED) {
+	if (ep->state < WFI_EP_CLOSING) {
 		start_closing(ep, status);
 		ep->scope = (uint8_t)scope;
 	}
@@ -106,6 +132,8 @@ void wfi_verbs_ep_error(struct wfi_verbs_ep *ep, uint32_t at, enum ibv_wc_status
 
 	/* flushed because we end the endpoint: each post says so for itself */
 	if (status == IBV_WC_WR_FLUSH_ERR) {
+		if (ep->silent)
+			err = -ETIMEDOUT;
 		set_broken(ep, at, err, ep->scope ? ep->scope : WEFT_SCOPE_EP);
 		if (ep->state == WFI_EP_CONNECTED)
 			wfi_verbs_ep_break(ep, -EIO, WEFT_SCOPE_EP);
@@ -139,7 +167,7 @@ static void fence(struct wfi_verbs_ep *ep)
 /* first the requests are flushed; should the NIC not even do that, it is reset */
 static void lose_patience(struct wfi_verbs_ep *ep, uint64_t now)
 {
-	if (now < ep->close_ns + CLOSE_NS) {
+	if (!ep->in_error || now < ep->close_ns + FLUSH_NS) {
 		move_to_error(ep);
 		return;
 	}
@@ -151,14 +179,39 @@ static void lose_patience(struct wfi_verbs_ep *ep, uint64_t now)
 	wfi_verbs_cq_ready(wfi_verbs_cq(ep->base.send_cq), ep);
 }
 
+/* Return: true when the peer has been silent for too long */
+static bool stalled(struct wfi_verbs_ep *ep, uint64_t now)
+{
+	const struct wfi_verbs_open *oldest = &ep->opens[ep->open_head & ep->open_mask];
+	uint64_t limit = STALL_NS;
+
+	if (ep->alive || ep->sq_head != ep->watch_head || ep->sq_head == ep->sq_tail) {
+		ep->watch_head = ep->sq_head;
+		ep->watch_ns = now;
+		return false;
+	}
+	if (ep->open_head != ep->open_tail && oldest->large)
+		limit = SLOW_NS;
+	return now - ep->watch_ns >= limit;
+}
+
 void wfi_verbs_ep_tick(struct wfi_verbs_ep *ep, uint64_t now)
 {
 	struct ibv_send_wr wr = { .opcode = IBV_WR_RDMA_WRITE };
 
 	if (ep->state == WFI_EP_CLOSING && !ep->fenced && now >= ep->close_ns)
 		lose_patience(ep, now);
+	if (ep->state == WFI_EP_DIALING)
+		wfi_verbs_cm_tick(ep, now);
 	if (ep->state != WFI_EP_CONNECTED)
 		return;
+	if (wfi_unlikely(stalled(ep, now))) {
+		wfi_info("verbs: qp 0x%x: the peer is silent, %u requests are open", ep->qp->qp_num,
+			 ep->sq_tail - ep->sq_head);
+		ep->silent = true;
+		wfi_verbs_ep_break(ep, -ECONNRESET, WEFT_SCOPE_EP);
+		return;
+	}
 	if (ep->alive) {
 		ep->alive = false;
 		ep->alive_ns = now;
@@ -415,7 +468,9 @@ void wfi_verbs_ep_destroy(struct weft_ep *base)
 	rx = wfi_verbs_cq(base->recv_cq);
 	if (!ep->fenced)
 		fence(ep);
+	wfi_verbs_cm_forget(ep);
 	rx->nr_closing -= ep->state == WFI_EP_CLOSING;
+	rx->nr_opening -= ep->say_open;
 	for (; ep->open_head != ep->open_tail; ep->open_head++)
 		tx->nr_open -= !(ep->opens[ep->open_head & ep->open_mask].flags & WEFT_POST_QUIET);
 	while (wfi_verbs_cq_drain(tx))
@@ -489,6 +544,17 @@ static int blob_read(const struct weft_ep_peer *p, struct wfi_verbs_ep_blob *blo
 	return 0;
 }
 
+void wfi_verbs_qp_limits(const struct wfi_verbs_device *dev, struct ibv_qp_attr *attr,
+			 uint8_t reads)
+{
+	attr->max_dest_rd_atomic = dev->reads_in;
+	attr->min_rnr_timer = RNR_TIMER;
+	attr->timeout = ACK_TIMEOUT;
+	attr->retry_cnt = WFI_VERBS_RETRIES;
+	attr->rnr_retry = WFI_VERBS_RNR_RETRIES;
+	attr->max_rd_atomic = reads < dev->reads_out ? reads : dev->reads_out;
+}
+
 static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *peer)
 {
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
@@ -497,8 +563,6 @@ static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *p
 		.path_mtu = peer->mtu < dev->port.mtu ? peer->mtu : dev->port.mtu,
 		.dest_qp_num = peer->qpn,
 		.rq_psn = peer->psn,
-		.max_dest_rd_atomic = dev->reads_in,
-		.min_rnr_timer = RNR_TIMER,
 		.ah_attr = { .port_num = dev->port.num, .dlid = peer->lid },
 	};
 	uint32_t ours = 0, theirs = 0;
@@ -512,6 +576,7 @@ static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *p
 	attr.ah_attr.grh.sgid_index = (uint8_t)dev->port.gids[ours].idx;
 	attr.ah_attr.grh.hop_limit = HOPS;
 	memcpy(attr.ah_attr.grh.dgid.raw, peer->gids[theirs], 16);
+	wfi_verbs_qp_limits(dev, &attr, peer->reads);
 	ret = ibv_modify_qp(ep->qp, &attr,
 			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
 				    IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
@@ -522,10 +587,7 @@ static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *p
 	}
 	attr.qp_state = IBV_QPS_RTS;
 	attr.sq_psn = ep->psn;
-	attr.timeout = ACK_TIMEOUT;
-	attr.retry_cnt = RETRIES;
-	attr.rnr_retry = RETRIES;
-	attr.max_rd_atomic = peer->reads < dev->reads_out ? peer->reads : dev->reads_out;
+	wfi_verbs_qp_limits(dev, &attr, peer->reads);
 	return -ibv_modify_qp(ep->qp, &attr,
 			      IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
 				      IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
@@ -551,6 +613,34 @@ static int tx_create(struct wfi_verbs_ep *ep, uint32_t credits)
 	return 0;
 }
 
+int wfi_verbs_ep_meet(struct wfi_verbs_ep *ep, uint32_t credits, uint64_t credit_addr,
+		      uint32_t credit_rkey, uint64_t incarnation)
+{
+	int ret = ep->tx_mr ? 0 : tx_create(ep, credits);
+
+	if (ret)
+		return ret;
+	ep->peer_credit_addr = credit_addr;
+	ep->peer_credit_rkey = credit_rkey;
+	ep->peer_incarnation = incarnation;
+	return 0;
+}
+
+static void set_connected(struct wfi_verbs_ep *ep)
+{
+	ep->alive_ns = wfi_now(ep->base.dev->env);
+	ep->watch_ns = ep->alive_ns;
+	ep->state = WFI_EP_CONNECTED;
+	ep->base.fast = &wfi_verbs_fast;
+}
+
+void wfi_verbs_ep_open(struct wfi_verbs_ep *ep)
+{
+	set_connected(ep);
+	ep->say_open = true;
+	wfi_verbs_cq(ep->base.recv_cq)->nr_opening++;
+}
+
 int wfi_verbs_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
 {
 	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
@@ -561,20 +651,12 @@ int wfi_verbs_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
 	if (wfi_opts_read(&p, sizeof(p), peer) || p.reserved || blob_read(&p, &blob))
 		return -EINVAL;
 	if (ep->state != WFI_EP_CREATED)
-		return ep->state == WFI_EP_CONNECTED ? -EISCONN : -ENOTCONN;
-	if (!ep->tx_mr) {
-		ret = tx_create(ep, blob.credits);
-		if (ret)
-			return ret;
-	}
-	ret = qp_connect(ep, &blob);
-	if (ret)
-		return ret;
-	ep->peer_credit_addr = blob.credit_addr;
-	ep->peer_credit_rkey = blob.credit_rkey;
-	ep->peer_incarnation = blob.incarnation;
-	ep->alive_ns = wfi_now(base->dev->env);
-	ep->state = WFI_EP_CONNECTED;
-	base->fast = &wfi_verbs_fast;
-	return 0;
+		return ep->state < WFI_EP_CLOSING ? -EISCONN : -ENOTCONN;
+	ret = wfi_verbs_ep_meet(ep, blob.credits, blob.credit_addr, blob.credit_rkey,
+				blob.incarnation);
+	if (!ret)
+		ret = qp_connect(ep, &blob);
+	if (!ret)
+		set_connected(ep);
+	return ret;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* the RDMA provider of a build without libibverbs */
+/* the RDMA provider of a build without libibverbs and librdmacm */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +12,8 @@ static int none_probe(const struct weft_transport *t, struct wfi_env *env, struc
 	(void)env;
 	memset(out, 0, sizeof(*out));
 	snprintf(out->why, sizeof(out->why),
-		 "built without libibverbs: install libibverbs-dev and set -Dverbs=enabled");
+		 "built without RDMA: install libibverbs-dev, librdmacm-dev, set "
+		 "-Dverbs=enabled");
 	return -EOPNOTSUPP;
 }
 
@@ -156,4 +157,11 @@ const struct weft_transport wfi_transport_verbs = {
 	.ep_connect = none_ep_connect,
 	.ep_shutdown = none_ep_shutdown,
 	.ep_destroy = none_ep_destroy,
+	.port_open = wfi_no_port_open,
+	.port_close = wfi_no_port_close,
+	.port_addr = wfi_no_port_addr,
+	.port_poll = wfi_no_port_poll,
+	.port_accept = wfi_no_port_accept,
+	.port_refuse = wfi_no_port_refuse,
+	.ep_dial = wfi_no_ep_dial,
 };

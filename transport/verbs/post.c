@@ -5,12 +5,14 @@
 #include "transport/verbs/verbs.h"
 
 #define QUIET_RUN 32u
+#define SIGNAL_EACH 32u
 
 /* a post while it is built */
 struct build {
 	uint32_t nr_wrs;
 	uint32_t nr_good; /* pieces before the first bad one */
 	int status; /* of that one, or 0 */
+	uint64_t bytes;
 };
 
 static struct wfi_verbs_cq *send_cq(struct wfi_verbs_ep *ep)
@@ -82,6 +84,7 @@ static void open_add(struct wfi_verbs_ep *ep, uint64_t cookie, enum weft_wc_op o
 	open->status = b->status;
 	open->op = (uint8_t)op;
 	open->flags = (uint8_t)flags;
+	open->large = b->bytes > WFI_VERBS_SIGNAL_BYTES;
 	cq->nr_open += !(flags & WEFT_POST_QUIET);
 	if (wfi_unlikely(end == ep->sq_head || ep->broken))
 		wfi_verbs_cq_ready(cq, ep);
@@ -126,7 +129,7 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
 	uint32_t lkey = wfi_container_of(post->local_mr, struct wfi_verbs_mr, base)->mr->lkey;
 	uint32_t max_sge = opcode == IBV_WR_RDMA_READ ? dev->read_sges : dev->write_sges;
-	uint64_t max_msg = dev->base.caps.max_piece_bytes, run = 0, end = 0, sum = 0;
+	uint64_t max_msg = dev->base.caps.max_piece_bytes, run = 0, end = 0, sum = 0, told = 0;
 	struct ibv_send_wr *wr = dev->wrs - 1;
 	struct ibv_sge *sge = dev->sges;
 	uint32_t i, rkey = 0;
@@ -161,6 +164,10 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 			wr->num_sge = 1;
 			wr->opcode = opcode;
 			wr->send_flags = 0;
+			if (wfi_unlikely(sum - told > WFI_VERBS_SIGNAL_BYTES)) {
+				wr->send_flags = IBV_SEND_SIGNALED;
+				told = sum;
+			}
 			wr->wr.rdma.remote_addr = addr;
 			wr->wr.rdma.rkey = rkey = key->rkey;
 			run = piece->len;
@@ -168,6 +175,7 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 		end = addr + piece->len;
 		sge++;
 	}
+	b->bytes = sum;
 	b->nr_good = i;
 	b->nr_wrs = (uint32_t)(wr - dev->wrs + 1);
 	/* small writes travel in the request itself */
@@ -207,7 +215,11 @@ static void finish(struct wfi_verbs_ep *ep, const struct weft_post *post, enum w
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
 	uint32_t end = ep->sq_tail + b->nr_wrs;
 	struct ibv_send_wr *last;
+	uint32_t i;
 
+	/* a long chain tells how far it is, or slow looks like dead */
+	for (i = SIGNAL_EACH - 1; i + 1 < b->nr_wrs; i += SIGNAL_EACH)
+		dev->wrs[i].send_flags |= IBV_SEND_SIGNALED;
 	if (b->nr_wrs) {
 		last = &dev->wrs[b->nr_wrs - 1];
 		if (signal_due(ep, post->flags, b->nr_wrs, b->status))

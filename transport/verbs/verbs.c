@@ -22,4 +22,11 @@ const struct weft_transport wfi_transport_verbs = {
 	.ep_connect = wfi_verbs_ep_connect,
 	.ep_shutdown = wfi_verbs_ep_shutdown,
 	.ep_destroy = wfi_verbs_ep_destroy,
+	.port_open = wfi_verbs_port_open,
+	.port_close = wfi_verbs_port_close,
+	.port_addr = wfi_verbs_port_addr,
+	.port_poll = wfi_verbs_port_poll,
+	.port_accept = wfi_verbs_port_accept,
+	.port_refuse = wfi_verbs_port_refuse,
+	.ep_dial = wfi_verbs_ep_dial,
 };

@@ -31,11 +31,19 @@
 #define WFI_VERBS_SRQ_BUFS 4096u /* most of one receiving queue */
 #define WFI_VERBS_CREDITS_MAX 1024u
 #define WFI_VERBS_BUCKETS 1024u
+#define WFI_VERBS_SIGNAL_BYTES (1u << 20) /* of one request, and of those between two that signal */
 #define WFI_VERBS_BATCH 16u /* completions taken from the NIC at once */
 #define WFI_VERBS_LENT 64u /* messages that one poll hands out */
 
+#define WFI_VERBS_SEEN 1024u /* askings that are remembered */
+#define WFI_VERBS_RETRIES 7u
+#define WFI_VERBS_RNR_RETRIES 6u
+#define WFI_VERBS_CM_POLLS 8u /* polls a look at the connection manager, while it is at work */
+
 struct wfi_verbs_ep;
 struct wfi_verbs_export;
+struct wfi_verbs_line; /* cm.c */
+struct rdma_event_channel;
 
 /* an endpoint's address, little-endian */
 struct wfi_verbs_ep_blob {
@@ -89,6 +97,12 @@ struct wfi_verbs_port {
 	struct wfi_verbs_gid gids[WFI_VERBS_GIDS];
 };
 
+/* who has asked at a port */
+struct wfi_verbs_seen {
+	uint64_t incarnation;
+	uint64_t nonce;
+};
+
 struct wfi_verbs_device {
 	struct weft_device base;
 	struct ibv_context *ctx;
@@ -96,6 +110,7 @@ struct wfi_verbs_device {
 	struct wfi_verbs_port port;
 	uint64_t incarnation;
 	uint64_t last_export;
+	uint64_t tick_ns;
 	uint32_t last_gen;
 	uint32_t sq_max;
 	uint32_t srq_max;
@@ -105,6 +120,11 @@ struct wfi_verbs_device {
 	uint8_t reads_out;
 	uint8_t reads_in;
 	bool failed;
+	struct rdma_event_channel *cm; /* NULL: there is no connection manager here */
+	uint32_t nr_dialing; /* endpoints */
+	uint32_t last_seen;
+	uint64_t last_ask;
+	struct wfi_verbs_seen seen[WFI_VERBS_SEEN];
 	struct wfi_verbs_ep *buckets[WFI_VERBS_BUCKETS]; /* by QPN */
 	/* the chain that a post is built in: .next is set, from first to last */
 	struct ibv_send_wr wrs[WFI_VERBS_PIECES + 1];
@@ -156,10 +176,10 @@ struct wfi_verbs_cq {
 	uint32_t nr_open; /* posts, but for quiet ones, that were not polled yet */
 	uint32_t nr_cqes; /* promised to endpoints */
 	uint32_t polls;
-	uint64_t tick_ns;
 	struct wfi_verbs_ep *ready; /* send side: with posts that may be done */
 	struct wfi_verbs_ep *eps; /* receive side: all */
 	uint32_t nr_closing; /* of them */
+	uint32_t nr_opening; /* of them: WEFT_WC_OPEN is due */
 	bool tell_later; /* credits are due at peers of some */
 
 	struct ibv_srq *srq;
@@ -182,6 +202,8 @@ struct wfi_verbs_open {
 	int32_t status; /* -errno of scope OP, or 0 */
 	uint8_t op;
 	uint8_t flags;
+	uint8_t large; /* more than WFI_VERBS_SIGNAL_BYTES */
+	uint8_t reserved;
 };
 
 struct wfi_verbs_ep {
@@ -219,8 +241,10 @@ struct wfi_verbs_ep {
 	int close_status;
 	bool broken; /* a request failed: .err_at and .err_status count */
 	bool err_said;
+	bool silent; /* the peer was, for too long */
 	bool in_error; /* the queue pair was told to fail */
 	bool fenced; /* the queue pair is reset */
+	bool say_open; /* WEFT_WC_OPEN is due */
 	bool is_ready;
 	bool alive; /* heard of since the last tick */
 	uint8_t scope;
@@ -228,8 +252,11 @@ struct wfi_verbs_ep {
 	uint32_t err_at; /* number behind the first request that failed */
 	uint32_t psn;
 	uint64_t alive_ns;
-	uint64_t close_ns; /* when patience ends */
+	uint64_t close_ns; /* when patience ends; .in_error: when that was */
+	uint64_t watch_ns; /* .sq_head has been .watch_head since */
+	uint32_t watch_head;
 	uint64_t peer_incarnation;
+	struct wfi_verbs_line *line; /* NULL: connected by ep_connect(), or not at all */
 	struct wfi_verbs_ep *next_qpn;
 	struct wfi_verbs_ep *next_ready;
 	struct wfi_verbs_ep *next; /* on its recv_cq */
@@ -268,6 +295,8 @@ int wfi_verbs_device_open(const struct weft_transport *t, struct wfi_env *env,
 void wfi_verbs_device_close(struct weft_device *dev);
 /* takes all asynchronous events. Cold */
 void wfi_verbs_device_events(struct wfi_verbs_device *dev);
+/* it failed, or was taken away: every endpoint of it ends */
+void wfi_verbs_device_lost(struct wfi_verbs_device *dev);
 struct wfi_verbs_ep *wfi_verbs_ep_find(struct wfi_verbs_device *dev, uint32_t qpn);
 
 /* mem.c */
@@ -313,6 +342,14 @@ int wfi_verbs_ep_addr(struct weft_ep *ep, struct weft_ep_addr *out);
 int wfi_verbs_ep_connect(struct weft_ep *ep, const struct weft_ep_peer *peer);
 void wfi_verbs_ep_shutdown(struct weft_ep *ep);
 void wfi_verbs_ep_destroy(struct weft_ep *ep);
+/* what the peer has said of itself is taken over. Return: 0, -ENOMEM */
+int wfi_verbs_ep_meet(struct wfi_verbs_ep *ep, uint32_t credits, uint64_t credit_addr,
+		      uint32_t credit_rkey, uint64_t incarnation);
+/* our own settings, over those that came from elsewhere; @reads: that the peer answers at once */
+void wfi_verbs_qp_limits(const struct wfi_verbs_device *dev, struct ibv_qp_attr *attr,
+			 uint8_t reads);
+/* dialing -> connected */
+void wfi_verbs_ep_open(struct wfi_verbs_ep *ep);
 /* connected -> closing, for a reason; later ones change nothing. Cold */
 void wfi_verbs_ep_break(struct wfi_verbs_ep *ep, int status, enum weft_scope scope);
 /* closing: goes on as far as it can. Return: true when CLOSED is due. Cold */
@@ -323,5 +360,26 @@ void wfi_verbs_ep_tick(struct wfi_verbs_ep *ep, uint64_t now);
 void wfi_verbs_ep_farewell(struct wfi_verbs_ep *ep);
 /* a send completion with an error. Cold */
 void wfi_verbs_ep_error(struct wfi_verbs_ep *ep, uint32_t at, enum ibv_wc_status status);
+
+/* cm.c */
+int wfi_verbs_port_open(struct weft_device *dev, const struct weft_port_opts *opts,
+			struct weft_port **out);
+void wfi_verbs_port_close(struct weft_port *port);
+int wfi_verbs_port_addr(struct weft_port *port, char *buf, size_t len);
+int wfi_verbs_port_poll(struct weft_port *port, struct weft_ask *out);
+int wfi_verbs_port_accept(struct weft_port *port, uint64_t id, struct weft_ep *ep);
+int wfi_verbs_port_refuse(struct weft_port *port, uint64_t id);
+int wfi_verbs_ep_dial(struct weft_ep *ep, const struct weft_dial_opts *opts);
+/* Return: 0, or why there is no connection manager */
+int wfi_verbs_cm_open(struct wfi_verbs_device *dev);
+void wfi_verbs_cm_close(struct wfi_verbs_device *dev);
+/* takes all events. Cold */
+void wfi_verbs_cm_events(struct wfi_verbs_device *dev);
+/* the handshake is through. Cold */
+void wfi_verbs_cm_established(struct wfi_verbs_ep *ep);
+/* dialing: is it time to give up? Cold */
+void wfi_verbs_cm_tick(struct wfi_verbs_ep *ep, uint64_t now);
+/* @ep goes. Cold */
+void wfi_verbs_cm_forget(struct wfi_verbs_ep *ep);
 
 #endif
