@@ -507,6 +507,26 @@ static void default_salt(struct wfi_config_tenant *t)
 	t->has_salt = true;
 }
 
+/* keys are apart because salts are; and nodes know each other's tenants by them */
+static int salts_check(const struct wfi_config *cfg, char *why, size_t why_len)
+{
+	const struct wfi_config_tenant *t = cfg->tenants;
+	uint32_t i, j;
+
+	for (i = 0; i < cfg->nr_tenants; i++) {
+		for (j = 0; j < i; j++) {
+			if (memcmp(t[i].salt, t[j].salt, sizeof(t->salt)))
+				continue;
+			snprintf(why, why_len,
+				 "tenant \"%s\" and \"%s\" have the same salt: their keys would "
+				 "meet; leave it out, or give each its own",
+				 t[j].name, t[i].name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
 int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 {
 	struct wfi_config_tenant *t;
@@ -537,6 +557,8 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 		if (!t->has_salt)
 			default_salt(t);
 	}
+	if (salts_check(cfg, why, why_len))
+		return -EINVAL;
 	if (!cfg->node_id) {
 		crypto_generichash(id, sizeof(id), (const unsigned char *)cfg->name,
 				   strlen(cfg->name), (const unsigned char *)NODE_ID_KEY,

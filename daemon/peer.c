@@ -39,6 +39,9 @@ static int hello_tenants(struct node *node, struct peer_hello *hello, int fds[PE
 	unsigned i;
 	int ret;
 
+	if (node->nr_tenants > PEER_TENANTS_MAX)
+		wfi_warn_once("of %u tenants the first %u can hand blocks over to other nodes",
+			      node->nr_tenants, PEER_TENANTS_MAX);
 	for (i = 0; i < node->nr_tenants && i < PEER_TENANTS_MAX; i++) {
 		ret = node->shm->transport->mr_export(node->arenas[i], &opts, &e);
 		if (ret)

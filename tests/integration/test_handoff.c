@@ -320,22 +320,29 @@ static bool twin_told(void *ctx)
 	return test_node_logged(&far, "has this node's id") > 0;
 }
 
-/* tickets name nodes by id: a second node of one id is told so, and not connected */
+/* tickets name nodes by id: a second node of one id is told so, and not connected. It has more
+ * tenants than one hello tells, too */
 static void test_twins(void **state)
 {
-	char peer[192];
-	const char *sets[] = { "name=far", "arena_bytes=4M", "hugepages=false", peer, NULL };
+	char peer[192], many[1024] = "tenants=({ name = \"t\"; }";
+	const char *sets[] = { "name=far", "arena_bytes=1M", "hugepages=false", peer, many, NULL };
 	struct test_engine e;
 	struct test_node twin;
+	unsigned i;
 
 	(void)state;
 	snprintf(peer, sizeof(peer), "peers=({ name = \"other\"; socket = \"%s\"; })", far.socket);
+	for (i = 1; i < 17; i++)
+		snprintf(many + strlen(many), sizeof(many) - strlen(many),
+			 ", { name = \"t%u\"; token = \"t%u\"; }", i, i);
+	strcat(many, ")");
 	test_node_init(&twin, sets);
 	test_node_start(&twin);
 	assert_true(test_until(10000, twin_told, NULL));
 	test_engine_open(&e, &twin, NULL, &geometry);
 	assert_false(peers_connected(&e));
 	test_engine_close(&e);
+	assert_int_equal(test_node_logged(&twin, "of 17 tenants the first 16"), 1);
 	test_node_fini(&twin);
 }
 

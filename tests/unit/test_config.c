@@ -254,6 +254,20 @@ static void test_faults(void **state)
 	}
 }
 
+#define SALT "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+static void test_one_salt(void **state)
+{
+	struct fixture *f = *state;
+
+	wfi_config_defaults(&f->cfg);
+	assert_int_equal(load(f, "tenants = ( { name = \"a\"; salt = \"" SALT "\"; },"
+				 "{ name = \"b\"; token = \"t\"; salt = \"" SALT "\"; } );"),
+			 0);
+	assert_int_equal(wfi_config_finish(&f->cfg, f->why, sizeof(f->why)), -EINVAL);
+	assert_says(f, "\"a\" and \"b\" have the same salt");
+}
+
 static void test_no_such_file(void **state)
 {
 	struct fixture *f = *state;
@@ -425,6 +439,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_whole_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_one_salt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_such_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_short_why, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overrides, setup, teardown),
