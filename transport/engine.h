@@ -10,6 +10,7 @@
 #define WFI_TRANSPORT_ENGINE_H
 
 #include "transport/plan.h"
+#include "weft_internal/copy.h"
 #include "weft_internal/util.h"
 #include "weft_internal/xfer.h"
 
@@ -39,6 +40,8 @@ struct wfi_xfer {
 	struct wfi_xfer_opts o;
 	struct wfi_xfer_lane posts;
 	struct wfi_xfer_lane msgs;
+	struct wfi_plan_range unsummed; /* when all was posted, and not moved by us */
+	uint64_t bytes;
 	uint64_t fence_ns; /* ending: when the endpoint is reset */
 	uint64_t start_ns;
 	uint32_t nr_open;
@@ -47,6 +50,7 @@ struct wfi_xfer {
 	int first_err;
 	int end_status; /* not 0: cancelled, timed out or broken; nothing more is posted */
 	bool sync;
+	bool direct; /* the CPU reaches all of it: nothing is posted */
 	bool fenced;
 };
 
@@ -63,6 +67,7 @@ struct wfi_xfer_stats {
 
 struct wfi_xfer_engine {
 	struct wfi_env *env;
+	const struct wfi_copy_ops *copy;
 	struct wfi_link all;
 	struct wfi_link run;
 	struct wfi_link ended;
@@ -90,9 +95,20 @@ static inline bool wfi_xfer_lane_left(const struct wfi_xfer_lane *lane)
 	return lane->again || !wfi_plan_empty(&lane->todo);
 }
 
+static inline bool wfi_xfer_moves(const struct wfi_xfer *x)
+{
+	return wfi_xfer_lane_left(&x->posts) || wfi_xfer_lane_left(&x->msgs);
+}
+
 static inline bool wfi_xfer_has_work(const struct wfi_xfer *x)
 {
-	return !x->end_status && (wfi_xfer_lane_left(&x->posts) || wfi_xfer_lane_left(&x->msgs));
+	return !x->end_status && (wfi_xfer_moves(x) || !wfi_plan_empty(&x->unsummed));
+}
+
+/* of what is to be done, something can be: sums wait for all that is under way */
+static inline bool wfi_xfer_can_go(const struct wfi_xfer *x)
+{
+	return wfi_xfer_has_work(x) && (!x->nr_open || wfi_xfer_moves(x));
 }
 
 static inline uint64_t wfi_xfer_op_cookie(const struct wfi_xfer_engine *eng,
@@ -112,6 +128,14 @@ static inline struct wfi_xfer_op *wfi_xfer_op_of(struct wfi_xfer_engine *eng, ui
 	op = &eng->ops[idx];
 	return op->x && op->gen == (uint32_t)(cookie >> 32) ? op : NULL;
 }
+
+/* direct.c: the next bytes of a transfer without a post; with its sums, if they are wanted. Return:
+ * bytes, 0 when the CPU does not reach the next piece (any more) */
+uint64_t wfi_xfer_move(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget);
+/* the next bytes that were posted, summed up. Return: bytes */
+uint64_t wfi_xfer_sum(struct wfi_xfer *x, uint64_t budget);
+/* all sums from the start, once what is left was posted */
+void wfi_xfer_sum_later(struct wfi_xfer *x);
 
 /* one open op is over: of @wc, status, scope and idx count. Calls no done() */
 void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const struct weft_wc *wc,

@@ -234,6 +234,13 @@ static void fault_rkey_destroy(struct weft_rkey *base)
 	wfi_free(base->ep->dev->env, rkey, sizeof(*rkey));
 }
 
+/* what is not posted meets no fault */
+static void *fault_rkey_ptr(const struct weft_rkey *rkey)
+{
+	(void)rkey;
+	return NULL;
+}
+
 /* ---- completions ---- */
 
 static struct fault_op *op_at(const struct fault_ep *ep, uint32_t pos)
@@ -715,6 +722,7 @@ static const struct weft_transport fault_table = {
 	.mr_revoke = fault_mr_revoke,
 	.rkey_import = fault_rkey_import,
 	.rkey_destroy = fault_rkey_destroy,
+	.rkey_ptr = fault_rkey_ptr,
 	.cq_create = fault_cq_create,
 	.cq_destroy = fault_cq_destroy,
 	.cq_arm = fault_cq_arm,

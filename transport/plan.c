@@ -22,31 +22,64 @@ unsigned wfi_pieces_merge(struct wfi_piece *pieces, unsigned nr)
 	return out;
 }
 
-int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes)
+/* Return: 0, -EINVAL, -EACCES: may pieces name this rkey? */
+static int rkey_check(const struct wfi_xfer_opts *opts, uint32_t idx)
 {
-	uint32_t i, need = opts->dir == WFI_XFER_READ ? WEFT_ACCESS_REMOTE_READ
-						      : WEFT_ACCESS_REMOTE_WRITE;
+	const struct weft_rkey *rkey;
+
+	if (wfi_unlikely(idx >= opts->nr_rkeys))
+		return -EINVAL;
+	rkey = opts->rkeys[idx];
+	if (wfi_unlikely(!rkey || rkey->ep != opts->ep))
+		return -EINVAL;
+	return rkey->access & (opts->dir == WFI_XFER_READ ? WEFT_ACCESS_REMOTE_READ
+							  : WEFT_ACCESS_REMOTE_WRITE)
+		       ? 0
+		       : -EACCES;
+}
+
+static int local_check(const struct wfi_xfer_opts *opts)
+{
 	const struct weft_mr *mr = opts->local_mr;
-	uint64_t sum = 0;
+	uint32_t i;
 
 	for (i = 0; i < opts->nr_pieces; i++) {
 		const struct wfi_piece *p = &opts->pieces[i];
-		const struct weft_rkey *rkey;
 
-		if (wfi_unlikely(p->rkey >= opts->nr_rkeys || p->block >= opts->nr_blocks))
+		if (!wfi_range_ok((uintptr_t)p->local - (uintptr_t)mr->addr, p->len, mr->len))
 			return -EINVAL;
-		rkey = opts->rkeys[p->rkey];
-		if (wfi_unlikely(rkey->ep != opts->ep ||
-				 !wfi_range_ok(p->remote, p->len, rkey->len) ||
-				 wfi_add_overflows(sum, p->len, &sum)))
-			return -EINVAL;
-		if (wfi_unlikely(!(rkey->access & need)))
-			return -EACCES;
-		if (mr && !wfi_range_ok((uintptr_t)p->local - (uintptr_t)mr->addr, p->len, mr->len))
+	}
+	return 0;
+}
+
+int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes, bool *direct)
+{
+	const struct weft_transport *t = opts->ep->dev->transport;
+	bool moves = opts->dir != WFI_XFER_SUM, reached = true;
+	uint64_t sum = 0, region_len = UINT64_MAX;
+	uint32_t i, rkey = UINT32_MAX;
+	int ret;
+
+	for (i = 0; i < opts->nr_pieces; i++) {
+		const struct wfi_piece *p = &opts->pieces[i];
+
+		/* few regions, many pieces */
+		if (moves && wfi_unlikely(!i || p->rkey != rkey)) {
+			rkey = p->rkey;
+			ret = rkey_check(opts, rkey);
+			if (ret)
+				return ret;
+			region_len = opts->rkeys[rkey]->len;
+			reached = reached && t->rkey_ptr(opts->rkeys[rkey]);
+		}
+		if (wfi_unlikely(p->block >= opts->nr_blocks ||
+				 wfi_add_overflows(sum, p->len, &sum) ||
+				 (moves && !wfi_range_ok(p->remote, p->len, region_len))))
 			return -EINVAL;
 	}
 	*bytes = sum;
-	return 0;
+	*direct = reached;
+	return opts->local_mr ? local_check(opts) : 0;
 }
 
 /*

@@ -31,8 +31,9 @@ static inline bool wfi_plan_empty(const struct wfi_plan_range *r)
 	return r->at.idx > r->end.idx || (r->at.idx == r->end.idx && r->at.off >= r->end.off);
 }
 
-/* Return: 0, -EINVAL a piece outside its region, -EACCES without the right. *bytes: of all */
-int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes);
+/* Return: 0, -EINVAL a piece outside its region, -EACCES without the right. *bytes: of all;
+ * *direct: the CPU reaches all of their regions */
+int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes, bool *direct);
 
 /**
  * wfi_plan_gather - the next batch of a range

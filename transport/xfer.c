@@ -18,6 +18,7 @@
 #define TURNS_LOG2 2u /* slices are shared among so many turns a poll */
 #define ASYNC_POSTS 16u /* posts a turn where the NIC copies */
 #define AT_ONCE_BYTES (256u << 10) /* moved inside submit where the CPU copies */
+#define SLICE_BYTES (512u << 10) /* some tens of microseconds */
 #define OWING_NS WFI_NSEC_PER_MSEC /* between tries to send an answer to a peer that takes none */
 #define WCS 32u
 
@@ -138,6 +139,7 @@ static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status
 	x->end_status = status;
 	lane_fail(eng, x, &x->posts, status);
 	lane_fail(eng, x, &x->msgs, status);
+	xfer_fail_range(x, &x->unsummed, status);
 	if (wfi_unlikely(x->o.gather))
 		wfi_gather_forget(x);
 	if (wfi_add_overflows(now_ns, eng->grace_ns, &x->fence_ns))
@@ -217,6 +219,8 @@ void wfi_xfer_op_drop(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op)
 
 void wfi_xfer_settle(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
 {
+	if (wfi_xfer_can_go(x) && wfi_list_empty(&x->run))
+		wfi_list_add_tail(&eng->run, &x->run);
 	if (x->nr_open || wfi_xfer_has_work(x))
 		return;
 	wfi_list_del(&x->run);
@@ -232,6 +236,8 @@ static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, 
 		return 0;
 	x = op->x;
 	wfi_xfer_op_end(eng, op, wc, now_ns);
+	if (wfi_unlikely(x->o.sums) && wfi_xfer_can_go(x) && wfi_list_empty(&x->run))
+		wfi_list_add_tail(&eng->run, &x->run);
 	return xfer_finish(eng, x, now_ns);
 }
 
@@ -327,12 +333,23 @@ static uint64_t lane_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x,
 	return bytes;
 }
 
-/* messages first: they wait for their answers while other pieces are posted */
-static uint64_t xfer_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget,
+/* moves, posts or sums up what comes next. Return: bytes.
+ * Messages first: they wait for their answers while other pieces are posted */
+static uint64_t xfer_step(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t quantum,
 			  uint64_t now_ns)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, budget = x->sync ? quantum : UINT64_MAX;
 
+	if (wfi_likely(x->direct)) {
+		bytes = wfi_xfer_move(eng, x, budget);
+		if (wfi_likely(bytes || wfi_plan_empty(&x->posts.todo)))
+			return bytes;
+		/* it was within reach at the start: posts will tell what is wrong with it now */
+		x->direct = false;
+		wfi_xfer_sum_later(x);
+	}
+	if (!wfi_xfer_moves(x))
+		return x->nr_open ? 0 : wfi_xfer_sum(x, quantum);
 	if (wfi_unlikely(wfi_xfer_lane_left(&x->msgs)) && !wfi_gather_full(x->o.gather))
 		bytes = lane_post(eng, x, &x->msgs, budget, now_ns);
 	if (!bytes && wfi_xfer_lane_left(&x->posts) && !x->end_status)
@@ -343,27 +360,35 @@ static uint64_t xfer_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 /* with nothing left but messages, and no place for one, an answer calls it back */
 static struct wfi_link *xfer_place(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
 {
-	if (wfi_likely(wfi_xfer_lane_left(&x->posts)) || !wfi_gather_full(x->o.gather))
+	if (wfi_likely(wfi_xfer_lane_left(&x->posts) || !wfi_xfer_lane_left(&x->msgs)) ||
+	    !wfi_gather_full(x->o.gather))
 		return &eng->run;
 	return &x->o.gather->waiting;
 }
 
-/* a turn of one transfer, which is on no list to run. Return: bytes posted */
+/* its turn costs the CPU what its bytes cost */
+static bool xfer_by_cpu(const struct wfi_xfer *x)
+{
+	return x->sync || !wfi_xfer_moves(x);
+}
+
+/* a turn of one transfer, which is on no list to run. Return: bytes moved, posted or summed up */
 static uint64_t xfer_turn(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t quantum,
 			  uint64_t now_ns)
 {
 	struct weft_cq *cq = x->o.ep->send_cq;
+	bool by_cpu = xfer_by_cpu(x);
 	uint64_t bytes, sum = 0;
 	unsigned posts = 0;
 
 	do {
-		bytes = xfer_post(eng, x, x->sync ? quantum - sum : UINT64_MAX, now_ns);
+		bytes = xfer_step(eng, x, quantum - sum, now_ns);
 		sum += bytes;
 		posts++;
-	} while (bytes && wfi_xfer_has_work(x) && (x->sync ? sum < quantum : posts < ASYNC_POSTS));
+	} while (bytes && wfi_xfer_has_work(x) && (by_cpu ? sum < quantum : posts < ASYNC_POSTS));
 
 	/* before done(): it may take x for something else */
-	if (wfi_xfer_has_work(x))
+	if (wfi_xfer_can_go(x))
 		wfi_list_add_tail(xfer_place(eng, x), &x->run);
 	if (x->sync && x->nr_open)
 		cq_drain(eng, cq, now_ns);
@@ -384,12 +409,12 @@ static int run_all(struct wfi_xfer_engine *eng, uint64_t now_ns)
 		quantum >>= TURNS_LOG2;
 	while (left && !wfi_list_empty(&turn)) {
 		struct wfi_xfer *x = wfi_container_of(turn.next, struct wfi_xfer, run);
-		bool sync = x->sync;
+		bool by_cpu = xfer_by_cpu(x);
 
 		wfi_list_del(&x->run);
 		used = xfer_turn(eng, x, wfi_min(quantum, left), now_ns);
 		work += used != 0;
-		if (sync)
+		if (by_cpu)
 			left -= wfi_min(used, left);
 	}
 	/* those that had no turn come first next time */
@@ -474,9 +499,10 @@ int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_x
 	if (!eng)
 		return -ENOMEM;
 	eng->env = opts->env;
+	eng->copy = wfi_copy_pick();
 	eng->max_xfers = opts->max_xfers ? opts->max_xfers : 1024;
 	eng->nr_ops = eng->max_xfers * OPS_PER_XFER;
-	eng->slice_bytes = opts->slice_bytes ? opts->slice_bytes : 1u << 20;
+	eng->slice_bytes = opts->slice_bytes ? opts->slice_bytes : SLICE_BYTES;
 	eng->grace_ns = opts->grace_ns ? opts->grace_ns : 50 * WFI_NSEC_PER_MSEC;
 	eng->next_ns = UINT64_MAX;
 	eng->xfers = wfi_alloc(opts->env, eng->max_xfers * sizeof(*eng->xfers));
@@ -527,7 +553,7 @@ static void xfer_start(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t
 {
 	uint32_t serial = x->serial;
 
-	if (!x->sync || bytes > AT_ONCE_BYTES || eng->busy) {
+	if (!xfer_by_cpu(x) || bytes > AT_ONCE_BYTES || eng->busy) {
 		wfi_list_add_tail(&eng->run, &x->run);
 		*out = x;
 		return;
@@ -555,17 +581,28 @@ static void lanes_sort(struct wfi_xfer *x)
 	wfi_plan_settle(&x->o, &x->msgs.todo);
 }
 
+static void sums_start(struct wfi_xfer *x)
+{
+	memset(x->o.sums, 0, x->o.nr_blocks * sizeof(*x->o.sums));
+	if (x->o.dir == WFI_XFER_SUM)
+		x->posts.todo.at = x->posts.todo.end;
+	if (!x->direct)
+		wfi_xfer_sum_later(x);
+}
+
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
 		    struct wfi_xfer **out)
 {
 	struct wfi_xfer *x;
 	uint64_t bytes;
 	uint32_t cq_idx;
+	bool direct;
 	int ret;
 
-	if (wfi_unlikely(opts->ep->send_cq == opts->ep->recv_cq))
+	if (wfi_unlikely(opts->ep->send_cq == opts->ep->recv_cq || !opts->sums != !opts->sum_ops ||
+			 (opts->dir == WFI_XFER_SUM && !opts->sums)))
 		return -EINVAL;
-	ret = wfi_plan_check(opts, &bytes);
+	ret = wfi_plan_check(opts, &bytes, &direct);
 	if (wfi_unlikely(ret))
 		return ret;
 	if (wfi_unlikely(wfi_list_empty(&eng->free)))
@@ -578,7 +615,10 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->o = *opts;
 	x->posts = (struct wfi_xfer_lane){ .todo = { .end = { .idx = opts->nr_pieces } } };
 	x->msgs = (struct wfi_xfer_lane){ 0 };
-	if (wfi_unlikely(opts->gather && opts->names))
+	x->unsummed = (struct wfi_plan_range){ 0 };
+	x->bytes = bytes;
+	x->direct = direct && opts->dir != WFI_XFER_SUM;
+	if (wfi_unlikely(!direct && opts->gather && opts->names))
 		lanes_sort(x);
 	x->start_ns = wfi_now(eng->env);
 	x->nr_open = 0;
@@ -588,6 +628,8 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->sync = opts->ep->dev->caps.flags & WEFT_CAP_SYNC;
 	x->fenced = false;
 	memset(opts->results, 0, opts->nr_blocks * sizeof(*opts->results));
+	if (wfi_unlikely(opts->sums))
+		sums_start(x);
 	wfi_list_add_tail(&eng->all, &x->all);
 	eng->next_ns = wfi_min(eng->next_ns, opts->deadline_ns);
 	xfer_start(eng, x, bytes, out);

@@ -514,6 +514,14 @@ struct weft_transport {
 			   struct weft_rkey **out);
 	/* no post that names it is open */
 	void (*rkey_destroy)(struct weft_rkey *rkey);
+	/**
+	 * rkey_ptr - where the region of an rkey lies in this process
+	 *
+	 * What a post with this rkey would do now may be done by the CPU instead, until the next call
+	 * into the provider; rights and bounds are for the caller to hold. Context: owner thread. Hot.
+	 * Return: NULL when the CPU can't reach it, or a post would be refused.
+	 */
+	void *(*rkey_ptr)(const struct weft_rkey *rkey);
 
 	int (*cq_create)(struct weft_device *dev, const struct weft_cq_opts *opts,
 			 struct weft_cq **out);

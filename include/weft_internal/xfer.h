@@ -17,6 +17,7 @@
 #ifndef WFI_XFER_H
 #define WFI_XFER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "weft/transport.h"
@@ -30,6 +31,15 @@ struct wfi_xfer;
 enum wfi_xfer_dir {
 	WFI_XFER_READ, /* remote to local */
 	WFI_XFER_WRITE, /* local to remote */
+	WFI_XFER_SUM, /* nothing moves: .local is summed up, .remote and .rkey mean nothing */
+};
+
+/* how bytes are summed up. Sums chain from 0: of a, then of b from there, is that of a and b */
+struct wfi_sum_ops {
+	uint32_t (*sum)(uint32_t sum, const void *buf, size_t len);
+	/* the same of @src, which goes to @dst in the same pass. @stream: around the cache; a store
+	 * fence is the caller's. Nothing is promised of bytes that change meanwhile */
+	uint32_t (*copy)(uint32_t sum, void *dst, const void *src, size_t len, bool stream);
 };
 
 /* one piece; pieces of one block are adjacent in the list and share .block */
@@ -51,6 +61,10 @@ struct wfi_xfer_opts {
 	uint32_t nr_blocks;
 	uint32_t nr_rkeys;
 	int32_t *results; /* per block, 0 or -errno; lent until the completion */
+	/* both or neither: the local bytes of each block that arrived, summed up in slices as they
+	 * are moved, in the order of its pieces. @sums: per block; lent until the completion */
+	const struct wfi_sum_ops *sum_ops;
+	uint32_t *sums;
 	uint64_t deadline_ns; /* absolute, env clock */
 	/* called once, from wfi_xfer_poll() or, for a transfer that is done at once, from
 	 * wfi_xfer_submit() before it returns. @res: 0 when every block arrived, else the first
@@ -69,7 +83,8 @@ struct wfi_xfer_engine_opts {
 	struct weft_cq
 		*send_cq; /* polled even when no transfer is open: others post there; or NULL */
 	uint32_t max_xfers; /* in flight; 0: 1024 */
-	uint64_t slice_bytes; /* most that one poll copies by CPU before others' turn; 0: 1 MiB */
+	/* most that one poll copies or sums up by CPU before others' turn; 0: 512 KiB */
+	uint64_t slice_bytes;
 	uint64_t grace_ns; /* deadline to forced fence; 0: 50 ms */
 };
 

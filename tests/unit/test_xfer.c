@@ -19,6 +19,7 @@
 #include "weft_internal/xfer.h"
 
 #define MEM (8u << 20)
+#define SLICE (512u << 10) /* what one poll moves or sums up */
 #define MS WFI_NSEC_PER_MSEC
 #define PIECE_NS 2000u /* what a piece costs when they are gathered */
 
@@ -656,6 +657,145 @@ static void test_merge(void **state)
 	assert_int_equal(wfi_pieces_merge(p, 0), 0);
 }
 
+/* ---- sums ---- */
+
+static uint64_t bytes_summed;
+static unsigned nr_copies;
+
+static uint32_t sum_bytes(uint32_t sum, const void *buf, size_t len)
+{
+	const uint8_t *p = buf;
+	size_t i;
+
+	bytes_summed += len;
+	for (i = 0; i < len; i++)
+		sum = sum * 31 + p[i] + 1;
+	return sum;
+}
+
+static uint32_t sum_copy(uint32_t sum, void *dst, const void *src, size_t len, bool stream)
+{
+	(void)stream;
+	nr_copies++;
+	memcpy(dst, src, len);
+	return sum_bytes(sum, src, len);
+}
+
+static const struct wfi_sum_ops sum_ops = { sum_bytes, sum_copy };
+
+static void sums_checked(struct world *w, enum wfi_xfer_dir dir, uint32_t nr, uint64_t len,
+			 uint32_t cuts)
+{
+	uint32_t *sums = calloc(nr, sizeof(*sums)), i;
+	struct wfi_xfer_opts o;
+	struct job j;
+
+	assert_non_null(sums);
+	fill(w->local, MEM);
+	fill(w->remote, MEM);
+	memset(sums, 0x77, nr * sizeof(*sums));
+	job_init(w, &j, nr, len, cuts);
+	o = job_opts(w, &j, dir, nr * cuts, nr);
+	o.sum_ops = &sum_ops;
+	o.sums = sums;
+	assert_int_equal(wfi_xfer_submit(w->eng, &o, &j.x), 0);
+	run_until_done(w, &j);
+	assert_int_equal(j.res, 0);
+	for (i = 0; i < nr; i++) {
+		assert_int_equal(j.results[i], 0);
+		assert_int_equal(sums[i], sum_bytes(0, w->local + i * len, len));
+		if (dir != WFI_XFER_SUM)
+			assert_true(block_equal(w, &j.pieces[i * cuts]));
+	}
+	job_fini(&j);
+	free(sums);
+}
+
+/* what the CPU reaches is summed up as it is copied; what is posted, afterwards; both in slices */
+static void test_sums(void **state)
+{
+	const struct wfi_fault_opts posted = { .seed = 1 };
+	struct world w;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		world_open(&w, i ? &posted : NULL);
+		nr_copies = 0;
+		sums_checked(&w, WFI_XFER_WRITE, 100, 1000, 1);
+		sums_checked(&w, WFI_XFER_READ, 100, 1000, 3);
+		sums_checked(&w, WFI_XFER_READ, 2, MEM / 2 - 1000, 2);
+		sums_checked(&w, WFI_XFER_WRITE, 1, MEM, 1);
+		assert_true(i ? !nr_copies : nr_copies > 400);
+		sums_checked(&w, WFI_XFER_SUM, 3, MEM / 4, 2);
+		world_close(&w);
+	}
+}
+
+/* sums for nothing, or of nothing */
+static void test_sums_refused(void **state)
+{
+	struct wfi_xfer_opts o;
+	uint32_t sum;
+	struct world w;
+	struct job j;
+
+	(void)state;
+	world_open(&w, NULL);
+	job_init(&w, &j, 1, 64, 1);
+	o = job_opts(&w, &j, WFI_XFER_SUM, 1, 1);
+	assert_int_equal(wfi_xfer_submit(w.eng, &o, &j.x), -EINVAL);
+	o.sums = &sum;
+	assert_int_equal(wfi_xfer_submit(w.eng, &o, &j.x), -EINVAL);
+	assert_int_equal(j.nr_done, 0);
+	job_fini(&j);
+	world_close(&w);
+}
+
+/* no poll sums up more than a slice, and who comes later has its turn in the next one */
+static void test_sums_in_turns(void **state)
+{
+	const uint32_t nr = 8;
+	struct wfi_xfer_opts o;
+	uint32_t sums[8], i, polls = 0;
+	struct world w;
+	struct job j, other;
+
+	(void)state;
+	world_open(&w, NULL);
+	job_init(&w, &j, nr, MEM / nr, 1);
+	o = job_opts(&w, &j, WFI_XFER_SUM, nr, nr);
+	o.sum_ops = &sum_ops;
+	o.sums = sums;
+	assert_int_equal(wfi_xfer_submit(w.eng, &o, &j.x), 0);
+	assert_non_null(j.x);
+	bytes_summed = 0;
+	poll_eng(&w);
+	assert_in_range(bytes_summed, 1, SLICE);
+	job_init(&w, &other, 1, 512 << 10, 1);
+	o = job_opts(&w, &other, WFI_XFER_WRITE, 1, 1);
+	assert_int_equal(wfi_xfer_submit(w.eng, &o, &other.x), 0);
+	for (; !other.nr_done; polls++) {
+		uint64_t before = bytes_summed;
+
+		poll_eng(&w);
+		assert_in_range(bytes_summed - before, 1, SLICE);
+	}
+	assert_in_range(polls, 1, 8);
+	assert_int_equal(j.nr_done, 0);
+	/* what was not reached has the status, what was is good */
+	wfi_xfer_cancel(w.eng, j.x);
+	run_until_done(&w, &j);
+	assert_int_equal(j.res, -ECANCELED);
+	for (i = 0; i < nr; i++)
+		assert_int_equal(j.results[i],
+				 (i + 1ull) * (MEM / nr) <= bytes_summed ? 0 : -ECANCELED);
+	assert_int_equal(j.results[nr - 1], -ECANCELED);
+	job_fini(&j);
+	job_fini(&other);
+	world_close(&w);
+}
+
 static int setup_gathering(void **state)
 {
 	(void)state;
@@ -670,7 +810,8 @@ int main(void)
 		cmocka_unit_test(test_fair),	     cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_stopped_peer), cmocka_unit_test(test_op_errors),
 		cmocka_unit_test(test_storm),	     cmocka_unit_test(test_wrong_bytes),
-		cmocka_unit_test(test_merge),
+		cmocka_unit_test(test_merge),	     cmocka_unit_test(test_sums),
+		cmocka_unit_test(test_sums_refused), cmocka_unit_test(test_sums_in_turns),
 	};
 
 	return cmocka_run_group_tests_name("posted", tests, NULL, NULL) |

@@ -327,6 +327,12 @@ static bool rkey_stale(const struct weft_rkey *base)
 	return rkey->exp && !rkey->exp->mr;
 }
 
+static void *loop_rkey_ptr(const struct weft_rkey *base)
+{
+	return base->ep->fast == &wfi_ep_unconnected || rkey_stale(base) ? NULL
+									 : wfi_sync_rkey(base)->mem;
+}
+
 static void copy_pieces(const struct weft_post *post, enum weft_wc_op op,
 			struct wfi_post_plan *plan)
 {
@@ -639,6 +645,7 @@ const struct weft_transport wfi_transport_loop = {
 	.mr_revoke = loop_mr_revoke,
 	.rkey_import = loop_rkey_import,
 	.rkey_destroy = loop_rkey_destroy,
+	.rkey_ptr = loop_rkey_ptr,
 	.cq_create = wfi_sync_cq_create,
 	.cq_destroy = wfi_sync_cq_destroy,
 	.cq_arm = loop_cq_arm,

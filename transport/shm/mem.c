@@ -258,3 +258,11 @@ void wfi_shm_rkey_destroy(struct weft_rkey *base)
 	wfi_shm_view_unmap(&view);
 	wfi_free(base->ep->dev->env, rkey, sizeof(*rkey));
 }
+
+void *wfi_shm_rkey_ptr(const struct weft_rkey *base)
+{
+	const struct wfi_shm_rkey *rkey = wfi_shm_rkey(base);
+
+	return base->ep->fast == &wfi_ep_unconnected || wfi_shm_rkey_stale(rkey) ? NULL
+										 : rkey->sync.mem;
+}

@@ -18,12 +18,6 @@ void wfi_shm_wake(const struct wfi_msgring *ring)
 	syscall(SYS_futex, &ring->sh->producer.bell, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-static bool rkey_stale(const struct wfi_shm_rkey *rkey)
-{
-	/* pairs with the release in the owner's mr_dereg */
-	return rkey->live && __atomic_load_n(rkey->live, __ATOMIC_ACQUIRE) != rkey->gen;
-}
-
 /* ---- mapped memory ---- */
 
 /* Return: how many pieces from the first were moved: all up to one that is not mapped, or stale */
@@ -40,7 +34,7 @@ static uint32_t move_mapped(const struct wfi_shm_device *dev, const struct weft_
 			const struct weft_piece *piece = &pieces[done + i];
 			const struct wfi_shm_rkey *rkey = wfi_shm_rkey(piece->rkey);
 
-			if (piece->rkey != last && (!rkey->sync.mem || rkey_stale(rkey))) {
+			if (piece->rkey != last && (!rkey->sync.mem || wfi_shm_rkey_stale(rkey))) {
 				more = false;
 				break;
 			}
@@ -192,7 +186,7 @@ static uint32_t move_process(struct wfi_shm_device *dev, const struct weft_piece
 	const struct weft_rkey *rkey = pieces[0].rkey;
 	uint32_t done = 0, n;
 
-	*status = rkey_stale(wfi_shm_rkey(rkey)) ? -ESTALE : 0;
+	*status = wfi_shm_rkey_stale(wfi_shm_rkey(rkey)) ? -ESTALE : 0;
 	while (!*status && done < nr && pieces[done].rkey == rkey) {
 		for (n = 1; n < WFI_SHM_IOVS && done + n < nr; n++)
 			if (pieces[done + n].rkey != rkey)

@@ -136,6 +136,7 @@ const struct weft_transport wfi_transport_shm = {
 	.mr_revoke = wfi_shm_mr_revoke,
 	.rkey_import = wfi_shm_rkey_import,
 	.rkey_destroy = wfi_shm_rkey_destroy,
+	.rkey_ptr = wfi_shm_rkey_ptr,
 	.cq_create = wfi_sync_cq_create,
 	.cq_destroy = wfi_sync_cq_destroy,
 	.cq_arm = wfi_shm_cq_arm,

@@ -113,6 +113,12 @@ static inline struct wfi_shm_rkey *wfi_shm_rkey(const struct weft_rkey *rkey)
 	return wfi_container_of(wfi_sync_rkey(rkey), struct wfi_shm_rkey, sync);
 }
 
+static inline bool wfi_shm_rkey_stale(const struct wfi_shm_rkey *rkey)
+{
+	/* pairs with the release in the owner's mr_dereg */
+	return rkey->live && __atomic_load_n(rkey->live, __ATOMIC_ACQUIRE) != rkey->gen;
+}
+
 /* view.c: files and processes of others */
 
 /* maps [off, off + len) of @fd, if it is a memfd that can't shrink. Return: 0, -EPERM, -ERANGE,
@@ -135,6 +141,7 @@ int wfi_shm_mr_revoke(struct weft_mr *mr, uint64_t id);
 int wfi_shm_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 			struct weft_rkey **out);
 void wfi_shm_rkey_destroy(struct weft_rkey *rkey);
+void *wfi_shm_rkey_ptr(const struct weft_rkey *rkey);
 
 /* post.c. Hot, but for the copying and one system call per WFI_SHM_IOVS pieces */
 extern const struct weft_ep_fast wfi_shm_fast;

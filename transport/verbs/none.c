@@ -71,6 +71,12 @@ static int none_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 	return -EOPNOTSUPP;
 }
 
+static void *none_rkey_ptr(const struct weft_rkey *rkey)
+{
+	(void)rkey;
+	return NULL;
+}
+
 static void none_rkey_destroy(struct weft_rkey *rkey)
 {
 	(void)rkey;
@@ -148,6 +154,7 @@ const struct weft_transport wfi_transport_verbs = {
 	.mr_revoke = none_mr_revoke,
 	.rkey_import = none_rkey_import,
 	.rkey_destroy = none_rkey_destroy,
+	.rkey_ptr = none_rkey_ptr,
 	.cq_create = none_cq_create,
 	.cq_destroy = none_cq_destroy,
 	.cq_arm = none_cq_arm,

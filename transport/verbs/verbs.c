@@ -13,6 +13,7 @@ const struct weft_transport wfi_transport_verbs = {
 	.mr_revoke = wfi_verbs_mr_revoke,
 	.rkey_import = wfi_verbs_rkey_import,
 	.rkey_destroy = wfi_verbs_rkey_destroy,
+	.rkey_ptr = wfi_verbs_rkey_ptr,
 	.cq_create = wfi_verbs_cq_create,
 	.cq_destroy = wfi_verbs_cq_destroy,
 	.cq_arm = wfi_verbs_cq_arm,

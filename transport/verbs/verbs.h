@@ -309,6 +309,7 @@ int wfi_verbs_mr_revoke(struct weft_mr *mr, uint64_t id);
 int wfi_verbs_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 			  struct weft_rkey **out);
 void wfi_verbs_rkey_destroy(struct weft_rkey *rkey);
+void *wfi_verbs_rkey_ptr(const struct weft_rkey *rkey);
 /* memory of our own for the NIC. Return: NULL, with errno; logged */
 struct ibv_mr *wfi_verbs_pin(struct wfi_verbs_device *dev, void *mem, size_t len, int access);
 

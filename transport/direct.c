@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* direct.c - bytes between memory that the CPU reaches on both sides, without a post; and sums */
+#include <string.h>
+#include "transport/engine.h"
+
+#define RUNS 64u
+
+static void advance(struct wfi_plan_pos *at, uint64_t len, uint64_t piece_len)
+{
+	at->off += len;
+	if (at->off < piece_len)
+		return;
+	at->off = 0;
+	at->idx++;
+}
+
+static uint64_t piece_left(const struct wfi_plan_range *r, const struct wfi_piece *p, uint64_t left)
+{
+	const uint64_t end = r->at.idx == r->end.idx ? r->end.off : p->len;
+
+	return wfi_min(end - r->at.off, left);
+}
+
+/* the next runs of a range, neighbours merged where nobody asks for the sums of blocks. Return: how
+ * many; 0 nothing is left, or not within reach */
+static unsigned runs_take(const struct wfi_xfer_opts *o, struct wfi_plan_range *r,
+			  struct wfi_copy_run *runs, uint32_t *blocks, uint64_t *left)
+{
+	const struct weft_transport *t = o->ep->dev->transport;
+	const bool read = o->dir == WFI_XFER_READ;
+	uint32_t rkey = UINT32_MAX;
+	uint8_t *base = NULL;
+	unsigned n = 0;
+
+	while (n < RUNS && *left && !wfi_plan_empty(r)) {
+		const struct wfi_piece *p = &o->pieces[r->at.idx];
+		const uint64_t len = piece_left(r, p, *left);
+		struct wfi_copy_run *run = &runs[n];
+		uint8_t *local, *remote;
+
+		if (wfi_unlikely(p->rkey != rkey)) {
+			rkey = p->rkey;
+			base = t->rkey_ptr(o->rkeys[rkey]);
+			if (!base)
+				break;
+		}
+		local = (uint8_t *)p->local + r->at.off;
+		remote = base + p->remote + r->at.off;
+		*run = (struct wfi_copy_run){ read ? local : remote, read ? remote : local, len };
+		blocks[n] = p->block;
+		if (n && !o->sums && (uint8_t *)run[-1].dst + run[-1].len == run->dst &&
+		    (const uint8_t *)run[-1].src + run[-1].len == run->src)
+			run[-1].len += len;
+		else
+			n++;
+		*left -= len;
+		advance(&r->at, len, p->len);
+	}
+	return n;
+}
+
+static void sum_runs(const struct wfi_xfer_engine *eng, const struct wfi_xfer *x,
+		     const struct wfi_copy_run *runs, const uint32_t *blocks, unsigned nr)
+{
+	const uint64_t stream_from = x->bytes >= WFI_COPY_STREAM_BATCH ? WFI_COPY_STREAM_PIECE
+								       : WFI_COPY_STREAM_BYTES;
+	unsigned i;
+
+	for (i = 0; i < nr; i++) {
+		uint32_t *sum = &x->o.sums[blocks[i]];
+
+		*sum = x->o.sum_ops->copy(*sum, runs[i].dst, runs[i].src, runs[i].len,
+					  runs[i].len >= stream_from);
+	}
+	eng->copy->fence();
+}
+
+uint64_t wfi_xfer_move(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget)
+{
+	struct wfi_copy_run runs[RUNS];
+	uint32_t blocks[RUNS];
+	uint64_t left = budget;
+	unsigned nr;
+
+	while ((nr = runs_take(&x->o, &x->posts.todo, runs, blocks, &left))) {
+		if (x->o.sums)
+			sum_runs(eng, x, runs, blocks, nr);
+		else
+			wfi_copy_runs(eng->copy, runs, nr, x->bytes);
+	}
+	wfi_count(eng->stats.bytes, budget - left);
+	return budget - left;
+}
+
+uint64_t wfi_xfer_sum(struct wfi_xfer *x, uint64_t budget)
+{
+	struct wfi_plan_range *r = &x->unsummed;
+	uint64_t left = budget;
+
+	while (left && !wfi_plan_empty(r)) {
+		const struct wfi_piece *p = &x->o.pieces[r->at.idx];
+		const uint64_t len = piece_left(r, p, left);
+		uint32_t *sum = &x->o.sums[p->block];
+
+		*sum = x->o.sum_ops->sum(*sum, (const uint8_t *)p->local + r->at.off, len);
+		left -= len;
+		advance(&r->at, len, p->len);
+	}
+	return budget - left;
+}
+
+void wfi_xfer_sum_later(struct wfi_xfer *x)
+{
+	if (!x->o.sums)
+		return;
+	memset(x->o.sums, 0, x->o.nr_blocks * sizeof(*x->o.sums));
+	x->unsummed = (struct wfi_plan_range){ .end = { .idx = x->o.nr_pieces } };
+}
