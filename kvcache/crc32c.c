@@ -6,6 +6,7 @@
 
 #define POLY 0x82f63b78u /* Castagnoli, reflected */
 #define NR_SLICES 8
+#define BOUNCE_BYTES 6144u /* two turns of the three streams of crc32c_x86.c */
 
 static uint32_t slices[NR_SLICES][256];
 static pthread_once_t slices_once = PTHREAD_ONCE_INIT;
@@ -60,6 +61,45 @@ uint32_t wfi_crc32c(uint32_t crc, const void *buf, size_t len)
 {
 	return ~__atomic_load_n(&best, __ATOMIC_RELAXED)(~crc, buf, len);
 }
+
+/* while it is in the cache of first level; what is summed up is what is written */
+static uint32_t copy_bounced(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	wfi_crc32c_fn *fn = __atomic_load_n(&best, __ATOMIC_RELAXED);
+	uint8_t buf[BOUNCE_BYTES];
+	size_t n;
+
+	for (; len; len -= n, dst += n, src += n) {
+		n = len < sizeof(buf) ? len : sizeof(buf);
+		memcpy(buf, src, n);
+		reg = fn(reg, buf, n);
+		memcpy(dst, buf, n);
+	}
+	return reg;
+}
+
+static wfi_crc32c_copy_fn resolve_stream;
+static wfi_crc32c_copy_fn *best_stream = resolve_stream;
+
+static uint32_t resolve_stream(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	wfi_crc32c_copy_fn *fn = wfi_crc32c_copy_machine();
+
+	if (!fn)
+		fn = copy_bounced;
+	__atomic_store_n(&best_stream, fn, __ATOMIC_RELAXED);
+	return fn(reg, dst, src, len);
+}
+
+uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, bool stream)
+{
+	wfi_crc32c_copy_fn *fn = stream ? __atomic_load_n(&best_stream, __ATOMIC_RELAXED)
+					: copy_bounced;
+
+	return ~fn(~crc, dst, src, len);
+}
+
+const struct wfi_sum_ops wfi_crc32c_sums = { .sum = wfi_crc32c, .copy = wfi_crc32c_copy };
 
 /* bit 31 is the coefficient of x^0 */
 uint32_t wfi_crc32c_mul(uint32_t a, uint32_t b)

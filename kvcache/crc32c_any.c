@@ -7,3 +7,8 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 	(void)n;
 	return NULL;
 }
+
+wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(void)
+{
+	return NULL;
+}

@@ -10,8 +10,13 @@
 typedef uint32_t wfi_crc32c_fn(uint32_t reg, const uint8_t *buf, size_t len);
 
 wfi_crc32c_fn wfi_crc32c_portable;
+/* the same of @src, which goes to @dst, around the cache; a store fence is the caller's */
+typedef uint32_t wfi_crc32c_copy_fn(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len);
+
 /* the n-th fastest way that this machine has, from 0; NULL when there is none but the portable */
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n);
+/* NULL when this machine has none */
+wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(void);
 
 /* x^(8 * len) modulo the polynomial, reflected: what moves a CRC past @len bytes */
 uint32_t wfi_crc32c_power(uint64_t len);

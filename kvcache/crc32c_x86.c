@@ -11,23 +11,30 @@
 #define SSE42 __attribute__((target("sse4.2")))
 #define AVX512 __attribute__((target("sse4.2,pclmul,avx512f,avx512vl,vpclmulqdq")))
 
+#define AVX2 __attribute__((target("sse4.2,avx2")))
+
 #define STREAM_BYTES 1024 /* of each of three interleaved streams */
+#define COPY_STREAM_BYTES 256 /* of each of four: what is written stays in order, nearly */
+#define COPY_BYTES (4 * COPY_STREAM_BYTES)
 #define FOLD_BYTES 256
 
 /* what moves a register past one stream, and past two, per byte of the register */
 static uint32_t past_one[4][256];
 static uint32_t past_two[4][256];
+static uint32_t past_copied[4][256];
 static pthread_once_t past_once = PTHREAD_ONCE_INIT;
 
 static void past_init(void)
 {
 	const uint32_t one = wfi_crc32c_power(STREAM_BYTES);
 	const uint32_t two = wfi_crc32c_power(2 * STREAM_BYTES);
+	const uint32_t copied = wfi_crc32c_power(COPY_STREAM_BYTES);
 
 	for (unsigned byte = 0; byte < 4; byte++) {
 		for (uint32_t v = 0; v < 256; v++) {
 			past_one[byte][v] = wfi_crc32c_mul(v << 8 * byte, one);
 			past_two[byte][v] = wfi_crc32c_mul(v << 8 * byte, two);
+			past_copied[byte][v] = wfi_crc32c_mul(v << 8 * byte, copied);
 		}
 	}
 }
@@ -74,6 +81,71 @@ SSE42 static uint32_t three_streams(uint32_t reg, const uint8_t *buf, size_t len
 		reg = past(past_two, (uint32_t)a) ^ past(past_one, (uint32_t)b) ^ (uint32_t)c;
 	}
 	return one_stream(reg, buf, len);
+}
+
+/* bytes before and behind the lines */
+SSE42 static uint32_t copy_ends(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	uint64_t word;
+
+	for (; len >= sizeof(word); len -= sizeof(word), dst += sizeof(word), src += sizeof(word)) {
+		word = load64(src);
+		reg = (uint32_t)_mm_crc32_u64(reg, word);
+		memcpy(dst, &word, sizeof(word));
+	}
+	for (; len; len--)
+		reg = _mm_crc32_u8(reg, *dst++ = *src++);
+	return reg;
+}
+
+/* one line; its words are loaded again: taking them out of the vectors costs a fifth of the rate */
+AVX2 static inline __attribute__((always_inline)) uint64_t copy_line(uint64_t reg, uint8_t *dst,
+								     const uint8_t *src)
+{
+	const __m256i a = _mm256_loadu_si256((const void *)src);
+	const __m256i b = _mm256_loadu_si256((const void *)(src + 32));
+
+	_mm_prefetch(src + COPY_BYTES, _MM_HINT_T0);
+	reg = _mm_crc32_u64(reg, load64(src));
+	reg = _mm_crc32_u64(reg, load64(src + 8));
+	reg = _mm_crc32_u64(reg, load64(src + 16));
+	reg = _mm_crc32_u64(reg, load64(src + 24));
+	reg = _mm_crc32_u64(reg, load64(src + 32));
+	reg = _mm_crc32_u64(reg, load64(src + 40));
+	reg = _mm_crc32_u64(reg, load64(src + 48));
+	reg = _mm_crc32_u64(reg, load64(src + 56));
+	_mm256_stream_si256((void *)dst, a);
+	_mm256_stream_si256((void *)(dst + 32), b);
+	return reg;
+}
+
+/* four streams side by side, so close that memory sees one; the lines of the next turn are called
+ * for, since the CPU's own prefetchers do not follow them */
+AVX2 static uint32_t copy_streams(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	const size_t head = -(uintptr_t)dst & 63, step = COPY_STREAM_BYTES;
+
+	if (len < head + COPY_BYTES)
+		return copy_ends(reg, dst, src, len);
+	pthread_once(&past_once, past_init);
+	reg = copy_ends(reg, dst, src, head);
+	dst += head;
+	src += head;
+	for (len -= head; len >= COPY_BYTES; len -= COPY_BYTES, dst += 3 * step, src += 3 * step) {
+		uint64_t a = 0, b = 0, c = 0, d = 0;
+
+		for (const uint8_t *end = src + step; src < end; src += 64, dst += 64) {
+			a = copy_line(a, dst, src);
+			b = copy_line(b, dst + step, src + step);
+			c = copy_line(c, dst + 2 * step, src + 2 * step);
+			d = copy_line(d, dst + 3 * step, src + 3 * step);
+		}
+		reg = past(past_copied, reg) ^ (uint32_t)a;
+		reg = past(past_copied, reg) ^ (uint32_t)b;
+		reg = past(past_copied, reg) ^ (uint32_t)c;
+		reg = past(past_copied, reg) ^ (uint32_t)d;
+	}
+	return copy_ends(reg, dst, src, len);
 }
 
 /*
@@ -145,4 +217,11 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 	if (__builtin_cpu_supports("sse4.2"))
 		found[nr++] = three_streams;
 	return n < nr ? found[n] : NULL;
+}
+
+wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(void)
+{
+	__builtin_cpu_init();
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("sse4.2") ? copy_streams
+										  : NULL;
 }

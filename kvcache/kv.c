@@ -646,6 +646,12 @@ void *wfi_kv_slot_addr(const struct wfi_kv *kv, uint32_t slot)
 	return run->addr + (slot - run->first) * run->space->info.stride;
 }
 
+void wfi_kv_slot_addrs(const struct wfi_kv *kv, const uint32_t *slots, uint32_t nr, void **out)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		out[i] = slots[i] != WFI_SLOT_NONE ? wfi_kv_slot_addr(kv, slots[i]) : NULL;
+}
+
 void wfi_kv_slot_ref(const struct wfi_kv *kv, uint32_t slot, struct weft_slot *out)
 {
 	const struct kv_run *run = kv_run(kv, slot);
@@ -679,14 +685,14 @@ int wfi_kv_slot_check(const struct wfi_kv *kv, const struct wfi_owner *owner, ui
 	return -ESTALE;
 }
 
-/* Return: what is wrong with a sealed block, or KV_NR_COUNTERS */
-static enum kv_counter verify(const struct wfi_kv *kv, const struct kv_run *run, uint32_t slot)
+/* @crc: of the block's bytes. Return: what is wrong with a sealed block, or KV_NR_COUNTERS */
+static enum kv_counter verify(const struct wfi_kv *kv, const struct kv_run *run, uint32_t slot,
+			      uint32_t crc)
 {
 	const struct kv_space *space = run->space;
 	struct weft_block_header h = kv->headers[slot];
 	const struct index_tag tag = index_tag(&space->salt, &h.key);
 	const uint32_t expected = h.crc;
-	uint32_t crc;
 
 	if (kv_slot(kv, slot)->indexed && wfi_index_find(&kv->index, &tag) != slot)
 		return KV_C_BAD_HEADER;
@@ -697,22 +703,30 @@ static enum kv_counter verify(const struct wfi_kv *kv, const struct kv_run *run,
 	    h.reserved2)
 		return KV_C_BAD_HEADER;
 	h.crc = 0;
-	crc = wfi_crc32c(0, &h, sizeof(h));
-	crc = wfi_crc32c(crc, wfi_kv_slot_addr(kv, slot), space->info.block_bytes);
+	crc ^= crc_past_body(&space->crc_shift, wfi_crc32c(0, &h, sizeof(h)));
 	return crc == expected ? KV_NR_COUNTERS : KV_C_BAD_BODY;
 }
 
-int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot)
+int wfi_kv_verify_crc(struct wfi_kv *kv, uint32_t slot, uint32_t crc)
 {
 	const struct kv_run *run = kv_run_checked(kv, slot);
 	enum kv_counter bad = KV_C_BAD_STALE;
 
 	if (run && kv_slot(kv, slot)->state == KV_SEALED)
-		bad = verify(kv, run, slot);
+		bad = verify(kv, run, slot, crc);
 	if (bad == KV_NR_COUNTERS)
 		return 0;
 	kv_count(kv, bad, 1);
 	if (run && kv_slot(kv, slot)->indexed)
 		wfi_slot_doom(kv, slot);
 	return -EBADMSG;
+}
+
+int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot)
+{
+	const struct kv_run *run = kv_run_checked(kv, slot);
+
+	return wfi_kv_verify_crc(
+		kv, slot,
+		run ? wfi_crc32c(0, wfi_kv_slot_addr(kv, slot), run->space->info.block_bytes) : 0);
 }

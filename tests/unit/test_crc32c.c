@@ -86,6 +86,31 @@ static void all_ways_agree(void **state)
 	free(buf);
 }
 
+/* a copy gives the bytes and their CRC, and touches nothing beside them */
+static void copies_are_summed(void **state)
+{
+	uint8_t *src = random_bytes(BUF_BYTES), *dst = malloc(BUF_BYTES);
+
+	(void)state;
+	assert_non_null(dst);
+	for (unsigned round = 0; round < 400; round++) {
+		const size_t from = rnd() % 200, to = 8 + rnd() % 200;
+		const size_t len = rnd() % (round % 4 ? 3000 : BUF_BYTES - 300);
+		const uint32_t crc = (uint32_t)rnd();
+
+		memset(dst, 0x5a, BUF_BYTES);
+		assert_int_equal(wfi_crc32c_copy(crc, dst + to, src + from, len, round & 1),
+				 wfi_crc32c(crc, src + from, len));
+		assert_memory_equal(dst + to, src + from, len);
+		for (size_t i = 0; i < 8; i++) {
+			assert_int_equal(dst[to - 8 + i], 0x5a);
+			assert_int_equal(dst[to + len + i], 0x5a);
+		}
+	}
+	free(src);
+	free(dst);
+}
+
 static void chains_and_combines(void **state)
 {
 	uint8_t *buf = random_bytes(BUF_BYTES);
@@ -108,6 +133,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_vectors),
 		cmocka_unit_test(all_ways_agree),
+		cmocka_unit_test(copies_are_summed),
 		cmocka_unit_test(chains_and_combines),
 	};
 
