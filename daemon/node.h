@@ -44,7 +44,9 @@ struct node_op {
 	uint64_t start_ns;
 	uint64_t handoff; /* of HANDOFF_EXPECT */
 	uint32_t nr;
-	uint32_t nr_pieces; /* of GET */
+	uint32_t nr_pieces;
+	bool summed; /* with a CRC32C per block */
+	bool kept; /* slots and regions of its pieces */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.h */
 };

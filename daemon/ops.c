@@ -38,7 +38,7 @@ static size_t buf_bytes(uint32_t nr)
 {
 	return sizeof(struct weft_key) +
 	       nr * (sizeof(struct wfi_piece) + sizeof(struct weft_key) + sizeof(struct weft_slot) +
-		     sizeof(uint32_t) + sizeof(int32_t));
+		     2 * sizeof(uint32_t) + sizeof(int32_t));
 }
 
 struct op_buf op_buf_of(const struct node_op *op)
@@ -51,6 +51,7 @@ struct op_buf op_buf_of(const struct node_op *op)
 	b.slots = (struct weft_slot *)(b.keys + nr + 1);
 	b.idx = (uint32_t *)(b.slots + nr);
 	b.results = (int32_t *)(b.idx + nr);
+	b.sums = (uint32_t *)(b.results + nr);
 	return b;
 }
 

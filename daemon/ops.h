@@ -34,6 +34,7 @@ struct op_buf {
 	struct weft_slot *slots;
 	uint32_t *idx;
 	int32_t *results;
+	uint32_t *sums; /* CRC32C of blocks */
 };
 
 /* ---- ops.c ---- */
@@ -68,19 +69,48 @@ int op_cancel_handoff(struct op_ctx *c);
 
 /* a private copy of the keys that stand first in the arguments, which go on for @out_len bytes.
  * Return: 0, -ENOENT no such space, -EFAULT */
-int op_take_keys(struct op_ctx *c, uint64_t out_len);
-uint64_t op_after_keys(const struct op_ctx *c);
-bool op_wants_verify(const struct op_ctx *c);
+int op_take_keys(struct op_ctx *c, uint64_t out_len, struct wfi_space_info *space);
+static inline uint64_t op_after_keys(const struct op_ctx *c)
+{
+	return c->sqe->arg_off + c->sqe->nr * sizeof(struct weft_key);
+}
 
 /* ---- ops_move.c ---- */
 
-/* a block's piece in the engine's memory. Return: 0, -EINVAL with nothing written */
-int op_place_check(const struct session *s, const struct weft_place *p, uint64_t block_bytes,
-		   struct wfi_piece *piece);
-/* the regions of pieces in flight, @by 1 or -1 */
-void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by);
-/* starts the bytes of an operation. Return: OP_OPEN, or the error that ends it at once */
-int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res),
-		uint32_t nr_pieces);
+/* a block's piece in the engine's memory. Return: 0, -EINVAL with nothing written. Hot */
+static inline int op_place_check(const struct session *s, const struct weft_place *p,
+				 uint64_t block_bytes, struct wfi_piece *piece)
+{
+	uint64_t len = p->len ? p->len : block_bytes;
+	const struct region *g;
+
+	if (wfi_unlikely(p->region >= SESSION_REGIONS_MAX || len != block_bytes))
+		return -EINVAL;
+	g = &s->regions[p->region];
+	if (wfi_unlikely(!g->rkey || g->closing || !wfi_range_ok(p->off, len, g->len)))
+		return -EINVAL;
+	piece->remote = p->off;
+	piece->rkey = p->region;
+	piece->len = len;
+	return 0;
+}
+
+/* a piece that is only read here */
+static inline void op_piece_local(const struct node *node, uint32_t slot, uint32_t block,
+				  uint64_t len, struct wfi_piece *piece)
+{
+	*piece = (struct wfi_piece){
+		.local = wfi_kv_slot_addr(node->kv, slot),
+		.block = block,
+		.len = len,
+	};
+}
+
+/* starts the bytes of .nr_pieces pieces, summed up where .summed says so. What goes on beyond this
+ * turn is kept: the slots in .idx, one for each piece, and the regions. @done: may be called before
+ * this returns. Return: OP_OPEN, or the error that ends it at once */
+int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res));
+/* in @done: what was kept may go */
+void op_let_go(struct node_op *op, const struct op_buf *b);
 
 #endif

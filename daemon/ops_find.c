@@ -27,14 +27,12 @@ int op_claim(struct op_ctx *c)
 	return ret;
 }
 
-/* private copy of keys that stand first in the arguments */
-int op_take_keys(struct op_ctx *c, uint64_t out_len)
+int op_take_keys(struct op_ctx *c, uint64_t out_len, struct wfi_space_info *space)
 {
 	uint64_t len = c->sqe->nr * sizeof(struct weft_key);
-	struct wfi_space_info space;
 	int ret;
 
-	ret = wfi_kv_space_get(c->node->kv, c->s->tenant, c->sqe->space, &space);
+	ret = wfi_kv_space_get(c->node->kv, c->s->tenant, c->sqe->space, space);
 	if (ret)
 		return ret;
 	if (!wfi_ring_args_ok(c->r->ring, c->sqe->arg_off, len + out_len))
@@ -42,31 +40,15 @@ int op_take_keys(struct op_ctx *c, uint64_t out_len)
 	return wfi_ring_args_read(c->r->ring, c->sqe->arg_off, c->node->keys, len);
 }
 
-uint64_t op_after_keys(const struct op_ctx *c)
+/* blocks found one after the other, from the first on */
+static uint32_t lookup_prefix(struct op_ctx *c, uint32_t nr, uint32_t *idx)
 {
-	return c->sqe->arg_off + c->sqe->nr * sizeof(struct weft_key);
-}
+	uint32_t n;
 
-/* blocks found one after the other, from the first on; checked where asked */
-static int lookup_prefix(struct op_ctx *c, uint32_t nr, bool verify)
-{
-	int found, n;
-
-	found = wfi_kv_prefix(c->node->kv, c->sqe->space, c->node->keys, nr, c->node->idx,
-			      c->now_ns);
-	for (n = 0; verify && n < found; n++)
-		if (wfi_kv_verify(c->node->kv, c->node->idx[n]))
-			return n;
-	return found;
-}
-
-bool op_wants_verify(const struct op_ctx *c)
-{
-	struct wfi_space_info space;
-
-	if (c->sqe->flags & WEFT_F_VERIFY)
-		return true;
-	return !wfi_kv_space_get(c->node->kv, c->s->tenant, c->sqe->space, &space) && space.verify;
+	wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, idx, c->now_ns);
+	for (n = 0; n < nr && idx[n] != WFI_SLOT_NONE; n++)
+		;
+	return n;
 }
 
 static int lease_prefix(struct op_ctx *c, uint32_t nr)
@@ -90,14 +72,15 @@ static void write_where(struct op_ctx *c, uint32_t n)
 /* one pass: what is to be leased is found to be used, anything else in the index alone */
 int op_match(struct op_ctx *c)
 {
+	struct wfi_space_info space;
 	const uint32_t nr = c->sqe->nr;
 	int n, ret;
 
-	ret = op_take_keys(c, c->sqe->flags & WEFT_F_WHERE ? nr * sizeof(uint32_t) : 0);
+	ret = op_take_keys(c, c->sqe->flags & WEFT_F_WHERE ? nr * sizeof(uint32_t) : 0, &space);
 	if (ret)
 		return ret;
 	if (c->sqe->flags & WEFT_F_LEASE) {
-		n = lookup_prefix(c, nr, false);
+		n = (int)lookup_prefix(c, nr, c->node->idx);
 		ret = lease_prefix(c, (uint32_t)n);
 		if (ret)
 			return ret;
@@ -109,23 +92,76 @@ int op_match(struct op_ctx *c)
 	return n;
 }
 
-int op_map(struct op_ctx *c)
+/* the lease, and the slots where the engine looks for them. Return: @n, -ENOMEM, -EDQUOT */
+static int map_answer(struct node *node, struct session *s, struct node_ring *r, uint64_t off,
+		      const uint32_t *idx, uint32_t n, uint64_t *handle)
 {
-	uint64_t len = c->sqe->nr * sizeof(struct weft_slot);
-	int n, i, ret;
+	uint32_t i;
+	int ret;
 
-	ret = op_take_keys(c, len);
-	if (ret)
-		return ret;
-	n = lookup_prefix(c, c->sqe->nr, op_wants_verify(c));
-	ret = lease_prefix(c, (uint32_t)n);
+	if (!n)
+		return 0;
+	ret = wfi_kv_lease(node->kv, &s->owner, idx, n, wfi_now(node->env) + node->lease_ns,
+			   handle);
 	if (ret)
 		return ret;
 	for (i = 0; i < n; i++)
-		wfi_kv_slot_ref(c->node->kv, c->node->idx[i], &c->node->slots[i]);
-	wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->slots,
-			    (uint64_t)n * sizeof(struct weft_slot));
-	return n;
+		wfi_kv_slot_ref(node->kv, idx[i], &node->slots[i]);
+	wfi_ring_args_write(r->ring, off, node->slots, (uint64_t)n * sizeof(struct weft_slot));
+	return (int)n;
+}
+
+/* the prefix ends at the first block that failed its check, or was not reached in time */
+static void map_done(void *ctx, int res)
+{
+	struct node_op *op = ctx;
+	struct session *s = op->session;
+	struct node *node = s->node;
+	struct op_buf b = op_buf_of(op);
+	uint64_t off = op->sqe.arg_off + op->nr * sizeof(struct weft_key), handle = 0;
+	uint32_t n;
+
+	for (n = 0; n < op->nr_pieces; n++)
+		if (b.results[n] || wfi_kv_verify_crc(node->kv, b.idx[n], b.sums[n]))
+			break;
+	res = op->ring ? map_answer(node, s, op->ring, off, b.idx, n, &handle) : res;
+	op_let_go(op, &b);
+	op_complete(op, res, handle);
+}
+
+static int map_checked(struct op_ctx *c, const struct wfi_space_info *space)
+{
+	uint32_t nr = c->sqe->nr, i;
+	struct node_op *op = op_open(c->node, c->r, c->sqe, c->now_ns);
+	struct op_buf b;
+	int ret;
+
+	if (!op)
+		return -ENOMEM;
+	b = op_buf_of(op);
+	op->summed = true;
+	op->nr_pieces = lookup_prefix(c, nr, b.idx);
+	for (i = 0; i < op->nr_pieces; i++)
+		op_piece_local(c->node, b.idx[i], i, space->block_bytes, &b.pieces[i]);
+	ret = op_transfer(op, WFI_XFER_SUM, map_done);
+	if (ret != OP_OPEN)
+		op_close(op);
+	return ret;
+}
+
+int op_map(struct op_ctx *c)
+{
+	struct wfi_space_info space;
+	uint32_t n;
+	int ret;
+
+	ret = op_take_keys(c, c->sqe->nr * sizeof(struct weft_slot), &space);
+	if (ret)
+		return ret;
+	if (space.verify || c->sqe->flags & WEFT_F_VERIFY)
+		return map_checked(c, &space);
+	n = lookup_prefix(c, c->sqe->nr, c->node->idx);
+	return map_answer(c->node, c->s, c->r, op_after_keys(c), c->node->idx, n, &c->value);
 }
 
 int op_release(struct op_ctx *c)
@@ -144,17 +180,19 @@ int op_release(struct op_ctx *c)
 /* one tier so far: what is there is in the fastest one, and a touch keeps it there */
 int op_prefetch(struct op_ctx *c)
 {
-	int ret = op_take_keys(c, 0);
+	struct wfi_space_info space;
+	int ret = op_take_keys(c, 0, &space);
 
-	return ret ? ret : lookup_prefix(c, c->sqe->nr, false);
+	return ret ? ret : (int)lookup_prefix(c, c->sqe->nr, c->node->idx);
 }
 
 int op_drop(struct op_ctx *c)
 {
 	uint64_t len = c->sqe->nr * sizeof(int32_t);
+	struct wfi_space_info space;
 	int n, ret;
 
-	ret = op_take_keys(c, len);
+	ret = op_take_keys(c, len, &space);
 	if (ret)
 		return ret;
 	n = wfi_kv_drop(c->node->kv, c->sqe->space, c->node->keys, c->sqe->nr, c->node->results);

@@ -4,6 +4,8 @@
 
 #include "ops.h"
 
+#define CHUNK 64u /* places that are copied and looked at at a time */
+
 /* results of blocks that have no piece: the transfer knows nothing of them, and calls them good */
 static void get_misses(const struct node_op *op, const struct op_buf *b)
 {
@@ -17,21 +19,35 @@ static void get_misses(const struct node_op *op, const struct op_buf *b)
 	}
 }
 
+/* a block whose check fails is a miss; what arrived of it lies in its place */
+static void get_check(const struct node_op *op, const struct op_buf *b)
+{
+	struct wfi_kv *kv = op->session->node->kv;
+	uint32_t n;
+
+	for (n = 0; n < op->nr_pieces; n++) {
+		uint32_t block = b->pieces[n].block;
+
+		if (!b->results[block] && wfi_kv_verify_crc(kv, b->idx[n], b->sums[block]))
+			b->results[block] = -ENOENT;
+	}
+}
+
 static void get_done(void *ctx, int res)
 {
 	struct node_op *op = ctx;
-	struct session *s = op->session;
-	struct node *node = s->node;
+	struct node *node = op->session->node;
 	struct op_buf b = op_buf_of(op);
 	uint32_t i, arrived = op->nr_pieces;
 
 	if (op->nr_pieces < op->nr)
 		get_misses(op, &b);
-	if (res < 0)
+	if (op->summed)
+		get_check(op, &b);
+	if (res < 0 || op->summed)
 		for (i = 0, arrived = 0; i < op->nr; i++)
 			arrived += b.results[i] == 0;
-	op_regions_hold(s, b.pieces, op->nr_pieces, -1);
-	wfi_kv_unpin(node->kv, b.idx, op->nr_pieces);
+	op_let_go(op, &b);
 	if (arrived)
 		wfi_count(node->bytes_out, (uint64_t)arrived * b.pieces[0].len);
 	if (op->ring)
@@ -41,26 +57,33 @@ static void get_done(void *ctx, int res)
 }
 
 /* pieces of the blocks that are here, and their slots without gaps; the others are misses.
- * Return: 0 or -EINVAL */
+ * Return: 0, -EINVAL, -EFAULT */
 static int get_plan(struct op_ctx *c, struct node_op *op, const struct op_buf *b,
 		    const struct wfi_space_info *space)
 {
-	bool verify = op_wants_verify(c);
-	uint32_t i, slot, n = 0;
+	struct weft_place places[CHUNK];
+	uint64_t off = op_after_keys(c);
+	uint32_t i, k, nr, n = 0;
+	void *addrs[CHUNK];
 	int ret;
 
-	for (i = 0; i < op->nr; i++) {
-		struct wfi_piece *p = &b->pieces[n];
-
-		ret = op_place_check(c->s, &c->node->places[i], space->block_bytes, p);
+	for (i = 0; i < op->nr; i += nr, off += sizeof(places)) {
+		nr = wfi_min(op->nr - i, CHUNK);
+		ret = wfi_ring_args_read(c->r->ring, off, places, nr * sizeof(*places));
 		if (ret)
 			return ret;
-		slot = b->idx[i];
-		if (slot == WFI_SLOT_NONE || (verify && wfi_kv_verify(c->node->kv, slot)))
-			continue;
-		p->local = wfi_kv_slot_addr(c->node->kv, slot);
-		p->block = i;
-		b->idx[n++] = slot;
+		wfi_kv_slot_addrs(c->node->kv, b->idx + i, nr, addrs);
+		for (k = 0; k < nr; k++) {
+			struct wfi_piece *p = &b->pieces[n];
+
+			ret = op_place_check(c->s, &places[k], space->block_bytes, p);
+			if (ret)
+				return ret;
+			p->local = addrs[k];
+			p->block = i + k;
+			b->idx[n] = b->idx[i + k];
+			n += addrs[k] != NULL;
+		}
 	}
 	op->nr_pieces = n;
 	return 0;
@@ -74,14 +97,7 @@ int op_get(struct op_ctx *c)
 	struct op_buf b;
 	int ret;
 
-	ret = wfi_kv_space_get(c->node->kv, c->s->tenant, c->sqe->space, &space);
-	if (ret)
-		return ret;
-	ret = op_take_keys(c, nr * (sizeof(struct weft_place) + sizeof(int32_t)));
-	if (ret)
-		return ret;
-	ret = wfi_ring_args_read(c->r->ring, op_after_keys(c), c->node->places,
-				 nr * sizeof(struct weft_place));
+	ret = op_take_keys(c, nr * (sizeof(struct weft_place) + sizeof(int32_t)), &space);
 	if (ret)
 		return ret;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
@@ -92,15 +108,14 @@ int op_get(struct op_ctx *c)
 	ret = get_plan(c, op, &b, &space);
 	if (ret)
 		goto err_close;
-	wfi_kv_pin(c->node->kv, b.idx, op->nr_pieces);
+	op->summed = space.verify || c->sqe->flags & WEFT_F_VERIFY;
 	if (!op->nr_pieces) {
 		get_done(op, 0);
 		return OP_OPEN;
 	}
-	ret = op_transfer(op, WFI_XFER_WRITE, get_done, op->nr_pieces);
+	ret = op_transfer(op, WFI_XFER_WRITE, get_done);
 	if (ret == OP_OPEN)
 		return ret;
-	wfi_kv_unpin(c->node->kv, b.idx, op->nr_pieces);
 err_close:
 	op_close(op);
 	return ret;

@@ -5,7 +5,7 @@
 #include "ops.h"
 
 /* once for each run of pieces in one region */
-void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by)
+static void regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by)
 {
 	uint32_t i;
 
@@ -14,27 +14,24 @@ void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t
 			s->regions[pieces[i].rkey].nr_ops += (uint32_t)by;
 }
 
-/* a block's piece in the engine's memory; Return: 0, -EINVAL with nothing written */
-int op_place_check(const struct session *s, const struct weft_place *p, uint64_t block_bytes,
-		   struct wfi_piece *piece)
+/* what goes on beyond this turn: neither slots nor regions may go meanwhile */
+static void keep(struct node_op *op, const struct op_buf *b)
 {
-	const struct region *g;
-	uint64_t len = p->len ? p->len : block_bytes;
-
-	if (p->region >= SESSION_REGIONS_MAX || len != block_bytes)
-		return -EINVAL;
-	g = &s->regions[p->region];
-	if (!g->rkey || g->closing || !wfi_range_ok(p->off, len, g->len))
-		return -EINVAL;
-	piece->remote = p->off;
-	piece->rkey = p->region;
-	piece->len = len;
-	return 0;
+	op->kept = true;
+	regions_hold(op->session, b->pieces, op->nr_pieces, 1);
+	wfi_kv_pin(op->session->node->kv, b->idx, op->nr_pieces);
 }
 
-/* starts the bytes of an operation. Return: OP_OPEN, or the error that ends it at once */
-int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res),
-		uint32_t nr_pieces)
+void op_let_go(struct node_op *op, const struct op_buf *b)
+{
+	if (!op->kept)
+		return;
+	op->kept = false;
+	regions_hold(op->session, b->pieces, op->nr_pieces, -1);
+	wfi_kv_unpin(op->session->node->kv, b->idx, op->nr_pieces);
+}
+
+int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res))
 {
 	struct session *s = op->session;
 	struct node *node = s->node;
@@ -45,19 +42,26 @@ int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ct
 		.rkeys = s->rkeys,
 		.nr_rkeys = SESSION_REGIONS_MAX,
 		.pieces = b.pieces,
-		.nr_pieces = nr_pieces,
+		.nr_pieces = op->nr_pieces,
 		.nr_blocks = op->nr,
 		.results = b.results,
+		.sum_ops = op->summed ? &wfi_crc32c_sums : NULL,
+		.sums = op->summed ? b.sums : NULL,
 		.deadline_ns = op_deadline(node, &op->sqe, op->start_ns),
 		.done = done,
 		.ctx = op,
 	};
+	struct wfi_xfer *open;
 	int ret;
 
-	op_regions_hold(s, b.pieces, nr_pieces, 1);
-	ret = wfi_xfer_submit(node->xfer, &x, &op->xfer);
-	if (!ret)
-		return OP_OPEN;
-	op_regions_hold(s, b.pieces, nr_pieces, -1);
-	return ret;
+	ret = wfi_xfer_submit(node->xfer, &x, &open);
+	if (ret)
+		return ret;
+	/* when it is over already, so is the operation. Else nothing else ran since its slots were
+	 * found, and nothing that could take them from it */
+	if (open) {
+		op->xfer = open;
+		keep(op, &b);
+	}
+	return OP_OPEN;
 }

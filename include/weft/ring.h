@@ -111,8 +111,8 @@ extern "C" {
  * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: WEFT_WHERE_TIER, WEFT_WHERE_NODE).
  *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased: handle
  * GET       keys[n], places[n], out results[n]. Copies blocks out. -ENOENT is a miss. With
- *           WEFT_F_VERIFY the checksum is checked first, and a block that fails is a miss.
- *           res: blocks that arrived
+ *           WEFT_F_VERIFY the checksum is checked on the way, and a block that fails is a miss:
+ *           its place may have been written to. res: blocks that arrived
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
  *           length; handle: the lease (0 when res is 0). WEFT_F_VERIFY as for GET
  * RELEASE   handle: a lease. Or handle 0 and slots[n]: claimed slots that will not be published.

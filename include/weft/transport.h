@@ -517,8 +517,9 @@ struct weft_transport {
 	/**
 	 * rkey_ptr - where the region of an rkey lies in this process
 	 *
-	 * What a post with this rkey would do now may be done by the CPU instead, until the next call
-	 * into the provider; rights and bounds are for the caller to hold. Context: owner thread. Hot.
+	 * What a post with this rkey would do now may be done by the CPU instead, until the next
+	 * call into the provider; rights and bounds are for the caller to hold. Hot.
+	 * Context: owner thread of the endpoint's queue.
 	 * Return: NULL when the CPU can't reach it, or a post would be refused.
 	 */
 	void *(*rkey_ptr)(const struct weft_rkey *rkey);

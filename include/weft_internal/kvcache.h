@@ -177,8 +177,8 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, 
 /* checks header and bytes. Return: 0, -EBADMSG (counted by kind; the block is dropped, but its
  * slot is not free before the next poll) */
 int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot);
-/* the same for a pinned slot whose bytes were read already: @crc is their CRC32C. A block that fails
- * goes when its last pin does */
+/* the same where the bytes were read already: @crc is their CRC32C. A pinned block that fails goes
+ * when its last pin does */
 int wfi_kv_verify_crc(struct wfi_kv *kv, uint32_t slot, uint32_t crc);
 
 /* ---- readers: other threads that look up while the owner works ---- */
@@ -249,8 +249,9 @@ uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv);
 /* Castagnoli, reflected, as in RFC 3720: wfi_crc32c(0, "123456789", 9) == 0xe3069283. Chains:
  * wfi_crc32c(wfi_crc32c(0, a), b) is the CRC of a followed by b */
 uint32_t wfi_crc32c(uint32_t crc, const void *buf, size_t len);
-/* the CRC of @src, copied to @dst in the same pass. @stream: around the cache, and the caller issues
- * a store fence. Of bytes that change meanwhile, it may be that of others than were copied */
+/* the CRC of @src, copied to @dst in the same pass. @stream: around the cache, and the caller
+ * issues a store fence. Of bytes that change meanwhile, it may be that of others than were copied
+ */
 uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, bool stream);
 /* both, for transfers */
 extern const struct wfi_sum_ops wfi_crc32c_sums;

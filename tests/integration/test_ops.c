@@ -193,7 +193,7 @@ static int call(struct test_engine *e, struct weft_op op, struct weft_completion
 	return weft_call(e->ring, &op, out);
 }
 
-static void test_claim_put(void **state)
+static void claim_put(const char *model, uint64_t bytes)
 {
 	struct weft_slot slots[NR];
 	struct weft_key keys[NR];
@@ -202,15 +202,14 @@ static void test_claim_put(void **state)
 	struct weft_op put;
 	unsigned i;
 
-	(void)state;
-	open_engine(&e, "claim", BLOCK);
+	open_engine(&e, model, bytes);
 	test_keys(&e, 400, NR, keys);
 	assert_int_equal(call(&e, (struct weft_op){ .op = WEFT_OP_CLAIM, .nr = NR, .slots = slots },
 			      NULL),
 			 NR);
 	assert_int_equal(test_stat(e.ring).slots_filling, NR);
 	for (i = 0; i < NR; i++)
-		test_fill((char *)weft_arena(e.w) + slots[i].off, BLOCK, 400 + i);
+		test_fill((char *)weft_arena(e.w) + slots[i].off, bytes, 400 + i);
 	put = (struct weft_op){
 		.op = WEFT_OP_PUT,
 		.nr = NR - 4,
@@ -240,6 +239,14 @@ static void test_claim_put(void **state)
 	test_keys(&e, 400, NR, keys);
 	assert_int_equal(get_blocks(&e, 400, keys, NR), NR - 4);
 	test_engine_close(&e);
+}
+
+/* long ones are summed up turn by turn */
+static void test_claim_put(void **state)
+{
+	(void)state;
+	claim_put("claim", BLOCK);
+	claim_put("claim-long", 256u << 10);
 }
 
 static void test_match_flags(void **state)
