@@ -93,17 +93,18 @@ static void show_engines(const json_t *engines)
 
 static void show_peers(const json_t *peers)
 {
-	char name[CLEAN], state[CLEAN], path[128];
+	char name[CLEAN], state[CLEAN], over[CLEAN], addr[128];
 	size_t i;
 	json_t *p;
 
 	if (!json_array_size(peers))
 		return;
-	printf("\n%-24s %-12s %s\n", "PEER", "STATE", "SOCKET");
+	printf("\n%-24s %-12s %-10s %s\n", "PEER", "STATE", "TRANSPORT", "ADDRESS");
 	for (i = 0; i < json_array_size(peers); i++) {
 		p = json_array_get(peers, i);
-		printf("%-24s %-12s %s\n", clean(p, "name", name), clean(p, "state", state),
-		       wfi_text_clean(wfi_json_str(p, "socket"), path, sizeof(path)));
+		printf("%-24s %-12s %-10s %s\n", clean(p, "name", name), clean(p, "state", state),
+		       clean(p, "transport", over),
+		       wfi_text_clean(wfi_json_str(p, "address"), addr, sizeof(addr)));
 	}
 }
 

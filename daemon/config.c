@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "daemon/config.h"
 #include "daemon/config_kind.h"
+#include "daemon/inet.h"
 #include "daemon/value.h"
 #include "weft_internal/env.h"
 #include "weft_internal/evict.h"
@@ -37,6 +38,14 @@ static const char *level_name(unsigned idx)
 static const char *policy_name(unsigned idx)
 {
 	return wfi_evict_policies[idx] ? wfi_evict_policies[idx]->name : NULL;
+}
+
+/* those that reach other hosts */
+static const char *transport_name(unsigned idx)
+{
+	static const char *const names[] = { "none", "verbs", NULL };
+
+	return names[idx];
 }
 
 #define AT(type, member)                                                                           \
@@ -97,8 +106,14 @@ static const struct wfi_config_setting peer_settings[] = {
 	  .kind = &wfi_config_kind_path,
 	  AT(wfi_config_peer, socket),
 	  .example = "\"/run/weft-b/weftd.sock\"",
-	  .flags = WFI_CONFIG_REQUIRED | WFI_CONFIG_UNIQUE,
-	  .help = "the other node's socket" },
+	  .flags = WFI_CONFIG_UNIQUE_SET,
+	  .help = "its socket, when it is on this host" },
+	{ .key = "address",
+	  .kind = &wfi_config_kind_address,
+	  AT(wfi_config_peer, address),
+	  .example = "\"192.0.2.2:7470\"",
+	  .flags = WFI_CONFIG_UNIQUE_SET,
+	  .help = "what it listens on, when it is on another host" },
 };
 
 static const struct wfi_config_list peer_list = {
@@ -145,6 +160,28 @@ static const struct wfi_config_setting settings[] = {
 	  AT(wfi_config, prefault),
 	  .def = "false",
 	  .help = "Take all of the arenas' memory at the start, so that a lack of it shows then." },
+	{ .key = "transport",
+	  .kind = &wfi_config_kind_policy,
+	  AT(wfi_config, transport),
+	  .choice = transport_name,
+	  .def = "none",
+	  .help = "How bytes go to and from nodes on other hosts: none, or verbs." },
+	{ .key = "device",
+	  .kind = &wfi_config_kind_device,
+	  AT(wfi_config, device),
+	  .example = "\"mlx5_0\"",
+	  .help = "Which device of that transport. Default: its first that can be used." },
+	{ .key = "listen",
+	  .kind = &wfi_config_kind_address,
+	  AT(wfi_config, listen),
+	  .example = "\"127.0.0.1:7470\"",
+	  .help = "Where nodes on other hosts connect. Default: nowhere." },
+	{ .key = "insecure",
+	  .kind = &wfi_config_kind_bool,
+	  AT(wfi_config, insecure),
+	  .def = "false",
+	  .help = "Connect to nodes on other hosts without encryption or proof of who they are:\n"
+		  "only on a network whose every user may read every block." },
 	{ .key = "policy",
 	  .kind = &wfi_config_kind_policy,
 	  AT(wfi_config, policy),
@@ -188,7 +225,7 @@ static const struct wfi_config_setting settings[] = {
 	  .kind = &wfi_config_kind_list,
 	  AT(wfi_config, peers),
 	  .list = &peer_list,
-	  .help = "Other nodes on this host, to hand blocks over to." },
+	  .help = "Other nodes, to hand blocks over to." },
 };
 
 static const struct wfi_config_setting *setting_find(const struct wfi_config_setting *table,
@@ -264,13 +301,16 @@ static int entry_check(struct wfi_config_source *src, const struct wfi_config_li
 	const char *other;
 	const struct wfi_config_setting *s;
 	unsigned i, j;
+	bool unique;
 
 	for (i = 0; i < list->nr; i++) {
 		s = &list->settings[i];
 		if ((s->flags & WFI_CONFIG_REQUIRED) && !entry[s->off])
 			return wfi_config_complain(src, s->key, "is missing in %s %u", list->one,
 						   idx + 1);
-		for (j = 0; (s->flags & WFI_CONFIG_UNIQUE) && j < idx; j++) {
+		unique = s->flags & WFI_CONFIG_UNIQUE ||
+			 (s->flags & WFI_CONFIG_UNIQUE_SET && entry[s->off]);
+		for (j = 0; unique && j < idx; j++) {
 			other = entries + j * list->entry_bytes;
 			if (memcmp(entry + s->off, other + s->off, s->room))
 				continue;
@@ -527,6 +567,62 @@ static int salts_check(const struct wfi_config *cfg, char *why, size_t why_len)
 	return 0;
 }
 
+bool wfi_config_has_net(const struct wfi_config *cfg)
+{
+	return strcmp(cfg->transport, "none") != 0;
+}
+
+/* what is not encrypted stays on this host, unless somebody said so */
+static int address_check(const struct wfi_config *cfg, const char *text, char *why, size_t why_len)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+
+	if (!text[0] || cfg->insecure || inet_parse(text, &addr, &len) || inet_loopback(&addr))
+		return 0;
+	snprintf(why, why_len,
+		 "%s is an address of a network, and connections to nodes on other hosts are not "
+		 "encrypted yet: set insecure = true (or --insecure) if all of its users may read "
+		 "every block",
+		 text);
+	return -EINVAL;
+}
+
+static int net_check(const struct wfi_config *cfg, char *why, size_t why_len)
+{
+	if (cfg->listen[0] && !wfi_config_has_net(cfg)) {
+		snprintf(why, why_len, "listen is set and transport is not: set it to \"verbs\"");
+		return -EINVAL;
+	}
+	return address_check(cfg, cfg->listen, why, why_len);
+}
+
+static int peer_check(const struct wfi_config *cfg, const struct wfi_config_peer *p, char *why,
+		      size_t why_len)
+{
+	if (!p->socket[0] == !p->address[0]) {
+		snprintf(why, why_len,
+			 "peer \"%s\" needs a socket (this host) or an address "
+			 "(another), and not both",
+			 p->name);
+		return -EINVAL;
+	}
+	if (!strcmp(p->name, cfg->name) || (p->socket[0] && !strcmp(p->socket, cfg->socket)) ||
+	    (p->address[0] && !strcmp(p->address, cfg->listen))) {
+		snprintf(why, why_len, "peer \"%s\" has the name, socket or address of this node",
+			 p->name);
+		return -EINVAL;
+	}
+	if (p->address[0] && !wfi_config_has_net(cfg)) {
+		snprintf(why, why_len,
+			 "peer \"%s\" is on another host and transport is not set: set it to "
+			 "\"verbs\"",
+			 p->name);
+		return -EINVAL;
+	}
+	return address_check(cfg, p->address, why, why_len);
+}
+
 int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 {
 	struct wfi_config_tenant *t;
@@ -537,14 +633,11 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 		snprintf(why, why_len, "libsodium does not start");
 		return -EINVAL;
 	}
-	for (i = 0; i < cfg->nr_peers; i++) {
-		if (strcmp(cfg->peers[i].name, cfg->name) &&
-		    strcmp(cfg->peers[i].socket, cfg->socket))
-			continue;
-		snprintf(why, why_len, "peer \"%s\" has the name or the socket of this node",
-			 cfg->peers[i].name);
+	if (net_check(cfg, why, why_len))
 		return -EINVAL;
-	}
+	for (i = 0; i < cfg->nr_peers; i++)
+		if (peer_check(cfg, &cfg->peers[i], why, why_len))
+			return -EINVAL;
 	if (!cfg->nr_tenants) {
 		memset(&cfg->tenants[0], 0, sizeof(cfg->tenants[0]));
 		memcpy(cfg->tenants[0].name, "default", sizeof("default"));
@@ -585,7 +678,9 @@ static void list_print(const struct wfi_config_setting *s, const struct wfi_conf
 		fprintf(out, "%s\n\t{\n", i ? "," : "");
 		for (j = 0; j < list->nr; j++) {
 			es = &list->settings[j];
-			if (!es->kind->print)
+			/* what may be left out, and was */
+			if (!es->kind->print ||
+			    (es->flags & WFI_CONFIG_UNIQUE_SET && !entry[es->off]))
 				continue;
 			fprintf(out, "\t\t%s = ", es->key);
 			es->kind->print(es, entry, out);

@@ -43,12 +43,16 @@ struct wfi_config_tenant {
 
 struct wfi_config_peer {
 	char name[WFI_CONFIG_NAME];
-	char socket[WFI_CONFIG_PATH];
+	char socket[WFI_CONFIG_PATH]; /* this one or .address, the other is "" */
+	char address[WFI_CONFIG_PATH];
 };
 
 struct wfi_config {
 	char name[WFI_CONFIG_NAME];
 	char socket[WFI_CONFIG_PATH];
+	char listen[WFI_CONFIG_PATH]; /* IP:PORT, or "" */
+	char transport[16]; /* "none", or one that reaches other hosts */
+	char device[WFI_CONFIG_NAME];
 	char policy[32]; /* one that wfi_evict_find() knows */
 	uint64_t node_id; /* after wfi_config_finish() never 0 */
 	uint64_t arena_bytes; /* of each tenant that names none */
@@ -58,6 +62,7 @@ struct wfi_config {
 	enum wfi_log_level log_level;
 	bool hugepages;
 	bool prefault;
+	bool insecure;
 	uint32_t nr_tenants;
 	uint32_t nr_peers;
 	struct wfi_config_tenant tenants[WFI_CONFIG_TENANTS];
@@ -96,6 +101,8 @@ int wfi_config_set(struct wfi_config *cfg, const char *text, char *why, size_t w
  */
 int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len);
 
+/* nodes on other hosts can be reached */
+bool wfi_config_has_net(const struct wfi_config *cfg);
 /* the settings in force, in the form of a file; secrets are left out */
 void wfi_config_print(const struct wfi_config *cfg, FILE *out);
 /* the default file with an explanation of each setting (weftd --help-config) */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "daemon/config.h"
 #include "daemon/config_kind.h"
+#include "daemon/inet.h"
 #include "daemon/value.h"
 #include "weft_internal/util.h"
 
@@ -104,6 +105,24 @@ static int path_parse(struct wfi_config_source *src, const struct wfi_config_set
 	for (p = text; *p; p++)
 		if (iscntrl((unsigned char)*p))
 			return wfi_config_complain(src, s->key, "has a control character");
+	return text_store(src, s, text, base);
+}
+
+static int device_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			const char *text, void *base)
+{
+	return text[0] ? name_parse(src, s, text, base) : text_store(src, s, text, base);
+}
+
+static int address_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			 const char *text, void *base)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+
+	if (text[0] && inet_parse(text, &addr, &len))
+		return wfi_config_complain(src, s->key,
+					   "\"%s\" is no address: IP:PORT or [IPv6]:PORT", text);
 	return text_store(src, s, text, base);
 }
 
@@ -339,6 +358,11 @@ const struct wfi_config_kind wfi_config_kind_name = { "a name in quotes", WFI_CO
 						      name_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_path = { "a path in quotes", WFI_CONFIG_TAKES_STRING,
 						      path_parse, text_print };
+const struct wfi_config_kind wfi_config_kind_address = { "an address in quotes",
+							 WFI_CONFIG_TAKES_STRING, address_parse,
+							 text_print };
+const struct wfi_config_kind wfi_config_kind_device = { "a name in quotes", WFI_CONFIG_TAKES_STRING,
+							device_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_policy = { "a name in quotes", WFI_CONFIG_TAKES_STRING,
 							policy_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_level = { "a level in quotes", WFI_CONFIG_TAKES_STRING,

@@ -51,6 +51,7 @@ struct wfi_config_list {
 enum wfi_config_flags {
 	WFI_CONFIG_REQUIRED = 1u << 0,
 	WFI_CONFIG_UNIQUE = 1u << 1,
+	WFI_CONFIG_UNIQUE_SET = 1u << 2, /* unless it is empty */
 };
 
 struct wfi_config_setting {
@@ -87,6 +88,8 @@ int wfi_config_complain(struct wfi_config_source *src, const char *key, const ch
 extern const struct wfi_config_kind wfi_config_kind_bool;
 extern const struct wfi_config_kind wfi_config_kind_name;
 extern const struct wfi_config_kind wfi_config_kind_path;
+extern const struct wfi_config_kind wfi_config_kind_address;
+extern const struct wfi_config_kind wfi_config_kind_device;
 extern const struct wfi_config_kind wfi_config_kind_policy;
 extern const struct wfi_config_kind wfi_config_kind_level;
 extern const struct wfi_config_kind wfi_config_kind_size;

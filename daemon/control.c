@@ -17,13 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "control.h"
+#include "control_private.h"
+#include "inet.h"
 #include "listen.h"
 #include "weft_internal/ctl.h"
 #include "weft_internal/log.h"
 
 #define CONNS_MAX 1024u
-#define REDIAL_MS 1000
 #define DEREG_POLL_MS 1
 #define EVENTS_PER_WAIT 16
 
@@ -31,55 +31,13 @@
 #define SO_PEERPIDFD 77
 #endif
 
-enum conn_kind {
-	CONN_NEW, /* nothing said yet */
-	CONN_ENGINE,
-	CONN_DEAD_ENGINE, /* hung up, but its process lives and maps the arena */
-	CONN_PEER_WAIT, /* we dialled, the hello of the other side has not come */
-	CONN_PEER,
-};
-
-struct conn {
-	struct conn *next;
-	enum conn_kind kind;
-	int fd; /* CONN_DEAD_ENGINE: -1 */
-	pid_t pid;
-	uid_t uid;
-	int pidfd; /* -1 once it is the session's */
-	int watch; /* CONN_ENGINE: its process, which may end before its last copy of the socket */
-	bool bye;
-	bool closing;
-	uint32_t owner_id;
-	uint32_t dereg; /* region whose last operations are awaited, 0: none */
-	struct session *session;
-	struct node_peer *peer;
-	unsigned dial; /* index of the configured peer + 1 */
-};
-
-struct control {
-	struct node *node;
-	struct wfi_env *env;
-	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	struct control_peer *peers;
-	bool *dialled; /* a connection to that peer exists */
-	unsigned nr_peers;
-	int epfd, listen_fd, stop_fd, signal_fd, inbox[2];
-	int spare_fd; /* given up for a moment when descriptors run out */
-	struct conn *conns;
-	unsigned nr_conns, nr_engines;
-	bool stopping, had_engine;
-	uint64_t redial_ns;
-};
-
 /* in what epoll's data points to: the end of the connection's process, not its socket */
 #define OF_PROCESS 1u
 
 /* what it points to when it is not a connection */
-static char tag_listen, tag_stop, tag_signal, tag_inbox, tag_poke;
+static char tag_listen, tag_net, tag_link, tag_stop, tag_signal, tag_inbox, tag_poke;
 
-/* the node's own user, or root: who may see all tenants, stop the node, and share its memory as
- * another node */
-static bool is_keeper(const struct conn *k)
+bool conn_is_keeper(const struct conn *k)
 {
 	return k->uid == geteuid() || k->uid == 0;
 }
@@ -112,7 +70,7 @@ static int peer_credentials(struct conn *k)
 	return 0;
 }
 
-static struct conn *conn_add(struct control *c, int fd)
+struct conn *conn_add(struct control *c, int fd)
 {
 	struct conn *k = c->nr_conns < CONNS_MAX ? wfi_alloc(c->env, sizeof(*k)) : NULL;
 
@@ -154,6 +112,8 @@ static void conn_free(struct control *c, struct conn *k)
 		epoll_ctl(c->epfd, EPOLL_CTL_DEL, k->watch, NULL);
 		close(k->watch);
 	}
+	if (k->hello)
+		wfi_free(c->env, k->hello, sizeof(*k->hello));
 	wfi_free(c->env, k, sizeof(*k));
 }
 
@@ -439,7 +399,7 @@ static void run_status(struct node *node, void *arg)
 {
 	struct request *q = arg;
 
-	const struct wfi_tenant *only = is_keeper(q->k) ? NULL : q->k->session->tenant;
+	const struct wfi_tenant *only = conn_is_keeper(q->k) ? NULL : q->k->session->tenant;
 
 	q->text = q->req.type == WEFT_CTL_LS ? node_ls_json(node, only)
 					     : node_status_json(node, only);
@@ -466,7 +426,7 @@ static void on_metrics(struct request *q)
 
 static void on_drain(struct request *q)
 {
-	if (!is_keeper(q->k)) {
+	if (!conn_is_keeper(q->k)) {
 		refuse(q, -EPERM, "only the node's own user, or root, may drain it");
 		return;
 	}
@@ -540,119 +500,6 @@ static void dereg_poll(struct control *c, struct conn *k)
 		k->closing = true;
 }
 
-/* ---- peers ---- */
-
-struct peer_call {
-	struct conn *k;
-	const char *socket;
-	struct peer_hello hello;
-	int fds[PEER_FDS_MAX];
-	unsigned nr_fds, nr_lent;
-	int ret;
-};
-
-static void run_peer_create(struct node *node, void *arg)
-{
-	struct peer_call *p = arg;
-
-	p->ret = peer_create(node, p->socket, p->k->pid, &p->k->peer, &p->hello, p->fds, &p->nr_fds,
-			     &p->nr_lent);
-}
-
-static void run_peer_connect(struct node *node, void *arg)
-{
-	struct peer_call *p = arg;
-
-	(void)node;
-	p->ret = peer_connect(p->k->peer, &p->hello, p->fds, p->nr_fds);
-}
-
-/* our side's hello goes out */
-static int peer_say_hello(struct control *c, struct conn *k, const char *socket)
-{
-	struct peer_call p = { .k = k, .socket = socket };
-	int ret;
-
-	node_call(c->node, run_peer_create, &p);
-	if (p.ret)
-		return p.ret;
-	ret = wfi_ctl_send(k->fd, &p.hello, sizeof(p.hello), p.fds, p.nr_fds);
-	while (p.nr_fds > p.nr_lent)
-		close(p.fds[--p.nr_fds]);
-	return ret;
-}
-
-static int peer_hear_hello(struct control *c, struct conn *k)
-{
-	struct peer_call p = { .k = k };
-	int ret;
-
-	ret = wfi_ctl_recv(k->fd, &p.hello, sizeof(p.hello), p.fds, PEER_FDS_MAX, &p.nr_fds);
-	if (ret < 0)
-		return ret;
-	p.ret = -EPROTO;
-	if (ret == sizeof(p.hello))
-		node_call(c->node, run_peer_connect, &p);
-	while (p.nr_fds)
-		close(p.fds[--p.nr_fds]);
-	if (!p.ret)
-		k->kind = CONN_PEER;
-	else
-		wfi_warn("a peer's hello is refused: %s", strerror(-p.ret));
-	return p.ret;
-}
-
-/* the other side dialled: its request came, its hello follows; ours answers */
-static int peer_accept(struct control *c, struct conn *k)
-{
-	if (!is_keeper(k)) {
-		wfi_warn("user %u may not connect a node to this one: run both as one user",
-			 (unsigned)k->uid);
-		return -EACCES;
-	}
-	k->kind = CONN_PEER_WAIT;
-	return peer_say_hello(c, k, "");
-}
-
-static void peer_dial(struct control *c, unsigned idx)
-{
-	struct weft_ctl_req req = { .magic = WEFT_CTL_MAGIC,
-				    .version = WEFT_ABI_VERSION,
-				    .type = WEFT_CTL_PEER_HELLO };
-	struct sockaddr_un addr;
-	int fd = unix_socket(c->peers[idx].socket, &addr);
-	struct conn *k;
-
-	if (fd < 0)
-		return;
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
-		close(fd);
-		return;
-	}
-	k = conn_add(c, fd);
-	if (!k)
-		return;
-	k->kind = CONN_PEER_WAIT;
-	k->dial = idx + 1;
-	c->dialled[idx] = true;
-	if (!is_keeper(k) || wfi_ctl_send(fd, &req, sizeof(req), NULL, 0) ||
-	    peer_say_hello(c, k, c->peers[idx].socket))
-		k->closing = true;
-}
-
-static void peers_redial(struct control *c)
-{
-	uint64_t now_ns = wfi_now(c->env);
-	unsigned i;
-
-	if (c->stopping || now_ns < c->redial_ns)
-		return;
-	c->redial_ns = now_ns + REDIAL_MS * WFI_NSEC_PER_MSEC;
-	for (i = 0; i < c->nr_peers; i++)
-		if (!c->dialled[i])
-			peer_dial(c, i);
-}
-
 /* ---- events ---- */
 
 /* one message of a connection that has not hung up. Return: 0, or why it is to be closed */
@@ -719,29 +566,31 @@ static void conn_event(struct control *c, struct conn *k, uint32_t events)
 }
 
 /* who waits in the backlog would keep the listener ready, and this thread busy, for ever */
-static void accept_refused(struct control *c)
+static void accept_refused(struct control *c, int listen_fd)
 {
 	wfi_warn("control: no descriptor is left for another connection: raise LimitNOFILE");
 	close(c->spare_fd);
-	c->spare_fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	c->spare_fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	if (c->spare_fd >= 0)
 		close(c->spare_fd);
 	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-static void on_accept(struct control *c)
+static void on_accept(struct control *c, int listen_fd)
 {
-	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE)
-			accept_refused(c);
+			accept_refused(c, listen_fd);
 		else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
 			wfi_warn("control: accept: %s", strerror(errno));
 		return;
 	}
 	if (c->stopping)
 		close(fd);
+	else if (listen_fd == c->net_fd)
+		peer_accept_net(c, fd);
 	else
 		conn_add(c, fd);
 }
@@ -777,7 +626,11 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 	void *p = ev->data.ptr;
 
 	if (p == &tag_listen)
-		on_accept(c);
+		on_accept(c, c->listen_fd);
+	else if (p == &tag_net)
+		on_accept(c, c->net_fd);
+	else if (p == &tag_link)
+		node_wake(c->node);
 	else if (p == &tag_inbox)
 		on_inbox(c);
 	else if (p == &tag_poke)
@@ -793,7 +646,7 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 /* closes what is marked, asks again for regions. Return: ms until it must be called again */
 static int conns_sweep(struct control *c)
 {
-	int timeout = c->nr_peers ? REDIAL_MS : -1;
+	int timeout = c->nr_peers || c->net_fd >= 0 ? REDIAL_MS : -1;
 	struct conn *k, *next;
 
 	for (k = c->conns; k; k = next) {
@@ -802,6 +655,8 @@ static int conns_sweep(struct control *c)
 			dereg_poll(c, k);
 		if (k->dereg)
 			timeout = DEREG_POLL_MS;
+		if (peer_overdue(c, k))
+			k->closing = true;
 		if (k->closing || (c->stopping && k->kind != CONN_DEAD_ENGINE))
 			conn_close(c, k);
 	}
@@ -859,6 +714,27 @@ static int listen_on(struct control *c, const char *path)
 	return epoll_add(c, c->listen_fd, &tag_listen);
 }
 
+/* each arrival on an armed queue is told once; the worker asks its queue what it was */
+static int links_watch(struct control *c)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET, .data.ptr = &tag_link };
+	int fds[LINK_WAITS_MAX];
+	unsigned nr = link_wait_fds(&c->node->net, fds), i;
+
+	for (i = 0; i < nr; i++)
+		if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev))
+			return -errno;
+	return 0;
+}
+
+static int net_listen(struct control *c, const char *addr)
+{
+	c->net_fd = inet_listen(addr);
+	if (c->net_fd < 0)
+		return c->net_fd;
+	return epoll_add(c, c->net_fd, &tag_net);
+}
+
 static int signals_watch(struct control *c)
 {
 	sigset_t set;
@@ -901,7 +777,7 @@ int control_create(const struct control_opts *opts, struct control **out)
 		return -ENOMEM;
 	c->node = opts->node;
 	c->env = env;
-	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
+	c->listen_fd = c->net_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
 	c->inbox[0] = c->inbox[1] = -1;
 	c->nr_peers = opts->nr_peers;
 	c->peers = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->peers));
@@ -909,6 +785,10 @@ int control_create(const struct control_opts *opts, struct control **out)
 	ret = c->peers && c->dialled ? fds_create(c) : -ENOMEM;
 	if (!ret && opts->socket)
 		ret = listen_on(c, opts->socket);
+	if (!ret)
+		ret = links_watch(c);
+	if (!ret && opts->listen)
+		ret = net_listen(c, opts->listen);
 	if (!ret && opts->signals)
 		ret = signals_watch(c);
 	if (ret) {
@@ -923,8 +803,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 
 void control_destroy(struct control *c)
 {
-	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd,	  &c->stop_fd,
-		       &c->spare_fd,  &c->inbox[0],  &c->inbox[1] };
+	int *fds[] = { &c->listen_fd, &c->net_fd,   &c->signal_fd, &c->epfd,
+		       &c->stop_fd,   &c->spare_fd, &c->inbox[0],  &c->inbox[1] };
 	unsigned i;
 
 	while (c->conns)

@@ -9,12 +9,14 @@ struct control;
 
 struct control_peer {
 	const char *name;
-	const char *socket;
+	const char *addr; /* socket, or host and port */
+	bool net; /* it is host and port */
 };
 
 struct control_opts {
 	struct node *node;
 	const char *socket; /* path to listen on; NULL: none, engines come by control_add() */
+	const char *listen; /* host and port where nodes of other hosts connect; NULL: none */
 	const struct control_peer *peers; /* nodes to connect to, and to connect to again */
 	unsigned nr_peers;
 	bool signals; /* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node */

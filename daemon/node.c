@@ -44,20 +44,15 @@ static int tenants_create(struct node *node, const struct node_opts *opts)
 	if (!opts->nr_tenants || opts->nr_tenants > NODE_TENANTS_MAX)
 		return -EINVAL;
 	for (i = 0; i < opts->nr_tenants; i++) {
-		struct weft_mr_opts mr = { .size = sizeof(mr),
-					   .access = WEFT_ACCESS_LOCAL_WRITE |
-						     WEFT_ACCESS_REMOTE_READ,
-					   .kind = WEFT_MR_MEMFD };
 		const struct wfi_map *arena;
 
 		ret = wfi_kv_tenant_add(node->kv, &opts->tenants[i], &node->tenants[i]);
 		if (ret)
 			return ret;
 		arena = wfi_tenant_arena(node->tenants[i]);
-		mr.addr = arena->addr;
-		mr.len = arena->len;
-		mr.fd = arena->fd;
-		ret = node->shm->transport->mr_reg(node->shm, &mr, &node->arenas[i]);
+		ret = link_arena_add(&node->host, arena);
+		if (!ret && node->net.dev)
+			ret = link_arena_add(&node->net, arena);
 		if (ret)
 			return ret;
 		node->tags[i] = tenant_tag(&opts->tenants[i]);
@@ -66,9 +61,26 @@ static int tenants_create(struct node *node, const struct node_opts *opts)
 	return 0;
 }
 
-static int transports_create(struct node *node)
+static int net_create(struct node *node, const struct node_opts *opts)
 {
-	struct weft_cq_opts cq_opts = { .size = sizeof(cq_opts), .depth = 4096 };
+	const struct weft_transport *t = wfi_transport_find(node->env->transports, opts->transport);
+	const char *device = opts->device && opts->device[0] ? opts->device : NULL;
+	int ret;
+
+	if (!t) {
+		wfi_err("transport %s is not built in: weft doctor shows those that are",
+			opts->transport);
+		return -EOPNOTSUPP;
+	}
+	ret = link_open(&node->net, node->env, t, device);
+	if (ret)
+		wfi_err("transport %s does not open %s: %s; weft doctor says more", t->name,
+			device ? device : "a device", strerror(-ret));
+	return ret;
+}
+
+static int transports_create(struct node *node, const struct node_opts *opts)
+{
 	const struct weft_transport *shm = wfi_transport_find(node->env->transports, "shm");
 	struct wfi_xfer_engine_opts x = { .env = node->env, .metrics = node->metrics };
 	int ret;
@@ -78,17 +90,14 @@ static int transports_create(struct node *node)
 		shm = node->env->transports[0];
 	if (!shm)
 		return -EOPNOTSUPP;
-	ret = shm->device_open(shm, node->env, NULL, &node->shm);
-	if (ret)
-		return ret;
-	ret = shm->cq_create(node->shm, &cq_opts, &node->send_cq);
-	if (ret)
-		return ret;
-	ret = shm->cq_create(node->shm, &cq_opts, &node->recv_cq);
+	ret = link_open(&node->host, node->env, shm, NULL);
+	if (!ret && opts->transport)
+		ret = net_create(node, opts);
 	if (ret)
 		return ret;
 	/* failed messages to peers complete there too, and hold back the end of their endpoint */
-	x.send_cq = node->send_cq;
+	x.send_cqs[0] = node->host.send_cq;
+	x.send_cqs[1] = node->net.send_cq;
 	return wfi_xfer_engine_create(&x, &node->xfer);
 }
 
@@ -165,7 +174,7 @@ int node_create(const struct node_opts *opts, struct node **out)
 	if (!ret)
 		ret = wfi_metrics_create(opts->env, METRICS_BYTES, &node->metrics);
 	if (!ret)
-		ret = transports_create(node);
+		ret = transports_create(node, opts);
 	if (!ret)
 		ret = kv_create(node, opts);
 	if (!ret)
@@ -186,22 +195,13 @@ int node_create(const struct node_opts *opts, struct node **out)
 /* takes a node that node_create() left half made, too */
 void node_destroy(struct node *node)
 {
-	const struct weft_transport *t;
-	unsigned i;
-
 	if (!node)
 		return;
 	ops_destroy(node);
 	wfi_handoffs_destroy(node->handoffs);
 	wfi_xfer_engine_destroy(node->xfer);
-	if (node->shm) {
-		t = node->shm->transport;
-		for (i = 0; i < node->nr_tenants; i++)
-			t->mr_dereg(node->arenas[i]);
-		t->cq_destroy(node->send_cq);
-		t->cq_destroy(node->recv_cq);
-		t->device_close(node->shm);
-	}
+	link_close(&node->host);
+	link_close(&node->net);
 	wfi_kv_destroy(node->kv);
 	wfi_metrics_destroy(node->metrics);
 	if (node->poke_fd >= 0)
@@ -249,6 +249,11 @@ static int call_poll(struct node *node)
 	atomic_store_explicit(&call->done, 1, memory_order_release);
 	futex(&call->done, FUTEX_WAKE_PRIVATE, 1, NULL);
 	return 1;
+}
+
+void node_wake(struct node *node)
+{
+	worker_ring_bell(node);
 }
 
 void node_stop(struct node *node)
@@ -348,14 +353,29 @@ static void waits_add(struct waits *w, const uint32_t *addr, uint32_t val, bool 
 	};
 }
 
+/* Return: false when there is something to do. The control thread sleeps on fds for us, and rings
+ * our bell */
+static bool waits_link(struct waits *w, struct node_link *link)
+{
+	struct weft_wait waits[LINK_WAITS_MAX];
+	int nr = link_arm(link, waits), k;
+
+	if (nr == -EAGAIN)
+		return false;
+	if (nr < 0)
+		w->blind = true;
+	for (k = 0; k < nr; k++)
+		if (waits[k].fd < 0)
+			waits_add(w, waits[k].futex, waits[k].val, true);
+	return true;
+}
+
 /* Return: false when there is something to do; rings up to *nr_asleep were told of a sleep */
 static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_asleep)
 {
-	struct weft_wait cq_waits[16];
 	const uint32_t *addr;
 	uint32_t val;
 	unsigned i;
-	int nr, k;
 
 	for (i = 0; i < node->nr_rings; i++) {
 		*nr_asleep = i + 1;
@@ -367,19 +387,7 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 	}
 	if (!node->nr_peers)
 		return true;
-	nr = node->shm->transport->cq_arm(node->recv_cq, cq_waits, WFI_ARRAY_SIZE(cq_waits));
-	if (nr == -EAGAIN)
-		return false;
-	node->cq_armed = nr >= 0;
-	if (nr < 0)
-		w->blind = true;
-	for (k = 0; k < nr; k++) {
-		if (cq_waits[k].fd >= 0)
-			w->blind = true;
-		else
-			waits_add(w, cq_waits[k].futex, cq_waits[k].val, true);
-	}
-	return true;
+	return waits_link(w, &node->host) && (!node->net.dev || waits_link(w, &node->net));
 }
 
 static uint64_t next_event_ns(struct node *node)
@@ -424,9 +432,8 @@ static void worker_sleep(struct node *node)
 		worker_wait(node, &w);
 	for (i = 0; i < nr_asleep; i++)
 		wfi_ring_awake(node->rings[i]->ring);
-	if (node->cq_armed)
-		node->shm->transport->cq_disarm(node->recv_cq);
-	node->cq_armed = false;
+	link_disarm(&node->host);
+	link_disarm(&node->net);
 }
 
 void node_run(struct node *node)

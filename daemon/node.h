@@ -113,11 +113,23 @@ struct node_call {
 	_Atomic uint32_t done; /* futex */
 };
 
+/* a device, its queues, and the arenas that are registered with it */
+struct node_link {
+	struct weft_device *dev; /* NULL: there is none */
+	struct weft_cq *send_cq; /* the transfer engine's */
+	struct weft_cq *recv_cq; /* messages of peers, ends of endpoints */
+	struct weft_mr *arenas[NODE_TENANTS_MAX];
+	unsigned nr_arenas;
+	unsigned nr_armed; /* of the queues */
+};
+
 struct node_opts {
 	struct wfi_env *env;
 	const char *name;
 	uint64_t node_id;
 	const char *policy; /* NULL: the default */
+	const char *transport; /* to nodes of other hosts; NULL: none */
+	const char *device; /* of that transport; NULL or "": its first */
 	uint64_t spin_ns; /* of idleness before the worker sleeps */
 	uint64_t lease_ns;
 	uint64_t op_timeout_ns; /* default deadline */
@@ -136,11 +148,9 @@ struct node {
 	struct wfi_kv *kv;
 	struct wfi_xfer_engine *xfer;
 	struct wfi_handoffs *handoffs;
-	struct weft_device *shm; /* reaches engines and nodes of this host */
-	struct weft_cq *send_cq; /* the transfer engine's */
-	struct weft_cq *recv_cq; /* messages of peers, ends of endpoints */
+	struct node_link host; /* reaches engines and nodes of this host */
+	struct node_link net; /* reaches nodes of other hosts, when there is one */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
-	struct weft_mr *arenas[NODE_TENANTS_MAX];
 	uint64_t tags[NODE_TENANTS_MAX]; /* of the salts: equal on the nodes of a cluster */
 	unsigned nr_tenants;
 	char name[64];
@@ -178,7 +188,6 @@ struct node {
 	_Atomic uint32_t bell;
 	_Atomic bool stop;
 	_Atomic bool draining;
-	bool cq_armed;
 	int poke_fd; /* eventfd: the control thread is to look at .broken of sessions and peers */
 };
 
@@ -189,12 +198,32 @@ int node_create(const struct node_opts *opts, struct node **out);
 void node_destroy(struct node *node);
 /* one turn of the poll loop. Return: work done, 0 when idle. Hot */
 int node_poll(struct node *node);
+/* a device that node_run() sleeps on has news. Context: any thread */
+void node_wake(struct node *node);
 /* polls until node_stop() */
 void node_run(struct node *node);
 /* Context: any thread */
 void node_stop(struct node *node);
 /* Context: the control thread, while the worker runs. Waits for it */
 void node_call(struct node *node, void (*run)(struct node *node, void *arg), void *arg);
+
+/* ---- link.c ---- */
+
+#define LINK_WAITS_MAX 16u
+
+/* @device: NULL: the first. Return: 0, or what the provider says; nothing is open then */
+int link_open(struct node_link *link, struct wfi_env *env, const struct weft_transport *t,
+	      const char *device);
+/* in the order of the node's tenants. Return: 0, or what mr_reg() says */
+int link_arena_add(struct node_link *link, const struct wfi_map *arena);
+/* before a sleep: as cq_arm(), for both queues. Return: how many @waits; -EAGAIN poll first */
+int link_arm(struct node_link *link, struct weft_wait waits[LINK_WAITS_MAX]);
+void link_disarm(struct node_link *link);
+/* what becomes readable when something arrives on an armed queue, the same for its whole life.
+ * Context: no worker runs yet. Return: how many @fds */
+unsigned link_wait_fds(struct node_link *link, int fds[LINK_WAITS_MAX]);
+/* takes a link that is not open */
+void link_close(struct node_link *link);
 
 /* ---- session.c ---- */
 
@@ -235,6 +264,7 @@ void ops_cancel(struct session *s, const struct node_ring *only);
 #define PEER_TENANTS_MAX 16u
 #define PEER_MAGIC 0x3152454550544657ull /* "WFTPEER1" */
 #define PEER_FDS_MAX (WEFT_EP_FDS_MAX + PEER_TENANTS_MAX)
+#define PEER_VERSION 1u
 
 /* what two nodes tell each other when they connect; input */
 struct peer_hello {
@@ -244,6 +274,9 @@ struct peer_hello {
 	uint64_t node;
 	uint64_t incarnation;
 	char name[64];
+	char transport[16];
+	uint32_t max_msg; /* of the device's messages */
+	uint32_t reserved;
 	uint32_t addr_len;
 	uint32_t addr_fds; /* the first of the fds beside this message */
 	uint8_t addr[WEFT_EP_ADDR_MAX];
@@ -251,6 +284,8 @@ struct peer_hello {
 		uint64_t tag;
 		uint32_t blob_len;
 		uint32_t has_fd; /* the next one */
+		struct wfi_gather_name gather; /* of the same arena, in messages */
+		uint32_t reserved;
 		uint8_t blob[WEFT_RKEY_BLOB_MAX];
 	} tenants[PEER_TENANTS_MAX];
 };
@@ -259,21 +294,23 @@ struct node_peer {
 	struct wfi_peer base;
 	struct ep_owner ep_owner;
 	struct node *node;
+	struct node_link *link;
 	char name[64];
-	char socket[108]; /* "" when the other side dialled */
+	char addr[108]; /* socket or host:port; "" when the other side dialled */
 	pid_t pid;
 	bool connected;
 	bool ep_down;
 	struct node_peer *next_ending;
 	_Atomic bool broken;
-	struct weft_rkey *arenas[NODE_TENANTS_MAX]; /* by our tenant's number */
+	struct wfi_peer_arena arenas[NODE_TENANTS_MAX]; /* by our tenant's number */
 };
 
-/* makes an endpoint and the hello for it. @fds: the caller closes those from *nr_own on */
-int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
-		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds,
-		unsigned *nr_lent);
-/* the other side's hello has come. Return: 0, -EPROTO, -EINVAL, -EADDRINUSE its id is ours */
+/* makes an endpoint on @link and the hello for it. @fds: the caller closes those from *nr_own on */
+int peer_create(struct node *node, struct node_link *link, const char *addr, pid_t pid,
+		struct node_peer **out, struct peer_hello *hello, int fds[PEER_FDS_MAX],
+		unsigned *nr_fds, unsigned *nr_lent);
+/* the other side's hello has come. Return: 0; -EPROTO, -EPROTONOSUPPORT, -EINVAL, -EADDRINUSE
+ * its id is ours: logged */
 int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
 		 unsigned nr_fds);
 /* the connection is gone; @p is freed in a later turn of the worker, and invalid on return */

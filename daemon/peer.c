@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* peer.c - another node on this host: its endpoint, its arenas to read from, its messages */
+/* peer.c - another node: its endpoint, its arenas to read from, its messages */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +9,8 @@
 #include "weft_internal/log.h"
 
 #define WCS_MAX 16u
+/* messages of handoffs, and of small pieces: a request and an answer each */
+#define RECV_MSGS (2 * (WFI_PEER_CREDITS + WFI_GATHER_WINDOW))
 
 static int peer_send(struct wfi_peer *base, const void *msg, size_t len)
 {
@@ -19,21 +21,23 @@ static int peer_send(struct wfi_peer *base, const void *msg, size_t len)
 	return weft_ep_post_send(base->ep, msg, (uint32_t)len, 0, WEFT_POST_QUIET);
 }
 
-static struct weft_rkey *peer_arena(struct wfi_peer *base, const struct wfi_tenant *tenant)
+static const struct wfi_peer_arena *peer_arena(struct wfi_peer *base,
+					       const struct wfi_tenant *tenant)
 {
 	struct node_peer *p = wfi_container_of(base, struct node_peer, base);
 	unsigned i;
 
 	for (i = 0; i < p->node->nr_tenants; i++)
-		if (p->node->tenants[i] == tenant)
-			return p->arenas[i];
+		if (p->node->tenants[i] == tenant && p->arenas[i].rkey)
+			return &p->arenas[i];
 	return NULL;
 }
 
-/* read-only rights to our arenas, each with the file that the peer maps */
-static int hello_tenants(struct node *node, struct peer_hello *hello, int fds[PEER_FDS_MAX],
+/* read-only rights to our arenas, each with the file that a peer of this host maps */
+static int hello_tenants(struct node_peer *p, struct peer_hello *hello, int fds[PEER_FDS_MAX],
 			 unsigned *nr_fds)
 {
+	struct node *node = p->node;
 	struct weft_export_opts opts = { .size = sizeof(opts), .access = WEFT_ACCESS_REMOTE_READ };
 	struct weft_export e;
 	unsigned i;
@@ -43,7 +47,12 @@ static int hello_tenants(struct node *node, struct peer_hello *hello, int fds[PE
 		wfi_warn_once("of %u tenants the first %u can hand blocks over to other nodes",
 			      node->nr_tenants, PEER_TENANTS_MAX);
 	for (i = 0; i < node->nr_tenants && i < PEER_TENANTS_MAX; i++) {
-		ret = node->shm->transport->mr_export(node->arenas[i], &opts, &e);
+		ret = p->link->dev->transport->mr_export(p->link->arenas[i], &opts, &e);
+		if (ret)
+			return ret;
+		if (p->base.gather)
+			ret = wfi_gather_serve(p->base.gather, p->link->arenas[i], &opts,
+					       &hello->tenants[i].gather);
 		if (ret)
 			return ret;
 		hello->tenants[i].tag = node->tags[i];
@@ -60,18 +69,21 @@ static int hello_tenants(struct node *node, struct peer_hello *hello, int fds[PE
 static int hello_fill(struct node_peer *p, struct peer_hello *hello, int fds[PEER_FDS_MAX],
 		      unsigned *nr_fds, unsigned *nr_lent)
 {
+	const struct weft_transport *t = p->link->dev->transport;
 	struct node *node = p->node;
 	struct weft_ep_addr addr;
 	int ret;
 
 	*hello = (struct peer_hello){
 		.magic = PEER_MAGIC,
-		.version = WEFT_ABI_VERSION,
+		.version = PEER_VERSION,
 		.node = node->id,
 		.incarnation = wfi_kv_incarnation(node->kv),
+		.max_msg = p->link->dev->caps.max_msg,
 	};
 	snprintf(hello->name, sizeof(hello->name), "%s", node->name);
-	ret = node->shm->transport->ep_addr(p->base.ep, &addr);
+	snprintf(hello->transport, sizeof(hello->transport), "%s", t->name);
+	ret = t->ep_addr(p->base.ep, &addr);
 	if (ret)
 		return ret;
 	hello->addr_len = addr.blob_len;
@@ -79,19 +91,30 @@ static int hello_fill(struct node_peer *p, struct peer_hello *hello, int fds[PEE
 	memcpy(hello->addr, addr.blob, addr.blob_len);
 	memcpy(fds, addr.fds, addr.nr_fds * sizeof(*fds));
 	*nr_fds = *nr_lent = addr.nr_fds;
-	return hello_tenants(node, hello, fds, nr_fds);
+	return hello_tenants(p, hello, fds, nr_fds);
 }
 
-int peer_create(struct node *node, const char *socket, pid_t pid, struct node_peer **out,
-		struct peer_hello *hello, int fds[PEER_FDS_MAX], unsigned *nr_fds,
-		unsigned *nr_lent)
+/* where pieces cost more than their bytes, small ones go in messages */
+static int peer_gather(struct node_peer *p)
+{
+	int ret;
+
+	if (!p->link->dev->caps.cost_per_piece_ns)
+		return 0;
+	ret = wfi_gather_open(p->node->xfer, p->base.ep, 0, &p->base.gather);
+	return ret == -EOPNOTSUPP ? 0 : ret;
+}
+
+int peer_create(struct node *node, struct node_link *link, const char *addr, pid_t pid,
+		struct node_peer **out, struct peer_hello *hello, int fds[PEER_FDS_MAX],
+		unsigned *nr_fds, unsigned *nr_lent)
 {
 	struct weft_ep_opts opts = {
 		.size = sizeof(opts),
-		.send_cq = node->send_cq,
-		.recv_cq = node->recv_cq,
+		.send_cq = link->send_cq,
+		.recv_cq = link->recv_cq,
 		.depth = 256,
-		.recv_bytes = 2 * WFI_PEER_CREDITS * WFI_PEER_MSG_MAX,
+		.recv_bytes = RECV_MSGS * WFI_PEER_MSG_MAX,
 	};
 	struct node_peer *p;
 	int ret;
@@ -102,16 +125,19 @@ int peer_create(struct node *node, const char *socket, pid_t pid, struct node_pe
 	if (!p)
 		return -ENOMEM;
 	p->node = node;
+	p->link = link;
 	p->pid = pid;
 	p->ep_owner.kind = EP_PEER;
 	p->base.send = peer_send;
 	p->base.arena = peer_arena;
-	snprintf(p->socket, sizeof(p->socket), "%s", socket);
+	snprintf(p->addr, sizeof(p->addr), "%s", addr);
 	opts.ctx = &p->ep_owner;
-	ret = node->shm->transport->ep_create(node->shm, &opts, &p->base.ep);
+	ret = link->dev->transport->ep_create(link->dev, &opts, &p->base.ep);
 	if (ret)
 		goto err_free;
-	ret = hello_fill(p, hello, fds, nr_fds, nr_lent);
+	ret = peer_gather(p);
+	if (!ret)
+		ret = hello_fill(p, hello, fds, nr_fds, nr_lent);
 	if (ret)
 		goto err_ep;
 	node->peers[node->nr_peers++] = p;
@@ -121,26 +147,47 @@ int peer_create(struct node *node, const char *socket, pid_t pid, struct node_pe
 err_ep:
 	while (*nr_fds > *nr_lent)
 		close(fds[--*nr_fds]);
-	node->shm->transport->ep_destroy(p->base.ep);
+	wfi_gather_close(p->base.gather);
+	link->dev->transport->ep_destroy(p->base.ep);
 err_free:
 	wfi_free(node->env, p, sizeof(*p));
 	return ret;
 }
 
-static int hello_check(const struct peer_hello *h, unsigned nr_fds)
+/* Return: 0, or -errno with the reason logged */
+static int hello_check(const struct node_peer *p, const struct peer_hello *h, unsigned nr_fds)
 {
+	const char *ours = p->link->dev->transport->name;
 	unsigned i, need = h->addr_fds;
 
-	if (h->magic != PEER_MAGIC || h->version != WEFT_ABI_VERSION ||
-	    h->nr_tenants > PEER_TENANTS_MAX || h->addr_len > WEFT_EP_ADDR_MAX ||
-	    h->addr_fds > WEFT_EP_FDS_MAX || memchr(h->name, 0, sizeof(h->name)) == NULL)
+	if (h->magic != PEER_MAGIC) {
+		wfi_warn("what connects to this node as a peer is no node of weft: hung up");
 		return -EPROTO;
+	}
+	if (h->version != PEER_VERSION) {
+		wfi_warn("a peer speaks version %u, this node %u: run one release on both",
+			 h->version, PEER_VERSION);
+		return -EPROTONOSUPPORT;
+	}
+	if (strncmp(h->transport, ours, sizeof(h->transport)) != 0) {
+		wfi_warn("a peer reaches others over %.*s, this node over %s: set one transport "
+			 "on both",
+			 (int)sizeof(h->transport), h->transport, ours);
+		return -EPROTONOSUPPORT;
+	}
+	if (h->nr_tenants > PEER_TENANTS_MAX || h->addr_len > WEFT_EP_ADDR_MAX ||
+	    h->addr_fds > WEFT_EP_FDS_MAX || memchr(h->name, 0, sizeof(h->name)) == NULL)
+		goto malformed;
 	for (i = 0; i < h->nr_tenants; i++) {
 		if (h->tenants[i].blob_len > WEFT_RKEY_BLOB_MAX || h->tenants[i].has_fd > 1)
-			return -EPROTO;
+			goto malformed;
 		need += h->tenants[i].has_fd;
 	}
-	return need == nr_fds ? 0 : -EPROTO;
+	if (need == nr_fds)
+		return 0;
+malformed:
+	wfi_warn("a peer's hello is malformed: hung up");
+	return -EPROTO;
 }
 
 static int peer_import(struct node_peer *p, unsigned tenant, const struct peer_hello *h, unsigned i,
@@ -155,9 +202,12 @@ static int peer_import(struct node_peer *p, unsigned tenant, const struct peer_h
 		.blob_len = h->tenants[i].blob_len,
 	};
 
-	if (p->arenas[tenant])
+	if (p->arenas[tenant].rkey)
 		return -EPROTO;
-	return p->node->shm->transport->rkey_import(p->base.ep, &src, &p->arenas[tenant]);
+	p->arenas[tenant].local = p->link->arenas[tenant];
+	if (p->base.gather)
+		p->arenas[tenant].name = h->tenants[i].gather;
+	return p->link->dev->transport->rkey_import(p->base.ep, &src, &p->arenas[tenant].rkey);
 }
 
 int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
@@ -168,7 +218,7 @@ int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int 
 	unsigned i, t, fd;
 	int ret;
 
-	ret = hello_check(hello, nr_fds);
+	ret = hello_check(p, hello, nr_fds);
 	if (ret)
 		return ret;
 	/* tickets name nodes by id: ours would be taken for the peer's, and the other way round */
@@ -181,7 +231,7 @@ int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int 
 	peer.blob_len = hello->addr_len;
 	peer.fds = fds;
 	peer.nr_fds = hello->addr_fds;
-	ret = node->shm->transport->ep_connect(p->base.ep, &peer);
+	ret = p->link->dev->transport->ep_connect(p->base.ep, &peer);
 	if (ret)
 		return ret;
 	fd = hello->addr_fds;
@@ -200,7 +250,7 @@ int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int 
 	memcpy(p->name, hello->name, sizeof(p->name));
 	p->base.node = hello->node;
 	p->connected = true;
-	wfi_info("peer %s is connected over shared memory", p->name);
+	wfi_info("peer %s is connected over %s", p->name, p->link->dev->transport->name);
 	return 0;
 }
 
@@ -215,7 +265,7 @@ void peer_detach(struct node_peer *p)
 	p->connected = false;
 	wfi_handoffs_peer_lost(node->handoffs, &p->base);
 	p->ep_down = true;
-	node->shm->transport->ep_shutdown(p->base.ep);
+	p->link->dev->transport->ep_shutdown(p->base.ep);
 	p->next_ending = node->ending_peers;
 	node->ending_peers = p;
 	node->nr_ending++;
@@ -224,7 +274,7 @@ void peer_detach(struct node_peer *p)
 bool peer_end_poll(struct node_peer *p)
 {
 	struct node *node = p->node;
-	const struct weft_transport *t = node->shm->transport;
+	const struct weft_transport *t = p->link->dev->transport;
 	unsigned i;
 
 	/* transfers from this peer complete before WEFT_WC_CLOSED; their handoffs have ended with
@@ -232,8 +282,9 @@ bool peer_end_poll(struct node_peer *p)
 	if (!p->ep_owner.closed || wfi_handoffs_reads_of(node->handoffs, p->base.ep))
 		return false;
 	for (i = 0; i < node->nr_tenants; i++)
-		if (p->arenas[i])
-			t->rkey_destroy(p->arenas[i]);
+		if (p->arenas[i].rkey)
+			t->rkey_destroy(p->arenas[i].rkey);
+	wfi_gather_close(p->base.gather);
 	t->ep_destroy(p->base.ep);
 	wfi_free(node->env, p, sizeof(*p));
 	node->nr_ending--;
@@ -259,15 +310,23 @@ static void peer_break(struct node_peer *p)
 		wfi_warn("peer: the control thread can't be woken: %s", strerror(errno));
 }
 
+/* Return: 0, -EPROTO */
+static int peer_message(struct node_peer *p, const struct weft_wc *wc)
+{
+	return wfi_handoffs_message(p->node->handoffs, &p->base, wc->data, wc->len,
+				    wfi_now(p->node->env));
+}
+
 static void peer_event(struct node_peer *p, const struct weft_wc *wc)
 {
-	if (p->ep_down || p->broken)
+	/* the link of small pieces hears of the end, too, and of all that comes before it */
+	int ret = p->base.gather ? wfi_gather_event(p->base.gather, wc) : 0;
+
+	if (p->ep_down || p->broken || ret > 0)
 		return;
 	if (wc->op == WEFT_WC_CLOSED) {
 		peer_break(p);
-	} else if (wc->op == WEFT_WC_RECV &&
-		   wfi_handoffs_message(p->node->handoffs, &p->base, wc->data, wc->len,
-					wfi_now(p->node->env))) {
+	} else if (ret < 0 || (wc->op == WEFT_WC_RECV && peer_message(p, wc))) {
 		wfi_warn("peer %s sent what is no message of this version: dropped", p->name);
 		peer_break(p);
 	}
@@ -280,13 +339,13 @@ static void session_lost(struct session *s)
 		s->broken = true;
 }
 
-int peers_poll(struct node *node)
+static int link_poll(struct node_link *link)
 {
 	struct weft_wc wcs[WCS_MAX];
 	struct ep_owner *owner;
 	int nr, i;
 
-	nr = weft_cq_poll(node->recv_cq, wcs, WCS_MAX);
+	nr = weft_cq_poll(link->recv_cq, wcs, WCS_MAX);
 	for (i = 0; i < nr; i++) {
 		owner = wcs[i].ep->ctx;
 		if (wcs[i].op == WEFT_WC_CLOSED)
@@ -297,4 +356,13 @@ int peers_poll(struct node *node)
 			session_lost(wfi_container_of(owner, struct session, ep_owner));
 	}
 	return nr;
+}
+
+int peers_poll(struct node *node)
+{
+	int work = link_poll(&node->host);
+
+	if (node->net.dev)
+		work += link_poll(&node->net);
+	return work;
 }

@@ -10,7 +10,7 @@
 
 static int region_import(struct session *s, uint32_t id, const struct weft_rkey_src *src)
 {
-	const struct weft_transport *t = s->node->shm->transport;
+	const struct weft_transport *t = s->node->host.dev->transport;
 	int ret;
 
 	ret = t->rkey_import(s->ep, src, &s->regions[id].rkey);
@@ -48,8 +48,8 @@ int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd
 {
 	struct weft_ep_opts ep_opts = {
 		.size = sizeof(ep_opts),
-		.send_cq = node->send_cq,
-		.recv_cq = node->recv_cq,
+		.send_cq = node->host.send_cq,
+		.recv_cq = node->host.recv_cq,
 		.flags = WEFT_EP_MEM,
 	};
 	struct session *s;
@@ -70,7 +70,7 @@ int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd
 	if (ret)
 		goto err_free;
 	ep_opts.ctx = &s->ep_owner;
-	ret = node->shm->transport->ep_create(node->shm, &ep_opts, &s->ep);
+	ret = node->host.dev->transport->ep_create(node->host.dev, &ep_opts, &s->ep);
 	if (ret)
 		goto err_owner;
 	ret = session_arena(s);
@@ -82,7 +82,7 @@ int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd
 	return 0;
 
 err_ep:
-	node->shm->transport->ep_destroy(s->ep);
+	node->host.dev->transport->ep_destroy(s->ep);
 err_owner:
 	wfi_owner_fini(node->kv, &s->owner, false);
 err_free:
@@ -194,7 +194,7 @@ int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, u
 
 static void region_drop(struct session *s, uint32_t id)
 {
-	s->node->shm->transport->rkey_destroy(s->regions[id].rkey);
+	s->node->host.dev->transport->rkey_destroy(s->regions[id].rkey);
 	s->regions[id].rkey = NULL;
 	s->rkeys[id] = NULL;
 }
@@ -247,7 +247,7 @@ void session_gone(struct node *node, uint32_t owner_id)
 bool session_end_poll(struct session *s)
 {
 	struct node *node = s->node;
-	const struct weft_transport *t = node->shm->transport;
+	const struct weft_transport *t = node->host.dev->transport;
 	uint32_t i;
 
 	if (s->nr_ops)

@@ -87,8 +87,9 @@ static json_t *peers_json(struct node *node)
 	for (i = 0; i < node->nr_peers; i++) {
 		struct node_peer *p = node->peers[i];
 
-		json_array_append_new(list, json_pack("{s:o, s:o, s:s}", "name", text(p->name),
-						      "socket", text(p->socket), "state",
+		json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:s}", "name", text(p->name),
+						      "address", text(p->addr), "transport",
+						      p->link->dev->transport->name, "state",
 						      p->connected ? "connected" : "connecting"));
 	}
 	return list;

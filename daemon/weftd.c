@@ -24,6 +24,7 @@ static const char usage[] =
 	"\n"
 	"  -c, --config FILE   settings (default " DEFAULT_FILE " when it exists)\n"
 	"  -o, --set KEY=VALUE override one setting, e.g. -o arena_bytes=4G\n"
+	"      --insecure      as -o insecure=true: let nodes on other hosts connect unencrypted\n"
 	"      --check         read the settings, print those in force, and exit\n"
 	"      --help-config   print the default file with an explanation of each setting\n"
 	"  -h, --help          this text\n"
@@ -40,17 +41,24 @@ struct arguments {
 	bool check;
 };
 
+static bool add_set(struct arguments *a, const char *text)
+{
+	if (a->nr_sets == WFI_ARRAY_SIZE(a->sets)) {
+		fprintf(stderr, "weftd: too many -o: put settings into a file\n");
+		return false;
+	}
+	a->sets[a->nr_sets++] = text;
+	return true;
+}
+
 /* Return: -1 go on, else the exit status */
 static int parse_arguments(int argc, char **argv, struct arguments *a)
 {
 	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' },
-		{ "set", required_argument, NULL, 'o' },
-		{ "check", no_argument, NULL, 'k' },
-		{ "help-config", no_argument, NULL, 'H' },
-		{ "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },
-		{ NULL, 0, NULL, 0 },
+		{ "config", required_argument, NULL, 'c' }, { "set", required_argument, NULL, 'o' },
+		{ "check", no_argument, NULL, 'k' },	    { "insecure", no_argument, NULL, 'i' },
+		{ "help-config", no_argument, NULL, 'H' },  { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },	    { NULL, 0, NULL, 0 },
 	};
 	int opt;
 
@@ -59,12 +67,13 @@ static int parse_arguments(int argc, char **argv, struct arguments *a)
 		case 'c':
 			a->file = optarg;
 			break;
-		case 'o':
-			if (a->nr_sets == WFI_ARRAY_SIZE(a->sets)) {
-				fprintf(stderr, "weftd: too many -o: put settings into a file\n");
+		case 'i':
+			if (!add_set(a, "insecure=true"))
 				return 2;
-			}
-			a->sets[a->nr_sets++] = optarg;
+			break;
+		case 'o':
+			if (!add_set(a, optarg))
+				return 2;
 			break;
 		case 'k':
 			a->check = true;
@@ -118,6 +127,8 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.name = cfg->name,
 		.node_id = cfg->node_id,
 		.policy = cfg->policy[0] ? cfg->policy : NULL,
+		.transport = wfi_config_has_net(cfg) ? cfg->transport : NULL,
+		.device = cfg->device,
 		.spin_ns = cfg->spin_us * WFI_NSEC_PER_USEC,
 		.lease_ns = cfg->lease_ms * WFI_NSEC_PER_MSEC,
 		.op_timeout_ns = cfg->op_timeout_ms * WFI_NSEC_PER_MSEC,
@@ -151,6 +162,7 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	struct control_opts opts = {
 		.node = node,
 		.socket = cfg->socket,
+		.listen = cfg->listen[0] ? cfg->listen : NULL,
 		.peers = peers,
 		.nr_peers = cfg->nr_peers,
 		.signals = true,
@@ -161,7 +173,15 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	int ret;
 
 	for (i = 0; i < cfg->nr_peers; i++)
-		peers[i] = (struct control_peer){ cfg->peers[i].name, cfg->peers[i].socket };
+		peers[i] = (struct control_peer){
+			.name = cfg->peers[i].name,
+			.addr = cfg->peers[i].socket[0] ? cfg->peers[i].socket
+							: cfg->peers[i].address,
+			.net = cfg->peers[i].address[0] != 0,
+		};
+	if (cfg->insecure && wfi_config_has_net(cfg))
+		wfi_warn("insecure: nodes on other hosts connect unencrypted and unproven; all who "
+			 "reach this network may read every block");
 	ret = control_create(&opts, &control);
 	if (ret)
 		return ret;

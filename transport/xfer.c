@@ -491,7 +491,7 @@ static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
 int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out)
 {
 	struct wfi_xfer_engine *eng;
-	uint32_t i;
+	uint32_t i, idx;
 
 	if (!opts->env || opts->max_xfers > (1u << 20))
 		return -EINVAL;
@@ -523,8 +523,9 @@ int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_x
 	for (i = 0; i < eng->nr_ops; i++)
 		op_put(eng, &eng->ops[i]);
 	stats_init(eng, opts->metrics);
-	if (opts->send_cq)
-		wfi_xfer_cq_get(eng, opts->send_cq, &i); /* the first one: there is room */
+	for (i = 0; i < WFI_ARRAY_SIZE(opts->send_cqs); i++)
+		if (opts->send_cqs[i]) /* the first ones: there is room */
+			wfi_xfer_cq_get(eng, opts->send_cqs[i], &idx);
 	*out = eng;
 	return 0;
 

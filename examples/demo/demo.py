@@ -1,25 +1,33 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The main job of Weft, end to end, on one host: what ./demo runs.
+"""The main job of Weft, end to end: what ./demo runs.
 
 Two nodes, and tinylm engines on them. Real prompts go through prefill on one node; each layer's KV
 blocks are handed to decode on the other while prefill still computes the next. Then the same again
 (prefixes hit the cache), with sampling, and inside one node (blocks change hands by reference).
 Every token must be the one that a single process gives. Last, a request trace is replayed through
 both nodes with real bytes, each of them checked.
+
+The nodes meet over shared memory, or over a network card (--transport verbs): on one host, or on
+two, of which the second runs with --serve and does what the first one asks for.
 """
 import argparse
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STARTED = time.monotonic()
+LOOPBACK, NODE_PORT, SERVE_PORT = "127.0.0.1", 7470, 7480
+# what the first host may ask the second for: these, and no program of its own choice
+OPTIONS = ("--size", "--max-tokens", "--seed", "--temperature", "--sample-seed")
 
 
 def say(text):
@@ -31,37 +39,71 @@ class Failure(Exception):
 
 
 class Lines:
-    """a tinylm that is spoken to in JSON lines"""
+    """somebody who is spoken to in JSON lines"""
 
-    def __init__(self, demo, role, socket, *options):
-        self.what = f"tinylm --role {role}"
-        command = [demo.tool("examples/tinylm/tinylm"), "--role", role, *options]
-        if socket:
-            command += ["--socket", socket]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
-        demo.processes.append(self.process)
+    def __init__(self, what, to, back):
+        self.what = what
+        self.to = to
+        self.back = back
 
     def say(self, message):
         try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
+            self.to.write(json.dumps(message) + "\n")
+            self.to.flush()
+        except OSError:
             raise Failure(f"{self.what} has ended") from None
 
     def hear(self):
-        line = self.process.stdout.readline()
+        line = self.back.readline()
         if not line:
             raise Failure(f"{self.what} ended without an answer")
         answer = json.loads(line)
         if "error" in answer:
-            raise Failure(f"{self.what}: request {answer['id']}: {answer['error']}")
+            raise Failure(f"{self.what}: request {answer.get('id')}: {answer['error']}")
         return answer
 
+
+class Engine(Lines):
+    """a tinylm of this host"""
+
+    def __init__(self, demo, role, node, *options):
+        command = [demo.tool("examples/tinylm/tinylm"), "--role", role, *options]
+        if node:
+            command += ["--socket", demo.sockets[node]]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+        demo.processes.append(self.process)
+        super().__init__(f"tinylm --role {role}", self.process.stdin, self.process.stdout)
+
     def end(self):
-        self.process.stdin.close()
-        if self.process.wait(timeout=30):
+        self.to.close()
+        if self.process.wait(timeout=60):
             raise Failure(f"{self.what} ended with status {self.process.returncode}")
+
+
+class Far(Lines):
+    """the demo on the second host: one connection for each thing that it is asked for"""
+
+    def __init__(self, host, **wish):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.link = socket.create_connection((host, SERVE_PORT), timeout=60)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise Failure(f"no demo --serve answers on {host}: {error}") from None
+                time.sleep(0.2)
+        super().__init__(f"{' '.join(wish)} on {host}", self.link.makefile("w"),
+                         self.link.makefile("r"))
+        self.say(wish)
+
+    def end(self):
+        self.link.shutdown(socket.SHUT_WR)
+        status = self.hear().get("status")
+        self.link.close()
+        if status:
+            raise Failure(f"{self.what} ended with status {status}")
 
 
 class Demo:
@@ -72,6 +114,11 @@ class Demo:
         self.sockets = {}
         self.nodes = {}
         self.arguments = arguments
+        hosts = [arguments.here, arguments.there or arguments.here]
+        if arguments.serve:
+            hosts.reverse()
+        self.addresses = {"node-a": f"{hosts[0]}:{NODE_PORT}",
+                          "node-b": f"{hosts[1]}:{NODE_PORT + (not arguments.there)}"}
         self.figures = {"requests": 0, "identical": 0, "prompt_tokens": 0, "saved": 0,
                         "by_handoff": 0, "cold_us": [], "warm_us": []}
 
@@ -88,14 +135,25 @@ class Demo:
     # ---- nodes ----
 
     def start_node(self, name, peer):
-        socket = os.path.join(self.folder, name + ".sock")
-        other = os.path.join(self.folder, peer + ".sock")
-        self.sockets[name] = socket
-        self.nodes[name] = subprocess.Popen([
-            self.tool("daemon/weftd"), "-c", "/dev/null", "-o", f"name={name}",
-            "-o", f"socket={socket}", "-o", "arena_bytes=384M", "-o", "prefault=true",
-            "-o", "log_level=warn",
-            "-o", f'peers=({{ name = "{peer}"; socket = "{other}"; }})'])
+        place = os.path.join(self.folder, name + ".sock")
+        command = [self.tool("daemon/weftd"), "-c", "/dev/null", "-o", f"name={name}",
+                   "-o", f"socket={place}", "-o", f"arena_bytes={self.arguments.arena}",
+                   "-o", "prefault=true", "-o", "log_level=warn"]
+        if self.arguments.transport == "shm":
+            other = f'socket = "{os.path.join(self.folder, peer + ".sock")}"'
+        else:
+            other = f'address = "{self.addresses[peer]}"'
+            command += ["-o", f"transport={self.arguments.transport}",
+                        "-o", f"listen={self.addresses[name]}"]
+            if self.arguments.device:
+                command += ["-o", f"device={self.arguments.device}"]
+            if self.arguments.here != LOOPBACK:
+                command.append("--insecure")
+        # one of the two dials
+        if name == "node-a":
+            command += ["-o", f'peers=({{ name = "{peer}"; {other}; }})']
+        self.sockets[name] = place
+        self.nodes[name] = subprocess.Popen(command)
         self.processes.append(self.nodes[name])
 
     def status(self, name):
@@ -103,7 +161,7 @@ class Demo:
         return json.loads(run.stdout) if run.returncode == 0 else None
 
     def wait_for_nodes(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         for name in self.sockets:
             while True:
                 status = self.status(name)
@@ -117,11 +175,20 @@ class Demo:
                     raise Failure(f"node {name} does not come up")
                 time.sleep(0.05)
 
+    def top(self, name):
+        if name not in self.sockets:
+            far = Far(self.arguments.there, top=name)
+            answer = far.hear()
+            far.end()
+            return answer
+        run = self.weft("top", "--json", "--total", "--socket", self.sockets[name])
+        return json.loads(run.stdout)
+
     def metrics(self):
         """lifetime figures of all nodes: counters added up, per-operation times by node"""
         counters, times = {}, {}
-        for name, socket in self.sockets.items():
-            top = json.loads(self.weft("top", "--json", "--total", "--socket", socket).stdout)
+        for name in ("node-a", "node-b"):
+            top = self.top(name)
             for c in top["counters"]:
                 key = c["name"] + ("{" + c["labels"] + "}" if c["labels"] else "")
                 counters[key] = counters.get(key, 0) + c["total"]
@@ -131,7 +198,7 @@ class Demo:
     # ---- prompts ----
 
     def reference(self, prompts, options):
-        engine = Lines(self, "both", None, "--embedded", "--no-reuse", *options)
+        engine = Engine(self, "both", None, "--embedded", "--no-reuse", *options)
         tokens = []
         for i, prompt in enumerate(prompts):
             engine.say({"id": i, "prompt": prompt})
@@ -139,10 +206,15 @@ class Demo:
         engine.end()
         return tokens
 
+    def engine(self, role, node, options):
+        if node in self.sockets:
+            return Engine(self, role, node, *options)
+        return Far(self.arguments.there, role=role, options=options)
+
     def disaggregated(self, title, prompts, expected, options, nodes, times_us):
         """prefill on one node, decode on the other; this loop is the router"""
-        prefill = Lines(self, "prefill", self.sockets[nodes[0]], *options)
-        decode = Lines(self, "decode", self.sockets[nodes[1]], *options)
+        prefill = self.engine("prefill", nodes[0], options)
+        decode = self.engine("decode", nodes[1], options)
         same = hit = 0
         for i, prompt in enumerate(prompts):
             decode.say({"id": i, "prompt": prompt})
@@ -202,15 +274,16 @@ class Demo:
         trace = self.arguments.trace
         if not trace:
             trace = os.path.join(self.folder, "trace.jsonl")
-            made = self.weft("replay", "--generate", "1500", "--seed", "7")
+            made = self.weft("replay", "--generate", str(self.arguments.generate), "--seed", "7")
             with open(trace, "w", encoding="utf-8") as file:
                 file.write(made.stdout)
-        say(f"replaying {self.arguments.trace or 'a generated trace'} through both nodes")
+        say(f"replaying {self.arguments.trace or 'a generated trace'} through "
+            f"{' and '.join(self.sockets)}")
         words = ["replay", "--trace", trace, "--block-bytes", "64K", "--json"]
         if self.arguments.limit:
             words += ["--limit", str(self.arguments.limit)]
-        for socket in self.sockets.values():
-            words += ["--socket", socket]
+        for place in self.sockets.values():
+            words += ["--socket", place]
         run = self.weft(*words, check=False)
         try:
             return json.loads(run.stdout)
@@ -263,9 +336,12 @@ class Demo:
         prompts = self.read_prompts()
         if self.arguments.trace and not os.access(self.arguments.trace, os.R_OK):
             raise Failure(f"{self.arguments.trace}: there is no such file to read")
-        say("starting two nodes")
+        # the second host serves as long as this connection lasts
+        far = Far(self.arguments.there, first=True) if self.arguments.there else None
         self.start_node("node-a", "node-b")
-        self.start_node("node-b", "node-a")
+        if not far:
+            self.start_node("node-b", "node-a")
+        say(f"started {' and '.join(self.sockets)}; they meet over {self.arguments.transport}")
         self.wait_for_nodes()
         self.run_prompts(prompts)
         replay = self.run_trace()
@@ -275,6 +351,65 @@ class Demo:
         if replay["wrong_bytes"]:
             raise Failure("some bytes came back wrong")
         say("all tokens and bytes are right")
+        if far:
+            far.end()
+
+    # ---- the second host ----
+
+    def serve_engine(self, wish, link, lines):
+        options = [str(word) for word in wish["options"]]
+        if wish["role"] not in ("prefill", "decode") or any(
+                word not in OPTIONS for word in options[::2]):
+            raise Failure(f"asked for an engine that is none: {wish}")
+        engine = Engine(self, wish["role"], "node-b", *options)
+
+        def asked():
+            copy_lines(lines, engine.to)
+            engine.to.close()
+
+        pump = threading.Thread(target=asked)
+        pump.start()
+        copy_lines(engine.back, link)
+        pump.join()
+        return engine.process.wait(timeout=60)
+
+    def serve_one(self, connection):
+        with connection, connection.makefile("r") as lines, connection.makefile("w") as link:
+            wish = json.loads(lines.readline() or "{}")
+            status = 0
+            if "role" in wish:
+                status = self.serve_engine(wish, link, lines)
+            elif "top" in wish:
+                print(json.dumps(self.top("node-b")), file=link, flush=True)
+                lines.read()
+            else:
+                lines.read()
+            print(json.dumps({"status": status}), file=link, flush=True)
+
+    def serve(self):
+        """node-b, and what the first host asks for, until it goes"""
+        self.start_node("node-b", "node-a")
+        with socket.create_server((self.arguments.here, SERVE_PORT)) as server:
+            server.settimeout(120)
+            say(f"node-b serves the demo on {self.arguments.there}")
+            first = threading.Thread(target=self.serve_one, args=(self.accept(server),))
+            first.start()
+            server.settimeout(0.2)
+            while first.is_alive():
+                try:
+                    threading.Thread(target=self.serve_one, args=(self.accept(server),)).start()
+                except TimeoutError:
+                    continue
+            first.join()
+        say("the first host is done")
+
+    def accept(self, server):
+        while True:
+            connection, (host, _) = server.accept()
+            if host == self.arguments.there:
+                connection.settimeout(None)
+                return connection
+            connection.close()
 
     def end(self):
         """only what was started here, by pid"""
@@ -290,10 +425,24 @@ class Demo:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def copy_lines(lines, to):
+    for line in lines:
+        to.write(line)
+        to.flush()
+
+
 def arguments_parse():
     parser = argparse.ArgumentParser(
         prog="./demo", description="Runs Weft's main job here, checks every token and byte.",
-        epilog="examples: ./demo; ./demo --prompts my.txt --size kv8b; ./demo --trace FILE.jsonl")
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+               "  ./demo\n"
+               "  ./demo --prompts my.txt --size kv8b\n"
+               "  ./demo --trace FILE.jsonl\n"
+               "  ./demo --transport verbs    both nodes on this host, through its NIC\n"
+               "  ./demo --transport verbs --here 192.0.2.2 --there 192.0.2.1 --serve\n"
+               "                              on the second of two hosts, then on the first:\n"
+               "  ./demo --transport verbs --here 192.0.2.1 --there 192.0.2.2")
     parser.add_argument("--prompts", default=os.path.join(HERE, "prompts.txt"),
                         help="text file, one prompt a line")
     parser.add_argument("--trace", help="request trace in Mooncake's JSONL form")
@@ -301,8 +450,22 @@ def arguments_parse():
     parser.add_argument("--size", default="small", choices=("tiny", "small", "kv8b"),
                         help="of the model (tinylm --help)")
     parser.add_argument("--max-tokens", type=int, default=24, help="length of each answer")
+    parser.add_argument("--transport", choices=("shm", "verbs"), default="shm",
+                        help="how the nodes reach each other")
+    parser.add_argument("--device", help="device of that transport, e.g. mlx5_0")
+    parser.add_argument("--here", default=LOOPBACK, help="address of this host, for verbs")
+    parser.add_argument("--there", help="address of a second host, where node-b is")
+    parser.add_argument("--serve", action="store_true", help="this is the second host")
+    parser.add_argument("--arena", default="384M", help="memory of each node")
+    parser.add_argument("--generate", type=int, default=1500,
+                        help="requests of the generated trace")
     parser.add_argument("--build", default="build/demo", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.transport == "shm" and (arguments.there or arguments.serve):
+        parser.error("shared memory ends at the host: --there and --serve need --transport verbs")
+    if arguments.serve and not arguments.there:
+        parser.error("--serve needs --there: the address of the first host")
+    return arguments
 
 
 def stopped(number, _frame):
@@ -318,7 +481,10 @@ def main():
         signal.signal(number, stopped)
     demo = Demo(arguments)
     try:
-        demo.run()
+        if demo.arguments.serve:
+            demo.serve()
+        else:
+            demo.run()
     except Failure as failure:
         print(f"demo: {failure}", file=sys.stderr)
         return 1

@@ -64,17 +64,27 @@ _Static_assert(sizeof(struct wfi_msg_piece) == 16, "wire");
 _Static_assert(sizeof(struct wfi_msg_layers) == 72, "wire");
 _Static_assert(sizeof(struct wfi_msg_done) == 16, "wire");
 
+/* a peer's arena of one tenant, and ours that READs from it land in */
+struct wfi_peer_arena {
+	struct weft_rkey *rkey; /* NULL: the peer shares none */
+	const struct weft_mr *local;
+	struct wfi_gather_name name; /* zero: not served in messages */
+};
+
 /* a node at the other end of a connection; embedded by whoever owns the connection */
 struct wfi_peer {
 	uint64_t node;
 	uint32_t open_msgs; /* private to the handoffs: sent and not answered */
 	uint32_t reserved;
 	struct weft_ep *ep; /* to READ from it */
+	struct wfi_gather *gather; /* over .ep, or NULL */
 	/* Return: 0, -EAGAIN (kept by the caller, tried again), -ENOTCONN. @msg is lent for the
 	 * call */
 	int (*send)(struct wfi_peer *peer, const void *msg, size_t len);
-	/* the peer's arena of the tenant, as a remote key; NULL when it shares none */
-	struct weft_rkey *(*arena)(struct wfi_peer *peer, const struct wfi_tenant *tenant);
+	/* Return: the peer's arena of the tenant, valid while the connection is; NULL when it
+	 * shares none */
+	const struct wfi_peer_arena *(*arena)(struct wfi_peer *peer,
+					      const struct wfi_tenant *tenant);
 };
 
 struct wfi_handoffs;

@@ -504,8 +504,8 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	if (ret)
 		return ret;
 	r = hs->free_reads;
-	r->rkey = peer->arena(peer, h->tenant);
-	if (!r->rkey)
+	r->arena = peer->arena(peer, h->tenant);
+	if (!r->arena)
 		return -EXDEV;
 	hs->free_reads = r->next_free;
 	r->h = h;
@@ -532,8 +532,11 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	x = (struct wfi_xfer_opts){
 		.ep = peer->ep,
 		.dir = WFI_XFER_READ,
-		.rkeys = &r->rkey,
+		.local_mr = r->arena->local,
+		.rkeys = &r->arena->rkey,
 		.nr_rkeys = 1,
+		.gather = peer->gather,
+		.names = &r->arena->name,
 		.pieces = r->pieces,
 		.nr_pieces = m->nr,
 		.nr_blocks = m->nr,

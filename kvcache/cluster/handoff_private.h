@@ -56,7 +56,7 @@ struct read_job {
 	uint32_t first;
 	uint32_t nr;
 	bool busy;
-	struct weft_rkey *rkey;
+	const struct wfi_peer_arena *arena;
 	struct wfi_piece pieces[MSG_PIECES_MAX];
 	uint32_t crc[MSG_PIECES_MAX];
 	int32_t results[MSG_PIECES_MAX];

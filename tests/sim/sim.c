@@ -198,8 +198,9 @@ static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
 	int side, ret = 0;
 
 	for (side = 0; side < 2 && !ret; side++)
-		ret = peer_create(link_node(sim, a, b, side), "", getpid(), &l->end[side],
-				  &hello[side], fds[side], &nr[side], &lent[side]);
+		ret = peer_create(link_node(sim, a, b, side), &link_node(sim, a, b, side)->host, "",
+				  getpid(), &l->end[side], &hello[side], fds[side], &nr[side],
+				  &lent[side]);
 	for (side = 0; side < 2 && !ret; side++)
 		ret = peer_connect(l->end[side], &hello[!side], fds[!side], nr[!side]);
 	for (side = 0; side < 2; side++)

@@ -237,7 +237,11 @@ static const struct fault faults[] = {
 	  { ":2: ", "token_file", "/x" } },
 	{ "tenants = ( { name = \"a\"; salt = \"12\"; } );\n", { ":1: ", "salt", "64 hex" } },
 	{ "tenants = ( 1 );\n", { ":1: ", "tenants", "group" } },
-	{ "peers = ( { name = \"b\"; } );\n", { ":1: ", "peers.socket", "missing" } },
+	{ "listen = \"example.org:7470\";\n", { ":1: ", "listen", "IP:PORT" } },
+	{ "listen = \"127.0.0.1\";\n", { ":1: ", "listen", "IP:PORT" } },
+	{ "transport = \"verb\";\n", { ":1: ", "transport", "\"verbs\"" } },
+	{ "peers = ( { name = \"b\"; socket = \"/b\"; },\n{ name = \"c\"; socket = \"/b\"; } );\n",
+	  { ":2: ", "same socket", "\"c\"" } },
 };
 
 static void test_faults(void **state)
@@ -266,6 +270,43 @@ static void test_one_salt(void **state)
 			 0);
 	assert_int_equal(wfi_config_finish(&f->cfg, f->why, sizeof(f->why)), -EINVAL);
 	assert_says(f, "\"a\" and \"b\" have the same salt");
+}
+
+/* what only the whole tells */
+static const struct {
+	const char *sets[4];
+	const char *says; /* NULL: right */
+} wholes[] = {
+	{ { "peers=({ name = \"b\"; })" }, "needs a socket" },
+	{ { "peers=({ name = \"b\"; socket = \"/b\"; address = \"127.0.0.1:1\"; })" }, "not both" },
+	{ { "name=b", "peers=({ name = \"b\"; socket = \"/b\"; })" }, "of this node" },
+	{ { "peers=({ name = \"b\"; address = \"127.0.0.1:1\"; })" }, "transport is not" },
+	{ { "listen=127.0.0.1:7470" }, "transport is not" },
+	{ { "transport=verbs", "listen=127.0.0.1:7470" }, NULL },
+	{ { "transport=verbs", "listen=[::1]:7470" }, NULL },
+	{ { "transport=verbs", "listen=10.0.0.1:7470" }, "--insecure" },
+	{ { "transport=verbs", "peers=({ name = \"b\"; address = \"10.0.0.2:1\"; })" },
+	  "--insecure" },
+	{ { "transport=verbs", "listen=10.0.0.1:7470", "insecure=true" }, NULL },
+};
+
+static void test_wholes(void **state)
+{
+	struct fixture *f = *state;
+	size_t i, j;
+	int ret;
+
+	for (i = 0; i < WFI_ARRAY_SIZE(wholes); i++) {
+		wfi_config_defaults(&f->cfg);
+		for (j = 0; j < 4 && wholes[i].sets[j]; j++)
+			assert_int_equal(wfi_config_set(&f->cfg, wholes[i].sets[j], f->why,
+							sizeof(f->why)),
+					 0);
+		ret = wfi_config_finish(&f->cfg, f->why, sizeof(f->why));
+		assert_int_equal(ret, wholes[i].says ? -EINVAL : 0);
+		if (wholes[i].says)
+			assert_says(f, wholes[i].says);
+	}
 }
 
 static void test_no_such_file(void **state)
@@ -440,6 +481,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_whole_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_one_salt, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wholes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_such_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_short_why, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overrides, setup, teardown),

@@ -60,7 +60,8 @@ static int fake_send(struct wfi_peer *base, const void *msg, size_t len)
 	return 0;
 }
 
-static struct weft_rkey *fake_arena(struct wfi_peer *base, const struct wfi_tenant *tenant)
+static const struct wfi_peer_arena *fake_arena(struct wfi_peer *base,
+					       const struct wfi_tenant *tenant)
 {
 	(void)base;
 	(void)tenant;
