@@ -95,16 +95,16 @@ static void real_unmap(struct wfi_env *env, struct wfi_map *map)
 	wfi_os_unmap(map);
 }
 
-static int real_map_begin(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out)
+static void real_populate(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len)
 {
 	(void)env;
-	return wfi_os_map_begin(len, flags, out);
+	wfi_os_populate(map, off, len);
 }
 
-static bool real_map_ready(struct wfi_env *env, struct wfi_map *map)
+static bool real_populated(struct wfi_env *env, struct wfi_map *map)
 {
 	(void)env;
-	return wfi_os_map_ready(map);
+	return wfi_os_populated(map);
 }
 
 static void real_unmap_begin(struct wfi_env *env, struct wfi_map *map)
@@ -118,8 +118,8 @@ static const struct wfi_alloc_ops real_mem = {
 	.free = real_free,
 	.map = real_map,
 	.unmap = real_unmap,
-	.map_begin = real_map_begin,
-	.map_ready = real_map_ready,
+	.populate = real_populate,
+	.populated = real_populated,
 	.unmap_begin = real_unmap_begin,
 };
 

@@ -231,14 +231,26 @@ static void sim_unmap(struct wfi_env *env, struct wfi_map *map)
 	wfi_os_unmap(map);
 }
 
-/* a background that takes until it was asked a few times */
-static bool sim_map_ready(struct wfi_env *env, struct wfi_map *map)
+static struct sim_mapping *mapping_of(struct wfi_env *env, const struct wfi_map *map)
 {
 	struct sim_mapping *mapping = to_node(env)->mappings;
 
 	while (mapping->map.addr != map->addr)
 		mapping = mapping->next;
-	return mapping->asked++ >= SIM_MAP_ASKED;
+	return mapping;
+}
+
+/* a background that takes until it was asked a few times */
+static void sim_populate(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len)
+{
+	(void)off;
+	(void)len;
+	mapping_of(env, map)->asked = 0;
+}
+
+static bool sim_populated(struct wfi_env *env, struct wfi_map *map)
+{
+	return mapping_of(env, map)->asked++ >= SIM_MAP_ASKED;
 }
 
 static const struct wfi_alloc_ops sim_mem = {
@@ -246,8 +258,8 @@ static const struct wfi_alloc_ops sim_mem = {
 	.free = sim_free,
 	.map = sim_map,
 	.unmap = sim_unmap,
-	.map_begin = sim_map,
-	.map_ready = sim_map_ready,
+	.populate = sim_populate,
+	.populated = sim_populated,
 	.unmap_begin = sim_unmap,
 };
 

@@ -225,10 +225,12 @@ static int map_plain(size_t len, unsigned flags, struct wfi_map *map)
 			MIB(map->len), strerror(-ret));
 		return ret;
 	}
-	if (thp && all_huge(map))
+	/* not touched yet, they may still come huge: and looking takes long where much is mapped */
+	if (!thp || !(flags & WFI_MAP_PREFAULT))
+		return 0;
+	if (all_huge(map))
 		map->page_bytes = HUGE_BYTES;
-	/* not touched yet, they may still come huge */
-	if (thp && flags & WFI_MAP_PREFAULT && map->page_bytes != HUGE_BYTES)
+	else
 		wfi_warn_once("%zu MiB on pages of %zu KiB: for huge ones, set vm.nr_hugepages to "
 			      "%zu more, or transparent_hugepage/%s",
 			      MIB(map->len), page >> 10, map->len / HUGE_BYTES,
@@ -248,7 +250,7 @@ int wfi_os_map(size_t len, unsigned flags, struct wfi_map *out)
 	/* less than one huge page is not worth one */
 	if (len < HUGE_BYTES)
 		flags &= ~(unsigned)WFI_MAP_HUGE;
-	if (flags & WFI_MAP_HUGE)
+	if (flags & WFI_MAP_HUGE && !(flags & WFI_MAP_SPARSE))
 		ret = map_reserved(len, flags, &map);
 	if (ret)
 		ret = map_plain(len, flags, &map);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * map_job.c - mappings whose pages come and go behind a worker's back
+ * map_job.c - pages of mappings, which come and go behind a worker's back
  *
- * A thread of its own for each: they are as rare as tables are that grow. Where there is none to be
- * had, the caller does the work itself, as map and unmap do.
+ * One thread of the process does it, born with the first job and asleep without any: a thread for
+ * each job would be born on the worker's core and take time from it. It does 2 MiB of one job,
+ * then of the next. Where it can't be had, pages come as they are touched, and go while the caller
+ * waits.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,113 +16,226 @@
 #include <sys/mman.h>
 
 #include "base/os.h"
-#include "weft_internal/log.h"
 
 #define SLICE_BYTES (2ul << 20)
+#define SHARED_SLICE_BYTES (128ul << 10)
+#define PAGE_BYTES 4096u /* the smallest there is */
+#define STACK_BYTES (64ul << 10)
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum job_state {
-	JOB_RUNNING,
-	JOB_DONE, /* the owner frees it */
-	JOB_ABANDONED, /* the thread unmaps and frees */
-};
+/* of .end */
+#define JOB_DONE (1ull << 63) /* by the thread: the job is the owner's */
+#define JOB_LEFT (1ull << 62) /* by the owner: map and job are the thread's */
 
 struct wfi_map_job {
 	struct wfi_map map; /* the thread's copy */
-	int state; /* enum job_state. Atomic; the exchange says who comes last */
+	size_t off; /* the thread's: pages before have come */
+	uint64_t end; /* and where it stops, with what has become of it. Atomic */
+	struct wfi_map_job *next;
 };
 
-/* the worker may be bound to one core, and this thread was born bound to it as well: there it
- * would take the time that it is to save */
-static void leave_core(void)
-{
-	cpu_set_t all;
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct wfi_map_job *first, **last;
+	bool running;
+} helper = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, &helper.first, false };
 
-	memset(&all, 0xff, sizeof(all));
-	sched_setaffinity(0, sizeof(all), &all);
+static void push(struct wfi_map_job *job)
+{
+	job->next = NULL;
+	*helper.last = job;
+	helper.last = &job->next;
 }
 
-static void *unmap_thread(void *arg)
+static struct wfi_map_job *pop(void)
 {
-	struct wfi_map_job *job = arg;
+	struct wfi_map_job *job = helper.first;
 
-	leave_core();
-	wfi_os_unmap(&job->map);
-	free(job);
-	return NULL;
+	helper.first = job->next;
+	if (!helper.first)
+		helper.last = &helper.first;
+	return job;
 }
 
-/* a page that can't be had now comes, or kills, when it is touched, as ever */
-static void *populate_thread(void *arg)
+/*
+ * Private pages by touching them, which locks no more than their area: under MADV_POPULATE_WRITE,
+ * which locks all of the process's memory map for as long as it takes, the worker's own mmap would
+ * wait. Those of a memfd by little and little, since touching kills where there is no space
+ */
+static size_t bring(const struct wfi_map_job *job, uint64_t end)
 {
-	struct wfi_map_job *job = arg;
-	char *addr = job->map.addr;
-	size_t off;
+	char *addr = (char *)job->map.addr + job->off;
+	size_t len = wfi_min(job->map.fd < 0 ? SLICE_BYTES : SHARED_SLICE_BYTES, end - job->off);
 
-	leave_core();
-	for (off = 0; off < job->map.len; off += SLICE_BYTES) {
-		if (__atomic_load_n(&job->state, __ATOMIC_RELAXED) == JOB_ABANDONED)
-			break;
-		madvise(addr + off, wfi_min(SLICE_BYTES, job->map.len - off), MADV_POPULATE_WRITE);
+	if (job->map.fd >= 0)
+		madvise(addr, len, MADV_POPULATE_WRITE);
+	else
+		for (size_t off = 0; off < len; off += PAGE_BYTES)
+			wfi_touch(addr + off);
+	return len;
+}
+
+/* a slice of @job. A page that can't be had now comes, or kills, when it is touched, as ever.
+ * Return: true when there is more to do */
+static bool job_step(struct wfi_map_job *job)
+{
+	/* acquire: pairs with the owner's fetch_or in wfi_os_unmap_begin() */
+	uint64_t end = __atomic_load_n(&job->end, __ATOMIC_ACQUIRE);
+
+	if (end & JOB_LEFT) {
+		wfi_os_unmap(&job->map);
+		free(job);
+		return false;
 	}
-	/* release: pairs with the acquire of who sees it done. Acquire: with the one who left it */
-	if (__atomic_exchange_n(&job->state, JOB_DONE, __ATOMIC_ACQ_REL) == JOB_ABANDONED)
-		return unmap_thread(job);
-	return NULL;
+	if (job->off < end) {
+		job->off += bring(job, end);
+		return true;
+	}
+	/* release: pairs with the owner's loads; from then on the job is its own. Fails when there
+	 * is more to do after all */
+	return !__atomic_compare_exchange_n(&job->end, &end, end | JOB_DONE, false,
+					    __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
-/* Return: 0 when @fn has taken over */
-static int start(void *(*fn)(void *), struct wfi_map_job *job)
+static void *helper_run(void *arg)
 {
-	sigset_t all, before;
+	struct wfi_map_job *job;
+	bool more;
+
+	pthread_mutex_lock(&helper.lock);
+	for (;;) {
+		while (!helper.first)
+			pthread_cond_wait(&helper.more, &helper.lock);
+		job = pop();
+		pthread_mutex_unlock(&helper.lock);
+		more = job_step(job);
+		pthread_mutex_lock(&helper.lock);
+		if (more)
+			push(job);
+	}
+	return arg;
+}
+
+/* a forked child has no helper; its jobs, and what they are for, are the parent's */
+static void helper_forget(void)
+{
+	pthread_mutex_init(&helper.lock, NULL);
+	pthread_cond_init(&helper.more, NULL);
+	helper.first = NULL;
+	helper.last = &helper.first;
+	helper.running = false;
+}
+
+/* Return: 0, or an error of pthread_create() */
+static int helper_create(const cpu_set_t *cpus)
+{
 	pthread_attr_t attr;
 	pthread_t thread;
 	int ret;
 
-	if (pthread_attr_init(&attr))
-		return -ENOMEM;
+	ret = pthread_attr_init(&attr);
+	if (ret)
+		return ret;
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_attr_setaffinity_np(&attr, sizeof(*cpus), cpus);
+	ret = pthread_create(&thread, &attr, helper_run, NULL);
+	pthread_attr_destroy(&attr);
+	return ret;
+}
+
+/* Return: 0, -errno */
+static int helper_start(void)
+{
+	const int cpu = sched_getcpu();
+	static bool watched;
+	sigset_t all, before;
+	cpu_set_t cpus;
+	int ret;
+
 	/* signals are for the threads that their process knows of */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	ret = pthread_create(&thread, &attr, fn, job);
+	/* anywhere, whatever core the worker is bound to: but not there, if there is another */
+	memset(&cpus, 0xff, sizeof(cpus));
+	if (cpu >= 0 && cpu < CPU_SETSIZE)
+		CPU_CLR((unsigned)cpu, &cpus);
+	ret = helper_create(&cpus);
+	if (ret == EINVAL) {
+		memset(&cpus, 0xff, sizeof(cpus));
+		ret = helper_create(&cpus);
+	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
+	if (!ret && !watched)
+		watched = !pthread_atfork(NULL, NULL, helper_forget);
 	return -ret;
 }
 
-int wfi_os_map_begin(size_t len, unsigned flags, struct wfi_map *out)
+/* Return: 0 when the thread has taken over */
+static int start(struct wfi_map_job *job)
 {
-	struct wfi_map map;
-	int ret;
+	int ret = 0;
 
-	ret = wfi_os_map(len, flags & WFI_MAP_HUGE, &map);
-	if (ret)
-		return ret;
-	*out = map;
-	/* so little comes as it is touched */
-	if (map.len <= SLICE_BYTES)
-		return 0;
-	out->job = calloc(1, sizeof(*out->job));
-	if (!out->job)
-		return 0;
-	out->job->map = map;
-	if (start(populate_thread, out->job)) {
-		free(out->job);
-		out->job = NULL;
+	pthread_mutex_lock(&helper.lock);
+	if (!helper.running)
+		ret = helper_start();
+	helper.running = !ret;
+	if (!ret) {
+		push(job);
+		pthread_cond_signal(&helper.more);
 	}
-	return 0;
+	pthread_mutex_unlock(&helper.lock);
+	return ret;
 }
 
-bool wfi_os_map_ready(struct wfi_map *map)
+/* Return: true when a job under way goes on to @end */
+static bool extend(struct wfi_map *map, uint64_t end)
+{
+	uint64_t old;
+
+	if (!map->job)
+		return false;
+	old = __atomic_load_n(&map->job->end, __ATOMIC_RELAXED);
+	do {
+		if (old & JOB_DONE)
+			return false;
+	} while (!__atomic_compare_exchange_n(&map->job->end, &old, wfi_max(old, end), false,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return true;
+}
+
+void wfi_os_populate(struct wfi_map *map, size_t off, size_t len)
+{
+	const size_t end = (size_t)wfi_min(map->len, wfi_align_up(off + len, SLICE_BYTES));
+	struct wfi_map_job *job;
+
+	if (extend(map, end))
+		return;
+	/* one that is done gives way */
+	(void)wfi_os_populated(map);
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return;
+	job->map = *map;
+	job->off = off & ~(SLICE_BYTES - 1);
+	job->end = end;
+	map->job = job;
+	if (start(job)) {
+		map->job = NULL;
+		free(job);
+	}
+}
+
+bool wfi_os_populated(struct wfi_map *map)
 {
 	if (!map->job)
 		return true;
 	/* acquire: pairs with the thread's exchange, after which it doesn't look at the job */
-	if (__atomic_load_n(&map->job->state, __ATOMIC_ACQUIRE) != JOB_DONE)
+	if (!(__atomic_load_n(&map->job->end, __ATOMIC_ACQUIRE) & JOB_DONE))
 		return false;
 	free(map->job);
 	map->job = NULL;
@@ -130,17 +246,20 @@ void wfi_os_unmap_begin(struct wfi_map *map)
 {
 	struct wfi_map_job *job = map->job;
 
-	if (job &&
-	    __atomic_exchange_n(&job->state, JOB_ABANDONED, __ATOMIC_ACQ_REL) == JOB_RUNNING) {
-		*map = (struct wfi_map){ .fd = -1 };
-		return;
-	}
-	if (!job && map->len > SLICE_BYTES)
-		job = calloc(1, sizeof(*job));
 	map->job = NULL;
 	if (job) {
+		/* acquire: pairs with the thread's exchange; release: with its load */
+		if (!(__atomic_fetch_or(&job->end, JOB_LEFT, __ATOMIC_ACQ_REL) & JOB_DONE)) {
+			*map = (struct wfi_map){ .fd = -1 };
+			return;
+		}
+	} else if (map->len > SLICE_BYTES) {
+		job = calloc(1, sizeof(*job));
+	}
+	if (job) {
 		job->map = *map;
-		if (!start(unmap_thread, job)) {
+		job->end = JOB_LEFT;
+		if (!start(job)) {
 			*map = (struct wfi_map){ .fd = -1 };
 			return;
 		}

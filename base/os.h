@@ -13,8 +13,8 @@ void *wfi_os_alloc(size_t len);
 int wfi_os_map(size_t len, unsigned flags, struct wfi_map *out);
 void wfi_os_unmap(struct wfi_map *map);
 /* map_job.c: as in struct wfi_alloc_ops */
-int wfi_os_map_begin(size_t len, unsigned flags, struct wfi_map *out);
-bool wfi_os_map_ready(struct wfi_map *map);
+void wfi_os_populate(struct wfi_map *map, size_t off, size_t len);
+bool wfi_os_populated(struct wfi_map *map);
 void wfi_os_unmap_begin(struct wfi_map *map);
 
 /* disk_uring.c, or its twin disk_none.c */

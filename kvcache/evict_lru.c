@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include "kvcache/evict_policies.h"
+#include "weft_internal/table.h"
 #include "weft_internal/util.h"
 
 #define LINK_BITS 30
@@ -25,8 +26,10 @@ static_assert(sizeof(struct lru_node) == 8, "eight nodes a cache line");
 
 struct wfi_evict {
 	struct wfi_env *env;
+	struct wfi_table table;
 	struct lru_node *nodes;
 	uint32_t nr_slots;
+	uint32_t nr_used; /* of these, as resize says; 0: it says nothing, so all */
 	uint32_t nr_candidates;
 	uint32_t newest;
 	uint32_t oldest;
@@ -69,6 +72,7 @@ static void link_after(struct wfi_evict *ev, uint32_t slot, uint32_t older)
 static int lru_create(struct wfi_env *env, uint32_t nr_slots, uint64_t seed, struct wfi_evict **out)
 {
 	struct wfi_evict *ev;
+	int ret;
 
 	(void)seed;
 	if (nr_slots >= LINK_END)
@@ -76,12 +80,13 @@ static int lru_create(struct wfi_env *env, uint32_t nr_slots, uint64_t seed, str
 	ev = wfi_alloc(env, sizeof(*ev));
 	if (!ev)
 		return -ENOMEM;
-	ev->nodes = wfi_alloc(env, nr_slots * sizeof(*ev->nodes));
-	if (!ev->nodes && nr_slots) {
+	ret = wfi_table_init(env, &ev->table, nr_slots * sizeof(*ev->nodes), 0);
+	if (ret) {
 		wfi_free(env, ev, sizeof(*ev));
-		return -ENOMEM;
+		return ret;
 	}
 	ev->env = env;
+	ev->nodes = ev->table.addr;
 	ev->nr_slots = nr_slots;
 	ev->newest = LINK_END;
 	ev->oldest = LINK_END;
@@ -94,28 +99,32 @@ static void lru_destroy(struct wfi_evict *ev)
 {
 	if (!ev)
 		return;
-	if (ev->nodes)
-		wfi_free(ev->env, ev->nodes, ev->nr_slots * sizeof(*ev->nodes));
+	wfi_table_fini(ev->env, &ev->table);
 	wfi_free(ev->env, ev, sizeof(*ev));
 }
 
 static int lru_resize(struct wfi_evict *ev, uint32_t nr_slots)
 {
-	struct lru_node *nodes;
+	struct wfi_table table;
+	int ret;
 
-	if (nr_slots <= ev->nr_slots)
+	if (nr_slots <= ev->nr_slots) {
+		ev->nr_used = (uint32_t)wfi_max(ev->nr_used, nr_slots);
+		wfi_table_use(ev->env, &ev->table, nr_slots * sizeof(*ev->nodes));
 		return 0;
+	}
 	if (nr_slots >= LINK_END)
 		return -ENOMEM;
-	nodes = wfi_alloc(ev->env, nr_slots * sizeof(*nodes));
-	if (!nodes)
-		return -ENOMEM;
-	if (ev->nodes) {
-		memcpy(nodes, ev->nodes, ev->nr_slots * sizeof(*nodes));
-		wfi_free(ev->env, ev->nodes, ev->nr_slots * sizeof(*nodes));
-	}
-	ev->nodes = nodes;
+	ret = wfi_table_init(ev->env, &table, nr_slots * sizeof(*ev->nodes), 0);
+	if (ret)
+		return ret;
+	if (ev->nodes)
+		memcpy(table.addr, ev->nodes, ev->nr_slots * sizeof(*ev->nodes));
+	wfi_table_fini(ev->env, &ev->table);
+	ev->table = table;
+	ev->nodes = table.addr;
 	ev->nr_slots = nr_slots;
+	ev->nr_used = nr_slots;
 	return 0;
 }
 
@@ -215,7 +224,9 @@ static uint32_t lru_evict(struct wfi_evict *ev, uint64_t now_ns)
 
 static uint64_t lru_bytes(const struct wfi_evict *ev)
 {
-	return sizeof(*ev) + (uint64_t)ev->nr_slots * sizeof(*ev->nodes);
+	const uint64_t nr = ev->nr_used ? ev->nr_used : ev->nr_slots;
+
+	return sizeof(*ev) + nr * sizeof(*ev->nodes);
 }
 
 const struct wfi_evict_policy wfi_evict_lru = {

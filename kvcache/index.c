@@ -4,9 +4,9 @@
 #include <errno.h>
 #include "kvcache/index_line.h"
 
-/* just under a huge page, on small ones that come as they are touched: what fits never grows */
+/* just under a huge page, on small ones: what fits never grows */
 #define MIN_LINES 32767u
-#define STEP_LINES 8u /* moved with each insert: a table is empty long before the next is full */
+#define STEP_LINES 2u /* moved with each insert: a table is empty long before the next is full */
 
 /*
  * Entries that a table is made for, a line: 16 bytes each, and one in twenty lives outside of its
@@ -39,11 +39,12 @@ static int table_create(struct wfi_env *env, uint64_t nr, struct index_table **o
 	t = wfi_alloc(env, sizeof(*t));
 	if (!t)
 		return -ENOMEM;
-	ret = env->mem->map_begin(env, nr_lines * sizeof(struct index_line), WFI_MAP_HUGE, &t->map);
+	ret = env->mem->map(env, nr_lines * sizeof(struct index_line), WFI_MAP_HUGE, &t->map);
 	if (ret) {
 		wfi_free(env, t, sizeof(*t));
 		return ret;
 	}
+	env->mem->populate(env, &t->map, 0, t->map.len);
 	t->lines = t->map.addr;
 	t->nr_lines = (uint32_t)nr_lines;
 	*out = t;
@@ -303,7 +304,7 @@ uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr)
 		return 0;
 	if (ix->coming && !ix->table->old &&
 	    (ix->nr >= hard_capacity(ix->table) ||
-	     ix->env->mem->map_ready(ix->env, &ix->coming->map)))
+	     ix->env->mem->populated(ix->env, &ix->coming->map)))
 		use_coming(ix);
 	if (ix->table->old) {
 		work = move_some(ix, nr);

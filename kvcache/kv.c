@@ -78,15 +78,18 @@ static int tables_map(struct wfi_kv *kv, uint64_t max_slots)
 	/* whole granules, and the last numbers mean "none" */
 	slots = wfi_min(wfi_align_up(slots, KV_GRANULE), (1ull << INDEX_SLOT_BITS) - KV_GRANULE);
 	kv->nr_granules = (uint32_t)(slots >> KV_GRANULE_BITS);
-	/* pages come as slots are used */
-	ret = mem->map(kv->env, slots * sizeof(*kv->headers),
-		       WFI_MAP_SHARED_FD | WFI_MAP_FD_READERS, &kv->header_map);
+	ret = wfi_table_init(kv->env, &kv->header_table, slots * sizeof(*kv->headers),
+			     WFI_MAP_SHARED_FD | WFI_MAP_FD_READERS);
 	if (ret)
 		return ret;
 	ret = mem->map(kv->env, kv->nr_granules * sizeof(struct kv_run *), 0, &kv->granule_map);
 	if (ret)
 		return ret;
-	kv->headers = kv->header_map.addr;
+	ret = wfi_table_init(kv->env, &kv->slot_table, slots * sizeof(*kv->slots), 0);
+	if (ret)
+		return ret;
+	kv->headers = kv->header_table.addr;
+	kv->slots = kv->slot_table.addr;
 	kv->granules = kv->granule_map.addr;
 	return wfi_index_init(&kv->index, kv->env);
 }
@@ -135,12 +138,11 @@ void wfi_kv_destroy(struct wfi_kv *kv)
 	env = kv->env;
 	for (uint32_t i = 0; i < kv->nr_tenants; i++)
 		wfi_tenant_destroy(kv->tenants[i]);
-	for (uint32_t i = 0; i < kv->nr_segments; i++)
-		env->mem->unmap(env, &kv->segment_maps[i]);
 	wfi_leases_fini(kv);
 	wfi_index_fini(&kv->index);
 	env->mem->unmap(env, &kv->granule_map);
-	env->mem->unmap(env, &kv->header_map);
+	wfi_table_fini(env, &kv->slot_table);
+	wfi_table_fini(env, &kv->header_table);
 	wfi_free(env, kv, sizeof(*kv));
 }
 
@@ -151,7 +153,9 @@ uint64_t wfi_kv_incarnation(const struct wfi_kv *kv)
 
 int wfi_kv_headers_ro_fd(const struct wfi_kv *kv)
 {
-	return kv->header_map.fd >= 0 ? kv->header_map.fd : -EOPNOTSUPP;
+	const int fd = kv->header_table.map.fd;
+
+	return fd >= 0 ? fd : -EOPNOTSUPP;
 }
 
 /* ---- figures ---- */

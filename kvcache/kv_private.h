@@ -19,15 +19,13 @@
 #include <assert.h>
 #include "kvcache/index.h"
 #include "weft_internal/kvcache.h"
+#include "weft_internal/table.h"
 #include "weft_internal/util.h"
 
 #define KV_NONE ((1u << INDEX_SLOT_BITS) - 1) /* no slot, in fields of INDEX_SLOT_BITS */
 #define KV_DEPTH_MAX ((1u << 12) - 1)
 #define KV_GRANULE_BITS 8
 #define KV_GRANULE (1u << KV_GRANULE_BITS)
-#define KV_SEGMENT_BITS 18 /* slot states come in steps of 6 MiB: three huge pages */
-#define KV_SEGMENT (1u << KV_SEGMENT_BITS)
-#define KV_NR_SEGMENTS (1u << (INDEX_SLOT_BITS - KV_SEGMENT_BITS))
 #define KV_DEFAULT_SLOTS (16ull << 20)
 #define KV_MAX_TENANTS 1024u
 #define KV_MAX_SPACES 4096u
@@ -100,8 +98,7 @@ struct kv_space {
 
 	const struct wfi_evict_policy *policy;
 	struct wfi_evict *evict;
-	uint32_t policy_slots; /* what the policy has room for */
-	struct kv_run **granules; /* of the policy's numbers */
+	struct kv_run **granules; /* of the policy's numbers, all that there may come to be */
 	uint32_t nr_granules;
 
 	uint32_t run_slots; /* slots of one run, and the extents that they take */
@@ -210,9 +207,7 @@ struct wfi_kv {
 	uint32_t extent_bytes;
 
 	struct weft_block_header *headers;
-	struct kv_slot *segments[KV_NR_SEGMENTS];
-	struct wfi_map segment_maps[KV_NR_SEGMENTS];
-	uint32_t nr_segments;
+	struct kv_slot *slots;
 	struct kv_run **granules;
 	uint32_t nr_granules;
 	uint32_t granule_hint;
@@ -231,7 +226,8 @@ struct wfi_kv {
 	uint32_t doomed; /* list of slots that failed a check: somebody may hold the number */
 	struct kv_leases leases;
 
-	struct wfi_map header_map;
+	struct wfi_table header_table;
+	struct wfi_table slot_table;
 	struct wfi_map granule_map;
 	struct wfi_counter *count[KV_NR_COUNTERS];
 	struct wfi_counter scratch[KV_NR_COUNTERS];
@@ -239,7 +235,7 @@ struct wfi_kv {
 
 static inline struct kv_slot *kv_slot(const struct wfi_kv *kv, uint32_t slot)
 {
-	return &kv->segments[slot >> KV_SEGMENT_BITS][slot & (KV_SEGMENT - 1)];
+	return &kv->slots[slot];
 }
 
 /* of a slot number that is known to be good */
@@ -257,6 +253,11 @@ static inline struct kv_run *kv_run_checked(const struct wfi_kv *kv, uint32_t sl
 		return NULL;
 	run = kv_run(kv, slot);
 	return run && slot - run->first < run->nr ? run : NULL;
+}
+
+static inline uint32_t kv_run_granules(const struct kv_space *space)
+{
+	return (space->run_slots + KV_GRANULE - 1) >> KV_GRANULE_BITS;
 }
 
 static inline uint32_t kv_local(const struct kv_run *run, uint32_t slot)

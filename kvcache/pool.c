@@ -75,14 +75,9 @@ static void granules_set(struct kv_run **table, uint32_t first, uint32_t nr, str
 		table[(first >> KV_GRANULE_BITS) + i] = run;
 }
 
-static uint32_t run_granules(const struct kv_space *space)
-{
-	return (space->run_slots + KV_GRANULE - 1) >> KV_GRANULE_BITS;
-}
-
 static int number_run(struct wfi_kv *kv, struct kv_run *run)
 {
-	const uint32_t nr = run_granules(run->space);
+	const uint32_t nr = kv_run_granules(run->space);
 	uint32_t at;
 
 	at = granules_find(kv->granules, kv->nr_granules, kv->granule_hint, nr);
@@ -97,63 +92,26 @@ static int number_run(struct wfi_kv *kv, struct kv_run *run)
 	return 0;
 }
 
-/* states of all slots up to @end */
-static int segments_reserve(struct wfi_kv *kv, uint64_t end)
-{
-	int ret;
-
-	while ((uint64_t)kv->nr_segments << KV_SEGMENT_BITS < end) {
-		struct wfi_map *map = &kv->segment_maps[kv->nr_segments];
-
-		ret = kv->env->mem->map(kv->env, KV_SEGMENT * sizeof(struct kv_slot), WFI_MAP_HUGE,
-					map);
-		if (ret)
-			return ret;
-		kv->segments[kv->nr_segments++] = map->addr;
-	}
-	return 0;
-}
-
-/* the policy's room for at least @need granules; doubles, so that copying stays rare */
-static int locals_grow(struct wfi_kv *kv, struct kv_space *space, uint32_t need)
-{
-	const uint32_t most = space->tenant->nr_extents / space->run_extents * run_granules(space);
-	const uint32_t nr = (uint32_t)wfi_max(need, wfi_min(2ull * space->nr_granules, most));
-	struct kv_run **granules;
-	int ret;
-
-	granules = wfi_alloc(kv->env, nr * sizeof(*granules));
-	if (!granules)
-		return -ENOMEM;
-	ret = space->policy->resize(space->evict, nr << KV_GRANULE_BITS);
-	if (ret) {
-		wfi_free(kv->env, granules, nr * sizeof(*granules));
-		return ret;
-	}
-	if (space->granules) {
-		memcpy(granules, space->granules, space->nr_granules * sizeof(*granules));
-		wfi_free(kv->env, space->granules, space->nr_granules * sizeof(*granules));
-	}
-	space->granules = granules;
-	space->nr_granules = nr;
-	return 0;
-}
-
-static int number_locals(struct wfi_kv *kv, struct kv_run *run)
+/* memory for what the run's slots and their policy take, and for as many behind them */
+static int states_use(struct wfi_kv *kv, const struct kv_run *run)
 {
 	struct kv_space *space = run->space;
-	const uint32_t nr = run_granules(space);
-	uint32_t at;
-	int ret;
+	const uint64_t slots = run->first + 2ull * run->nr, locals = run->local + 2ull * run->nr;
 
-	at = granules_find(space->granules, space->nr_granules, 0, nr);
-	if (at == space->nr_granules) {
-		ret = locals_grow(kv, space, at + nr);
-		if (ret)
-			return ret;
-	}
-	run->local = at << KV_GRANULE_BITS;
-	return 0;
+	wfi_table_use(kv->env, &kv->header_table, slots * sizeof(*kv->headers));
+	wfi_table_use(kv->env, &kv->slot_table, slots * sizeof(*kv->slots));
+	return space->policy->resize(space->evict,
+				     (uint32_t)wfi_min(locals, (uint64_t)space->nr_granules
+								       << KV_GRANULE_BITS));
+}
+
+/* there are as many as runs */
+static void number_locals(struct kv_run *run)
+{
+	const struct kv_space *space = run->space;
+
+	run->local = granules_find(space->granules, space->nr_granules, 0, kv_run_granules(space))
+		     << KV_GRANULE_BITS;
 }
 
 /* ---- extents ---- */
@@ -207,9 +165,9 @@ static void run_link(struct wfi_kv *kv, struct kv_run *run)
 {
 	struct kv_space *space = run->space;
 
-	granules_set(kv->granules, run->first, run_granules(space), run);
-	kv->granule_hint = (run->first >> KV_GRANULE_BITS) + run_granules(space);
-	granules_set(space->granules, run->local, run_granules(space), run);
+	granules_set(kv->granules, run->first, kv_run_granules(space), run);
+	kv->granule_hint = (run->first >> KV_GRANULE_BITS) + kv_run_granules(space);
+	granules_set(space->granules, run->local, kv_run_granules(space), run);
 	extents_mark(space->tenant, run->extent, space->run_extents, true);
 	run->next = space->runs;
 	if (run->next)
@@ -240,8 +198,8 @@ static void run_unlink(struct wfi_kv *kv, struct kv_run *run)
 	space->nr_free -= run->nr;
 	kv->nr_slots -= run->nr;
 	extents_mark(space->tenant, run->extent, space->run_extents, false);
-	granules_set(space->granules, run->local, run_granules(space), NULL);
-	granules_set(kv->granules, run->first, run_granules(space), NULL);
+	granules_set(space->granules, run->local, kv_run_granules(space), NULL);
+	granules_set(kv->granules, run->first, kv_run_granules(space), NULL);
 	wfi_free(kv->env, run, sizeof(*run));
 }
 
@@ -266,10 +224,9 @@ static int run_attach(struct wfi_kv *kv, struct kv_space *space)
 	run->off = (uint64_t)extent << t->extent_shift;
 	run->addr = (uint8_t *)t->arena.addr + run->off;
 	ret = number_run(kv, run);
+	number_locals(run);
 	if (!ret)
-		ret = segments_reserve(kv, (uint64_t)run->first + run->nr);
-	if (!ret)
-		ret = number_locals(kv, run);
+		ret = states_use(kv, run);
 	if (!ret)
 		ret = wfi_index_reserve(&kv->index, kv->nr_slots + run->nr, slots_bound(kv));
 	if (ret) {

@@ -301,6 +301,24 @@ static void space_fill(struct kv_space *space, struct wfi_tenant *t,
 	crc_shift_init(&space->crc_shift, o->block_bytes);
 }
 
+/* the policy, and the way from its numbers to runs: for as many as the arena can give */
+static int locals_create(struct wfi_kv *kv, struct kv_space *space, uint64_t seed)
+{
+	const uint32_t nr_runs = space->tenant->nr_extents / space->run_extents;
+	int ret;
+
+	space->nr_granules = nr_runs * kv_run_granules(space);
+	space->granules = wfi_alloc(kv->env, space->nr_granules * sizeof(*space->granules));
+	if (!space->granules)
+		return -ENOMEM;
+	space->policy = kv->policy;
+	ret = space->policy->create(kv->env, space->nr_granules << KV_GRANULE_BITS, seed,
+				    &space->evict);
+	if (ret)
+		wfi_free(kv->env, space->granules, space->nr_granules * sizeof(*space->granules));
+	return ret;
+}
+
 static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *o,
 			struct kv_space **out, char *why)
 {
@@ -321,10 +339,8 @@ static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct we
 	ret = kv->env->rng->bytes(kv->env, &space->salt, sizeof(space->salt));
 	if (!ret)
 		ret = kv->env->rng->bytes(kv->env, &seed, sizeof(seed));
-	if (!ret) {
-		space->policy = kv->policy;
-		ret = space->policy->create(kv->env, 0, seed, &space->evict);
-	}
+	if (!ret)
+		ret = locals_create(kv, space, seed);
 	if (ret) {
 		ret = refuse(t, why, -E2BIG, "no memory for another space: %s", strerror(-ret));
 		goto err_free;

@@ -40,6 +40,7 @@ enum wfi_map_flags {
 	WFI_MAP_SHARED_FD = 1u << 1, /* back it by a memfd, given in wfi_map.fd */
 	WFI_MAP_PREFAULT = 1u << 2, /* touch every page now, so that -ENOMEM, -ENOSPC come now */
 	WFI_MAP_FD_READERS = 1u << 3, /* others that get the memfd can map it for reading only */
+	WFI_MAP_SPARSE = 1u << 4, /* most will not be touched: takes none of what was set aside */
 };
 
 /* a large mapping; the small and cold use plain malloc through .alloc */
@@ -52,7 +53,7 @@ struct wfi_map {
 	 * peer that holds it could otherwise add F_SEAL_FUTURE_WRITE and lock the next peer out
 	 */
 	int fd;
-	struct wfi_map_job *job; /* of map_begin: the environment's own */
+	struct wfi_map_job *job; /* of populate: the environment's own */
 };
 
 struct wfi_alloc_ops {
@@ -65,13 +66,14 @@ struct wfi_alloc_ops {
 	void (*unmap)(struct wfi_env *env, struct wfi_map *map);
 	/*
 	 * For workers, which can't wait for as long as the kernel takes to clear or free many
-	 * pages: map_begin asks for address space and returns; the pages (WFI_MAP_HUGE, or no flag)
-	 * come in the background. Until map_ready says that they are there, the memory can be used,
-	 * but who touches a page first waits for it. unmap_begin takes any map, ready or not. One
-	 * thread at a time for one map. Return: as map; true once the pages are there
+	 * pages. populate: those from @off on come in the background, if there
+	 * is memory; behind what was asked for before, when that is not done yet. Meanwhile they
+	 * can be used, but who touches one first waits for it. populated: all that was asked for is
+	 * there. unmap_begin: as unmap, in the background, whatever is under way. One thread at a
+	 * time for one map
 	 */
-	int (*map_begin)(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out);
-	bool (*map_ready)(struct wfi_env *env, struct wfi_map *map);
+	void (*populate)(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len);
+	bool (*populated)(struct wfi_env *env, struct wfi_map *map);
 	void (*unmap_begin)(struct wfi_env *env, struct wfi_map *map);
 };
 

@@ -31,10 +31,13 @@ struct wfi_evict_info {
 
 struct wfi_evict_policy {
 	const char *name; /* as in the configuration: "lru" */
-	/* @nr_slots bounds slot numbers; grows only by resize. Return: 0, -ENOMEM */
+	/* @nr_slots bounds slot numbers: the pool gives what a space may ever have, so tables are
+	 * those of table.h, which take no memory before it is used. Return: 0, -ENOMEM */
 	int (*create)(struct wfi_env *env, uint32_t nr_slots, uint64_t seed,
 		      struct wfi_evict **out);
 	void (*destroy)(struct wfi_evict *ev);
+	/* slots below @nr_slots are to be used soon: takes microseconds, if they are no more than
+	 * there were. Else the bound moves, and what there is may be copied. Return: 0, -ENOMEM */
 	int (*resize)(struct wfi_evict *ev, uint32_t nr_slots);
 	/* a block was published in @slot (not yet a candidate); @now_ns never goes back */
 	void (*insert)(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,

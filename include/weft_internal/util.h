@@ -60,6 +60,17 @@ static inline uint64_t wfi_max(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* has a page made and changes nothing, whoever writes there meanwhile */
+static inline void wfi_touch(void *addr)
+{
+#if defined(__x86_64__)
+	/* in words of its own: to sanitizers an atomic beside plain writes is a race */
+	__asm__ volatile("lock orb $0, %0" : "+m"(*(unsigned char *)addr));
+#else
+	__atomic_fetch_or((unsigned char *)addr, 0, __ATOMIC_RELAXED);
+#endif
+}
+
 static inline void wfi_cpu_relax(void)
 {
 #if defined(__x86_64__)

@@ -22,6 +22,9 @@
 #include "weft_internal/util.h"
 
 #define MIB (1ul << 20)
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #define DISK_LEN (1ul << 20)
 #define PAGE WFI_DISK_ALIGN
 #define PPM_ALWAYS 1000000u
@@ -141,48 +144,70 @@ static void test_map_flags(void **ctx)
 	}
 }
 
-static void wait_ready(struct wfi_env *env, struct wfi_map *map)
+static void wait_populated(struct wfi_env *env, struct wfi_map *map)
 {
-	while (!env->mem->map_ready(env, map))
+	while (!env->mem->populated(env, map))
 		sched_yield();
 	/* asked again, it says so again */
-	assert_true(env->mem->map_ready(env, map));
+	assert_true(env->mem->populated(env, map));
 }
 
-static void check_map_begin(struct wfi_env *env, size_t len, bool wait)
+static void check_populate(struct wfi_env *env, size_t len, bool wait)
 {
 	struct wfi_map map = { 0 };
+	char *bytes;
 
-	assert_int_equal(env->mem->map_begin(env, len, WFI_MAP_HUGE, &map), 0);
-	assert_true(map.len >= len);
+	assert_int_equal(env->mem->map(env, len, WFI_MAP_HUGE | WFI_MAP_SPARSE, &map), 0);
+	bytes = map.addr;
+	env->mem->populate(env, &map, 0, len / 2);
 	/* usable at once, zero */
-	assert_int_equal(((char *)map.addr)[len - 1], 0);
-	((char *)map.addr)[len - 1] = 1;
+	assert_int_equal(bytes[len - 1], 0);
+	bytes[len - 1] = 1;
+	env->mem->populate(env, &map, len / 2, len - len / 2);
 	if (wait)
-		wait_ready(env, &map);
-	assert_int_equal(((char *)map.addr)[len - 1], 1);
+		wait_populated(env, &map);
+	assert_int_equal(bytes[len - 1], 1);
 	env->mem->unmap_begin(env, &map);
 	assert_null(map.addr);
 	env->mem->unmap_begin(env, &map);
 }
 
-/* pages that come and go in the background; some are left before they are all there */
-static void test_map_begin(void **ctx)
+static bool in_core(void *addr, size_t len)
+{
+	const size_t nr = (len + PAGE - 1) / PAGE;
+	unsigned char *vec = malloc(nr);
+	bool all = true;
+
+	assert_non_null(vec);
+	assert_int_equal(mincore(addr, len, vec), 0);
+	for (size_t i = 0; i < nr; i++)
+		all = all && vec[i] & 1;
+	free(vec);
+	return all;
+}
+
+/* pages that come and go in the background; some maps are left before they are all there */
+static void test_map_populate(void **ctx)
 {
 	struct wfi_env real, *env = &real;
-	struct wfi_map map = { .len = 17 };
 	struct wfi_sim *sim;
+	struct wfi_map map;
 
 	(void)ctx;
 	assert_int_equal(wfi_env_real_init(&real), 0);
 	assert_int_equal(wfi_sim_create(1, &sim), 0);
 	for (unsigned i = 0; i < 40; i++) {
-		check_map_begin(env, i % 4 ? i * MIB : 100, i & 1);
+		check_populate(env, i % 4 ? i * MIB : 100, i & 1);
 		if (i == 19)
 			env = wfi_sim_node(sim, 0);
 	}
-	assert_int_equal(real.mem->map_begin(&real, SIZE_MAX, 0, &map), -ENOMEM);
-	assert_int_equal(map.len, 17);
+	/* there before they are touched, on the kernels that can */
+	assert_int_equal(real.mem->map(&real, 9 * MIB, 0, &map), 0);
+	real.mem->populate(&real, &map, 2 * MIB, 5 * MIB);
+	wait_populated(&real, &map);
+	if (!madvise(map.addr, PAGE, MADV_POPULATE_WRITE))
+		assert_true(in_core((char *)map.addr + 2 * MIB, 5 * MIB));
+	real.mem->unmap_begin(&real, &map);
 	/* mapped at once, given back behind the caller's back */
 	assert_int_equal(real.mem->map(&real, 8 * MIB, WFI_MAP_PREFAULT, &map), 0);
 	real.mem->unmap_begin(&real, &map);
@@ -747,7 +772,7 @@ int main(void)
 		cmocka_unit_test(test_real_alloc),
 		cmocka_unit_test(test_unwired),
 		cmocka_unit_test(test_map_flags),
-		cmocka_unit_test(test_map_begin),
+		cmocka_unit_test(test_map_populate),
 		cmocka_unit_test(test_map_refused),
 		cmocka_unit_test(test_map_no_fds),
 		cmocka_unit_test(test_map_sealed),

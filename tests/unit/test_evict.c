@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -36,7 +37,37 @@ static void env_free(struct wfi_env *env, void *ptr, size_t len)
 	free(ptr);
 }
 
-static const struct wfi_alloc_ops env_mem = { .alloc = env_alloc, .free = env_free };
+static int env_map(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out)
+{
+	void *addr = env_alloc(env, len);
+
+	(void)flags;
+	if (!addr)
+		return -ENOMEM;
+	*out = (struct wfi_map){ .addr = addr, .len = len, .fd = -1 };
+	return 0;
+}
+
+static void env_unmap(struct wfi_env *env, struct wfi_map *map)
+{
+	env_free(env, map->addr, map->len);
+	*map = (struct wfi_map){ .fd = -1 };
+}
+
+static void env_populate(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len)
+{
+	(void)env;
+	assert_true(wfi_range_ok(off, len, map->len));
+}
+
+static const struct wfi_alloc_ops env_mem = {
+	.alloc = env_alloc,
+	.free = env_free,
+	.map = env_map,
+	.unmap = env_unmap,
+	.populate = env_populate,
+	.unmap_begin = env_unmap,
+};
 
 static struct test_env env_make(void)
 {
