@@ -337,8 +337,8 @@ static int show_total(struct top *t)
 		return wfi_cli_failed("status", ret);
 	status = json_loads(text, 0, NULL);
 	node = json_object_get(status, "node");
-	t->before_ns = now_ns() - WFI_NSEC_PER_SEC * (uint64_t)json_integer_value(
-							     json_object_get(node, "uptime_s"));
+	t->before_ns = now_ns() - WFI_NSEC_PER_MSEC * (uint64_t)json_integer_value(
+							      json_object_get(node, "uptime_ms"));
 	json_decref(status);
 	free(text);
 	t->eol = "\n";

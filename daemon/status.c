@@ -114,16 +114,18 @@ static json_t *slow_paths_json(struct node *node)
 
 char *node_status_json(struct node *node, const struct wfi_tenant *only)
 {
+	const uint64_t up_ns = wfi_now(node->env) - node->start_ns;
 	json_t *root;
 	char *dump;
 
-	root = json_pack("{s:{s:o, s:o, s:o, s:s, s:I, s:i, s:b}, s:o, s:o, s:o, s:o}", "node",
+	root = json_pack("{s:{s:o, s:o, s:o, s:s, s:I, s:I, s:i, s:b}, s:o, s:o, s:o, s:o}", "node",
 			 "name", text(node->name), "id", hex(node->id), "incarnation",
 			 hex(wfi_kv_incarnation(node->kv)), "version", WEFT_VERSION, "uptime_s",
-			 (json_int_t)((wfi_now(node->env) - node->start_ns) / WFI_NSEC_PER_SEC),
-			 "pid", (int)getpid(), "draining", (int)node->draining, "slow_paths",
-			 slow_paths_json(node), "tenants", tenants_json(node, only), "engines",
-			 engines_json(node, only), "peers", peers_json(node));
+			 (json_int_t)(up_ns / WFI_NSEC_PER_SEC), "uptime_ms",
+			 (json_int_t)(up_ns / WFI_NSEC_PER_MSEC), "pid", (int)getpid(), "draining",
+			 (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
+			 tenants_json(node, only), "engines", engines_json(node, only), "peers",
+			 peers_json(node));
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return dump;
