@@ -82,7 +82,8 @@ static int tables_map(struct wfi_kv *kv, uint64_t max_slots)
 			     WFI_MAP_SHARED_FD | WFI_MAP_FD_READERS);
 	if (ret)
 		return ret;
-	ret = mem->map(kv->env, kv->nr_granules * sizeof(struct kv_run *), 0, &kv->granule_map);
+	ret = mem->map(kv->env, kv->nr_granules * sizeof(struct kv_run *), WFI_MAP_PREFAULT,
+		       &kv->granule_map);
 	if (ret)
 		return ret;
 	ret = wfi_table_init(kv->env, &kv->slot_table, slots * sizeof(*kv->slots), 0);

@@ -100,6 +100,7 @@ struct kv_space {
 	struct wfi_evict *evict;
 	struct kv_run **granules; /* of the policy's numbers, all that there may come to be */
 	uint32_t nr_granules;
+	uint32_t granule_hint; /* likely free from here on */
 
 	uint32_t run_slots; /* slots of one run, and the extents that they take */
 	uint32_t run_extents;

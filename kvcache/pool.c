@@ -109,9 +109,13 @@ static int states_use(struct wfi_kv *kv, const struct kv_run *run)
 static void number_locals(struct kv_run *run)
 {
 	const struct kv_space *space = run->space;
+	const uint32_t nr = kv_run_granules(space);
+	uint32_t at;
 
-	run->local = granules_find(space->granules, space->nr_granules, 0, kv_run_granules(space))
-		     << KV_GRANULE_BITS;
+	at = granules_find(space->granules, space->nr_granules, space->granule_hint, nr);
+	if (at == space->nr_granules)
+		at = granules_find(space->granules, space->nr_granules, 0, nr);
+	run->local = at << KV_GRANULE_BITS;
 }
 
 /* ---- extents ---- */
@@ -168,6 +172,7 @@ static void run_link(struct wfi_kv *kv, struct kv_run *run)
 	granules_set(kv->granules, run->first, kv_run_granules(space), run);
 	kv->granule_hint = (run->first >> KV_GRANULE_BITS) + kv_run_granules(space);
 	granules_set(space->granules, run->local, kv_run_granules(space), run);
+	space->granule_hint = (run->local >> KV_GRANULE_BITS) + kv_run_granules(space);
 	extents_mark(space->tenant, run->extent, space->run_extents, true);
 	run->next = space->runs;
 	if (run->next)
