@@ -147,6 +147,12 @@ static unsigned own_fds(void)
 	return test_node_fds(&self);
 }
 
+/* large maps go in the background */
+static bool own_fds_back(void *ctx)
+{
+	return own_fds() <= *(unsigned *)ctx;
+}
+
 static void test_embedded_leaves_nothing(void **state)
 {
 	struct test_engine e;
@@ -160,7 +166,7 @@ static void test_embedded_leaves_nothing(void **state)
 		test_engine_open(&e, NULL, NULL, &geometry);
 		test_engine_close(&e);
 	}
-	assert_int_equal(own_fds(), fds);
+	assert_true(test_until(BACK_MS, own_fds_back, &fds));
 }
 
 static volatile sig_atomic_t taken;
