@@ -74,6 +74,32 @@ static void show_tenants(const json_t *tenants)
 	}
 }
 
+static void show_tiers(const json_t *tiers)
+{
+	char name[CLEAN], state[CLEAN], why[256];
+	char held[WFI_TEXT], size[WFI_TEXT], rd[WFI_TEXT], wr[WFI_TEXT];
+	size_t i;
+	json_t *t;
+
+	if (!json_array_size(tiers))
+		return;
+	printf("\n%-8s %-8s %10s %10s %10s %8s %10s %10s\n", "TIER", "STATE", "SIZE", "HELD",
+	       "BLOCKS", "RETIRED", "READ/S", "WRITE/S");
+	for (i = 0; i < json_array_size(tiers); i++) {
+		t = json_array_get(tiers, i);
+		wfi_text_bytes((double)wfi_json_u64(t, "bytes"), size);
+		wfi_text_bytes((double)wfi_json_u64(t, "bytes_held"), held);
+		wfi_text_bytes((double)wfi_json_u64(t, "read_bytes_per_s"), rd);
+		wfi_text_bytes((double)wfi_json_u64(t, "write_bytes_per_s"), wr);
+		printf("%-8s %-8s %10s %10s %10" PRIu64 " %8" PRIu64 " %10s %10s\n",
+		       clean(t, "name", name), clean(t, "state", state), size, held,
+		       wfi_json_u64(t, "blocks"), wfi_json_u64(t, "retired"), rd, wr);
+		wfi_text_clean(wfi_json_str(t, "why"), why, sizeof(why));
+		if (*why)
+			printf("  %s\n", why);
+	}
+}
+
 static void show_engines(const json_t *engines)
 {
 	char name[CLEAN], tenant[CLEAN];
@@ -142,6 +168,7 @@ static int run_status(const void *opts, int argc, char **argv)
 		return wfi_cli_print_json(root, 2);
 	show_node(json_object_get(root, "node"));
 	show_tenants(json_object_get(root, "tenants"));
+	show_tiers(json_object_get(root, "tiers"));
 	show_engines(json_object_get(root, "engines"));
 	show_peers(json_object_get(root, "peers"));
 	show_slow_paths(json_object_get(root, "slow_paths"));

@@ -56,6 +56,10 @@ struct wfi_config {
 	char policy[32]; /* one that wfi_evict_find() knows */
 	uint64_t node_id; /* after wfi_config_finish() never 0 */
 	uint64_t arena_bytes; /* of each tenant that names none */
+	char tier_path[WFI_CONFIG_PATH]; /* "": no SSD tier */
+	uint64_t tier_bytes;
+	uint64_t tier_write_bytes; /* a second; 0: no bound */
+	uint64_t tier_scrub_bytes; /* a second; 0: none */
 	uint64_t spin_us;
 	uint64_t lease_ms;
 	uint64_t op_timeout_ms;

@@ -126,6 +126,16 @@ static int address_parse(struct wfi_config_source *src, const struct wfi_config_
 	return text_store(src, s, text, base);
 }
 
+/* "" stands for none */
+static int any_path_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			  const char *text, void *base)
+{
+	if (*text)
+		return path_parse(src, s, text, base);
+	*((char *)base + s->off) = '\0';
+	return 0;
+}
+
 static int choice_idx(const struct wfi_config_setting *s, const char *text)
 {
 	unsigned i;
@@ -363,6 +373,9 @@ const struct wfi_config_kind wfi_config_kind_address = { "an address in quotes",
 							 text_print };
 const struct wfi_config_kind wfi_config_kind_device = { "a name in quotes", WFI_CONFIG_TAKES_STRING,
 							device_parse, text_print };
+const struct wfi_config_kind wfi_config_kind_any_path = { "a path in quotes",
+							  WFI_CONFIG_TAKES_STRING, any_path_parse,
+							  text_print };
 const struct wfi_config_kind wfi_config_kind_policy = { "a name in quotes", WFI_CONFIG_TAKES_STRING,
 							policy_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_level = { "a level in quotes", WFI_CONFIG_TAKES_STRING,

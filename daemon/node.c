@@ -115,6 +115,38 @@ static int kv_create(struct node *node, const struct node_opts *opts)
 	return wfi_kv_create(&o, &node->kv);
 }
 
+/* a node whose tier cannot be had serves without it, and says so */
+static void tier_create(struct node *node, const struct node_opts *opts)
+{
+	const struct wfi_tier_ssd_opts o = {
+		.env = node->env,
+		.metrics = node->metrics,
+		.path = opts->tier_path,
+		.bytes = opts->tier_bytes,
+		.node = node->id,
+		.scrub_bps = opts->tier_scrub_bps,
+	};
+	struct wfi_kv_tier_opts k = { .metrics = node->metrics, .write_bps = opts->tier_write_bps };
+	struct wfi_tier *tier;
+	int ret;
+
+	if (!opts->tier_path || !*opts->tier_path)
+		return;
+	for (unsigned i = 0; i < opts->nr_tenants; i++)
+		k.lend_arenas |= !!(opts->tenants[i].map_flags & WFI_MAP_PREFAULT);
+	ret = wfi_tier_ssd_open(&o, &tier);
+	if (!ret) {
+		ret = wfi_kv_tier_add(node->kv, tier, &k);
+		if (ret)
+			tier->ops->close(tier);
+	}
+	if (!ret)
+		return;
+	snprintf(node->tier_why, sizeof(node->tier_why), "%s: %s", opts->tier_path,
+		 ret == -EBUSY ? "another node has it" : strerror(-ret));
+	wfi_warn("node: serves without its SSD tier: %s", node->tier_why);
+}
+
 static int handoffs_create(struct node *node)
 {
 	struct wfi_handoffs_opts o = {
@@ -179,6 +211,8 @@ int node_create(const struct node_opts *opts, struct node **out)
 		ret = kv_create(node, opts);
 	if (!ret)
 		ret = tenants_create(node, opts);
+	if (!ret)
+		tier_create(node, opts);
 	if (!ret)
 		ret = handoffs_create(node);
 	if (!ret)

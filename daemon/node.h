@@ -44,9 +44,12 @@ struct node_op {
 	uint64_t start_ns;
 	uint64_t handoff; /* of HANDOFF_EXPECT */
 	uint32_t nr;
-	uint32_t nr_pieces;
+	uint32_t nr_pieces; /* of GET, of MAP */
 	bool summed; /* with a CRC32C per block */
 	bool kept; /* slots and regions of its pieces */
+	bool verify; /* of what was fetched: the rest, which was here before */
+	uint32_t reached; /* of GET: blocks from here on that are missing did not pay */
+	struct wfi_fetch *fetch; /* of GET and MAP, while blocks come from a slower tier */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.h */
 };
@@ -130,6 +133,9 @@ struct node_opts {
 	const char *policy; /* NULL: the default */
 	const char *transport; /* to nodes of other hosts; NULL: none */
 	const char *device; /* of that transport; NULL or "": its first */
+	const char *tier_path; /* of the SSD tier; NULL or "": none */
+	uint64_t tier_bytes;
+	uint64_t tier_write_bps, tier_scrub_bps;
 	uint64_t spin_ns; /* of idleness before the worker sleeps */
 	uint64_t lease_ns;
 	uint64_t op_timeout_ns; /* default deadline */
@@ -157,6 +163,7 @@ struct node {
 	uint64_t id;
 	uint64_t start_ns;
 	uint64_t spin_ns, lease_ns, op_timeout_ns;
+	char tier_why[160]; /* why there is no tier though one was asked for */
 
 	struct session *sessions[NODE_SESSIONS_MAX];
 	unsigned nr_sessions;

@@ -304,6 +304,8 @@ void ops_cancel(struct session *s, const struct node_ring *only)
 		/* each may end, and free itself, in the call; a push ends by its deadline */
 		if (op->sqe.op == WEFT_OP_HANDOFF_EXPECT)
 			wfi_handoff_cancel(s->node->handoffs, &s->owner, op->handoff);
+		else if (op->fetch)
+			wfi_kv_fetch_cancel(s->node->kv, op->fetch, -ECANCELED);
 		else if (op->sqe.op != WEFT_OP_HANDOFF_PUSH)
 			wfi_xfer_cancel(s->node->xfer, op->xfer);
 	}

@@ -6,6 +6,7 @@
  * ops_find.c     what ends at once: stat, claim, match, map, release, prefetch, drop
  * ops_put.c      put, in place and copied
  * ops_get.c      get
+ * ops_fetch.c    what of a get or a map lies in a slower tier
  * ops_handoff.c  expectations and pushes
  * ops_move.c     places of engines, and the transfers to and from them
  */
@@ -75,6 +76,20 @@ static inline uint64_t op_after_keys(const struct op_ctx *c)
 	return c->sqe->arg_off + c->sqe->nr * sizeof(struct weft_key);
 }
 
+/* ---- ops_get.c, ops_fetch.c ---- */
+
+/* the transfer of a get has ended: results, pins, completion */
+void op_get_done(void *ctx, int res);
+/* a get that misses something in memory; @op has the slots of the rest. Return: OP_OPEN, or the
+ * error that ends it at once */
+int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
+
+/* a map whose first @n blocks are in memory, in node->idx. Return: OP_OPEN, an error, or 0: nothing
+ * has to be waited for */
+int op_map_fetch(struct op_ctx *c, const struct wfi_space_info *space, uint32_t n);
+/* (ops_find.c) the first @n blocks of a map are here, for this turn: what is left of it */
+void op_map_fetched(struct node_op *op, uint32_t n);
+
 /* ---- ops_move.c ---- */
 
 /* a block's piece in the engine's memory. Return: 0, -EINVAL with nothing written. Hot */
@@ -106,6 +121,8 @@ static inline void op_piece_local(const struct node *node, uint32_t slot, uint32
 	};
 }
 
+/* the regions of pieces, @by 1 or -1 */
+void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by);
 /* starts the bytes of .nr_pieces pieces, summed up where .summed says so. What goes on beyond this
  * turn is kept: the slots in .idx, one for each piece, and the regions. @done: may be called before
  * this returns. Return: OP_OPEN, or the error that ends it at once */

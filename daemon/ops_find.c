@@ -59,13 +59,16 @@ static int lease_prefix(struct op_ctx *c, uint32_t nr)
 			    c->now_ns + c->node->lease_ns, &c->value);
 }
 
-/* of each key of a match whose first @n are held */
-static void write_where(struct op_ctx *c, uint32_t n)
+/* of each key of a match whose first @n are held, and of them the first @here in memory; those
+ * between are written already */
+static void write_where(struct op_ctx *c, uint32_t here, uint32_t n)
 {
 	const uint32_t nr = c->sqe->nr;
 
-	for (uint32_t i = 0; i < nr; i++)
-		c->node->idx[i] = i < n ? WEFT_TIER_DRAM : WEFT_TIER_NONE;
+	for (uint32_t i = 0; i < here; i++)
+		c->node->idx[i] = WEFT_TIER_DRAM;
+	for (uint32_t i = n; i < nr; i++)
+		c->node->idx[i] = WEFT_TIER_NONE;
 	wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->idx, nr * sizeof(uint32_t));
 }
 
@@ -74,21 +77,26 @@ int op_match(struct op_ctx *c)
 {
 	struct wfi_space_info space;
 	const uint32_t nr = c->sqe->nr;
-	int n, ret;
+	int n, here, ret;
 
 	ret = op_take_keys(c, c->sqe->flags & WEFT_F_WHERE ? nr * sizeof(uint32_t) : 0, &space);
 	if (ret)
 		return ret;
 	if (c->sqe->flags & WEFT_F_LEASE) {
 		n = (int)lookup_prefix(c, nr, c->node->idx);
+		here = n;
 		ret = lease_prefix(c, (uint32_t)n);
 		if (ret)
 			return ret;
 	} else {
-		n = wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr, NULL);
+		here = wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr, NULL);
+		n = (uint32_t)here < nr && wfi_kv_has_tier(c->node->kv)
+			    ? wfi_kv_match_tiers(c->node->kv, c->sqe->space, c->node->keys, nr,
+						 (uint32_t)here, c->node->idx)
+			    : here;
 	}
 	if (c->sqe->flags & WEFT_F_WHERE)
-		write_where(c, (uint32_t)n);
+		write_where(c, (uint32_t)here, (uint32_t)n);
 	return n;
 }
 
@@ -129,6 +137,26 @@ static void map_done(void *ctx, int res)
 	op_complete(op, res, handle);
 }
 
+void op_map_fetched(struct node_op *op, uint32_t n)
+{
+	struct session *s = op->session;
+	struct op_buf b = op_buf_of(op);
+	uint64_t off = op->sqe.arg_off + op->nr * sizeof(struct weft_key), handle = 0;
+	uint32_t i;
+	int res = 0;
+
+	op->summed = op->verify;
+	op->nr_pieces = n;
+	for (i = 0; op->summed && i < n; i++)
+		op_piece_local(s->node, b.idx[i], i, wfi_kv_slot_header(s->node->kv, b.idx[i])->len,
+			       &b.pieces[i]);
+	if (op->ring && op->summed && n && op_transfer(op, WFI_XFER_SUM, map_done) == OP_OPEN)
+		return;
+	if (op->ring && !op->summed)
+		res = map_answer(s->node, s, op->ring, off, b.idx, n, &handle);
+	op_complete(op, res, handle);
+}
+
 static int map_checked(struct op_ctx *c, const struct wfi_space_info *space)
 {
 	uint32_t nr = c->sqe->nr, i;
@@ -158,6 +186,11 @@ int op_map(struct op_ctx *c)
 	ret = op_take_keys(c, c->sqe->nr * sizeof(struct weft_slot), &space);
 	if (ret)
 		return ret;
+	if (wfi_kv_has_tier(c->node->kv)) {
+		ret = op_map_fetch(c, &space, lookup_prefix(c, c->sqe->nr, c->node->idx));
+		if (ret)
+			return ret;
+	}
 	if (space.verify || c->sqe->flags & WEFT_F_VERIFY)
 		return map_checked(c, &space);
 	n = lookup_prefix(c, c->sqe->nr, c->node->idx);
@@ -177,13 +210,19 @@ int op_release(struct op_ctx *c)
 	return wfi_kv_unclaim(c->node->kv, &c->s->owner, c->node->slots, c->sqe->nr);
 }
 
-/* one tier so far: what is there is in the fastest one, and a touch keeps it there */
+/* a touch keeps what is in memory there; the rest is asked for, and nobody waits */
 int op_prefetch(struct op_ctx *c)
 {
+	const uint32_t nr = c->sqe->nr;
 	struct wfi_space_info space;
-	int ret = op_take_keys(c, 0, &space);
+	int n = op_take_keys(c, 0, &space);
 
-	return ret ? ret : (int)lookup_prefix(c, c->sqe->nr, c->node->idx);
+	if (!n)
+		n = (int)lookup_prefix(c, nr, c->node->idx);
+	if (n >= 0 && (uint32_t)n < nr && wfi_kv_has_tier(c->node->kv))
+		n += wfi_kv_prefetch(c->node->kv, c->sqe->space, c->node->keys + n,
+				     nr - (uint32_t)n);
+	return n;
 }
 
 int op_drop(struct op_ctx *c)

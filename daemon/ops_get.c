@@ -15,7 +15,7 @@ static void get_misses(const struct node_op *op, const struct op_buf *b)
 		if (n < op->nr_pieces && b->pieces[n].block == i)
 			n++;
 		else
-			b->results[i] = -ENOENT;
+			b->results[i] = i < op->reached ? -ENOENT : -ETIME;
 	}
 }
 
@@ -33,7 +33,7 @@ static void get_check(const struct node_op *op, const struct op_buf *b)
 	}
 }
 
-static void get_done(void *ctx, int res)
+void op_get_done(void *ctx, int res)
 {
 	struct node_op *op = ctx;
 	struct node *node = op->session->node;
@@ -95,7 +95,7 @@ int op_get(struct op_ctx *c)
 	struct wfi_space_info space;
 	struct node_op *op;
 	struct op_buf b;
-	int ret;
+	int ret, found;
 
 	ret = op_take_keys(c, nr * (sizeof(struct weft_place) + sizeof(int32_t)), &space);
 	if (ret)
@@ -104,16 +104,23 @@ int op_get(struct op_ctx *c)
 	if (!op)
 		return -ENOMEM;
 	b = op_buf_of(op);
-	wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, b.idx, c->now_ns);
+	op->reached = nr;
+	found = wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, b.idx, c->now_ns);
+	if (found < (int)nr && wfi_kv_has_tier(c->node->kv)) {
+		ret = op_get_fetch(c, op, &space);
+		if (ret == OP_OPEN)
+			return ret;
+		goto err_close;
+	}
 	ret = get_plan(c, op, &b, &space);
 	if (ret)
 		goto err_close;
 	op->summed = space.verify || c->sqe->flags & WEFT_F_VERIFY;
 	if (!op->nr_pieces) {
-		get_done(op, 0);
+		op_get_done(op, 0);
 		return OP_OPEN;
 	}
-	ret = op_transfer(op, WFI_XFER_WRITE, get_done);
+	ret = op_transfer(op, WFI_XFER_WRITE, op_get_done);
 	if (ret == OP_OPEN)
 		return ret;
 err_close:

@@ -5,7 +5,7 @@
 #include "ops.h"
 
 /* once for each run of pieces in one region */
-static void regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by)
+void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by)
 {
 	uint32_t i;
 
@@ -18,7 +18,7 @@ static void regions_hold(struct session *s, const struct wfi_piece *pieces, uint
 static void keep(struct node_op *op, const struct op_buf *b)
 {
 	op->kept = true;
-	regions_hold(op->session, b->pieces, op->nr_pieces, 1);
+	op_regions_hold(op->session, b->pieces, op->nr_pieces, 1);
 	wfi_kv_pin(op->session->node->kv, b->idx, op->nr_pieces);
 }
 
@@ -27,7 +27,7 @@ void op_let_go(struct node_op *op, const struct op_buf *b)
 	if (!op->kept)
 		return;
 	op->kept = false;
-	regions_hold(op->session, b->pieces, op->nr_pieces, -1);
+	op_regions_hold(op->session, b->pieces, op->nr_pieces, -1);
 	wfi_kv_unpin(op->session->node->kv, b->idx, op->nr_pieces);
 }
 

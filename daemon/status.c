@@ -95,6 +95,37 @@ static json_t *peers_json(struct node *node)
 	return list;
 }
 
+static json_t *tiers_json(struct node *node)
+{
+	static const char *const kinds[WFI_TIER_NR_BAD] = { "header", "body",  "read",
+							    "write",  "short", "space" };
+	json_t *list = json_array(), *bad = json_object();
+	struct wfi_tier_stat st;
+	const char *name;
+
+	if (wfi_kv_tier_stat(node->kv, &name, &st)) {
+		if (*node->tier_why)
+			json_array_append_new(list,
+					      json_pack("{s:s, s:s, s:s}", "name", "ssd", "state",
+							"off", "why", node->tier_why));
+		json_decref(bad);
+		return list;
+	}
+	for (unsigned i = 0; i < WFI_TIER_NR_BAD; i++)
+		json_object_set_new(bad, kinds[i], json_integer((json_int_t)st.bad[i]));
+	json_array_append_new(
+		list,
+		json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
+			  "name", name, "state", wfi_tier_state_name(st.state), "why", st.why,
+			  "bytes", (json_int_t)st.bytes, "bytes_held", (json_int_t)st.bytes_held,
+			  "blocks", (json_int_t)st.blocks, "retired", (json_int_t)st.retired,
+			  "evicted", (json_int_t)st.evicted, "read_bytes_per_s",
+			  (json_int_t)st.read_bps, "write_bytes_per_s", (json_int_t)st.write_bps,
+			  "recovered", (json_int_t)st.recovered, "recover_us",
+			  (json_int_t)(st.recover_ns / WFI_NSEC_PER_USEC), "bad", bad));
+	return list;
+}
+
 static json_t *slow_paths_json(struct node *node)
 {
 	json_t *list = json_array();
@@ -118,14 +149,14 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only)
 	json_t *root;
 	char *dump;
 
-	root = json_pack("{s:{s:o, s:o, s:o, s:s, s:I, s:I, s:i, s:b}, s:o, s:o, s:o, s:o}", "node",
-			 "name", text(node->name), "id", hex(node->id), "incarnation",
+	root = json_pack("{s:{s:o, s:o, s:o, s:s, s:I, s:I, s:i, s:b}, s:o, s:o, s:o, s:o, s:o}",
+			 "node", "name", text(node->name), "id", hex(node->id), "incarnation",
 			 hex(wfi_kv_incarnation(node->kv)), "version", WEFT_VERSION, "uptime_s",
 			 (json_int_t)(up_ns / WFI_NSEC_PER_SEC), "uptime_ms",
 			 (json_int_t)(up_ns / WFI_NSEC_PER_MSEC), "pid", (int)getpid(), "draining",
 			 (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
 			 tenants_json(node, only), "engines", engines_json(node, only), "peers",
-			 peers_json(node));
+			 peers_json(node), "tiers", only ? json_array() : tiers_json(node));
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return dump;

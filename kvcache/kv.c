@@ -3,6 +3,7 @@
 #include <sodium.h>
 #include <string.h>
 #include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
 #include "weft_internal/log.h"
 
 #define HEADER_VERSION 1u
@@ -137,6 +138,7 @@ void wfi_kv_destroy(struct wfi_kv *kv)
 	if (!kv)
 		return;
 	env = kv->env;
+	wfi_mover_destroy(kv->mover);
 	for (uint32_t i = 0; i < kv->nr_tenants; i++)
 		wfi_tenant_destroy(kv->tenants[i]);
 	wfi_leases_fini(kv);
@@ -205,6 +207,8 @@ int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns)
 	for (; kv->doomed != KV_NONE; work++)
 		wfi_slot_pardon(kv, kv->doomed);
 	work += (int)wfi_index_step(&kv->index, STEP_LINES);
+	if (kv->mover)
+		work += wfi_mover_poll(kv->mover, kv->now_ns);
 	gauges_set(kv);
 	return work;
 }
@@ -229,6 +233,7 @@ int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id, 
 
 	if (!space || space->tenant != owner->tenant || !kv_owner(kv, owner))
 		return -ENOENT;
+	wfi_point(kv->env, "claim.begin");
 	kv_now(kv, now_ns);
 	ret = wfi_space_make_room(kv, space, nr);
 	if (ret)
@@ -243,6 +248,7 @@ int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id, 
 			.off = run->off + (slot - run->first) * space->info.stride,
 		};
 	}
+	wfi_point(kv->env, "claim.end");
 	return (int)nr;
 }
 
@@ -302,6 +308,15 @@ static uint32_t crc_past_body(const struct kv_crc_shift *shift, uint32_t crc)
 {
 	return shift->table[0][crc & 0xff] ^ shift->table[1][crc >> 8 & 0xff] ^
 	       shift->table[2][crc >> 16 & 0xff] ^ shift->table[3][crc >> 24];
+}
+
+uint32_t wfi_kv_body_crc(const struct wfi_kv *kv, const struct kv_space *space, uint32_t slot)
+{
+	struct weft_block_header h = kv->headers[slot];
+	const uint32_t crc = h.crc;
+
+	h.crc = 0;
+	return crc_past_body(&space->crc_shift, wfi_crc32c(0, &h, sizeof(h))) ^ crc;
 }
 
 static void header_write(struct put_ctx *c, const struct kv_run *run, uint32_t slot,
@@ -462,6 +477,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 
 	if (!c.space || c.space->tenant != owner->tenant || !kv_owner(kv, owner))
 		return -ENOENT;
+	wfi_point(kv->env, "put.begin");
 	kv_now(kv, now_ns);
 	put_parent(&c, parent);
 	for (uint32_t i = 0; i < nr; i++) {
@@ -473,6 +489,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 		held += !results[i] || results[i] == -EEXIST;
 	}
 	offer_leaf(&c);
+	wfi_point(kv->env, "put.end");
 	kv_count(kv, KV_C_PUT, sealed);
 	return (int)held;
 }
@@ -610,20 +627,24 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *key
 
 	if (!space)
 		return -ENOENT;
+	wfi_point(kv->env, "drop.begin");
 	for (uint32_t i = 0; i < nr; i += KV_BATCH) {
 		const uint32_t n = batch_of(nr - i);
 
 		find_group(kv, space, keys + i, n, slots);
 		for (uint32_t j = 0; j < n; j++) {
 			results[i + j] = -ENOENT;
+			if (kv->mover && wfi_mover_drop(kv->mover, space, &keys[i + j]))
+				results[i + j] = 0;
 			/* a key that came twice went with the first */
-			if (slots[j] == WFI_SLOT_NONE || !kv_slot(kv, slots[j])->indexed)
-				continue;
-			wfi_slot_drop(kv, slots[j]);
-			results[i + j] = 0;
-			done++;
+			if (slots[j] != WFI_SLOT_NONE && kv_slot(kv, slots[j])->indexed) {
+				wfi_slot_drop(kv, slots[j]);
+				results[i + j] = 0;
+			}
+			done += !results[i + j];
 		}
 	}
+	wfi_point(kv->env, "drop.end");
 	kv_count(kv, KV_C_DROPPED, done);
 	return (int)done;
 }

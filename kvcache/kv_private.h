@@ -8,6 +8,7 @@
  * tree.c    one slot's life: chains, pins, candidates for eviction, the ways out
  * lease.c   owners and leases
  * index.c   from keys to slots
+ * tier.c    the mover, between the arena and the tier below; tier_ssd*.c are such a tier
  *
  * A slot number is (granule, offset): a granule is 256 numbers of one run, and the table of
  * granules leads to the run, which knows the space and, without a division, the address. The
@@ -56,7 +57,8 @@ struct kv_slot {
 	uint64_t prev : INDEX_SLOT_BITS;
 	uint64_t state : 2;
 	uint64_t indexed : 1;
-	uint64_t spare : 9;
+	uint64_t used : 1; /* somebody has pinned the block: read it, most likely */
+	uint64_t spare : 8;
 };
 
 WEFT_STATIC_ASSERT(sizeof(struct kv_slot) == 24, "counted in bytes per block");
@@ -108,6 +110,7 @@ struct kv_space {
 	struct kv_run *avail;
 	uint32_t nr_runs;
 	uint32_t stamp; /* of the tenant's search that saw it last */
+	uint32_t demand; /* the most slots that were claimed at once */
 
 	uint64_t nr_slots;
 	uint64_t nr_free;
@@ -132,6 +135,8 @@ struct wfi_tenant {
 	struct kv_space *spaces;
 	uint32_t nr_spaces;
 	uint32_t stamp;
+	bool has_mover;
+	struct wfi_owner mover; /* claims slots for what comes back from a tier */
 };
 
 struct kv_owner {
@@ -226,6 +231,7 @@ struct wfi_kv {
 	uint32_t free_owner;
 	uint32_t doomed; /* list of slots that failed a check: somebody may hold the number */
 	struct kv_leases leases;
+	struct kv_mover *mover; /* NULL: there is no tier below */
 
 	struct wfi_table header_table;
 	struct wfi_table slot_table;
@@ -336,6 +342,9 @@ void wfi_slot_drop(struct wfi_kv *kv, uint32_t slot);
 void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot);
 void wfi_slot_evict_end(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 			const struct index_tag *tag);
+/* the same, but the slot is not free before it is unpinned: its bytes are on their way */
+void wfi_slot_evict_hold(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
+			 const struct index_tag *tag);
 /* evicts a slot with all that hangs below. Cold. Return: 0, -EBUSY something is pinned */
 int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot);
 
@@ -345,9 +354,15 @@ int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot);
 void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot);
 /* Return: 0, -ENOSPC with what could be evicted gone */
 int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr);
+/* evicts up to @nr blocks, and offers them to the tier below. Return: how many went */
+uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_t nr);
 /* takes one free slot; there is one. Hot */
 uint32_t wfi_space_take(struct wfi_kv *kv, struct kv_space *space, struct kv_run **run);
 void wfi_space_free_runs(struct wfi_kv *kv, struct kv_space *space);
+
+/* ---- kv.c ---- */
+/* CRC32C of a sealed block's bytes alone, as they were when it was published */
+uint32_t wfi_kv_body_crc(const struct wfi_kv *kv, const struct kv_space *space, uint32_t slot);
 
 /* ---- space.c ---- */
 void wfi_tenant_destroy(struct wfi_tenant *t);

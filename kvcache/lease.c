@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
 #include "weft_internal/log.h"
 
 #define SLAB_CHUNKS 4096u
@@ -338,7 +339,9 @@ uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv)
 {
 	const struct kv_leases *l = &kv->leases;
 
-	return l->nr_heap ? l->leases[l->heap[0]].event_ns : UINT64_MAX;
+	const uint64_t next = l->nr_heap ? l->leases[l->heap[0]].event_ns : UINT64_MAX;
+
+	return kv->mover ? wfi_min(next, wfi_mover_next_event_ns(kv->mover)) : next;
 }
 
 /* ---- owners ---- */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
 #include "weft_internal/log.h"
 
 #define EVICT_BATCH 32u
@@ -260,7 +261,15 @@ struct victim {
 	struct kv_run *run;
 	uint32_t slot;
 	struct index_tag tag;
+	struct weft_key parent; /* where there is a tier below */
 };
+
+static void victim_parent(const struct wfi_kv *kv, struct victim *v)
+{
+	const uint32_t parent = kv_slot(kv, v->slot)->parent;
+
+	v->parent = parent != KV_NONE ? kv->headers[parent].key : (struct weft_key){ 0 };
+}
 
 /* takes what the policy would have go next out of the tree. Return: how many, @nr at most */
 static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim *v, uint32_t nr)
@@ -276,13 +285,16 @@ static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim 
 		v[n].slot = local - v[n].run->local + v[n].run->first;
 		/* for writing: who takes the slot next fills its header */
 		__builtin_prefetch(&kv->headers[v[n].slot], 1);
+		if (kv->mover)
+			victim_parent(kv, &v[n]);
 		wfi_slot_evict_begin(kv, v[n].run, v[n].slot);
 	}
 	return n;
 }
 
-/* Return: how many went; fewer than @nr when the rest is held */
-static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
+/* @keep: what the tier below takes goes there, and its slot is free later.
+ * Return: how many went; fewer than @nr when the rest is held */
+static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bool keep)
 {
 	struct victim v[EVICT_BATCH];
 	uint64_t done = 0;
@@ -296,12 +308,24 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
 			v[i].tag = kv_header_tag(kv, space, v[i].slot);
 			wfi_index_prefetch(&kv->index, &v[i].tag);
 		}
-		for (i = 0; i < n; i++)
-			wfi_slot_evict_end(kv, v[i].run, v[i].slot, &v[i].tag);
+		for (i = 0; i < n; i++) {
+			if (keep && wfi_mover_take(kv->mover, v[i].run, v[i].slot, &v[i].parent))
+				wfi_slot_evict_hold(kv, v[i].run, v[i].slot, &v[i].tag);
+			else
+				wfi_slot_evict_end(kv, v[i].run, v[i].slot, &v[i].tag);
+		}
 		done += n;
 	}
 	kv_count(kv, KV_C_EVICTED, done);
 	return done;
+}
+
+uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
+{
+	wfi_point(kv->env, "evict.begin");
+	nr = evict(kv, space, nr, true);
+	wfi_point(kv->env, "evict.end");
+	return nr;
 }
 
 /* Return: 0, -EBUSY with some of its blocks gone */
@@ -366,17 +390,18 @@ int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 	const uint64_t used = space->nr_slots - space->nr_free;
 	bool may_grow = true;
 
+	space->demand = (uint32_t)wfi_max(space->demand, nr);
 	if (nr > space->max_blocks)
 		return -ENOSPC;
 	if (used + nr > space->max_blocks) {
 		const uint64_t over = used + nr - space->max_blocks;
 
-		if (evict(kv, space, over) < over)
+		if (evict(kv, space, over, false) < over)
 			return -ENOSPC;
 	}
 	while (space->nr_free < nr) {
 		may_grow = may_grow && !run_attach(kv, space);
-		if (may_grow || evict(kv, space, nr - space->nr_free))
+		if (may_grow || evict(kv, space, nr - space->nr_free, false))
 			continue;
 		if (take_from_others(kv, space))
 			return -ENOSPC;

@@ -119,6 +119,7 @@ static void super_write(struct ssd *s)
 	s->super.seq++;
 	s->super_dirty = false;
 	s->super_flying = true;
+	wfi_point(s->env, "open.super.sent");
 }
 
 static uint64_t data_off(const struct ssd_super *super)
@@ -236,6 +237,7 @@ static void recover_end(struct ssd *s)
 	s->env->mem->unmap(s->env, &s->recover_map);
 	s->phase = SSD_RUN;
 	wfi_ssd_slots_settle(s);
+	wfi_point(s->env, "recover.settled");
 	s->first_seq = s->seq + 1;
 	s->recovered = s->nr_held;
 	s->recover_ns = wfi_now(s->env) - s->recover_start_ns;
@@ -262,6 +264,7 @@ static void recover_send(struct ssd *s)
 		s->recover_len[i] = (uint32_t)nr;
 		s->recover_next += nr;
 		s->recover_flying++;
+		wfi_point(s->env, "recover.sent");
 	}
 }
 
@@ -299,6 +302,7 @@ static void recover_begin(struct ssd *s)
 		return;
 	}
 	wfi_gauge_set(s->count[SSD_G_BYTES], s->super.nr_chunks * s->super.chunk_bytes);
+	wfi_point(s->env, "recover.begin");
 	recover_send(s);
 }
 
@@ -314,12 +318,14 @@ static void super_read_done(struct ssd *s, int64_t res)
 	memset(s->super_buf + res, 0, SSD_SUPER_PAGES * SSD_PAGE - (size_t)res);
 	if (!super_take(s))
 		return;
+	wfi_point(s->env, "open.super.taken");
 	s->data_off = data_off(&s->super);
 	ret = s->env->disk->resize(s->disk, file_bytes(&s->super, s->super.nr_chunks));
 	if (ret) {
 		opening_failed(s, ret, "no room for the file");
 		return;
 	}
+	wfi_point(s->env, "open.resized");
 	wfi_ssd_super_dirty(s);
 	s->phase = SSD_WRITE_SUPER;
 	super_write(s);
@@ -355,11 +361,13 @@ static int shrink_step(struct ssd *s)
 		return 0;
 	s->super.nr_chunks--;
 	s->nr_free_chunks--;
+	wfi_point(s->env, "resize.chunk");
 	if (s->super.nr_chunks > s->limit_chunks)
 		return 1;
 	wfi_ssd_super_dirty(s);
 	ret = s->env->disk->resize(s->disk, file_bytes(&s->super, s->super.nr_chunks));
 	wfi_gauge_set(s->count[SSD_G_BYTES], s->super.nr_chunks * s->super.chunk_bytes);
+	wfi_point(s->env, "resize.cut");
 	if (!ret)
 		wfi_info("tier %s: %" PRIu64 " bytes now", s->path,
 			 file_bytes(&s->super, s->super.nr_chunks));
@@ -386,6 +394,7 @@ static int ssd_resize(struct wfi_tier *t, uint64_t bytes)
 			return ret;
 		s->nr_free_chunks += (uint32_t)(nr - s->super.nr_chunks);
 		s->super.nr_chunks = nr;
+		wfi_point(s->env, "resize.grown");
 		wfi_ssd_super_dirty(s);
 		wfi_gauge_set(s->count[SSD_G_BYTES], nr * s->super.chunk_bytes);
 	}
@@ -484,6 +493,7 @@ static int ssd_put(struct wfi_tier *t, const struct wfi_tier_block *b, const voi
 	slot = wfi_ssd_slot_alloc(s, b->len, &ret);
 	if (slot == SSD_NONE)
 		return ret;
+	wfi_point(s->env, "writeback.slot");
 	st = &s->slots[slot];
 	*st = (struct ssd_slot){
 		.key = b->key,
@@ -503,6 +513,7 @@ static int ssd_put(struct wfi_tier *t, const struct wfi_tier_block *b, const voi
 		wfi_ssd_slot_forget(s, slot, false);
 		return ret;
 	}
+	wfi_point(s->env, "writeback.queued");
 	ssd_count(s, SSD_C_PUT, 1);
 	return 0;
 }
@@ -741,6 +752,7 @@ int wfi_tier_ssd_open(const struct wfi_tier_ssd_opts *opts, struct wfi_tier **ou
 	ret = wfi_ssd_io_init(s);
 	if (ret)
 		goto err_close;
+	wfi_point(s->env, "open.locked");
 	ret = env->disk->read(s->disk, 0, s->super_buf, SSD_SUPER_PAGES * SSD_PAGE,
 			      SSD_COOKIE_SUPER);
 	if (ret)

@@ -145,6 +145,7 @@ int wfi_ssd_io_put(struct ssd *s, uint32_t slot, const void *bytes, wfi_tier_don
 		memset(io->buf + io->len, 0, io->padded - io->len);
 	}
 	fifo_add(&s->writes, io);
+	wfi_point(s->env, "writeback.copied");
 	return 0;
 }
 
@@ -205,12 +206,14 @@ static void write_end(struct ssd *s, struct ssd_io *io)
 
 	if (st->state != SSD_WRITING)
 		return;
+	wfi_point(s->env, "writeback.landed");
 	st->state = SSD_HELD;
 	s->nr_held++;
 	s->bytes_held += st->len;
 	ssd_chunk_of(s, io->slot)->nr_held++;
 	wfi_ssd_page_dirty(s, io->slot / SSD_PAGE_SLOTS);
 	ssd_count(s, SSD_C_WRITE_BYTES, io->len);
+	wfi_point(s->env, "writeback.held");
 }
 
 static void io_end(struct ssd *s, struct ssd_io *io, int res)
@@ -233,6 +236,7 @@ static void io_end(struct ssd *s, struct ssd_io *io, int res)
 		memcpy(io->user, io->buf, io->len);
 	if (io->kind == SSD_IO_SCRUB) {
 		s->scrub = NULL;
+		wfi_point(s->env, "scrub.checked");
 		ssd_count(s, SSD_C_SCRUBBED, 1);
 	}
 	wfi_ssd_slot_unpin(s, io->slot);
@@ -279,6 +283,7 @@ static void io_done(struct ssd *s, struct ssd_io *io, int64_t res)
 		io_end(s, io, end);
 	else
 		fifo_add(&s->checks, io);
+	wfi_point(s->env, "promote.landed");
 }
 
 /* Return: work done */
@@ -298,6 +303,7 @@ static int checks_run(struct ssd *s)
 		if (io->checked < io->len)
 			break;
 		fifo_take(&s->checks, &s->checks.head);
+		wfi_point(s->env, "promote.checked");
 		if (s->slots[io->slot].state != SSD_HELD)
 			io_end(s, io, -ENOENT);
 		else
@@ -327,6 +333,7 @@ static int reads_send(struct ssd *s)
 			break;
 		io = fifo_take(&s->reads, at);
 		s->reads_flying++;
+		wfi_point(s->env, "promote.sent");
 		meter_start(s, &s->read_meter, io);
 		work++;
 	}
@@ -344,6 +351,7 @@ static int writes_send(struct ssd *s)
 			break;
 		fifo_take(&s->writes, &s->writes.head);
 		s->writes_flying++;
+		wfi_point(s->env, "writeback.sent");
 		meter_start(s, &s->write_meter, io);
 		work++;
 	}
@@ -392,6 +400,7 @@ static int headers_send(struct ssd *s)
 			wfi_ssd_page_dirty(s, page);
 			continue;
 		}
+		wfi_point(s->env, "writeback.header.begin");
 		wfi_ssd_page_make(s, page, (void *)((uint8_t *)s->header_map.addr + i * SSD_PAGE));
 		if (s->env->disk->write(s->disk, (SSD_SUPER_PAGES + page) * (uint64_t)SSD_PAGE,
 					(uint8_t *)s->header_map.addr + i * SSD_PAGE, SSD_PAGE,
@@ -402,6 +411,7 @@ static int headers_send(struct ssd *s)
 		s->pages[page] |= SSD_PAGE_FLYING;
 		s->header_page[i] = page;
 		s->headers_flying++;
+		wfi_point(s->env, "writeback.header.sent");
 		work++;
 	}
 	return work;
@@ -414,7 +424,7 @@ static void header_done(struct ssd *s, uint32_t i, int64_t res)
 	s->header_page[i] = SSD_NONE;
 	s->headers_flying--;
 	s->pages[page] &= (uint8_t)~SSD_PAGE_FLYING;
-	wfi_point(s->env, "tier.header.written");
+	wfi_point(s->env, "writeback.header.written");
 	if (res == SSD_PAGE) {
 		wfi_ssd_answered(s, 0);
 		return;
@@ -447,6 +457,7 @@ static int scrub_run(struct ssd *s)
 		return 0;
 	s->scrub->done = NULL;
 	fifo_add(&s->reads, s->scrub);
+	wfi_point(s->env, "scrub.sent");
 	s->scrub_due_ns = s->now_ns + (uint64_t)s->scrub->len * WFI_NSEC_PER_SEC / s->scrub_bps;
 	s->scrub_at++;
 	return 1;

@@ -147,6 +147,7 @@ static int chunk_attach(struct ssd *s, uint32_t class)
 	if (ret)
 		return ret;
 	chunk_claim(s, chunk, class, first);
+	wfi_point(s->env, "writeback.chunk.claimed");
 	s->page_hint = first / SSD_PAGE_SLOTS + chunk_pages(nr);
 	if (s->page_hint > s->super.used_pages) {
 		/* in steps, so that the superblock is written rarely */
@@ -205,6 +206,7 @@ int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk)
 	}
 	s->classes[c->class].nr_chunks--;
 	s->nr_free_chunks++;
+	wfi_point(s->env, "writeback.chunk.released");
 	s->page_hint = 0;
 	*c = (struct ssd_chunk){ 0 };
 	return 0;
@@ -259,6 +261,7 @@ static uint32_t clock_evict(struct ssd *s, uint32_t class)
 		}
 		wfi_ssd_slot_forget(s, slot, false);
 		ssd_count(s, SSD_C_EVICTED, 1);
+		wfi_point(s->env, "evict.tier");
 		k->free = (uint32_t)st->next_free;
 		return slot;
 	}
@@ -310,6 +313,7 @@ void wfi_ssd_slot_forget(struct ssd *s, uint32_t slot, bool retire)
 	const struct index_tag tag = ssd_tag(s, st->space_tag, &st->key);
 
 	wfi_index_remove(&s->index, &tag, slot);
+	wfi_point(s->env, "evict.forgotten");
 	if (st->state == SSD_HELD) {
 		s->nr_held--;
 		s->bytes_held -= st->len;

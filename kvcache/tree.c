@@ -154,6 +154,19 @@ void wfi_slot_evict_end(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 	release(run, kv_slot(kv, slot), slot);
 }
 
+void wfi_slot_evict_hold(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
+			 const struct index_tag *tag)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+
+	unindex(kv, slot, tag);
+	st->state = KV_QUARANTINED;
+	st->parent = KV_NONE;
+	run->nr_busy++;
+	run->space->nr_quarantined++;
+	wfi_slot_pin(kv, slot);
+}
+
 /* Return: true when its memory can go */
 static bool forget(struct wfi_kv *kv, uint32_t slot)
 {
@@ -233,6 +246,7 @@ void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *ru
 	end_claim(kv, owner, run, st);
 	st->state = KV_SEALED;
 	st->indexed = 1;
+	st->used = 0;
 	run->space->nr_indexed++;
 	if (!st->pins)
 		run->nr_busy--;
@@ -297,6 +311,7 @@ void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot)
 	run->space->nr_pinned++;
 	if (st->state != KV_SEALED)
 		return;
+	st->used = 1;
 	run->nr_busy++;
 	if (st->indexed && st->child == KV_NONE)
 		run->space->policy->candidate_del(run->space->evict, kv_local(run, slot));

@@ -108,13 +108,17 @@ extern "C" {
  *           instead of slots; the node copies into slots of its own. parent is the key before
  *           keys[0] in the chain, or zero. Who comes second under one key: result -EEXIST counts as
  *           published, the slot goes back. res: blocks now held under their keys
- * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: WEFT_WHERE_TIER, WEFT_WHERE_NODE).
- *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased: handle
- * GET       keys[n], places[n], out results[n]. Copies blocks out. -ENOENT is a miss. With
+ * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: see WEFT_WHERE_TIER).
+ *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased: handle;
+ *           it then ends where memory does
+ * GET       keys[n], places[n], out results[n]. Copies blocks out. -ENOENT is a miss. Blocks of a
+ *           slower tier are fetched first, and checked. handle: a budget for that in us, or 0: what
+ *           would take longer, by the node's estimate, is left, with result -ETIME. With
  *           WEFT_F_VERIFY the checksum is checked on the way, and a block that fails is a miss:
  *           its place may have been written to. res: blocks that arrived
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
- *           length; handle: the lease (0 when res is 0). WEFT_F_VERIFY as for GET
+ *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
+ *           WEFT_F_VERIFY as for GET
  * RELEASE   handle: a lease. Or handle 0 and slots[n]: claimed slots that will not be published.
  *           res: blocks released
  * PREFETCH  keys[n]. Asks for the prefix to be brought to, and kept in, the fastest tier. res:
@@ -164,11 +168,20 @@ enum weft_tier {
 };
 
 /*
- * where a block is: its enum weft_tier, and of WEFT_TIER_REMOTE a hint at the node, 0 when there is
- * none to give. A hint: the block may have moved when it is asked for
+ * where a block is: its enum weft_tier, and above it
+ *   of WEFT_TIER_REMOTE  a hint at the node, 0 when there is none to give: the block may have moved
+ *                        when it is asked for
+ *   of slower tiers      the microseconds after which this block and all before it in the prefix
+ *                        would be in memory, if they were asked for now, from what the tier's
+ *                        bandwidth was measured to be and what is queued; WEFT_WHERE_US_MAX is that
+ *                        or longer. An engine that knows what computing takes can tell up to which
+ *                        block fetching pays
  */
+#define WEFT_WHERE_US_MAX 0xffffffu
+#define WEFT_WHERE(tier, above) ((uint32_t)(tier) | (uint32_t)(above) << 8)
 #define WEFT_WHERE_TIER(where) ((where)&0xffu)
 #define WEFT_WHERE_NODE(where) ((where) >> 8)
+#define WEFT_WHERE_US(where) ((where) >> 8)
 
 /**
  * struct weft_sqe - one submission

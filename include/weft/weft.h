@@ -230,7 +230,7 @@ struct weft_op {
  * struct weft_completion - what became of an operation
  * @res: as weft/ring.h says for the opcode
  * @flags: enum weft_cqe_flags; WEFT_CQE_MORE: not the last of this operation
- * @handle: lease or handoff
+ * @handle: lease or handoff; of GET and MAP the budget, in us, for fetching from slower tiers
  * @layer, @nr_layers, @first_block, @nr_blocks: what landed, in a handoff's layer event
  */
 struct weft_completion {

@@ -28,6 +28,7 @@
 #include "weft_internal/env.h"
 #include "weft_internal/evict.h"
 #include "weft_internal/metrics.h"
+#include "weft_internal/tier.h"
 #include "weft_internal/xfer.h"
 
 struct wfi_kv;
@@ -206,6 +207,68 @@ int wfi_kv_reader_match(struct wfi_kv_reader *r, const struct weft_key *keys, ui
 			uint32_t *slots);
 int wfi_kv_reader_lookup(struct wfi_kv_reader *r, const struct weft_key *keys, uint32_t nr,
 			 uint32_t *slots);
+
+/* ---- the tier below (kvcache/tier.c) ---- */
+
+struct wfi_kv_tier_opts {
+	struct wfi_metrics *metrics; /* may be NULL */
+	uint64_t write_bps; /* bytes a second that may be written, over a second; 0: no bound */
+	bool lend_arenas; /* the tenants' arenas are all memory by now: the tier may pin them */
+};
+
+/*
+ * What is evicted from memory goes there, ahead of who wants the room, and comes back from there.
+ * After the tenants are added. The tier is the KV manager's from then on, and closed with it.
+ * Return: 0, -EEXIST there is one, -ENOMEM
+ */
+int wfi_kv_tier_add(struct wfi_kv *kv, struct wfi_tier *tier, const struct wfi_kv_tier_opts *o);
+bool wfi_kv_has_tier(const struct wfi_kv *kv);
+
+struct wfi_fetch;
+
+/**
+ * struct wfi_fetch_opts - blocks wanted in memory
+ * @keys: lent until @done
+ * @slots: as wfi_kv_lookup() wrote them, in the same turn; lent until @done. Those that are none
+ *         are looked for in the tier
+ * @budget_ns: 0: none; else blocks from the first on that would take longer, as the tier measures
+ *             itself, are left where they are
+ * @deadline_ns: then @done is called with what has come
+ * @done: slots that are not none are pinned, and the caller's to unpin. @res: 0, -ETIME what is
+ *        from key @reached on did not pay, -ETIMEDOUT, or what wfi_kv_fetch_cancel() was given.
+ *        Called from wfi_kv_poll() and wfi_kv_fetch_cancel() only
+ */
+struct wfi_fetch_opts {
+	uint32_t space;
+	uint32_t nr;
+	const struct weft_key *keys;
+	uint32_t *slots;
+	uint64_t budget_ns;
+	uint64_t now_ns;
+	uint64_t deadline_ns;
+	void (*done)(void *ctx, int res, uint32_t reached);
+	void *ctx;
+};
+
+/* Return: 0, @done will be called; -ENOMEM, -EOPNOTSUPP no tier */
+int wfi_kv_fetch(struct wfi_kv *kv, const struct wfi_fetch_opts *o, struct wfi_fetch **out);
+void wfi_kv_fetch_cancel(struct wfi_kv *kv, struct wfi_fetch *f, int res);
+/* asks for blocks and waits for none. Return: of how many, from the first on, the node has them in
+ * memory or on their way */
+int wfi_kv_prefetch(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr);
+/**
+ * wfi_kv_match_tiers - goes on with a match where memory ended
+ * @from: length of the prefix that memory holds
+ * @where: NULL, or of all @nr: those from @from on are written, as in weft/ring.h
+ *
+ * Return: length of the prefix held anywhere
+ */
+int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
+		       uint32_t from, uint32_t *where);
+/* Return: 0, -ENOENT there is no tier */
+int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out);
+/* as the tier's resize; -ENOENT there is none */
+int wfi_kv_tier_resize(struct wfi_kv *kv, uint64_t bytes);
 
 /* ---- slots, for those who move bytes (hot) ---- */
 

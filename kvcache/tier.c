@@ -1,0 +1,708 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* the mover: blocks between the arena and the tier below it, off the path of every operation */
+#include <errno.h>
+#include <string.h>
+#include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
+#include "weft_internal/log.h"
+
+#define NR_MOVES 128u /* promotions under way */
+#define NR_WRITES 64u /* blocks that are written back */
+#define AHEAD 4u /* blocks behind the last one asked for */
+#define SPACES_A_POLL 8u
+#define GHOSTS_LOG2 16
+#define LOW_SHIFT 4 /* a sixteenth of the slots is kept free, and more for large claims */
+#define BURST_NS WFI_NSEC_PER_SEC
+
+struct waiter {
+	struct waiter *next;
+	struct wfi_fetch *fetch;
+	uint32_t idx;
+};
+
+enum move_state { MOVE_FREE, MOVE_READING, MOVE_READ };
+
+/* one block on its way up */
+struct move {
+	struct kv_mover *m;
+	enum move_state state;
+	bool dropped;
+	struct kv_space *space;
+	struct wfi_tier_block block;
+	struct weft_slot slot;
+	struct waiter *waiters;
+};
+
+/* one block on its way down */
+struct writeback {
+	struct kv_mover *m;
+	struct writeback *next;
+	uint32_t slot;
+};
+
+struct wfi_fetch {
+	struct wfi_fetch *next, *prev;
+	struct wfi_fetch_opts o;
+	uint32_t at; /* keys before were looked at */
+	uint32_t nr_pending;
+	int res;
+};
+
+enum mover_counter { C_REFUSED, C_LOST, C_PROMOTED, C_AHEAD, C_NOT_PAID, NR_MOVER_COUNTERS };
+
+struct kv_mover {
+	struct wfi_kv *kv;
+	struct wfi_tier *tier;
+	struct move moves[NR_MOVES];
+	uint32_t nr_moves;
+	struct writeback writes[NR_WRITES];
+	struct writeback *free_write;
+	uint32_t nr_writes;
+	struct waiter *free_waiter;
+	struct wfi_fetch *fetches;
+	uint32_t space_at;
+	uint64_t demand_ns; /* when the spaces' demand shrinks next */
+	uint64_t write_bps; /* 0: no bound */
+	uint64_t tokens, tokens_ns;
+	uint32_t ghosts[1u << GHOSTS_LOG2]; /* of blocks that were not worth it the first time */
+	struct wfi_counter *count[NR_MOVER_COUNTERS];
+	struct wfi_counter scratch[NR_MOVER_COUNTERS];
+};
+
+/* ---- down ---- */
+
+static void tokens_add(struct kv_mover *m)
+{
+	const uint64_t burst = m->write_bps;
+	const uint64_t ns = wfi_min(m->kv->now_ns - m->tokens_ns, BURST_NS);
+
+	m->tokens += (uint64_t)((double)m->write_bps * (double)ns / (double)WFI_NSEC_PER_SEC);
+	m->tokens = wfi_min(m->tokens, burst);
+	m->tokens_ns = m->kv->now_ns;
+}
+
+/*
+ * What is worth a write. While half of the budget is unspent, all is. Then what somebody has read
+ * while it was here, or what was refused once and has come again
+ */
+static bool worth(struct kv_mover *m, const struct kv_slot *st, const struct weft_key *key,
+		  uint64_t len)
+{
+	const uint32_t print = (uint32_t)(key->lo >> 32) | 1;
+	uint32_t *ghost = &m->ghosts[key->hi >> (64 - GHOSTS_LOG2)];
+
+	if (!m->write_bps)
+		return true;
+	tokens_add(m);
+	if (m->tokens >= len && (m->tokens > m->write_bps / 2 || st->used || *ghost == print)) {
+		m->tokens -= len;
+		return true;
+	}
+	*ghost = print;
+	wfi_count(m->count[C_REFUSED], 1);
+	return false;
+}
+
+static void written(void *ctx, int res)
+{
+	struct writeback *w = ctx;
+	struct kv_mover *m = w->m;
+
+	wfi_point(m->kv->env, "writeback.done");
+	if (res)
+		wfi_count(m->count[C_LOST], 1);
+	wfi_slot_unpin(m->kv, w->slot);
+	w->next = m->free_write;
+	m->free_write = w;
+	m->nr_writes--;
+}
+
+bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
+		    const struct weft_key *parent)
+{
+	struct wfi_kv *kv = m->kv;
+	const struct weft_block_header *h = &kv->headers[slot];
+	struct writeback *w = m->free_write;
+	struct wfi_tier_block b = {
+		.key = h->key,
+		.parent = *parent,
+		.space_tag = h->space_tag,
+		.len = (uint32_t)h->len,
+		.depth = kv_slot(kv, slot)->depth,
+	};
+
+	if (!w || h->space_tag != run->space->info.tag || h->len != run->space->info.block_bytes ||
+	    !worth(m, kv_slot(kv, slot), &h->key, h->len))
+		return false;
+	b.crc = wfi_kv_body_crc(kv, run->space, slot);
+	wfi_point(kv->env, "writeback.put");
+	w->slot = slot;
+	if (m->tier->ops->put(m->tier, &b, wfi_kv_slot_addr(kv, slot), written, w))
+		return false;
+	m->free_write = w->next;
+	m->nr_writes++;
+	wfi_point(kv->env, "writeback.taken");
+	return true;
+}
+
+/* Return: how many blocks should go now, ahead of who will want the room */
+static uint64_t wanted(const struct kv_mover *m, const struct kv_space *space)
+{
+	const uint64_t low = wfi_min(space->nr_slots / 2,
+				     wfi_max(space->nr_slots >> LOW_SHIFT, 2ull * space->demand));
+	const uint64_t grows = wfi_min(
+		(uint64_t)(space->tenant->nr_free_extents / space->run_extents) * space->run_slots,
+		space->max_blocks - wfi_min(space->nr_slots, space->max_blocks));
+	const uint64_t coming = space->nr_free + m->nr_writes + grows;
+
+	return coming < low ? wfi_min(low - coming, NR_WRITES - m->nr_writes) : 0;
+}
+
+static int reclaim(struct kv_mover *m)
+{
+	struct wfi_kv *kv = m->kv;
+	const uint32_t nr = (uint32_t)wfi_min(SPACES_A_POLL, kv->nr_spaces);
+	int work = 0;
+
+	/* claims that were large once are forgotten in some seconds */
+	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_spaces; i++)
+		kv->spaces[i]->demand -= (kv->spaces[i]->demand + 3) / 4;
+	if (kv->now_ns >= m->demand_ns)
+		m->demand_ns = kv->now_ns + WFI_NSEC_PER_SEC;
+	for (uint32_t n = 0; n < nr && m->free_write; n++) {
+		struct kv_space *space;
+		uint64_t want;
+
+		m->space_at = m->space_at + 1 < kv->nr_spaces ? m->space_at + 1 : 0;
+		space = kv->spaces[m->space_at];
+		want = wanted(m, space);
+		if (want)
+			work += (int)wfi_space_write_back(kv, space, want);
+	}
+	return work;
+}
+
+/* ---- up ---- */
+
+static bool same(const struct weft_key *a, const struct weft_key *b)
+{
+	return a->lo == b->lo && a->hi == b->hi;
+}
+
+static struct move *move_find(struct kv_mover *m, const struct kv_space *space,
+			      const struct weft_key *key)
+{
+	for (uint32_t i = 0, left = m->nr_moves; left; i++) {
+		struct move *v = &m->moves[i];
+
+		if (v->state == MOVE_FREE)
+			continue;
+		left--;
+		if (v->space == space && same(&v->block.key, key))
+			return v;
+	}
+	return NULL;
+}
+
+static struct waiter *waiter_get(struct kv_mover *m)
+{
+	struct waiter *w = m->free_waiter;
+
+	if (w)
+		m->free_waiter = w->next;
+	else
+		w = wfi_alloc(m->kv->env, sizeof(*w));
+	return w;
+}
+
+static void fetch_end(struct kv_mover *m, struct wfi_fetch *f, int res)
+{
+	const struct wfi_fetch_opts o = f->o;
+	const uint32_t reached = f->at;
+
+	if (f->prev)
+		f->prev->next = f->next;
+	else
+		m->fetches = f->next;
+	if (f->next)
+		f->next->prev = f->prev;
+	wfi_free(m->kv->env, f, sizeof(*f));
+	o.done(o.ctx, res, reached);
+}
+
+/* tells those who wait; @slot: WFI_SLOT_NONE when nothing came */
+static void move_tell(struct kv_mover *m, struct move *v, uint32_t slot)
+{
+	struct waiter *w, *next;
+
+	for (w = v->waiters; w; w = next) {
+		struct wfi_fetch *f = w->fetch;
+
+		next = w->next;
+		if (f && slot != WFI_SLOT_NONE)
+			wfi_slot_pin(m->kv, slot);
+		if (f)
+			f->o.slots[w->idx] = slot;
+		if (f)
+			f->nr_pending--;
+		w->next = m->free_waiter;
+		m->free_waiter = w;
+	}
+	v->waiters = NULL;
+}
+
+static uint32_t held_slot(struct wfi_kv *kv, const struct kv_space *space,
+			  const struct weft_key *key)
+{
+	const struct index_tag tag = index_tag(&space->salt, key);
+	const uint32_t slot = wfi_index_find(&kv->index, &tag);
+
+	return slot != INDEX_SLOT_NONE && same(&kv->headers[slot].key, key) ? slot : WFI_SLOT_NONE;
+}
+
+static void move_end(struct kv_mover *m, struct move *v, uint32_t slot)
+{
+	move_tell(m, v, slot);
+	wfi_point(m->kv->env, "promote.told");
+	v->state = MOVE_FREE;
+	m->nr_moves--;
+}
+
+/* the bytes are here and proved: under its key, and below its parent */
+static void publish(struct kv_mover *m, struct move *v)
+{
+	struct wfi_kv *kv = m->kv;
+	uint32_t slot = WFI_SLOT_NONE;
+	int32_t result;
+
+	wfi_point(kv->env, "promote.publish");
+	if (v->dropped) {
+		wfi_kv_unclaim(kv, &v->space->tenant->mover, &v->slot, 1);
+	} else if (wfi_kv_put(kv, &v->space->tenant->mover, v->space->info.id, &v->block.parent,
+			      &v->block.key, &v->slot, 1, &v->block.crc, &result,
+			      kv->now_ns) == 1) {
+		slot = held_slot(kv, v->space, &v->block.key);
+		wfi_count(m->count[C_PROMOTED], 1);
+	}
+	wfi_point(kv->env, "promote.published");
+	move_end(m, v, slot);
+}
+
+/* those that were read before their parents, too */
+static void publish_chain(struct kv_mover *m, struct move *v)
+{
+	struct move *stack[NR_MOVES];
+	uint32_t nr = 0;
+
+	stack[nr++] = v;
+	while (nr) {
+		struct move *at = stack[--nr];
+		const struct weft_key key = at->block.key;
+		const struct kv_space *space = at->space;
+
+		if (at->state == MOVE_READ)
+			publish(m, at);
+		for (uint32_t i = 0; i < NR_MOVES && nr < NR_MOVES; i++)
+			if (m->moves[i].state == MOVE_READ && m->moves[i].space == space &&
+			    same(&m->moves[i].block.parent, &key))
+				stack[nr++] = &m->moves[i];
+	}
+}
+
+static void read_done(void *ctx, int res)
+{
+	struct move *v = ctx;
+	struct kv_mover *m = v->m;
+	struct move *parent;
+
+	wfi_point(m->kv->env, "promote.read");
+	if (res) {
+		wfi_kv_unclaim(m->kv, &v->space->tenant->mover, &v->slot, 1);
+		move_end(m, v, WFI_SLOT_NONE);
+		/* its children wait for nothing any more */
+		publish_chain(m, v);
+		return;
+	}
+	v->state = MOVE_READ;
+	parent = move_find(m, v->space, &v->block.parent);
+	if (!parent || parent == v || parent->state != MOVE_READING)
+		publish_chain(m, v);
+}
+
+/* Return: 0 and the move, -EAGAIN no room for more now, others: it cannot come */
+static int move_start(struct kv_mover *m, struct kv_space *space, uint32_t tier_slot,
+		      struct move **out)
+{
+	struct wfi_kv *kv = m->kv;
+	struct wfi_tenant *t = space->tenant;
+	struct move *v = m->moves;
+	int ret = 0;
+
+	if (m->nr_moves == NR_MOVES)
+		return -EAGAIN;
+	if (!t->has_mover)
+		ret = wfi_owner_init(kv, &t->mover, t);
+	if (ret)
+		return ret;
+	t->has_mover = true;
+	while (v->state != MOVE_FREE)
+		v++;
+	v->m = m;
+	v->space = space;
+	v->dropped = false;
+	m->tier->ops->block(m->tier, tier_slot, &v->block);
+	if (v->block.len != space->info.block_bytes)
+		return -EINVAL;
+	ret = wfi_kv_claim(kv, &t->mover, space->info.id, 1, &v->slot, kv->now_ns);
+	if (ret < 0)
+		return ret;
+	wfi_point(kv->env, "promote.claimed");
+	ret = m->tier->ops->get(m->tier, tier_slot, wfi_kv_slot_addr(kv, v->slot.idx), read_done,
+				v);
+	if (ret) {
+		wfi_kv_unclaim(kv, &t->mover, &v->slot, 1);
+		return ret;
+	}
+	v->state = MOVE_READING;
+	m->nr_moves++;
+	wfi_point(kv->env, "promote.asked");
+	*out = v;
+	return 0;
+}
+
+static uint32_t tier_find(const struct kv_mover *m, const struct kv_space *space,
+			  const struct weft_key *key)
+{
+	uint32_t slot;
+
+	m->tier->ops->find(m->tier, space->info.tag, key, 1, &slot);
+	return slot;
+}
+
+/* blocks that lie behind the last one, where they belong to its chain: who read so far often goes
+ * on */
+static void read_ahead(struct kv_mover *m, struct kv_space *space, uint32_t tier_slot)
+{
+	struct wfi_tier_block b;
+	struct move *v;
+
+	for (uint32_t n = 0; n < AHEAD; n++) {
+		tier_slot = m->tier->ops->next(m->tier, tier_slot);
+		if (tier_slot == WFI_SLOT_NONE || space->nr_free <= space->nr_slots >> LOW_SHIFT)
+			return;
+		m->tier->ops->block(m->tier, tier_slot, &b);
+		if (held_slot(m->kv, space, &b.key) != WFI_SLOT_NONE || move_find(m, space, &b.key))
+			continue;
+		if (move_start(m, space, tier_slot, &v))
+			return;
+		wfi_point(m->kv->env, "promote.ahead");
+		wfi_count(m->count[C_AHEAD], 1);
+	}
+}
+
+/* whether one more block would be here in time */
+static bool pays(const struct kv_mover *m, const struct wfi_fetch *f, const struct kv_space *space)
+{
+	const uint64_t ns = m->tier->ops->fetch_ns(m->tier, space->info.block_bytes);
+
+	return ns <= f->o.budget_ns && m->kv->now_ns + ns <= f->o.now_ns + f->o.budget_ns;
+}
+
+/* a key of a fetch. Return: 0 done with it, -EAGAIN later, -ETIME it does not pay from here on */
+static int fetch_one(struct kv_mover *m, struct wfi_fetch *f, struct kv_space *space)
+{
+	const struct weft_key *key = &f->o.keys[f->at];
+	uint32_t *out = &f->o.slots[f->at], tier_slot = WFI_SLOT_NONE;
+	struct waiter *w;
+	struct move *v;
+	int ret;
+
+	if (*out != WFI_SLOT_NONE)
+		return 0;
+	*out = held_slot(m->kv, space, key);
+	if (*out != WFI_SLOT_NONE) {
+		wfi_slot_pin(m->kv, *out);
+		return 0;
+	}
+	v = move_find(m, space, key);
+	if (!v) {
+		tier_slot = tier_find(m, space, key);
+		if (tier_slot == WFI_SLOT_NONE)
+			return 0;
+		if (f->o.budget_ns && !pays(m, f, space))
+			return -ETIME;
+	}
+	w = waiter_get(m);
+	if (!w)
+		return -ENOMEM;
+	ret = v ? 0 : move_start(m, space, tier_slot, &v);
+	if (ret) {
+		w->next = m->free_waiter;
+		m->free_waiter = w;
+		return ret == -EAGAIN ? ret : 0;
+	}
+	if (tier_slot != WFI_SLOT_NONE) {
+		m->tier->ops->touch(m->tier, tier_slot);
+		if (f->at + 1 == f->o.nr)
+			read_ahead(m, space, tier_slot);
+	}
+	w->fetch = f;
+	w->idx = f->at;
+	w->next = v->waiters;
+	v->waiters = w;
+	f->nr_pending++;
+	return 0;
+}
+
+/* Return: true when it has ended */
+static bool fetch_run(struct kv_mover *m, struct wfi_fetch *f)
+{
+	struct kv_space *space = kv_space(m->kv, f->o.space);
+	int ret = 0;
+
+	for (; space && f->at < f->o.nr; f->at++) {
+		ret = fetch_one(m, f, space);
+		if (ret)
+			break;
+	}
+	if (ret == -EAGAIN && f->nr_pending + m->nr_moves)
+		return false;
+	if (ret == -ETIME) {
+		wfi_count(m->count[C_NOT_PAID], f->o.nr - f->at);
+		f->res = ret;
+	}
+	if (ret)
+		f->o.nr = f->at;
+	if (f->nr_pending)
+		return false;
+	fetch_end(m, f, f->res);
+	return true;
+}
+
+int wfi_kv_fetch(struct wfi_kv *kv, const struct wfi_fetch_opts *o, struct wfi_fetch **out)
+{
+	struct kv_mover *m = kv->mover;
+	struct wfi_fetch *f;
+
+	if (!m)
+		return -EOPNOTSUPP;
+	f = wfi_alloc(kv->env, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	kv_now(kv, o->now_ns);
+	f->o = *o;
+	for (uint32_t i = 0; i < o->nr; i++)
+		if (o->slots[i] != WFI_SLOT_NONE)
+			wfi_slot_pin(kv, o->slots[i]);
+	f->next = m->fetches;
+	if (m->fetches)
+		m->fetches->prev = f;
+	m->fetches = f;
+	*out = f;
+	return 0;
+}
+
+void wfi_kv_fetch_cancel(struct wfi_kv *kv, struct wfi_fetch *f, int res)
+{
+	struct kv_mover *m = kv->mover;
+
+	for (uint32_t i = 0; f->nr_pending && i < NR_MOVES; i++)
+		for (struct waiter *w = m->moves[i].waiters; w; w = w->next) {
+			if (w->fetch != f)
+				continue;
+			w->fetch = NULL;
+			f->nr_pending--;
+		}
+	fetch_end(m, f, res);
+}
+
+static int fetches_run(struct kv_mover *m)
+{
+	struct wfi_fetch *f, *next;
+	int work = 0;
+
+	for (f = m->fetches; f; f = next) {
+		next = f->next;
+		if (fetch_run(m, f)) {
+			work++;
+		} else if (m->kv->now_ns >= f->o.deadline_ns) {
+			wfi_kv_fetch_cancel(m->kv, f, -ETIMEDOUT);
+			work++;
+		}
+	}
+	return work;
+}
+
+int wfi_kv_prefetch(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr)
+{
+	struct kv_space *space = kv_space(kv, space_id);
+	struct kv_mover *m = kv->mover;
+	uint32_t i, slot = WFI_SLOT_NONE;
+	struct move *v;
+
+	for (i = 0; m && space && i < nr; i++) {
+		if (held_slot(kv, space, &keys[i]) != WFI_SLOT_NONE ||
+		    move_find(m, space, &keys[i]))
+			continue;
+		slot = tier_find(m, space, &keys[i]);
+		if (slot == WFI_SLOT_NONE || move_start(m, space, slot, &v))
+			break;
+		m->tier->ops->touch(m->tier, slot);
+	}
+	if (i == nr && slot != WFI_SLOT_NONE)
+		read_ahead(m, space, slot);
+	return (int)i;
+}
+
+/* ---- what is where ---- */
+
+int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys,
+		       uint32_t nr, uint32_t from, uint32_t *where)
+{
+	const struct kv_space *space = kv_space(kv, space_id);
+	const struct kv_mover *m = kv->mover;
+	uint64_t bytes = 0, us;
+	uint32_t i = from;
+
+	for (; m && space && i < nr; i++) {
+		if (held_slot(kv, space, &keys[i]) != WFI_SLOT_NONE) {
+			us = 0;
+		} else {
+			if (tier_find(m, space, &keys[i]) == WFI_SLOT_NONE)
+				break;
+			bytes += space->info.block_bytes;
+			us = m->tier->ops->fetch_ns(m->tier, bytes) / WFI_NSEC_PER_USEC;
+			us = wfi_max(us, 1);
+		}
+		if (where)
+			where[i] =
+				us ? WEFT_WHERE(m->tier->ops->kind, wfi_min(us, WEFT_WHERE_US_MAX))
+				   : WEFT_TIER_DRAM;
+	}
+	return (int)i;
+}
+
+bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key)
+{
+	const uint32_t slot = tier_find(m, space, key);
+	struct move *v = move_find(m, space, key);
+
+	if (v)
+		v->dropped = true;
+	if (slot != WFI_SLOT_NONE)
+		m->tier->ops->drop(m->tier, slot);
+	return slot != WFI_SLOT_NONE;
+}
+
+/* ---- polling ---- */
+
+int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns)
+{
+	int work = m->tier->ops->poll(m->tier, now_ns);
+
+	work += fetches_run(m);
+	work += reclaim(m);
+	return work;
+}
+
+uint64_t wfi_mover_next_event_ns(const struct kv_mover *m)
+{
+	uint64_t next = m->tier->ops->next_event_ns(m->tier, m->kv->now_ns);
+
+	for (const struct wfi_fetch *f = m->fetches; f; f = f->next)
+		next = wfi_min(next, f->o.deadline_ns);
+	return next;
+}
+
+bool wfi_kv_has_tier(const struct wfi_kv *kv)
+{
+	return kv->mover != NULL;
+}
+
+int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out)
+{
+	if (!kv->mover)
+		return -ENOENT;
+	*name = kv->mover->tier->ops->name;
+	kv->mover->tier->ops->stat(kv->mover->tier, out);
+	return 0;
+}
+
+int wfi_kv_tier_resize(struct wfi_kv *kv, uint64_t bytes)
+{
+	return kv->mover ? kv->mover->tier->ops->resize(kv->mover->tier, bytes) : -ENOENT;
+}
+
+/* ---- set-up ---- */
+
+static void counters_init(struct kv_mover *m, struct wfi_metrics *metrics)
+{
+	static const struct {
+		const char *name, *help;
+	} table[NR_MOVER_COUNTERS] = {
+		[C_REFUSED] = { "weft_tier_refused", "Blocks not worth a write to the tier" },
+		[C_LOST] = { "weft_tier_lost", "Blocks whose write to the tier failed" },
+		[C_PROMOTED] = { "weft_tier_promoted", "Blocks brought back into memory" },
+		[C_AHEAD] = { "weft_tier_read_ahead", "Of those, before they were asked for" },
+		[C_NOT_PAID] = { "weft_tier_not_paid",
+				 "Blocks left in the tier: too slow for a get's budget" },
+	};
+
+	for (unsigned i = 0; i < NR_MOVER_COUNTERS; i++) {
+		m->count[i] =
+			metrics ? wfi_metrics_counter(metrics, table[i].name, "", "", table[i].help)
+				: NULL;
+		if (!m->count[i])
+			m->count[i] = &m->scratch[i];
+	}
+}
+
+int wfi_kv_tier_add(struct wfi_kv *kv, struct wfi_tier *tier, const struct wfi_kv_tier_opts *o)
+{
+	struct kv_mover *m;
+
+	if (kv->mover)
+		return -EEXIST;
+	m = wfi_alloc(kv->env, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->kv = kv;
+	m->tier = tier;
+	m->write_bps = o->write_bps;
+	m->tokens = o->write_bps;
+	m->tokens_ns = kv->now_ns;
+	for (uint32_t i = NR_WRITES; i--;) {
+		m->writes[i].m = m;
+		m->writes[i].next = m->free_write;
+		m->free_write = &m->writes[i];
+	}
+	counters_init(m, o->metrics);
+	/* where the memory is taken for good anyway, the drive may know it */
+	for (uint32_t i = 0; o->lend_arenas && i < kv->nr_tenants; i++)
+		tier->ops->lend(tier, kv->tenants[i]->arena.addr, kv->tenants[i]->arena.len);
+	kv->mover = m;
+	return 0;
+}
+
+void wfi_mover_destroy(struct kv_mover *m)
+{
+	struct waiter *w;
+
+	if (!m)
+		return;
+	m->tier->ops->close(m->tier);
+	for (uint32_t i = 0; i < NR_MOVES; i++)
+		if (m->moves[i].state != MOVE_FREE)
+			move_tell(m, &m->moves[i], WFI_SLOT_NONE);
+	while (m->fetches) {
+		struct wfi_fetch *f = m->fetches;
+
+		m->fetches = f->next;
+		wfi_free(m->kv->env, f, sizeof(*f));
+	}
+	while ((w = m->free_waiter)) {
+		m->free_waiter = w->next;
+		wfi_free(m->kv->env, w, sizeof(*w));
+	}
+	wfi_free(m->kv->env, m, sizeof(*m));
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tier.h - what the KV manager asks of its mover (tier.c) */
+#ifndef WFI_TIER_PRIVATE_H
+#define WFI_TIER_PRIVATE_H
+
+#include "kvcache/kv_private.h"
+#include "weft_internal/tier.h"
+
+/*
+ * offers a block that was chosen for eviction, and is out of the tree already.
+ * Return: true when its slot is to be held, by a pin, until it is written
+ */
+bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
+		    const struct weft_key *parent);
+/* Return: whether the tier had it */
+bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key);
+int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns);
+uint64_t wfi_mover_next_event_ns(const struct kv_mover *m);
+/* closes the tier too. Takes NULL */
+void wfi_mover_destroy(struct kv_mover *m);
+
+#endif
