@@ -12,7 +12,7 @@
 
 static const struct wfi_perf_bench *const benches[] = {
 	&wfi_perf_ring,	 &wfi_perf_copy,    &wfi_perf_match, &wfi_perf_put,
-	&wfi_perf_index, &wfi_perf_handoff, &wfi_perf_trace,
+	&wfi_perf_index, &wfi_perf_handoff, &wfi_perf_trace, &wfi_perf_verbs,
 };
 
 static void overview(FILE *out)
@@ -21,6 +21,7 @@ static void overview(FILE *out)
 
 	fputs("usage: weft-perf BENCH [--json] [--rounds N] [--quick]\n"
 	      "       weft-perf trace [--json] FILE...\n"
+	      "       weft-perf verbs [--json] [[serve] ADDR]\n"
 	      "\n"
 	      "Measures Weft beside its peers, in turns, on CPUs 0 and 1; prints medians.\n"
 	      "A ratio over 1 means that Weft is better.\n"
@@ -30,7 +31,7 @@ static void overview(FILE *out)
 	for (i = 0; i < WFI_ARRAY_SIZE(benches); i++)
 		fprintf(out, "  %-8s %s\n", benches[i]->name, benches[i]->summary);
 	fprintf(out,
-		"  all      each of these but trace, one after the other\n"
+		"  all      each of these but trace and verbs, one after the other\n"
 		"\n"
 		"  --json      one object a line\n"
 		"  --rounds N  rounds of each side (default %u)\n"
