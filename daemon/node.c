@@ -16,7 +16,10 @@
 #include "weft_internal/transport_registry.h"
 
 #define METRICS_BYTES (2u << 20)
-#define HOUSEKEEPING_TURNS 16u /* power of two: idle turns from one look at the clock to the next */
+/* powers of two: turns from one look at what rings do not show to the next, with nothing open */
+#define PEERS_TURNS 16u /* messages come from peers */
+#define ALONE_TURNS 256u
+#define HOT_TURNS 2048u /* idle ones without a pause, which would be noticed in what comes next */
 #define SLEEP_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* a peer that dies rings no bell */
 #define SLEEP_BLIND_NS                                                                             \
 	WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
@@ -262,20 +265,47 @@ void node_call(struct node *node, void (*run)(struct node *node, void *arg), voi
 {
 	struct node_call call = { .run = run, .arg = arg };
 
-	/* pairs with the acquire in call_poll() */
+	/* pairs with the acquire in call_run() */
 	atomic_store_explicit(&node->call, &call, memory_order_release);
 	worker_ring_bell(node);
 	while (!atomic_load_explicit(&call.done, memory_order_acquire))
 		futex(&call.done, FUTEX_WAIT_PRIVATE, 0, NULL);
 }
 
-static int call_poll(struct node *node)
+static void poke_control(struct node *node, struct session *s)
 {
-	struct node_call *call = atomic_load_explicit(&node->call, memory_order_relaxed);
+	uint64_t one = 1;
 
-	if (wfi_likely(!call))
-		return 0;
-	call = atomic_load_explicit(&node->call, memory_order_acquire);
+	if (s->poked)
+		return;
+	s->poked = true;
+	if (write(node->poke_fd, &one, sizeof(one)) < 0)
+		wfi_warn("node: the control thread can't be woken: %s", strerror(errno));
+}
+
+static int rings_poll(struct node *node)
+{
+	unsigned i;
+	int work = 0;
+
+	for (i = 0; i < node->nr_rings; i++) {
+		struct node_ring *r = node->rings[i];
+
+		if (wfi_unlikely(r->session->broken)) {
+			poke_control(node, r->session);
+			continue;
+		}
+		work += ops_poll_ring(node, r);
+	}
+	return work;
+}
+
+static __attribute__((noinline)) int call_run(struct node *node)
+{
+	struct node_call *call = atomic_load_explicit(&node->call, memory_order_acquire);
+
+	/* what an engine submitted before it asked comes before what it asked for */
+	rings_poll(node);
 	call->run(node, call->arg);
 	atomic_store_explicit(&node->call, NULL, memory_order_relaxed);
 	/* pairs with the acquire in node_call(); call is gone once it is seen, its address is
@@ -336,32 +366,15 @@ static int housekeeping(struct node *node)
 	return work;
 }
 
-static void poke_control(struct node *node, struct session *s)
-{
-	uint64_t one = 1;
-
-	if (s->poked)
-		return;
-	s->poked = true;
-	if (write(node->poke_fd, &one, sizeof(one)) < 0)
-		wfi_warn("node: the control thread can't be woken: %s", strerror(errno));
-}
-
 int node_poll(struct node *node)
 {
-	int work = call_poll(node);
-	unsigned i;
+	unsigned turns = node->nr_peers ? PEERS_TURNS : ALONE_TURNS;
+	int work = 0;
 
-	for (i = 0; i < node->nr_rings; i++) {
-		struct node_ring *r = node->rings[i];
-
-		if (wfi_unlikely(r->session->broken)) {
-			poke_control(node, r->session);
-			continue;
-		}
-		work += ops_poll_ring(node, r);
-	}
-	if (node->nr_open | node->nr_ending || !(++node->turn & (HOUSEKEEPING_TURNS - 1)))
+	if (wfi_unlikely(atomic_load_explicit(&node->call, memory_order_relaxed) != NULL))
+		work = call_run(node);
+	work += rings_poll(node);
+	if (node->nr_open | node->nr_ending || !(++node->turn & (turns - 1)))
 		work += housekeeping(node);
 	return work;
 }
@@ -482,7 +495,8 @@ void node_run(struct node *node)
 		}
 		/* a look at the clock each 64 idle turns: spinning costs nothing but the core */
 		if (++idle & 63) {
-			wfi_cpu_relax();
+			if (idle > HOT_TURNS)
+				wfi_cpu_relax();
 			continue;
 		}
 		now_ns = wfi_now(node->env);

@@ -5,7 +5,8 @@
 
 #include "ops.h"
 
-#define TAKE_MAX 32u
+#define TAKE_MAX 32u /* of one ring in a turn */
+#define TURN_NS (50 * WFI_NSEC_PER_USEC) /* after this much, no other is begun */
 
 static const char *const op_names[WEFT_OP_NR] = {
 	"nop",
@@ -235,7 +236,8 @@ static int sqe_check(const struct weft_sqe *sqe)
 	return 0;
 }
 
-static void op_run(struct node *node, struct node_ring *r, struct weft_sqe *sqe)
+/* Return: when it was taken */
+static uint64_t op_run(struct node *node, struct node_ring *r, struct weft_sqe *sqe)
 {
 	struct op_ctx c = { .node = node, .r = r, .s = r->session, .sqe = sqe };
 	int ret;
@@ -244,11 +246,14 @@ static void op_run(struct node *node, struct node_ring *r, struct weft_sqe *sqe)
 	ret = sqe_check(sqe);
 	if (!ret)
 		ret = op_table[sqe->op](&c);
+	if (sqe->op < WEFT_OP_NR)
+		wfi_count(node->op_metrics[sqe->op].nr, 1);
 	if (ret == OP_OPEN)
-		return;
+		return c.now_ns;
 	if (sqe->op >= WEFT_OP_NR)
 		sqe->op = WEFT_OP_NOP;
 	complete(node, r, sqe, ret, c.value, c.now_ns);
+	return c.now_ns;
 }
 
 /* the shortest path there is: what it costs to ask the node anything */
@@ -259,33 +264,50 @@ static void nop_run(struct node_ring *r, const struct weft_sqe *sqe)
 	op_post(r, &cqe);
 }
 
+/* each is answered before the next is looked at: nobody waits for who came later. Return: how many,
+ * -EPROTO */
+static int ring_run(struct node *node, struct node_ring *r)
+{
+	uint64_t now_ns, end_ns = 0;
+	struct weft_sqe sqe;
+	unsigned nops = 0;
+	int n, ret = 0;
+
+	for (n = 0; n < (int)TAKE_MAX; n++) {
+		ret = wfi_ring_take(r->ring, &sqe, 1);
+		if (ret <= 0)
+			break;
+		if (wfi_likely(sqe.op == WEFT_OP_NOP && !sqe_check(&sqe))) {
+			nop_run(r, &sqe);
+			nops++;
+			continue;
+		}
+		/* the last one may have taken long: then it is the turn of others */
+		now_ns = op_run(node, r, &sqe);
+		if (!end_ns)
+			end_ns = now_ns + TURN_NS;
+		else if (wfi_unlikely(now_ns > end_ns))
+			break;
+	}
+	if (nops)
+		wfi_count(node->op_metrics[WEFT_OP_NOP].nr, nops);
+	return ret < 0 ? ret : n;
+}
+
 int ops_poll_ring(struct node *node, struct node_ring *r)
 {
-	struct weft_sqe sqes[TAKE_MAX];
-	int nr, i, work = 0;
+	int nr, work = 0;
 
 	if (wfi_unlikely(r->ev_head != r->ev_tail))
 		work = ring_post_events(r);
-	nr = wfi_ring_take(r->ring, sqes, TAKE_MAX);
+	nr = ring_run(node, r);
 	if (wfi_unlikely(nr < 0)) {
 		if (!r->session->broken)
 			wfi_count(node->bad_rings, 1);
 		r->session->broken = true;
 		return 0;
 	}
-	for (i = 0; i < nr; i++) {
-		if (sqes[i].op == WEFT_OP_NOP && !sqe_check(&sqes[i]))
-			nop_run(r, &sqes[i]);
-		else
-			op_run(node, r, &sqes[i]);
-	}
-	if (nr) {
-		for (i = 0; i < nr; i++)
-			if (sqes[i].op < WEFT_OP_NR)
-				wfi_count(node->op_metrics[sqes[i].op].nr, 1);
-		r->dirty = true;
-	}
-	if (r->dirty) {
+	if (nr || r->dirty) {
 		r->dirty = false;
 		wfi_ring_flush(r->ring);
 	}

@@ -8,6 +8,8 @@
 #include "ring/entry.h"
 
 #define SPIN_NS 30000u
+#define SPIN_HOT                                                                                   \
+	512u /* polls without a pause: the answer of a node that is awake comes within them */
 #define ROUND_NS 100000000u /* asleep, the socket is looked at this often */
 #define CHECK_NS 1000000u /* polling, this often */
 #define SHOW_EMPTIES 256u /* polls in a row that found nothing */
@@ -156,6 +158,9 @@ static int take(struct weft_ring *ring, struct weft_completion *out, unsigned ma
 
 		if ((uint32_t)first != pos + 1)
 			break;
+		/* where the next submission goes, mostly: the node has looked at that line since */
+		wfi_prefetch_write(ring->sq +
+				   (size_t)(ring->sq_pos & ring->sq_mask) * WFI_SQE_WORDS);
 		wfi_entry_take(&cqe, entry, first, WFI_CQE_WORDS);
 		if (wfi_unlikely(!deliver(ring, &cqe, &out[nr]))) {
 			wfi_ring_broken(ring);
@@ -257,7 +262,7 @@ static int sleep_once(struct weft_ring *ring, struct weft_completion *out, unsig
 
 static int spin(struct weft_ring *ring, struct weft_completion *out, unsigned max, uint64_t end_ns)
 {
-	unsigned i;
+	unsigned hot = SPIN_HOT, i;
 
 	do {
 		for (i = 0; i < 32; i++) {
@@ -265,7 +270,10 @@ static int spin(struct weft_ring *ring, struct weft_completion *out, unsigned ma
 
 			if (nr)
 				return nr;
-			wfi_cpu_relax();
+			if (hot)
+				hot--;
+			else
+				wfi_cpu_relax();
 		}
 	} while (now_ns() < end_ns);
 	return 0;

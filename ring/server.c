@@ -185,6 +185,9 @@ int wfi_ring_take(struct wfi_ring *ring, struct weft_sqe *out, unsigned max)
 				return broken(ring, "sequence of a submission", pos, seq);
 			break;
 		}
+		/* where it will be answered, mostly: the engine has read that line since */
+		wfi_prefetch_write(ring->cq +
+				   (size_t)(ring->cq_pos & ring->cq_mask) * WFI_CQE_WORDS);
 		wfi_entry_take(&out[nr], entry, first, WFI_SQE_WORDS);
 	}
 	ring->sq_pos += nr;
