@@ -3,7 +3,8 @@
  * A provider around a provider. Each post has a record in a ring of its endpoint; the inner
  * provider gets the record's position as cookie and fills it in; records leave the ring in order of
  * posting, when they are complete and their delay is over. So nothing completes twice or out of
- * order, whatever is injected, and CLOSED is held back until the ring is empty.
+ * order, whatever is injected, and CLOSED is held back until the ring is empty. A late post is not
+ * given to the inner provider yet, nor is any behind it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -51,6 +52,12 @@ struct fault_op {
 	uint8_t *local; /* of the piece that is harmed */
 	uint64_t len;
 	enum fault_harm harm;
+	/* late: what the inner provider is to be given, a post or a message; NULL: nothing */
+	int (*post)(struct weft_ep *inner, const struct weft_post *post);
+	void *msg;
+	uint32_t msg_len;
+	struct weft_post held; /* its pieces, and the message, are ours */
+	uint64_t land_ns;
 	bool forced; /* .wc stands, whatever the inner completion says */
 	bool quiet;
 	bool done;
@@ -64,6 +71,7 @@ struct fault_ep {
 	struct fault_op *ops;
 	uint32_t depth; /* power of two */
 	uint32_t head;
+	uint32_t land; /* from here to the tail the inner provider has nothing yet */
 	uint32_t tail;
 	uint32_t storm; /* posts that will still meet a full queue */
 	bool stopped;
@@ -265,6 +273,125 @@ static void op_done(struct fault_ep *ep, const struct weft_wc *inner)
 	op->wc.imm = 0;
 }
 
+/* ---- bytes that land late ---- */
+
+static void op_drop(struct fault_op *op, int status)
+{
+	op->forced = true;
+	op->done = true;
+	op->wc.status = status == -ENOTCONN ? -ECANCELED : status;
+	op->wc.scope = status == -ENOTCONN ? WEFT_SCOPE_EP : WEFT_SCOPE_OP;
+}
+
+static void op_free_held(struct fault_ep *ep, struct fault_op *op)
+{
+	struct wfi_env *env = ep->base.dev->env;
+
+	wfi_free(env, (void *)(uintptr_t)op->held.pieces,
+		 op->held.nr_pieces * sizeof(*op->held.pieces));
+	wfi_free(env, op->msg, op->msg_len);
+	op->held.pieces = NULL;
+	op->msg = NULL;
+}
+
+/* the first that is held goes to the inner provider. Return: 0, -EAGAIN its queue is full */
+static int op_land(struct fault_ep *ep)
+{
+	struct fault_op *op = op_at(ep, ep->land);
+	int ret = 0;
+
+	op->held.cookie = ep->land;
+	if (op->post)
+		ret = op->post(ep->inner, &op->held);
+	else if (op->msg)
+		ret = weft_ep_post_send(ep->inner, op->msg, op->msg_len, ep->land, 0);
+	if (ret == -EAGAIN)
+		return ret;
+	if (ret)
+		op_drop(op, ret);
+	op_free_held(ep, op);
+	ep->land++;
+	return 0;
+}
+
+static void land_due(struct fault_ep *ep, uint64_t now_ns)
+{
+	while (ep->land != ep->tail && now_ns >= op_at(ep, ep->land)->land_ns)
+		if (op_land(ep))
+			return;
+}
+
+/* the last occasion: some of what is held still lands, and then nothing */
+static void land_last(struct fault_ep *ep)
+{
+	struct fault_transport *ft = to_dev(ep->base.dev)->ft;
+
+	while (ep->land != ep->tail && draw(ft) % 2 && !op_land(ep))
+		ft->stats.late_at_end++;
+	for (; ep->land != ep->tail; ep->land++) {
+		struct fault_op *op = op_at(ep, ep->land);
+
+		if (!op->done)
+			op_drop(op, -ENOTCONN);
+		op_free_held(ep, op);
+		ft->stats.late_lost++;
+	}
+}
+
+/* a copy of what is lent for a call. Return: 0 with *@out, NULL of nothing; -EAGAIN no memory */
+static int copy_lent(struct fault_ep *ep, const void *lent, size_t len, void **out)
+{
+	*out = len ? wfi_alloc(ep->base.dev->env, len) : NULL;
+	if (!*out)
+		return len ? -EAGAIN : 0;
+	memcpy(*out, lent, len);
+	return 0;
+}
+
+static void op_hold(struct fault_ep *ep, struct fault_op *op)
+{
+	struct fault_transport *ft = to_dev(ep->base.dev)->ft;
+
+	op->land_ns = wfi_now(ep->base.dev->env);
+	if (ft->o.late_max_ns)
+		op->land_ns += draw(ft) % ft->o.late_max_ns;
+}
+
+static int op_hold_post(struct fault_ep *ep, struct fault_op *op, const struct weft_post *post,
+			int (*inner)(struct weft_ep *ep, const struct weft_post *post))
+{
+	void *pieces;
+	int ret = copy_lent(ep, post->pieces, post->nr_pieces * sizeof(*post->pieces), &pieces);
+
+	if (ret)
+		return ret;
+	op->held = *post;
+	op->held.pieces = pieces;
+	op->post = inner;
+	op_hold(ep, op);
+	return 0;
+}
+
+static int op_hold_msg(struct fault_ep *ep, struct fault_op *op, const void *msg, uint32_t len)
+{
+	int ret = copy_lent(ep, msg, len, &op->msg);
+
+	if (ret)
+		return ret;
+	op->msg_len = len;
+	op_hold(ep, op);
+	return 0;
+}
+
+static bool op_is_late(struct fault_ep *ep)
+{
+	struct fault_transport *ft = to_dev(ep->base.dev)->ft;
+
+	return ep->land != ep->tail || hit(ft, ft->o.late_ppm, &ft->stats.late);
+}
+
+/* ---- polling ---- */
+
 /* completions that are due, of endpoints that post to @cq. Return: how many */
 static unsigned take_due(struct fault_cq *cq, struct weft_wc *wcs, unsigned max)
 {
@@ -314,9 +441,16 @@ static unsigned take_closed(struct fault_cq *cq, struct weft_wc *wcs, unsigned m
 static int fault_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 {
 	struct fault_cq *cq = wfi_container_of(base, struct fault_cq, base);
-	int i, nr = weft_cq_poll(cq->inner, wcs, max);
+	struct fault_device *dev = to_dev(base->dev);
+	uint64_t now_ns = wfi_now(dev->base.env);
+	struct fault_ep *late;
 	unsigned n = 0;
+	int i, nr;
 
+	for (late = dev->eps; late; late = late->next)
+		if (late->base.send_cq == base)
+			land_due(late, now_ns);
+	nr = weft_cq_poll(cq->inner, wcs, max);
 	for (i = 0; i < nr; i++) {
 		struct weft_wc wc = wcs[i];
 		struct fault_ep *ep = wc.ep->ctx;
@@ -325,6 +459,7 @@ static int fault_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 			ep->closed = wc;
 			ep->has_closed = true;
 			ep->closing = true;
+			land_last(ep);
 		} else if (wc.op == WEFT_WC_RECV || wc.op == WEFT_WC_RECV_IMM ||
 			   wc.op == WEFT_WC_OPEN) {
 			wcs[n] = wc;
@@ -379,7 +514,8 @@ static int fault_cq_arm(struct weft_cq *base, struct weft_wait *waits, unsigned 
 
 	/* what is held back comes by the clock, and nothing would wake the sleeper */
 	for (ep = dev->eps; ep; ep = ep->next)
-		if ((ep->base.send_cq == base && ep->head != ep->tail && !ep->stopped) ||
+		if ((ep->base.send_cq == base && ep->head != ep->tail &&
+		     (!ep->stopped || ep->land != ep->tail)) ||
 		    (ep->base.recv_cq == base && ep->has_closed))
 			return -EAGAIN;
 	return dev->ft->inner->cq_arm(cq->inner, waits, max);
@@ -399,6 +535,7 @@ static void ep_break(struct fault_ep *ep, int status)
 	if (!ep->closing)
 		ep->close_status = status;
 	ep->closing = true;
+	land_last(ep);
 	to_dev(ep->base.dev)->ft->inner->ep_shutdown(ep->inner);
 }
 
@@ -420,6 +557,14 @@ static int op_begin(struct fault_ep *ep, struct fault_op **out)
 	*out = op_at(ep, ep->tail);
 	memset(*out, 0, sizeof(**out));
 	return 0;
+}
+
+/* the record counts. @given: to the inner provider */
+static void op_accept(struct fault_ep *ep, bool given)
+{
+	if (given && ep->land == ep->tail)
+		ep->land++;
+	ep->tail++;
 }
 
 /* a failure that comes instead of the post. Return: true when it did */
@@ -509,6 +654,7 @@ static int fault_post(struct weft_ep *base, const struct weft_post *post, enum w
 	struct fault_device *dev = to_dev(base->dev);
 	struct weft_post p;
 	struct fault_op *op;
+	bool late = false;
 	int ret;
 
 	if (post->nr_pieces > base->dev->caps.max_pieces)
@@ -534,11 +680,12 @@ static int fault_post(struct weft_ep *base, const struct weft_post *post, enum w
 		if (wc_op == WEFT_WC_READ)
 			op_harm(ep, op, &p);
 		op_delay(ep, op);
-		ret = inner(ep->inner, &p);
+		late = op_is_late(ep);
+		ret = late ? op_hold_post(ep, op, &p, inner) : inner(ep->inner, &p);
 		if (ret)
 			return ret;
 	}
-	ep->tail++;
+	op_accept(ep, !late);
 	return 0;
 }
 
@@ -562,6 +709,7 @@ static int fault_post_send(struct weft_ep *base, const void *buf, uint32_t len, 
 {
 	struct fault_ep *ep = to_ep(base);
 	struct fault_op *op;
+	bool late = false;
 	int ret;
 
 	ret = op_begin(ep, &op);
@@ -573,11 +721,13 @@ static int fault_post_send(struct weft_ep *base, const void *buf, uint32_t len, 
 	op->quiet = flags & WEFT_POST_QUIET;
 	if (!op_fails(ep, op)) {
 		op_delay(ep, op);
-		ret = weft_ep_post_send(ep->inner, buf, len, ep->tail, 0);
+		late = op_is_late(ep);
+		ret = late ? op_hold_msg(ep, op, buf, len)
+			   : weft_ep_post_send(ep->inner, buf, len, ep->tail, 0);
 		if (ret)
 			return ret;
 	}
-	ep->tail++;
+	op_accept(ep, !late);
 	return 0;
 }
 
@@ -662,6 +812,8 @@ static void fault_ep_destroy(struct weft_ep *base)
 	for (link = &dev->eps; *link != ep; link = &(*link)->next)
 		;
 	*link = ep->next;
+	for (; ep->land != ep->tail; ep->land++)
+		op_free_held(ep, op_at(ep, ep->land));
 	dev->ft->inner->ep_destroy(ep->inner);
 	wfi_free(base->dev->env, ep->ops, ep->depth * sizeof(*ep->ops));
 	wfi_free(base->dev->env, ep, sizeof(*ep));

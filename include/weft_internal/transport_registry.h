@@ -23,6 +23,9 @@ const struct weft_transport *wfi_transport_find(const struct weft_transport *con
  * @op_ppm, @ep_ppm, @device_ppm: a post fails with -EIO and that scope
  * @drop_ppm: a post after which the connection is gone (-ECONNRESET)
  * @stop_ppm: a post after which nothing of this endpoint completes any more, until it is shut down
+ * @late_ppm: the bytes of a post, and all that is posted behind it, move up to @late_max_ns later,
+ *	whatever became of their transfer meanwhile. An endpoint that is shut down lets some of them
+ *	land on that occasion, and none afterwards
  * @dup_ppm: bytes of a read land twice, from the wrong place the second time
  * @truncate_ppm: the second half of a read piece does not land
  * @corrupt_ppm: one bit of a read piece is flipped
@@ -40,6 +43,8 @@ struct wfi_fault_opts {
 	uint32_t device_ppm;
 	uint32_t drop_ppm;
 	uint32_t stop_ppm;
+	uint64_t late_max_ns;
+	uint32_t late_ppm;
 	uint32_t dup_ppm;
 	uint32_t truncate_ppm;
 	uint32_t corrupt_ppm;
@@ -56,6 +61,9 @@ struct wfi_fault_stats {
 	uint64_t device;
 	uint64_t dropped;
 	uint64_t stopped;
+	uint64_t late;
+	uint64_t late_at_end; /* landed in a shutdown */
+	uint64_t late_lost; /* did not land at all */
 	uint64_t duplicated;
 	uint64_t truncated;
 	uint64_t corrupted;

@@ -251,7 +251,7 @@ static void links_poll(struct sim *sim)
 
 static void fault_pick(struct sim *sim, struct wfi_fault_opts *f)
 {
-	switch (sim_rand(sim, 14)) {
+	switch (sim_rand(sim, 16)) {
 	case 0:
 	case 1:
 		f->delay_ppm = 300000;
@@ -277,7 +277,14 @@ static void fault_pick(struct sim *sim, struct wfi_fault_opts *f)
 		f->device_ppm = 5000;
 		break;
 	case 8:
+		f->stop_ppm = 10000; /* and what had stopped lands when it is reset, or not */
+		/* fallthrough */
 	case 9:
+		f->late_ppm = 300000;
+		f->late_max_ns = 1 + sim_rand(sim, 60 * WFI_NSEC_PER_MSEC);
+		break;
+	case 10:
+	case 11:
 		if (!sim->harm)
 			break;
 		f->corrupt_ppm = 100000;
@@ -551,6 +558,9 @@ static void faults_sum(struct sim *sim, const struct weft_transport *t)
 	sum->device += s.device;
 	sum->dropped += s.dropped;
 	sum->stopped += s.stopped;
+	sum->late += s.late;
+	sum->late_at_end += s.late_at_end;
+	sum->late_lost += s.late_lost;
 	sum->duplicated += s.duplicated;
 	sum->truncated += s.truncated;
 	sum->corrupted += s.corrupted;

@@ -57,6 +57,9 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->faults.device += r->faults.device;
 	sum->faults.dropped += r->faults.dropped;
 	sum->faults.stopped += r->faults.stopped;
+	sum->faults.late += r->faults.late;
+	sum->faults.late_at_end += r->faults.late_at_end;
+	sum->faults.late_lost += r->faults.late_lost;
 	sum->faults.duplicated += r->faults.duplicated;
 	sum->faults.truncated += r->faults.truncated;
 	sum->faults.corrupted += r->faults.corrupted;
@@ -98,6 +101,7 @@ static void assert_lively(const struct sim_report *sum)
 	assert_true(sum->hangups && sum->refits && sum->lost_links);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
 	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
+	assert_true(sum->faults.late && sum->faults.late_at_end && sum->faults.late_lost);
 	assert_true(sum->faults.duplicated && sum->faults.truncated && sum->faults.corrupted);
 }
 

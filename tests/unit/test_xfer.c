@@ -444,6 +444,73 @@ static void test_cancel(void **state)
 	world_close(&w);
 }
 
+/* one transfer, cancelled (or not, when @cancel_ns is more than it takes). Return: whether bytes
+ * landed between that and its end */
+static bool late_turn(uint64_t seed, enum wfi_xfer_dir dir, uint64_t cancel_ns)
+{
+	enum { LEN = 256u << 10, NR = 16 };
+	const struct wfi_fault_opts faults = {
+		.seed = seed,
+		.late_ppm = 700000,
+		.late_max_ns = 12 * MS,
+		.stop_ppm = seed % 3 ? 0 : 200000,
+		.delay_ppm = seed % 2 ? 0 : 500000,
+		.delay_max_ns = 5 * MS,
+	};
+	struct wfi_xfer_opts o;
+	uint8_t *dst, *before;
+	struct world w;
+	struct job j;
+	bool landed;
+	unsigned i;
+
+	world_open(&w, &faults);
+	job_init(&w, &j, NR, LEN / NR, 2);
+	fill(w.local, LEN);
+	fill(w.remote, LEN);
+	dst = dir == WFI_XFER_READ ? w.local : w.remote;
+	before = malloc(LEN);
+	assert_non_null(before);
+	o = job_opts(&w, &j, dir, 2 * NR, NR);
+	assert_int_equal(wfi_xfer_submit(w.eng, &o, &j.x), 0);
+	poll_eng(&w);
+	wfi_sim_advance(w.sim, cancel_ns);
+	poll_eng(&w);
+	memcpy(before, dst, LEN);
+	if (!j.nr_done)
+		wfi_xfer_cancel(w.eng, j.x);
+	run_until_done(&w, &j);
+	landed = memcmp(before, dst, LEN) != 0;
+
+	/* both sides are somebody else's now */
+	memset(w.local, 0xaa, LEN);
+	memset(w.remote, 0xbb, LEN);
+	for (i = 0; i < 100; i++) {
+		poll_eng(&w);
+		wfi_sim_advance(w.sim, MS);
+	}
+	for (i = 0; i < LEN; i++)
+		assert_true(w.local[i] == 0xaa && w.remote[i] == 0xbb);
+	free(before);
+	job_fini(&j);
+	world_close(&w);
+	return landed;
+}
+
+/* a cancelled transfer is not over while its bytes can still land: afterwards none does */
+static void test_late(void **state)
+{
+	unsigned nr_landed = 0;
+	uint64_t seed;
+
+	(void)state;
+	for (seed = 1; seed <= 120; seed++)
+		nr_landed +=
+			late_turn(seed, seed % 2 ? WFI_XFER_READ : WFI_XFER_WRITE, seed % 7 * MS);
+	/* or nothing was tested */
+	assert_true(nr_landed > 10);
+}
+
 /* a peer that stops for good: deadline, then the endpoint is reset, then done */
 static void test_stopped_peer(void **state)
 {
@@ -806,12 +873,13 @@ static int setup_gathering(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_moves),	     cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_fair),	     cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_stopped_peer), cmocka_unit_test(test_op_errors),
-		cmocka_unit_test(test_storm),	     cmocka_unit_test(test_wrong_bytes),
-		cmocka_unit_test(test_merge),	     cmocka_unit_test(test_sums),
-		cmocka_unit_test(test_sums_refused), cmocka_unit_test(test_sums_in_turns),
+		cmocka_unit_test(test_moves),	      cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_fair),	      cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_stopped_peer),  cmocka_unit_test(test_late),
+		cmocka_unit_test(test_op_errors),     cmocka_unit_test(test_storm),
+		cmocka_unit_test(test_wrong_bytes),   cmocka_unit_test(test_merge),
+		cmocka_unit_test(test_sums),	      cmocka_unit_test(test_sums_refused),
+		cmocka_unit_test(test_sums_in_turns),
 	};
 
 	return cmocka_run_group_tests_name("posted", tests, NULL, NULL) |
