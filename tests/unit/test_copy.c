@@ -69,10 +69,10 @@ static uint64_t test_now(struct wfi_env *env)
 	struct test_env *t = (struct test_env *)env;
 	unsigned look = t->nr_looks++;
 
-	/* one at the start, one before each turn, then two a way: its second one counts */
+	/* one at the start, one before each turn and one after, two a way: its second counts */
 	if (!look)
 		return t->now_ns;
-	look = (look - 1) % (1 + 2 * t->nr_ways);
+	look = (look - 1) % (2 + 2 * t->nr_ways);
 	if (look && look % 2 == 0)
 		t->now_ns += look / 2 - 1 == t->fast ? t->fast_ns : 1000;
 	return t->now_ns;
