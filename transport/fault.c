@@ -204,7 +204,15 @@ static void fault_mr_dereg(struct weft_mr *base)
 static int fault_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 			   struct weft_export *out)
 {
-	return to_dev(base->dev)->ft->inner->mr_export(inner_mr(base), opts, out);
+	struct weft_export_opts o;
+
+	if (!opts)
+		return to_dev(base->dev)->ft->inner->mr_export(inner_mr(base), NULL, out);
+	if (wfi_opts_read(&o, sizeof(o), opts))
+		return -EINVAL;
+	o.size = sizeof(o);
+	o.ep = o.ep ? to_ep(o.ep)->inner : NULL;
+	return to_dev(base->dev)->ft->inner->mr_export(inner_mr(base), &o, out);
 }
 
 static int fault_mr_revoke(struct weft_mr *base, uint64_t id)

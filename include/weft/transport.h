@@ -212,6 +212,8 @@ struct weft_mr_opts {
  * struct weft_export_opts - what to give away of a region
  * @off, @len: part of the region; a peer's offset 0 is .off. .len 0: up to its end
  * @access: REMOTE_READ and/or REMOTE_WRITE, within those of the region
+ * @ep: NULL, or the connected endpoint of the one peer that it is for. Where the NIC can (memory
+ *      windows) nobody else gets through, it costs no registration, and it ends with that endpoint
  */
 struct weft_export_opts {
 	size_t size;
@@ -219,6 +221,7 @@ struct weft_export_opts {
 	uint64_t len;
 	uint32_t access;
 	uint32_t reserved;
+	struct weft_ep *ep;
 };
 
 /**

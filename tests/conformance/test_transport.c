@@ -476,6 +476,45 @@ static void test_revoke(void **state)
 	fails_at(p, &piece, 1, 1, 0, 0);
 }
 
+/* given to one endpoint's peer: it reaches its part and no more, and not after it was taken back */
+static void test_export_for_one(void **state)
+{
+	struct weft_export_opts o = { .size = sizeof(o), .off = 4096, .len = 4096 };
+	struct pair *p = *state;
+	struct weft_piece piece = { p->a.mem, 0, 64, NULL };
+	struct weft_post post;
+	struct weft_export ex;
+	bool broke;
+
+	o.access = WEFT_ACCESS_REMOTE_WRITE;
+	o.ep = p->b.ep;
+	assert_int_equal(provider->mr_export(p->b.mr, &o, &ex), 0);
+	piece.rkey = import_export(p->a.ep, &ex);
+	memset(p->a.mem, 0x77, 64);
+	memset(p->b.mem, 0, 8192);
+	post = post_of(p, &piece, 1, 9);
+	assert_int_equal(weft_ep_post_write(p->a.ep, &post), 0);
+	expect_wc(&p->a, p->a.send_cq, WEFT_WC_WRITE, 0);
+	assert_int_equal(p->b.mem[4096], 0x77);
+	assert_int_equal(p->b.mem[4096 + 64], 0);
+	assert_int_equal(weft_ep_post_read(p->a.ep, &post), 0);
+	expect_wc(&p->a, p->a.send_cq, WEFT_WC_READ, -EACCES);
+	if (ex.fd >= 0)
+		close(ex.fd);
+	if (!(p->b.dev->caps.flags & WEFT_CAP_REVOKE)) {
+		provider->rkey_destroy((struct weft_rkey *)piece.rkey);
+		return;
+	}
+	assert_int_equal(provider->mr_revoke(p->b.mr, ex.id), 0);
+	memset(p->a.mem, 0x78, 64);
+	assert_int_equal(weft_ep_post_write(p->a.ep, &post), 0);
+	broke = expect_wc(&p->a, p->a.send_cq, WEFT_WC_WRITE, -ESTALE).scope == WEFT_SCOPE_EP;
+	assert_int_equal(p->b.mem[4096], 0x77);
+	provider->rkey_destroy((struct weft_rkey *)piece.rkey);
+	if (broke)
+		pair_reconnect(p);
+}
+
 static void test_local_mr(void **state)
 {
 	struct pair *p = *state;
@@ -752,6 +791,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_foreign_rkey, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stale_rkey, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_revoke, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_export_for_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_local_mr, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_blobs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_connected, setup, teardown),

@@ -30,6 +30,9 @@ void mock_reset(void)
 	mock.nr_devices = 1;
 	mock.state = IBV_PORT_ACTIVE;
 	mock.max_cqe = 1 << 20;
+	mock.max_sge = 4;
+	mock.max_sge_rd = 2;
+	mock.max_inline = 256;
 	cqe_head = cqe_tail = buf_head = buf_tail = event_head = event_tail = 0;
 }
 
@@ -94,6 +97,12 @@ static int post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_
 			*bad = wr;
 			return ENOMEM;
 		}
+		if (mock.complete_ctl &&
+		    (wr->opcode == IBV_WR_BIND_MW || wr->opcode == IBV_WR_LOCAL_INV)) {
+			mock.last_ctl = wr->opcode;
+			cqe_add(wr->wr_id, qp->qp_num, IBV_WC_SUCCESS);
+			continue;
+		}
 		if (mock.fast) {
 			if (wr->send_flags & IBV_SEND_SIGNALED)
 				cqe_add(wr->wr_id, qp->qp_num, IBV_WC_SUCCESS);
@@ -139,6 +148,27 @@ static int req_notify_cq(struct ibv_cq *cq, int solicited)
 	return 0;
 }
 
+static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
+{
+	struct ibv_mw *mw = calloc(1, sizeof(*mw));
+
+	if (!mw)
+		return NULL;
+	mw->context = pd->context;
+	mw->pd = pd;
+	mw->type = type;
+	mw->rkey = ++last_key << 8;
+	mock.nr_mws++;
+	return mw;
+}
+
+static int dealloc_mw(struct ibv_mw *mw)
+{
+	mock.nr_mws--;
+	free(mw);
+	return 0;
+}
+
 /* ---- cold ones ---- */
 
 struct ibv_device **ibv_get_device_list(int *nr)
@@ -174,6 +204,8 @@ struct ibv_context *ibv_open_device(struct ibv_device *dev)
 	ctx->ops.poll_cq = poll_cq;
 	ctx->ops.post_srq_recv = post_srq_recv;
 	ctx->ops.req_notify_cq = req_notify_cq;
+	ctx->ops.alloc_mw = alloc_mw;
+	ctx->ops.dealloc_mw = dealloc_mw;
 	return ctx;
 }
 
@@ -189,8 +221,9 @@ int ibv_query_device(struct ibv_context *ctx, struct ibv_device_attr *attr)
 	(void)ctx;
 	*attr = (struct ibv_device_attr){
 		.max_qp_wr = 16384,
-		.max_sge = 4,
-		.max_sge_rd = 2,
+		.max_sge = mock.max_sge,
+		.max_sge_rd = mock.max_sge_rd,
+		.device_cap_flags = mock.windows ? IBV_DEVICE_MEM_WINDOW_TYPE_2B : 0,
 		.max_cqe = mock.max_cqe,
 		.max_srq = 64,
 		.max_srq_wr = 16384,
@@ -252,9 +285,11 @@ int ibv_dealloc_pd(struct ibv_pd *pd)
 	return 0;
 }
 
-static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len)
+static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len, unsigned access)
 {
 	struct ibv_mr *mr;
+
+	mock.access = access;
 
 	if (mock.reg_errno) {
 		errno = mock.reg_errno;
@@ -275,29 +310,24 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len)
 
 struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int access)
 {
-	(void)access;
-	return reg(pd, addr, len);
+	return reg(pd, addr, len, (unsigned)access);
 }
 
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
 				unsigned int access)
 {
 	(void)iova;
-	(void)access;
-	return reg(pd, addr, len);
+	return reg(pd, addr, len, access);
 }
 
 struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t off, size_t len, uint64_t iova, int fd,
 				 int access)
 {
-	(void)pd;
-	(void)off;
-	(void)len;
-	(void)iova;
-	(void)fd;
-	(void)access;
-	errno = EOPNOTSUPP;
-	return NULL;
+	errno = mock.dmabuf ? EBADF : EOPNOTSUPP;
+	if (!mock.dmabuf || fd < 0)
+		return NULL;
+	mock.dmabuf_off = off;
+	return reg(pd, (void *)(uintptr_t)iova, len, (unsigned)access);
 }
 
 int ibv_dereg_mr(struct ibv_mr *mr)
@@ -391,8 +421,14 @@ int ibv_destroy_srq(struct ibv_srq *srq)
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 {
 	static uint32_t last_qpn = 16;
-	struct ibv_qp *qp = calloc(1, sizeof(*qp));
+	struct ibv_qp *qp;
 
+	if (attr->cap.max_inline_data > mock.max_inline ||
+	    attr->cap.max_send_sge > (uint32_t)mock.max_sge) {
+		errno = EINVAL;
+		return NULL;
+	}
+	qp = calloc(1, sizeof(*qp));
 	if (!qp)
 		return NULL;
 	qp->context = pd->context;

@@ -31,6 +31,12 @@ struct mock {
 	int reg_errno; /* the next registration fails */
 	unsigned refuse_at; /* the nth request from now on is refused; 0: none */
 	int max_cqe;
+	int max_sge;
+	int max_sge_rd;
+	uint32_t max_inline;
+	bool windows; /* of type 2 */
+	bool dmabuf;
+	bool complete_ctl; /* windows are bound and invalidated at once */
 	bool fast; /* completes all at once, keeps nothing */
 	/* what was seen */
 	struct mock_wr wrs[MOCK_WRS]; /* posted and not completed: [head, tail) */
@@ -39,6 +45,10 @@ struct mock {
 	unsigned nr_doorbells;
 	unsigned nr_srq;
 	unsigned nr_mrs;
+	unsigned nr_mws;
+	unsigned access; /* of the last registration */
+	uint64_t dmabuf_off;
+	enum ibv_wr_opcode last_ctl;
 	unsigned nr_qps;
 	unsigned nr_cqs;
 	unsigned nr_srqs;

@@ -85,6 +85,20 @@ static bool has_dmabuf(struct wfi_verbs_device *dev)
 	       errno != ENOSYS && errno != EPROTONOSUPPORT;
 }
 
+/* some devices say that they have them and give none */
+static bool has_windows(struct wfi_verbs_device *dev, const struct ibv_device_attr *attr)
+{
+	struct ibv_mw *mw;
+
+	if (!(attr->device_cap_flags &
+	      (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)))
+		return false;
+	mw = ibv_alloc_mw(dev->pd, IBV_MW_TYPE_2);
+	if (mw)
+		ibv_dealloc_mw(mw);
+	return mw;
+}
+
 static int measure(struct wfi_verbs_device *dev)
 {
 	struct weft_caps *caps = &dev->base.caps;
@@ -108,13 +122,14 @@ static int measure(struct wfi_verbs_device *dev)
 	dev->reads_out = (uint8_t)wfi_min((uint64_t)attr.max_qp_init_rd_atom, READS_WANTED);
 	dev->reads_in = (uint8_t)wfi_min((uint64_t)attr.max_qp_rd_atom, READS_WANTED);
 
+	dev->has_windows = has_windows(dev, &attr);
 	caps->flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_WAIT | WEFT_CAP_REVOKE;
 	if (has_dmabuf(dev))
 		caps->flags |= WEFT_CAP_DMABUF;
 	caps->max_pieces = (uint32_t)wfi_min(WFI_VERBS_PIECES, dev->sq_max / 2 - WFI_VERBS_SQ_CTL);
 	caps->max_depth = (uint32_t)wfi_min(WFI_MAX_DEPTH, dev->sq_max - WFI_VERBS_SQ_CTL);
 	caps->max_msg = WFI_MAX_MSG;
-	caps->max_piece_bytes = wfi_min(dev->port.max_msg, WFI_VERBS_SIGNAL_BYTES);
+	caps->max_piece_bytes = wfi_min(dev->port.max_msg, WFI_VERBS_REQUEST_BYTES);
 	caps->max_post_bytes = WFI_MAX_POST_BYTES;
 	return 0;
 }

@@ -25,9 +25,9 @@
 /* quiet for so long, an endpoint asks for a sign of life */
 #define ALIVE_NS (250 * WFI_NSEC_PER_MSEC)
 /* requests are open, none was done for so long, nothing came: the peer is gone. Large ones have
- * SLOW_NS, since one in WFI_VERBS_SIGNAL_BYTES says that it is done */
+ * SLOW_NS, enough for WFI_VERBS_REQUEST_BYTES on a bad day */
 #define STALL_NS (800 * WFI_NSEC_PER_MSEC)
-#define SLOW_NS (1500 * WFI_NSEC_PER_MSEC)
+#define SLOW_NS (3000 * WFI_NSEC_PER_MSEC)
 /* ep_shutdown(): messages may still go out for so long, pieces for so long, and what the NIC does
  * not flush after that is taken from it */
 #define CLOSE_NS (1000 * WFI_NSEC_PER_MSEC)
@@ -478,6 +478,7 @@ void wfi_verbs_ep_destroy(struct weft_ep *base)
 	wfi_verbs_cq_forget(tx, ep);
 	wfi_verbs_cq_forget(rx, ep);
 	ep_unlist(ep, wfi_verbs_device(base->dev));
+	wfi_verbs_windows_drop(ep);
 	ibv_destroy_qp(ep->qp);
 	queues_release(ep);
 	if (ep->tx_mr) {

@@ -1,22 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A region is registered for its own NIC without any right of others; each export is a registration
- * of its own, of that range with those rights, so that the peer's NIC is held to them by ours and
- * taking back one export is its deregistration. The NIC has let go when that returns.
+ * A region is registered for its own NIC without any right of others. An export is a right of its
+ * own, of that range with that access, so that the peer's NIC is held to it by ours, and each can
+ * be taken back alone. For one endpoint it is a memory window of type 2, where the NIC has them:
+ * nothing is pinned, and no other queue pair gets through. Else it is a registration. Either way
+ * the NIC has let go when mr_revoke() returns.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include "transport/verbs/verbs.h"
-#include "weft_internal/log.h"
 
-struct wfi_verbs_export {
-	struct wfi_verbs_export *next;
-	struct ibv_mr *mr;
-	uint64_t id;
-};
+#define WINDOW_NS (100 * WFI_NSEC_PER_MSEC) /* for our own NIC to bind one */
 
 static int ibv_access(uint32_t access)
 {
@@ -32,47 +28,25 @@ static int ibv_access(uint32_t access)
 	return flags;
 }
 
-static void say_why(int err, uint64_t len)
-{
-	struct rlimit lim = { 0 };
-
-	if (err == ENOMEM && !getrlimit(RLIMIT_MEMLOCK, &lim) && lim.rlim_cur != RLIM_INFINITY)
-		wfi_err("verbs: %llu KiB can't be pinned, RLIMIT_MEMLOCK is %llu KiB: set "
-			"LimitMEMLOCK or ulimit -l to unlimited",
-			(unsigned long long)len >> 10, (unsigned long long)lim.rlim_cur >> 10);
-	else
-		wfi_err("verbs: %llu KiB can't be registered: %s", (unsigned long long)len >> 10,
-			strerror(err));
-}
-
-struct ibv_mr *wfi_verbs_pin(struct wfi_verbs_device *dev, void *mem, size_t len, int access)
-{
-	struct ibv_mr *mr = ibv_reg_mr(dev->pd, mem, len, access);
-
-	if (!mr)
-		say_why(errno, len);
-	return mr;
-}
-
+/* a range of a region, with the rights of a peer */
 static struct ibv_mr *reg_range(struct wfi_verbs_mr *mr, uint64_t off, uint64_t len, int access)
 {
-	struct wfi_verbs_device *dev = wfi_verbs_device(mr->base.dev);
-	uint8_t *addr = (uint8_t *)mr->base.addr + off;
-	struct ibv_mr *out;
+	struct weft_mr_opts o = {
+		.addr = (uint8_t *)mr->base.addr + off,
+		.len = len,
+		.kind = mr->fd < 0 ? WEFT_MR_HOST : WEFT_MR_DMABUF,
+		.fd = mr->fd,
+		.fd_off = mr->fd_off + off,
+	};
 
-	if (mr->fd < 0)
-		return wfi_verbs_pin(dev, addr, len, access);
-	out = ibv_reg_dmabuf_mr(dev->pd, mr->fd_off + off, len, (uintptr_t)addr, mr->fd, access);
-	if (!out)
-		say_why(errno, len);
-	return out;
+	return wfi_verbs_pin_opts(wfi_verbs_device(mr->base.dev), &o, access);
 }
 
 int wfi_verbs_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out)
 {
 	struct weft_mr_opts o;
 	struct wfi_verbs_mr *mr;
-	int ret;
+	int ret, access;
 
 	ret = wfi_opts_read(&o, sizeof(o), opts);
 	if (!ret)
@@ -97,11 +71,13 @@ int wfi_verbs_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, s
 			goto err_mr;
 		}
 	}
-	mr->mr = reg_range(mr, 0, o.len, ibv_access(o.access & WEFT_ACCESS_LOCAL_WRITE));
-	if (!mr->mr) {
-		ret = -errno;
+	access = ibv_access(o.access & WEFT_ACCESS_LOCAL_WRITE);
+	if (wfi_verbs_device(dev)->has_windows && (o.access & WFI_REMOTE_ACCESS))
+		access |= IBV_ACCESS_MW_BIND;
+	ret = wfi_verbs_pinned_get(wfi_verbs_device(dev), &o, access, &mr->pinned);
+	if (ret)
 		goto err_fd;
-	}
+	mr->lkey = mr->pinned->mr->lkey;
 	*out = &mr->base;
 	return 0;
 
@@ -112,6 +88,78 @@ err_mr:
 	wfi_free(dev->env, mr, sizeof(*mr));
 	return ret;
 }
+
+/* ---- windows: a right for one endpoint, given and taken back without touching a page ---- */
+
+/* Return: true when the request before number @end was done, and done well */
+static bool ctl_wait(struct wfi_verbs_ep *ep, uint32_t end)
+{
+	struct wfi_env *env = ep->base.dev->env;
+	const uint64_t limit = wfi_now(env) + WINDOW_NS;
+
+	while ((int32_t)(ep->sq_head - end) < 0 && wfi_now(env) < limit)
+		wfi_verbs_cq_drain(wfi_verbs_cq(ep->base.send_cq));
+	return (int32_t)(ep->sq_head - end) >= 0 && !ep->broken;
+}
+
+static int window_begin(struct wfi_verbs_mr *mr, struct wfi_verbs_ep *ep,
+			const struct weft_export_opts *o, struct wfi_verbs_export *exp)
+{
+	struct wfi_verbs_device *dev = wfi_verbs_device(mr->base.dev);
+	struct ibv_send_wr wr = { .opcode = IBV_WR_BIND_MW };
+	struct ibv_mw *mw = ibv_alloc_mw(dev->pd, IBV_MW_TYPE_2);
+
+	if (!mw)
+		return -errno;
+	wr.bind_mw.mw = mw;
+	wr.bind_mw.rkey = ibv_inc_rkey(mw->rkey);
+	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){
+		.mr = mr->pinned->mr,
+		.addr = (uintptr_t)mr->base.addr + o->off,
+		.length = o->len,
+		.mw_access_flags = (unsigned)(ibv_access(o->access) & ~IBV_ACCESS_LOCAL_WRITE),
+	};
+	if (wfi_verbs_post_ctl(ep, &wr) || !ctl_wait(ep, ep->sq_tail)) {
+		ibv_dealloc_mw(mw);
+		return -EAGAIN;
+	}
+	mw->rkey = wr.bind_mw.rkey;
+	exp->mw = mw;
+	exp->ep = ep;
+	exp->next_window = ep->windows;
+	ep->windows = exp;
+	return 0;
+}
+
+/* when this returns, the NIC lets nobody through any more */
+static void window_end(struct wfi_verbs_export *exp)
+{
+	struct ibv_send_wr wr = { .opcode = IBV_WR_LOCAL_INV };
+	struct wfi_verbs_export **link;
+
+	if (!exp->ep)
+		return;
+	wr.invalidate_rkey = exp->mw->rkey;
+	if (exp->ep->state == WFI_EP_CONNECTED && !wfi_verbs_post_ctl(exp->ep, &wr))
+		ctl_wait(exp->ep, exp->ep->sq_tail);
+	ibv_dealloc_mw(exp->mw);
+	for (link = &exp->ep->windows; *link != exp; link = &(*link)->next_window)
+		;
+	*link = exp->next_window;
+}
+
+void wfi_verbs_windows_drop(struct wfi_verbs_ep *ep)
+{
+	struct wfi_verbs_export *exp;
+
+	while ((exp = ep->windows)) {
+		ep->windows = exp->next_window;
+		ibv_dealloc_mw(exp->mw);
+		exp->ep = NULL;
+	}
+}
+
+/* ---- exports ---- */
 
 /* Return: how many were taken back. @id 0: all */
 static unsigned exports_drop(struct wfi_verbs_mr *mr, uint64_t id)
@@ -125,7 +173,10 @@ static unsigned exports_drop(struct wfi_verbs_mr *mr, uint64_t id)
 			continue;
 		}
 		*link = exp->next;
-		ibv_dereg_mr(exp->mr);
+		if (exp->mr)
+			ibv_dereg_mr(exp->mr);
+		else
+			window_end(exp);
 		wfi_free(mr->base.dev->env, exp, sizeof(*exp));
 		nr++;
 	}
@@ -140,7 +191,7 @@ void wfi_verbs_mr_dereg(struct weft_mr *base)
 		return;
 	mr = wfi_container_of(base, struct wfi_verbs_mr, base);
 	exports_drop(mr, 0);
-	ibv_dereg_mr(mr->mr);
+	wfi_verbs_pinned_put(wfi_verbs_device(base->dev), mr->pinned);
 	if (mr->fd >= 0)
 		close(mr->fd);
 	wfi_free(base->dev->env, mr, sizeof(*mr));
@@ -157,14 +208,21 @@ int wfi_verbs_mr_export(struct weft_mr *base, const struct weft_export_opts *opt
 	int ret;
 
 	ret = wfi_export_opts_check(base, opts, &o);
+	if (!ret && o.ep && o.ep->dev != base->dev)
+		ret = -EINVAL;
 	if (ret)
 		return ret;
 	exp = wfi_alloc(base->dev->env, sizeof(*exp));
 	if (!exp)
 		return -ENOMEM;
-	exp->mr = reg_range(mr, o.off, o.len, ibv_access(o.access));
-	if (!exp->mr) {
-		ret = -errno;
+	ret = -EOPNOTSUPP;
+	if (o.ep && dev->has_windows && wfi_verbs_ep(o.ep)->state == WFI_EP_CONNECTED)
+		ret = window_begin(mr, wfi_verbs_ep(o.ep), &o, exp);
+	if (ret) {
+		exp->mr = reg_range(mr, o.off, o.len, ibv_access(o.access));
+		ret = exp->mr ? 0 : -errno;
+	}
+	if (ret) {
 		wfi_free(base->dev->env, exp, sizeof(*exp));
 		return ret;
 	}
@@ -175,7 +233,7 @@ int wfi_verbs_mr_export(struct weft_mr *base, const struct weft_export_opts *opt
 	blob.incarnation = dev->incarnation;
 	blob.addr = (uintptr_t)base->addr + o.off;
 	blob.len = o.len;
-	blob.rkey = exp->mr->rkey;
+	blob.rkey = exp->mr ? exp->mr->rkey : exp->mw->rkey;
 	blob.access = o.access;
 	blob.check = wfi_verbs_check(&blob, sizeof(blob));
 	memset(out, 0, sizeof(*out));

@@ -127,7 +127,7 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 		       enum ibv_wr_opcode opcode, uint32_t need, struct build *b)
 {
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
-	uint32_t lkey = wfi_container_of(post->local_mr, struct wfi_verbs_mr, base)->mr->lkey;
+	uint32_t lkey = wfi_container_of(post->local_mr, struct wfi_verbs_mr, base)->lkey;
 	uint32_t max_sge = opcode == IBV_WR_RDMA_READ ? dev->read_sges : dev->write_sges;
 	uint64_t max_msg = dev->base.caps.max_piece_bytes, run = 0, end = 0, sum = 0, told = 0;
 	struct ibv_send_wr *wr = dev->wrs - 1;

@@ -31,7 +31,8 @@
 #define WFI_VERBS_SRQ_BUFS 4096u /* most of one receiving queue */
 #define WFI_VERBS_CREDITS_MAX 1024u
 #define WFI_VERBS_BUCKETS 1024u
-#define WFI_VERBS_SIGNAL_BYTES (1u << 20) /* of one request, and of those between two that signal */
+#define WFI_VERBS_REQUEST_BYTES (4u << 20) /* most of one request */
+#define WFI_VERBS_SIGNAL_BYTES (1u << 20) /* most of the requests between two that signal */
 #define WFI_VERBS_BATCH 16u /* completions taken from the NIC at once */
 #define WFI_VERBS_LENT 64u /* messages that one poll hands out */
 
@@ -41,7 +42,6 @@
 #define WFI_VERBS_CM_POLLS 8u /* polls a look at the connection manager, while it is at work */
 
 struct wfi_verbs_ep;
-struct wfi_verbs_export;
 struct wfi_verbs_line; /* cm.c */
 struct rdma_event_channel;
 
@@ -120,6 +120,8 @@ struct wfi_verbs_device {
 	uint8_t reads_out;
 	uint8_t reads_in;
 	bool failed;
+	bool has_windows; /* type 2 */
+	struct wfi_verbs_pinned *pinned;
 	struct rdma_event_channel *cm; /* NULL: there is no connection manager here */
 	uint32_t nr_dialing; /* endpoints */
 	uint32_t last_seen;
@@ -131,12 +133,36 @@ struct wfi_verbs_device {
 	struct ibv_sge sges[WFI_VERBS_PIECES];
 };
 
+/* a registration of our own NIC's, with local rights only, and who uses it */
+struct wfi_verbs_pinned {
+	struct wfi_verbs_pinned *next; /* on the device, when it can be shared */
+	struct ibv_mr *mr;
+	void *addr;
+	uint64_t len;
+	uint64_t off; /* in its file */
+	uint64_t dev; /* and the file's identity */
+	uint64_t ino;
+	int access;
+	uint32_t refs;
+};
+
 struct wfi_verbs_mr {
 	struct weft_mr base;
-	struct ibv_mr *mr; /* local rights only */
-	struct wfi_verbs_export *exports;
+	uint32_t lkey;
 	int fd; /* dma-buf, or -1 */
 	uint64_t fd_off;
+	struct wfi_verbs_pinned *pinned;
+	struct wfi_verbs_export *exports;
+};
+
+/* a right that was given away: a registration of its own, or a window of one endpoint's */
+struct wfi_verbs_export {
+	struct wfi_verbs_export *next;
+	struct ibv_mr *mr;
+	struct ibv_mw *mw;
+	struct wfi_verbs_ep *ep; /* of the window; NULL: it ended, and the window with it */
+	struct wfi_verbs_export *next_window; /* of .ep */
+	uint64_t id;
 };
 
 struct wfi_verbs_rkey {
@@ -256,6 +282,7 @@ struct wfi_verbs_ep {
 	uint64_t watch_ns; /* .sq_head has been .watch_head since */
 	uint32_t watch_head;
 	uint64_t peer_incarnation;
+	struct wfi_verbs_export *windows; /* bound here */
 	struct wfi_verbs_line *line; /* NULL: connected by ep_connect(), or not at all */
 	struct wfi_verbs_ep *next_qpn;
 	struct wfi_verbs_ep *next_ready;
@@ -310,8 +337,20 @@ int wfi_verbs_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 			  struct weft_rkey **out);
 void wfi_verbs_rkey_destroy(struct weft_rkey *rkey);
 void *wfi_verbs_rkey_ptr(const struct weft_rkey *rkey);
+/* @ep ends: peers have nothing of its windows any more. Cold */
+void wfi_verbs_windows_drop(struct wfi_verbs_ep *ep);
+
+/* pin.c */
+
 /* memory of our own for the NIC. Return: NULL, with errno; logged */
 struct ibv_mr *wfi_verbs_pin(struct wfi_verbs_device *dev, void *mem, size_t len, int access);
+/* the same for memory of any kind */
+struct ibv_mr *wfi_verbs_pin_opts(struct wfi_verbs_device *dev, const struct weft_mr_opts *o,
+				  int access);
+/* a registration, shared with whoever has the same one */
+int wfi_verbs_pinned_get(struct wfi_verbs_device *dev, const struct weft_mr_opts *o, int access,
+			 struct wfi_verbs_pinned **out);
+void wfi_verbs_pinned_put(struct wfi_verbs_device *dev, struct wfi_verbs_pinned *p);
 
 /* cq.c */
 int wfi_verbs_cq_create(struct weft_device *dev, const struct weft_cq_opts *opts,
