@@ -28,6 +28,7 @@ struct shape {
 
 struct copy_bench {
 	struct shape shape;
+	uint8_t flags; /* of the GETs */
 	struct wfi_perf_rig *rig;
 	struct weft_space *space;
 	struct wfi_perf_region region;
@@ -52,6 +53,7 @@ static int get(const struct copy_bench *b)
 {
 	struct weft_op op = {
 		.op = WEFT_OP_GET,
+		.flags = b->flags,
 		.nr = b->shape.nr,
 		.space = b->space,
 		.keys = b->keys,
@@ -289,6 +291,20 @@ static int run_large(const struct wfi_perf *p, struct copy_bench *b)
 	return wfi_perf_compare(p, &c, sides, 3);
 }
 
+/* beside itself, the checksums left alone */
+static int run_verified(const struct wfi_perf *p, struct copy_bench *b)
+{
+	const struct wfi_perf_case c = { "get", b->shape.name, "GB/s", true };
+	struct copy_bench plain = *b;
+	const struct wfi_perf_side sides[] = {
+		{ NULL, get_rate, b, NULL },
+		{ "plain_copy", get_rate, &plain, NULL },
+	};
+
+	b->flags = WEFT_F_VERIFY;
+	return wfi_perf_compare(p, &c, sides, 2);
+}
+
 static int run_shape(const struct wfi_perf *p, const struct shape *shape, struct wfi_perf_rig *rig,
 		     const struct victim *victim,
 		     int (*cases)(const struct wfi_perf *p, struct copy_bench *b))
@@ -340,4 +356,27 @@ const struct wfi_perf_bench wfi_perf_copy = {
 	.summary =
 		"blocks into an engine's memory: scattered small ones, large ones, unmapped memory",
 	.run = run,
+};
+
+static int run_get(const struct wfi_perf *p, int nr_args, char **args)
+{
+	static const struct shape verified = { "verified_2MiB", 2u << 20, 64, 1, 4, false };
+	const struct victim none = { 0 };
+	struct wfi_perf_rig rig;
+	int ret;
+
+	(void)nr_args;
+	(void)args;
+	ret = wfi_perf_rig_open(&rig, ARENA_BYTES, WFI_MAP_HUGE | WFI_MAP_PREFAULT);
+	if (ret)
+		return ret;
+	ret = run_shape(p, &verified, &rig, &none, run_verified);
+	wfi_perf_rig_close(&rig);
+	return ret;
+}
+
+const struct wfi_perf_bench wfi_perf_get = {
+	.name = "get",
+	.summary = "blocks into an engine's memory, their checksums verified on the way",
+	.run = run_get,
 };

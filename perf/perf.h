@@ -37,6 +37,7 @@ struct wfi_perf_bench {
 
 extern const struct wfi_perf_bench wfi_perf_ring;
 extern const struct wfi_perf_bench wfi_perf_copy;
+extern const struct wfi_perf_bench wfi_perf_get;
 extern const struct wfi_perf_bench wfi_perf_match;
 extern const struct wfi_perf_bench wfi_perf_put;
 extern const struct wfi_perf_bench wfi_perf_index;

@@ -57,6 +57,7 @@ expect ring 'nop_rtt cacheline_pingpong' 'nop_rtt rte_ring' 'nop_rtt io_uring_no
 expect copy 'scatter_256x1KiB memcpy' 'scatter_4096x1KiB memcpy' \
 	'unmapped_256x1KiB process_vm_writev' 'large_2MiB_pieces best_copy' \
 	'large_2MiB_pieces memcpy'
+expect get 'verified_2MiB plain_copy'
 expect match 'chain1000 random_line' 'chain1000_rate None' 'state_per_block None'
 expect put 'steady uthash_lru' 'steady_rate None'
 expect index 'match64 random_line' 'match64_while_writing match64' 'match64_rate None' \
