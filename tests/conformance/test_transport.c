@@ -412,6 +412,36 @@ static void test_foreign_rkey(void **state)
 	pair_close(&other);
 }
 
+/* who is given an address may use it in place of posts, and is given none when they are refused */
+static void test_rkey_ptr(void **state)
+{
+	struct weft_mr_opts mr = { .size = sizeof(mr), .len = 4096, .fd = -1 };
+	struct pair *p = *state;
+	uint8_t *ptr = provider->rkey_ptr(p->rkey);
+	struct weft_mr *region = NULL;
+	struct weft_rkey *rkey;
+	struct weft_export ex;
+
+	if (ptr) {
+		p->b.mem[77] = 0x5a;
+		assert_int_equal(ptr[77], 0x5a);
+		ptr[4099] = 0x5b;
+		assert_int_equal(p->b.mem[4099], 0x5b);
+	}
+	mr.addr = p->b.heap;
+	mr.access = WEFT_ACCESS_LOCAL_WRITE | WEFT_ACCESS_REMOTE_READ | WEFT_ACCESS_REMOTE_WRITE;
+	assert_int_equal(provider->mr_reg(p->b.dev, &mr, &region), 0);
+	assert_int_equal(provider->mr_export(region, NULL, &ex), 0);
+	rkey = import_export(p->a.ep, &ex);
+	provider->mr_dereg(region);
+	assert_null(provider->rkey_ptr(rkey));
+	provider->rkey_destroy(rkey);
+	if (ex.fd >= 0)
+		close(ex.fd);
+	provider->ep_shutdown(p->a.ep);
+	assert_null(provider->rkey_ptr(p->rkey));
+}
+
 static void test_stale_rkey(void **state)
 {
 	struct pair *p = *state;
@@ -789,6 +819,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_too_much, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rights, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_foreign_rkey, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rkey_ptr, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stale_rkey, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_revoke, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_export_for_one, setup, teardown),
