@@ -18,7 +18,7 @@
 #include "base/os.h"
 
 #define SLICE_BYTES (2ul << 20)
-#define SHARED_SLICE_BYTES (128ul << 10)
+#define SHARED_STEP_BYTES (128ul << 10)
 #define PAGE_BYTES 4096u /* the smallest there is */
 #define STACK_BYTES (64ul << 10)
 
@@ -64,18 +64,20 @@ static struct wfi_map_job *pop(void)
 /*
  * Private pages by touching them, which locks no more than their area: under MADV_POPULATE_WRITE,
  * which locks all of the process's memory map for as long as it takes, the worker's own mmap would
- * wait. Those of a memfd by little and little, since touching kills where there is no space
+ * wait. Those of a memfd little by little, since touching kills where there is no space
  */
 static size_t bring(const struct wfi_map_job *job, uint64_t end)
 {
 	char *addr = (char *)job->map.addr + job->off;
-	size_t len = wfi_min(job->map.fd < 0 ? SLICE_BYTES : SHARED_SLICE_BYTES, end - job->off);
+	const size_t len = wfi_min(SLICE_BYTES, end - job->off);
+	const size_t step = job->map.fd < 0 ? PAGE_BYTES : SHARED_STEP_BYTES;
 
-	if (job->map.fd >= 0)
-		madvise(addr, len, MADV_POPULATE_WRITE);
-	else
-		for (size_t off = 0; off < len; off += PAGE_BYTES)
+	for (size_t off = 0; off < len; off += step) {
+		if (job->map.fd < 0)
 			wfi_touch(addr + off);
+		else
+			madvise(addr + off, wfi_min(step, len - off), MADV_POPULATE_WRITE);
+	}
 	return len;
 }
 
