@@ -31,6 +31,9 @@ foreign=$(nm -D --defined-only "$lib" | awk '$2 != "A" && $3 !~ /^weft_/ { print
 [ -z "$foreign" ] || fail "libweft.so exports more than weft_*: $foreign"
 nm -D --defined-only "$lib" | grep -q ' weft_open@@WEFT_0.1$' || fail "weft_open has no version"
 
+# its own thread runs until the process ends
+readelf -d "$lib" | grep -q NODELETE || fail "libweft.so can be unloaded"
+
 export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$dest
 read -ra flags <<<"$(pkg-config --cflags --libs weft)"
 "${CC:-cc}" -std=c17 -Wall -Werror -o "$dest/user" "$here/install_user.c" "${flags[@]}"
