@@ -198,7 +198,7 @@ static const struct wfi_config_setting settings[] = {
 	  .def = "16G",
 	  .min = 1 << 20,
 	  .max = 1ull << 46,
-	  .help = "What that file may take. Changed later with weft tier --resize." },
+	  .help = "What that file may take. One that there is keeps its size." },
 	{ .key = "tier_write_bytes",
 	  .kind = &wfi_config_kind_size,
 	  AT(wfi_config, tier_write_bytes),

@@ -624,7 +624,7 @@ static void ssd_stat(const struct wfi_tier *t, struct wfi_tier_stat *out)
 		.retired = s->nr_retired,
 		.evicted = s->count[SSD_C_EVICTED]->value,
 		.queued = s->reads.nr + s->writes.nr + s->checks.nr + s->reads_flying +
-			  s->writes_flying + s->headers_flying + s->super_flying +
+			  s->writes_flying + s->headers_flying + s->super_flying + s->super_dirty +
 			  (s->state == WFI_TIER_FAILED ? 0 : s->queue_nr),
 		.read_bps = s->read_meter.bps,
 		.write_bps = s->write_meter.bps,

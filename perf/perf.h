@@ -41,6 +41,7 @@ extern const struct wfi_perf_bench wfi_perf_get;
 extern const struct wfi_perf_bench wfi_perf_match;
 extern const struct wfi_perf_bench wfi_perf_put;
 extern const struct wfi_perf_bench wfi_perf_index;
+extern const struct wfi_perf_bench wfi_perf_tier;
 extern const struct wfi_perf_bench wfi_perf_handoff;
 extern const struct wfi_perf_bench wfi_perf_trace;
 extern const struct wfi_perf_bench wfi_perf_verbs;
