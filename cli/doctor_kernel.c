@@ -15,6 +15,7 @@
 #include "cli/doctor.h"
 #include "weft_internal/copy.h"
 #include "weft_internal/env.h"
+#include "weft_internal/transport_registry.h"
 
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
@@ -190,24 +191,28 @@ void wfi_check_shm(struct wfi_finding *f)
 		  ops->name, (unsigned)mib_per_s);
 }
 
+/* what the provider itself would say when a node opens it */
 void wfi_check_verbs(struct wfi_finding *f)
 {
-	DIR *dir = opendir("/sys/class/infiniband");
-	const bool there = dir != NULL;
-	const struct dirent *e;
-	unsigned nr = 0;
+	const struct weft_transport *t = wfi_transport_find(NULL, "verbs");
+	struct weft_probe probe = { 0 };
+	struct wfi_env env;
+	int ret = t ? wfi_env_real_init(&env) : -EOPNOTSUPP;
 
-	while (dir && (e = readdir(dir)))
-		nr += e->d_name[0] != '.';
-	if (dir)
-		closedir(dir);
-	if (nr)
-		wfi_found(f, WFI_HEALTH_OK, NULL, "not built; %u RDMA device%s here", nr,
-			  nr == 1 ? "" : "s");
+	if (!ret)
+		ret = t->probe(t, &env, &probe);
+	if (ret == -EOPNOTSUPP)
+		wfi_found(f, WFI_HEALTH_OK, NULL, "%s", t ? probe.why : "not built");
+	else if (ret)
+		wfi_found(f,
+			  access("/sys/class/infiniband", F_OK) ? WFI_HEALTH_OK : WFI_HEALTH_WARN,
+			  NULL, "%s", probe.why[0] ? probe.why : strerror(-ret));
+	else if (probe.slow)
+		wfi_found(f, WFI_HEALTH_WARN, NULL, "%u RDMA port%s; %s", probe.nr_devices,
+			  probe.nr_devices == 1 ? "" : "s", probe.why);
 	else
-		wfi_found(f, WFI_HEALTH_OK, NULL,
-			  "not built; no RDMA device here (/sys/class/infiniband is %s)",
-			  there ? "empty" : "not there");
+		wfi_found(f, WFI_HEALTH_OK, NULL, "%u RDMA port%s", probe.nr_devices,
+			  probe.nr_devices == 1 ? "" : "s");
 }
 
 void wfi_check_ucx(struct wfi_finding *f)

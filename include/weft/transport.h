@@ -437,6 +437,7 @@ enum weft_scope {
  *          another endpoint, -ESTALE region no longer registered, or taken back, -ERANGE outside
  *          the region, -ECONNRESET peer gone,
  *          -ECANCELED flushed, -ETIMEDOUT, -EIO
+ * @imm, @data, @len: of what was received, else undefined
  * @idx: see "Operations" above; the number of pieces when all went well
  * @data: RECV: the message, lent until the next poll of this queue. A private copy or memory that
  *        the peer can't change any more

@@ -33,7 +33,8 @@ static void on_sent(struct wfi_verbs_cq *cq, struct wfi_verbs_ep *ep, const stru
 	if (wfi_unlikely(wc->status != IBV_WC_SUCCESS))
 		wfi_verbs_ep_error(ep, at, wc->status);
 	ep->sq_head = at;
-	wfi_verbs_cq_ready(cq, ep);
+	if (!ep->is_ready)
+		wfi_verbs_cq_ready(cq, ep);
 }
 
 static void srq_post(struct wfi_verbs_cq *cq, const uint32_t *bufs, uint32_t nr)
@@ -115,7 +116,7 @@ static bool open_done(const struct wfi_verbs_ep *ep, const struct wfi_verbs_open
 static bool open_wc(struct wfi_verbs_ep *ep, const struct wfi_verbs_open *open, struct weft_wc *wc)
 {
 	int status = open->status;
-	uint8_t scope = status ? WEFT_SCOPE_OP : WEFT_SCOPE_NONE;
+	uint8_t scope = open->scope;
 
 	if (wfi_unlikely(ep->broken && (int32_t)(open->end - ep->err_at) >= 0)) {
 		status = ep->err_said ? -ECANCELED : ep->err_status;
@@ -135,24 +136,67 @@ static bool open_wc(struct wfi_verbs_ep *ep, const struct wfi_verbs_open *open, 
 	return true;
 }
 
+/* posts of an endpoint that broke. Return: how many more there were to tell. Cold */
+static unsigned take_broken(struct wfi_verbs_cq *cq, struct wfi_verbs_ep *ep, struct weft_wc *wcs,
+			    unsigned max)
+{
+	unsigned n = 0;
+
+	for (; ep->open_head != ep->open_tail && n < max; ep->open_head++) {
+		const struct wfi_verbs_open *open = &ep->opens[ep->open_head & ep->open_mask];
+
+		if (!open_done(ep, open))
+			break;
+		n += open_wc(ep, open, &wcs[n]);
+		cq->nr_open -= !(open->flags & WEFT_POST_QUIET);
+	}
+	return n;
+}
+
+static unsigned take_whole(struct wfi_verbs_cq *cq, struct wfi_verbs_ep *ep, struct weft_wc *wcs,
+			   unsigned max)
+{
+	const uint32_t done = ep->sq_head, tail = ep->open_tail, mask = ep->open_mask;
+	const struct wfi_verbs_open *opens = ep->opens;
+	uint32_t head = ep->open_head, loud = 0;
+	unsigned n = 0;
+
+	for (; head != tail && n < max; head++) {
+		const struct wfi_verbs_open *open = &opens[head & mask];
+		struct weft_wc *wc = &wcs[n];
+
+		if ((int32_t)(done - open->end) < 0)
+			break;
+		if (wfi_unlikely(open->flags & WEFT_POST_QUIET)) {
+			if (open->status)
+				open_wc(ep, open, &wcs[n++]);
+			continue;
+		}
+		n++;
+		loud++;
+		wc->cookie = open->cookie;
+		wc->ep = &ep->base;
+		wc->status = open->status;
+		wc->op = open->op;
+		wc->scope = open->scope;
+		wc->idx = open->idx;
+	}
+	ep->open_head = head;
+	cq->nr_open -= loud;
+	return n;
+}
+
 static unsigned take_posts(struct wfi_verbs_cq *cq, struct weft_wc *wcs, unsigned max)
 {
 	struct wfi_verbs_ep *ep;
 	unsigned n = 0;
 
 	while ((ep = cq->ready)) {
-		while (ep->open_head != ep->open_tail) {
-			const struct wfi_verbs_open *open =
-				&ep->opens[ep->open_head & ep->open_mask];
-
-			if (!open_done(ep, open))
-				break;
-			if (n == max)
-				return n;
-			n += open_wc(ep, open, &wcs[n]);
-			ep->open_head++;
-			cq->nr_open -= !(open->flags & WEFT_POST_QUIET);
-		}
+		n += wfi_unlikely(ep->broken) ? take_broken(cq, ep, wcs + n, max - n)
+					      : take_whole(cq, ep, wcs + n, max - n);
+		/* what was left over comes next time */
+		if (n == max && ep->open_head != ep->open_tail)
+			return n;
 		cq->ready = ep->next_ready;
 		ep->is_ready = false;
 	}

@@ -83,6 +83,7 @@ static void open_add(struct wfi_verbs_ep *ep, uint64_t cookie, enum weft_wc_op o
 	open->idx = b->nr_good;
 	open->status = b->status;
 	open->op = (uint8_t)op;
+	open->scope = b->status ? WEFT_SCOPE_OP : WEFT_SCOPE_NONE;
 	open->flags = (uint8_t)flags;
 	open->large = b->bytes > WFI_VERBS_SIGNAL_BYTES;
 	cq->nr_open += !(flags & WEFT_POST_QUIET);
@@ -103,23 +104,9 @@ static bool signal_due(struct wfi_verbs_ep *ep, uint32_t flags, uint32_t nr_wrs,
 	return false;
 }
 
-static int piece_check(const struct wfi_verbs_ep *ep, const struct weft_post *post,
-		       const struct weft_piece *piece, uint32_t need)
+static int key_check(const struct wfi_verbs_ep *ep, const struct weft_rkey *rkey, uint32_t need)
 {
-	const struct weft_rkey *rkey = piece->rkey;
-	const struct weft_mr *mr = post->local_mr;
-
-	if (wfi_unlikely(!rkey || rkey->ep != &ep->base || !(rkey->access & need)))
-		return -EACCES;
-	if (wfi_unlikely(!wfi_range_ok(piece->remote, piece->len, rkey->len)))
-		return -ERANGE;
-	if (wfi_unlikely(!wfi_range_ok((uintptr_t)piece->local - (uintptr_t)mr->addr, piece->len,
-				       mr->len)))
-		return -EFAULT;
-	if (wfi_unlikely(need == WEFT_ACCESS_REMOTE_READ &&
-			 !(mr->access & WEFT_ACCESS_LOCAL_WRITE)))
-		return -EACCES;
-	return 0;
+	return !rkey || rkey->ep != &ep->base || !(rkey->access & need) ? -EACCES : 0;
 }
 
 /* one request a piece; pieces that follow each other at the peer share one */
@@ -127,56 +114,68 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 		       enum ibv_wr_opcode opcode, uint32_t need, struct build *b)
 {
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
-	uint32_t lkey = wfi_container_of(post->local_mr, struct wfi_verbs_mr, base)->lkey;
-	uint32_t max_sge = opcode == IBV_WR_RDMA_READ ? dev->read_sges : dev->write_sges;
-	uint64_t max_msg = dev->base.caps.max_piece_bytes, run = 0, end = 0, sum = 0, told = 0;
+	const struct weft_mr *mr = post->local_mr;
+	const uint32_t lkey = wfi_container_of(mr, struct wfi_verbs_mr, base)->lkey;
+	const int max_sge = (int)(opcode == IBV_WR_RDMA_READ ? dev->read_sges : dev->write_sges);
+	const uint64_t max_msg = dev->base.caps.max_piece_bytes;
+	const uintptr_t mem = (uintptr_t)mr->addr;
+	const uint64_t mem_len = mr->len;
+	const struct weft_piece *piece = post->pieces, *stop = piece + post->nr_pieces;
+	const struct wfi_verbs_rkey *key = NULL;
+	uint64_t run = 0, end = 0, sum = 0;
 	struct ibv_send_wr *wr = dev->wrs - 1;
 	struct ibv_sge *sge = dev->sges;
-	uint32_t i, rkey = 0;
+	uint32_t seq = ep->sq_tail;
 
-	for (i = 0; i < post->nr_pieces; i++) {
-		const struct weft_piece *piece = &post->pieces[i];
-		const struct wfi_verbs_rkey *key;
+	for (; piece != stop; piece++) {
+		const uint64_t len = piece->len;
 		uint64_t addr;
 
-		b->status = piece_check(ep, post, piece, need);
-		if (wfi_unlikely(b->status))
+		if (!key || piece->rkey != &key->base) {
+			b->status = key_check(ep, piece->rkey, need);
+			if (wfi_unlikely(b->status))
+				break;
+			key = wfi_container_of(piece->rkey, struct wfi_verbs_rkey, base);
+			end = 0;
+		}
+		if (wfi_unlikely(!wfi_range_ok(piece->remote, len, key->base.len))) {
+			b->status = -ERANGE;
 			break;
-		if (wfi_unlikely(!piece->len))
+		}
+		if (wfi_unlikely(!wfi_range_ok((uintptr_t)piece->local - mem, len, mem_len))) {
+			b->status = -EFAULT;
+			break;
+		}
+		if (wfi_unlikely(!len))
 			continue;
-		sum += piece->len;
-		if (wfi_unlikely(piece->len > max_msg || sum > dev->base.caps.max_post_bytes))
+		if (wfi_unlikely(len > max_msg))
 			return -EINVAL;
-		key = wfi_container_of(piece->rkey, struct wfi_verbs_rkey, base);
+		sum += len;
 		addr = key->addr + piece->remote;
 		sge->addr = (uintptr_t)piece->local;
-		sge->length = (uint32_t)piece->len;
+		sge->length = (uint32_t)len;
 		sge->lkey = lkey;
-		run += piece->len;
-		if (addr == end && key->rkey == rkey && run <= max_msg &&
-		    (uint32_t)wr->num_sge < max_sge) {
+		run += len;
+		if (addr == end && run <= max_msg && wr->num_sge < max_sge) {
 			wr->num_sge++;
 		} else {
 			wr++;
-			wr->wr_id = ep->wr_base |
-				    (uint32_t)(ep->sq_tail + (uint32_t)(wr - dev->wrs));
+			wr->wr_id = ep->wr_base | seq++;
 			wr->sg_list = sge;
 			wr->num_sge = 1;
 			wr->opcode = opcode;
 			wr->send_flags = 0;
-			if (wfi_unlikely(sum - told > WFI_VERBS_SIGNAL_BYTES)) {
-				wr->send_flags = IBV_SEND_SIGNALED;
-				told = sum;
-			}
 			wr->wr.rdma.remote_addr = addr;
-			wr->wr.rdma.rkey = rkey = key->rkey;
-			run = piece->len;
+			wr->wr.rdma.rkey = key->rkey;
+			run = len;
 		}
-		end = addr + piece->len;
+		end = addr + len;
 		sge++;
 	}
+	if (wfi_unlikely(sum > dev->base.caps.max_post_bytes))
+		return -EINVAL;
 	b->bytes = sum;
-	b->nr_good = i;
+	b->nr_good = (uint32_t)(piece - post->pieces);
 	b->nr_wrs = (uint32_t)(wr - dev->wrs + 1);
 	/* small writes travel in the request itself */
 	if (b->nr_wrs == 1 && opcode == IBV_WR_RDMA_WRITE && sum <= dev->base.caps.max_inline)
@@ -209,16 +208,26 @@ static int check_post(const struct wfi_verbs_ep *ep, const struct weft_post *pos
 	return 0;
 }
 
+/* reads into memory that may not be written: nothing is tried */
+static bool may_land(const struct weft_post *post, uint32_t need)
+{
+	return need != WEFT_ACCESS_REMOTE_READ || !post->nr_pieces ||
+	       (post->local_mr->access & WEFT_ACCESS_LOCAL_WRITE);
+}
+
 static void finish(struct wfi_verbs_ep *ep, const struct weft_post *post, enum weft_wc_op op,
 		   struct build *b)
 {
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
 	uint32_t end = ep->sq_tail + b->nr_wrs;
+	uint32_t each = SIGNAL_EACH, i;
 	struct ibv_send_wr *last;
-	uint32_t i;
 
 	/* a long chain tells how far it is, or slow looks like dead */
-	for (i = SIGNAL_EACH - 1; i + 1 < b->nr_wrs; i += SIGNAL_EACH)
+	if (wfi_unlikely(b->bytes > WFI_VERBS_SIGNAL_BYTES))
+		each = (uint32_t)wfi_min(each, 1 + (uint64_t)b->nr_wrs * WFI_VERBS_SIGNAL_BYTES /
+							       b->bytes);
+	for (i = each - 1; i + 1 < b->nr_wrs; i += each)
 		dev->wrs[i].send_flags |= IBV_SEND_SIGNALED;
 	if (b->nr_wrs) {
 		last = &dev->wrs[b->nr_wrs - 1];
@@ -239,7 +248,9 @@ static int post_pieces(struct weft_ep *base, const struct weft_post *post,
 	ret = check_post(ep, post);
 	if (!ret)
 		ret = room(ep, post->nr_pieces, post->flags);
-	if (!ret && wfi_likely(post->nr_pieces))
+	if (wfi_unlikely(!ret && !may_land(post, need)))
+		b.status = -EACCES;
+	else if (!ret && wfi_likely(post->nr_pieces))
 		ret = build_chain(ep, post, opcode, need, &b);
 	if (wfi_unlikely(ret))
 		return ret;

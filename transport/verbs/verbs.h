@@ -227,9 +227,9 @@ struct wfi_verbs_open {
 	uint32_t idx;
 	int32_t status; /* -errno of scope OP, or 0 */
 	uint8_t op;
+	uint8_t scope; /* of .status */
 	uint8_t flags;
 	uint8_t large; /* more than WFI_VERBS_SIGNAL_BYTES */
-	uint8_t reserved;
 };
 
 struct wfi_verbs_ep {
