@@ -758,8 +758,8 @@ static void sums_checked(struct world *w, enum wfi_xfer_dir dir, uint32_t nr, ui
 	struct job j;
 
 	assert_non_null(sums);
-	fill(w->local, MEM);
-	fill(w->remote, MEM);
+	fill(w->local, nr * len);
+	fill(w->remote, nr * len);
 	memset(sums, 0x77, nr * sizeof(*sums));
 	job_init(w, &j, nr, len, cuts);
 	o = job_opts(w, &j, dir, nr * cuts, nr);
@@ -791,10 +791,10 @@ static void test_sums(void **state)
 		nr_copies = 0;
 		sums_checked(&w, WFI_XFER_WRITE, 100, 1000, 1);
 		sums_checked(&w, WFI_XFER_READ, 100, 1000, 3);
-		sums_checked(&w, WFI_XFER_READ, 2, MEM / 2 - 1000, 2);
-		sums_checked(&w, WFI_XFER_WRITE, 1, MEM, 1);
+		sums_checked(&w, WFI_XFER_READ, 2, SLICE - 1000, 2);
+		sums_checked(&w, WFI_XFER_WRITE, 1, 2 * SLICE, 1);
 		assert_true(i ? !nr_copies : nr_copies > 400);
-		sums_checked(&w, WFI_XFER_SUM, 3, MEM / 4, 2);
+		sums_checked(&w, WFI_XFER_SUM, 3, SLICE / 2, 2);
 		world_close(&w);
 	}
 }
