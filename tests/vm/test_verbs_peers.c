@@ -19,7 +19,7 @@
 #include "weft_internal/transport_registry.h"
 
 #define PORT 7471
-#define LIMIT_NS (1100 * WFI_NSEC_PER_MSEC) /* of an operation whose peer is gone */
+#define LIMIT_NS (1600 * WFI_NSEC_PER_MSEC) /* of an operation whose peer is gone */
 #define HEAL_NS (1000 * WFI_NSEC_PER_MSEC) /* to connect anew */
 #define OUTAGE_US 400000
 #define MSGS 1000

@@ -252,8 +252,10 @@ static void give_back(struct wfi_verbs_cq *cq)
 {
 	uint32_t bufs[WFI_VERBS_LENT], i, nr = cq->nr_lent;
 
-	for (i = 0; i < nr; i++)
+	i = 0;
+	do
 		bufs[i] = cq->lent[i].buf;
+	while (++i < nr);
 	cq->nr_lent = 0;
 	srq_post(cq, bufs, nr);
 	for (i = 0; i < nr; i++) {

@@ -26,7 +26,7 @@
 #define ALIVE_NS (250 * WFI_NSEC_PER_MSEC)
 /* requests are open, none was done for so long, nothing came: the peer is gone. Large ones have
  * SLOW_NS, enough for WFI_VERBS_REQUEST_BYTES on a bad day */
-#define STALL_NS (800 * WFI_NSEC_PER_MSEC)
+#define STALL_NS (1200 * WFI_NSEC_PER_MSEC)
 #define SLOW_NS (3000 * WFI_NSEC_PER_MSEC)
 /* ep_shutdown(): messages may still go out for so long, pieces for so long, and what the NIC does
  * not flush after that is taken from it */
