@@ -295,7 +295,7 @@ static void recover_begin(struct ssd *s)
 	s->phase = SSD_RECOVER;
 	ret = wfi_ssd_slots_init(s);
 	if (!ret)
-		ret = s->env->mem->map(s->env, SSD_RECOVER_DEPTH * SSD_RECOVER_BYTES, 0,
+		ret = s->env->mem->map(s->env, SSD_RECOVER_DEPTH * SSD_RECOVER_BYTES, WFI_MAP_HUGE,
 				       &s->recover_map);
 	if (ret) {
 		opening_failed(s, ret, "no memory for what is in the file");
