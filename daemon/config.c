@@ -150,6 +150,14 @@ static const struct wfi_config_setting settings[] = {
 	  .max = 1ull << 46,
 	  .help = "Memory for blocks of each tenant that does not say its own. It is used as it\n"
 		  "fills, unless prefault is set." },
+	{ .key = "ring_bytes",
+	  .kind = &wfi_config_kind_size,
+	  AT(wfi_config, ring_bytes),
+	  .def = "256M",
+	  .min = 1 << 20,
+	  .max = 1ull << 36,
+	  .help = "Memory for all rings of one tenant's engines. A ring has 4 MiB unless its\n"
+		  "engine asks for more; it is taken when the ring is opened." },
 	{ .key = "hugepages",
 	  .kind = &wfi_config_kind_bool,
 	  AT(wfi_config, hugepages),

@@ -200,6 +200,7 @@ struct request {
 	bool close_out;
 	bool later; /* no answer yet */
 	struct wfi_ring *ring;
+	uint64_t held; /* by the tenant's rings, in bytes */
 	struct wfi_tenant *tenant;
 	char *text;
 };
@@ -267,6 +268,16 @@ static void run_ring_add(struct node *node, void *arg)
 	q->rep.status = session_ring_add(q->k->session, q->ring, &q->rep.id);
 }
 
+static void run_ring_held(struct node *node, void *arg)
+{
+	struct request *q = arg;
+	unsigned i;
+
+	for (i = 0; i < node->nr_rings; i++)
+		if (node->rings[i]->session->tenant == q->k->session->tenant)
+			q->held += wfi_ring_len(node->rings[i]->ring);
+}
+
 static void on_ring_open(struct request *q)
 {
 	struct wfi_ring_opts opts = {
@@ -274,8 +285,19 @@ static void on_ring_open(struct request *q)
 		.cq_depth = q->req.u.ring.cq_depth,
 		.arg_bytes = q->req.u.ring.arg_bytes,
 	};
-	int ret = wfi_ring_create(q->c->env, &opts, &q->ring);
+	const uint64_t max = q->c->node->ring_bytes;
+	int ret;
 
+	/* before its memory is taken, which nobody is to wait long for */
+	node_call(q->c->node, run_ring_held, q);
+	if (q->held + wfi_ring_need(&opts) > max) {
+		refuse(q, -EDQUOT,
+		       "the tenant's rings would take more than %llu MiB: open fewer, with fewer "
+		       "argument bytes, or raise ring_bytes in the node's configuration",
+		       (unsigned long long)(max >> 20));
+		return;
+	}
+	ret = wfi_ring_create(q->c->env, &opts, &q->ring);
 	if (ret) {
 		refuse(q, ret,
 		       ret == -EINVAL ? "depths are powers of two up to 32768, argument bytes a "

@@ -15,6 +15,7 @@
 #include "weft_internal/log.h"
 #include "weft_internal/transport_registry.h"
 
+#define RING_BYTES_DEFAULT (256ull << 20)
 #define METRICS_BYTES (2u << 20)
 /* powers of two: turns from one look at what rings do not show to the next, with nothing open */
 #define PEERS_TURNS 16u /* messages come from peers */
@@ -202,6 +203,7 @@ int node_create(const struct node_opts *opts, struct node **out)
 	node->spin_ns = opts->spin_ns;
 	node->lease_ns = opts->lease_ns;
 	node->op_timeout_ns = opts->op_timeout_ns;
+	node->ring_bytes = opts->ring_bytes ? opts->ring_bytes : RING_BYTES_DEFAULT;
 	node->start_ns = wfi_now(opts->env);
 	snprintf(node->name, sizeof(node->name), "%s", opts->name);
 	node->poke_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

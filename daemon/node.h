@@ -139,6 +139,7 @@ struct node_opts {
 	uint64_t spin_ns; /* of idleness before the worker sleeps */
 	uint64_t lease_ns;
 	uint64_t op_timeout_ns; /* default deadline */
+	uint64_t ring_bytes; /* of all rings of a tenant; 0: 256 MiB */
 	const struct wfi_tenant_opts *tenants;
 	unsigned nr_tenants;
 };
@@ -162,7 +163,7 @@ struct node {
 	char name[64];
 	uint64_t id;
 	uint64_t start_ns;
-	uint64_t spin_ns, lease_ns, op_timeout_ns;
+	uint64_t spin_ns, lease_ns, op_timeout_ns, ring_bytes;
 	char tier_why[160]; /* why there is no tier though one was asked for */
 
 	struct session *sessions[NODE_SESSIONS_MAX];

@@ -136,6 +136,7 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.spin_ns = cfg->spin_us * WFI_NSEC_PER_USEC,
 		.lease_ns = cfg->lease_ms * WFI_NSEC_PER_MSEC,
 		.op_timeout_ns = cfg->op_timeout_ms * WFI_NSEC_PER_MSEC,
+		.ring_bytes = cfg->ring_bytes,
 		.tenants = tenants,
 		.nr_tenants = cfg->nr_tenants,
 	};

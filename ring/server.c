@@ -74,24 +74,43 @@ static void lay_out(struct wfi_ring *ring, const struct weft_ring_hdr *hdr)
 	ring->cq_depth = hdr->cq_depth;
 }
 
+/* the geometry that follows from @opts. Return: false when one is out of range */
+static bool hdr_fill(const struct wfi_ring_opts *opts, struct weft_ring_hdr *hdr)
+{
+	struct wfi_ring_opts o;
+
+	memset(hdr, 0, sizeof(*hdr));
+	if (!opts_resolve(opts, &o))
+		return false;
+	hdr->magic = WEFT_RING_MAGIC;
+	hdr->version = WEFT_ABI_VERSION;
+	hdr->sq_depth = o.sq_depth;
+	hdr->cq_depth = o.cq_depth;
+	hdr->arg_bytes = o.arg_bytes;
+	hdr->sq_off = SQ_OFF;
+	hdr->cq_off =
+		wfi_align_up(hdr->sq_off + (uint64_t)o.sq_depth * sizeof(struct weft_sqe), 128);
+	hdr->arg_off =
+		wfi_align_up(hdr->cq_off + (uint64_t)o.cq_depth * sizeof(struct weft_cqe), PAGE);
+	hdr->len = hdr->arg_off + o.arg_bytes;
+	return true;
+}
+
+uint64_t wfi_ring_need(const struct wfi_ring_opts *opts)
+{
+	struct weft_ring_hdr hdr;
+
+	return hdr_fill(opts, &hdr) ? hdr.len : 0;
+}
+
 int wfi_ring_create(struct wfi_env *env, const struct wfi_ring_opts *opts, struct wfi_ring **out)
 {
-	struct weft_ring_hdr hdr = { .magic = WEFT_RING_MAGIC, .version = WEFT_ABI_VERSION };
-	struct wfi_ring_opts o;
+	struct weft_ring_hdr hdr;
 	struct wfi_ring *ring;
 	int ret;
 
-	if (!opts_resolve(opts, &o))
+	if (!hdr_fill(opts, &hdr))
 		return -EINVAL;
-	hdr.sq_depth = o.sq_depth;
-	hdr.cq_depth = o.cq_depth;
-	hdr.arg_bytes = o.arg_bytes;
-	hdr.sq_off = SQ_OFF;
-	hdr.cq_off = wfi_align_up(hdr.sq_off + (uint64_t)o.sq_depth * sizeof(struct weft_sqe), 128);
-	hdr.arg_off =
-		wfi_align_up(hdr.cq_off + (uint64_t)o.cq_depth * sizeof(struct weft_cqe), PAGE);
-	hdr.len = hdr.arg_off + o.arg_bytes;
-
 	ring = wfi_alloc(env, sizeof(*ring));
 	if (!ring)
 		return -ENOMEM;

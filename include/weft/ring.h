@@ -22,7 +22,8 @@
  * MADV_DONTFORK, so that none writes to them.
  *
  *   HELLO       -> tenant's arena: fd 0 is its memfd, .len its bytes; .incarnation, .node
- *   RING_OPEN   -> a ring: fd 0 is its segment, .len its bytes, .id its number
+ *   RING_OPEN   -> a ring: fd 0 is its segment, .len its bytes, .id its number; -EDQUOT when all
+ *                  rings of the tenant would be more than the node lets it have
  *   RING_CLOSE     .id
  *   SPACE_OPEN  -> .id for weft_sqe.space, .secret for keys, .len the stride of its slots in bytes
  *   REGION_REG  -> .id for weft_place.region. Shared memory: its fd beside the request and .off,

@@ -24,6 +24,8 @@ struct wfi_ring_opts {
 	uint32_t arg_bytes; /* multiple of 4096, 0: 4 MiB */
 };
 
+/* bytes of the segment that such a ring has. Return: 0 when an option is out of range */
+uint64_t wfi_ring_need(const struct wfi_ring_opts *opts);
 /* Return: 0, -EINVAL (out of range), -ENOMEM, -ENOSPC */
 int wfi_ring_create(struct wfi_env *env, const struct wfi_ring_opts *opts, struct wfi_ring **out);
 void wfi_ring_destroy(struct wfi_ring *ring);

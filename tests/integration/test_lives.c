@@ -432,6 +432,33 @@ static void test_no_room_for_ring(void **state)
 	test_engine_close(&e);
 }
 
+/* rings are memory of the node's: a tenant has so much of them, whoever of its engines asks */
+static void test_ring_quota(void **state)
+{
+	const struct weft_ring_opts big = { .size = sizeof(big), .arg_bytes = 120 << 20 };
+	const struct weft_ring_opts huge = { .size = sizeof(huge), .arg_bytes = 1 << 30 };
+	struct weft_opts blue = { .size = sizeof(blue), .socket = node.socket, .token = "azure" };
+	struct weft_ring *ring[3];
+	struct test_engine a, b;
+	struct weft *w;
+
+	(void)state;
+	test_engine_open(&a, &node, NULL, &geometry);
+	test_engine_open(&b, &node, NULL, &geometry);
+	assert_int_equal(weft_ring_open(a.w, &huge, &ring[0]), -EDQUOT);
+	assert_non_null(strstr(weft_why(), "ring_bytes"));
+	assert_int_equal(weft_ring_open(a.w, &big, &ring[0]), 0);
+	assert_int_equal(weft_ring_open(b.w, &big, &ring[1]), 0);
+	assert_int_equal(weft_ring_open(a.w, &big, &ring[2]), -EDQUOT);
+	assert_int_equal(weft_open(&blue, &w), 0);
+	assert_int_equal(weft_ring_open(w, &big, &ring[2]), 0);
+	weft_close(w);
+	weft_ring_close(ring[1]);
+	assert_int_equal(weft_ring_open(a.w, &big, &ring[2]), 0);
+	test_engine_close(&a);
+	test_engine_close(&b);
+}
+
 /* ---- set-up ---- */
 
 static int start_node(void **state)
@@ -462,6 +489,7 @@ int main(void)
 		cmocka_unit_test(test_strangers),
 		cmocka_unit_test(test_answers_in_order),
 		cmocka_unit_test(test_no_room_for_ring),
+		cmocka_unit_test(test_ring_quota),
 	};
 
 	return cmocka_run_group_tests(tests, start_node, stop_node);

@@ -153,6 +153,7 @@ static void test_no_file(void **state)
 	assert_int_equal(f->cfg.tenants[0].arena_bytes, 1ull << 30);
 	assert_int_equal(f->cfg.op_timeout_ms, 5000);
 	assert_int_equal(f->cfg.spin_us, 50);
+	assert_int_equal(f->cfg.ring_bytes, 256u << 20);
 	assert_int_equal(f->cfg.log_level, WFI_LOG_INFO);
 	assert_true(f->cfg.hugepages);
 	assert_int_not_equal(f->cfg.node_id, 0);
