@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "tests/conformance/conf.h"
+#include "transport/verbs/verbs.h"
 #include "weft_internal/transport_registry.h"
 
 #define PORT 7471
@@ -405,8 +406,16 @@ static void test_dialed(void **state)
 	expect_no(d, addr, good_ticket, -ECONNREFUSED);
 }
 
-/* posts until the endpoint ends; each completes in time. Return: why it ended */
-static int run_dry(struct duo *d)
+static void qp_fail(struct duo *d)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+
+	assert_int_equal(ibv_modify_qp(wfi_verbs_ep(d->a.ep)->qp, &attr, IBV_QP_STATE), 0);
+}
+
+/* posts until the endpoint ends, each completes in time; behind post @fail_at, when not 0, its
+ * queue pair is broken. Return: why it ended */
+static int run_dry(struct duo *d, uint64_t fail_at)
 {
 	struct weft_piece piece = { d->a.mem, 0, 16384, d->mem };
 	struct weft_post post = post_of(d, &piece, 1);
@@ -420,6 +429,8 @@ static int run_dry(struct duo *d)
 			at[posted % 64] = wfi_now(&d->env);
 			ret = weft_ep_post_write(d->a.ep, &post);
 			posted += !ret;
+			if (!ret && posted == fail_at)
+				qp_fail(d);
 			ret = ret == -EAGAIN ? 0 : ret;
 		}
 		if (weft_cq_poll(d->a.send_cq, &wc, 1)) {
@@ -441,7 +452,7 @@ static void test_dialed_killed(void **state)
 	struct duo *d = *state;
 
 	send_order(d, ORDER_DIE);
-	assert_true(run_dry(d) < 0);
+	assert_true(run_dry(d, 0) < 0);
 	teardown(state);
 	setup_cm(state);
 	echo_messages(*state, 16);
@@ -460,7 +471,7 @@ static void test_killed(void **state)
 
 	send_order(d, ORDER_DIE);
 	/* its kernel takes back its memory first, and then its queue pair */
-	why = run_dry(d);
+	why = run_dry(d, 0);
 	assert_true(why == -ECONNRESET || why == -ESTALE);
 	start = wfi_now(&d->env);
 	teardown(state);
@@ -486,6 +497,45 @@ static void test_stopped(void **state)
 		expect_wc(&d->a, d->a.send_cq, WEFT_WC_WRITE, 0);
 	}
 	echo_messages(d, 300);
+}
+
+/* the queue pair breaks while posts are under way: all end in time. The other side is not told:
+ * it has to see the silence, and takes the next connection then */
+static void test_fault_qp(void **state)
+{
+	assert_true(run_dry(*state, 100) < 0);
+	teardown(state);
+	setup(state);
+	echo_messages(*state, 16);
+}
+
+static void netem(const char *what)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "tc qdisc %s", what);
+	assert_int_equal(system(command), 0);
+}
+
+/* what a wire does to packets: all arrives, once, right, and in order */
+static void test_fault_wire(void **state)
+{
+	static const char *const faults[] = {
+		"loss 1%",   "loss 5%", "corrupt 1%", "duplicate 2%", "delay 2ms reorder 90% 50%",
+		"delay 5ms",
+	};
+	char add[96];
+	unsigned i;
+
+	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+		skip();
+	for (i = 0; i < WFI_ARRAY_SIZE(faults); i++) {
+		snprintf(add, sizeof(add), "add dev eth0 root netem %s", faults[i]);
+		netem(add);
+		test_pieces(state);
+		echo_messages(*state, 64);
+		netem("del dev eth0 root");
+	}
 }
 
 /* the link goes and comes: either nobody noticed, or the endpoint ended and a new one works */
@@ -525,6 +575,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dialed, setup_cm, teardown),
 		cmocka_unit_test_setup_teardown(test_dialed_killed, setup_cm, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_qp, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_wire, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
 	};
 	const char *addr = getenv("WEFT_VM_ADDR_1"), *host = getenv("WEFT_VM_HOST");
@@ -549,8 +601,11 @@ int main(int argc, char **argv)
 			_exit(server(sock));
 		close(sock);
 	}
+	/* faults that take their time have a run of their own */
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
+	else
+		cmocka_set_skip_filter("test_fault_*");
 	ret = cmocka_run_group_tests(tests, NULL, NULL);
 	close(dial(WAY_NONE));
 	return ret;
