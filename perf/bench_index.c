@@ -164,10 +164,7 @@ static int fill(struct index_bench *b)
 	b->pause_us = (double)longest_ns / 1e3;
 	for (; b->written < b->nr_churn && !ret;)
 		ret = write_chain(b);
-	/* growth comes to its end, as it does in a node that polls */
-	for (chain = 0; chain < 1u << 20 && !ret; chain++)
-		if (!wfi_kv_poll(b->kv.kv, wfi_now(&b->kv.env)))
-			break;
+	wfi_perf_kv_settle(&b->kv);
 	return ret ? wfi_perf_fail(ret, "index: a block can't be put: %s", strerror(-ret)) : 0;
 }
 

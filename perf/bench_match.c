@@ -113,6 +113,7 @@ static int run_direct(const struct wfi_perf *p, struct match_bench *b)
 	ret = fill(b);
 	if (ret)
 		return ret;
+	wfi_perf_kv_settle(&b->kv);
 	ret = lines_open(b, &b->kv.env, &map, &lines);
 	if (ret)
 		wfi_perf_fail(ret, "no memory for the peer's table");

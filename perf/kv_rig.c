@@ -82,3 +82,12 @@ double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks)
 {
 	return (double)(wfi_kv_state_bytes(kv->kv) - kv->empty_bytes) / (double)nr_blocks;
 }
+
+void wfi_perf_kv_settle(struct wfi_perf_kv *kv)
+{
+	uint32_t turn;
+
+	for (turn = 0; turn < 1u << 20; turn++)
+		if (!wfi_kv_poll(kv->kv, wfi_now(&kv->env)))
+			break;
+}

@@ -32,4 +32,7 @@ int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft
 /* bytes of index, slot and policy state a block */
 double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks);
 
+/* growth comes to its end, as it does in a node that polls */
+void wfi_perf_kv_settle(struct wfi_perf_kv *kv);
+
 #endif
