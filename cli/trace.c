@@ -89,7 +89,8 @@ static int read_line(struct wfi_trace *t, size_t *len)
 	while ((c = getc_unlocked(t->in)) != EOF && c != '\n') {
 		if (used > WFI_TRACE_LINE_MAX)
 			continue;
-		if (used == t->line_room) {
+		/* one more than the line, for a zero */
+		if (used + 1 >= t->line_room) {
 			room = t->line_room ? 2 * t->line_room : 4096;
 			grown = realloc(t->line, room);
 			if (!grown)
@@ -166,6 +167,79 @@ static bool is_blank(const char *line, size_t len)
 	return true;
 }
 
+/* Return: 0, or what is wrong; @at moves on past the number and one @after */
+static const char *csv_number(const char **at, char after, const char *what, uint64_t *out)
+{
+	char *end;
+
+	if (**at < '0' || **at > '9')
+		return what;
+	errno = 0;
+	*out = strtoull(*at, &end, 10);
+	if (errno || *end != after)
+		return what;
+	*at = end + 1;
+	return NULL;
+}
+
+static const char *csv_ids(struct wfi_trace *t, const char *at, uint32_t *nr)
+{
+	char *end;
+
+	for (*nr = 0; *at; at = end + strspn(end, " ")) {
+		if (*nr == WFI_TRACE_IDS_MAX)
+			return "hash_ids (too many)";
+		if (*at < '0' || *at > '9')
+			return "hash_ids";
+		errno = 0;
+		t->ids[(*nr)++] = strtoull(at, &end, 10);
+		if (errno || (*end && *end != ' '))
+			return "hash_ids";
+	}
+	return NULL;
+}
+
+/* @line ends in a zero. Return: 0, or what is wrong with it */
+static const char *parse_csv(struct wfi_trace *t, const char *line, struct wfi_trace_request *out)
+{
+	struct wfi_trace_request r = { .hash_ids = t->ids };
+	const char *bad;
+
+	bad = csv_number(&line, ',', "timestamp", &r.timestamp_ms);
+	if (!bad)
+		bad = csv_number(&line, ',', "input_length", &r.input_length);
+	if (!bad)
+		bad = csv_number(&line, ',', "output_length", &r.output_length);
+	if (!bad)
+		bad = csv_ids(t, line, &r.nr_ids);
+	if (!bad)
+		*out = r;
+	return bad;
+}
+
+/* Return: true when the line in t->line was a request */
+static bool csv_line(struct wfi_trace *t, size_t len, struct wfi_trace_request *out)
+{
+	const char *bad;
+
+	while (len && strchr(" \r", t->line[len - 1]))
+		len--;
+	/* there is room: a line that fills it was grown */
+	t->line[len] = '\0';
+	bad = parse_csv(t, t->line, out);
+	if (bad)
+		wfi_warn("%s:%" PRIu64 ": %s is missing or out of range; skipped", t->path,
+			 t->line_nr, bad);
+	return !bad;
+}
+
+static bool is_csv_heading(const struct wfi_trace *t, size_t len)
+{
+	static const char heading[] = "timestamp,";
+
+	return len >= sizeof(heading) - 1 && !memcmp(t->line, heading, sizeof(heading) - 1);
+}
+
 /* Return: true when the line in t->line was a request */
 static bool parse_line(struct wfi_trace *t, size_t len, struct wfi_trace_request *out)
 {
@@ -178,6 +252,8 @@ static bool parse_line(struct wfi_trace *t, size_t len, struct wfi_trace_request
 			 WFI_TRACE_LINE_MAX);
 		return false;
 	}
+	if (t->line[0] >= '0' && t->line[0] <= '9')
+		return csv_line(t, len, out);
 	obj = json_loadb(t->line, len, JSON_REJECT_DUPLICATES, &err);
 	if (!obj) {
 		wfi_warn("%s:%" PRIu64 ": no JSON object: %s; skipped", t->path, t->line_nr,
@@ -198,7 +274,7 @@ int wfi_trace_next(struct wfi_trace *t, struct wfi_trace_request *out)
 	int ret;
 
 	while ((ret = read_line(t, &len)) == 1) {
-		if (is_blank(t->line, len))
+		if (is_blank(t->line, len) || is_csv_heading(t, len))
 			continue;
 		if (parse_line(t, len, out))
 			return 1;

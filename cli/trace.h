@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * trace.h - traces of requests in Mooncake's form: one JSON object a line
+ * trace.h - traces of requests, one a line: JSON objects in Mooncake's form, or CSV
  *
- *	{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47, 2353]}
+ *	{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}
+ *	27482,6955,52,46 47
  *
- * Timestamps are milliseconds. Each of hash_ids stands for a block of 512 tokens and all blocks
- * before it, so that two requests share the blocks of their common ids.
+ * CSV has the same fields in this order, ids with spaces between; a line with their names
+ * (timestamp,input_length,output_length,hash_ids) may stand above. Timestamps are milliseconds.
+ * Each of hash_ids stands for a block of 512 tokens and all blocks before it, so that two requests
+ * share the blocks of their common ids.
  *
  * Context: one thread a reader; no other state.
  */

@@ -4,9 +4,7 @@
 #include "kvcache/evict_policies.h"
 
 const struct wfi_evict_policy *const wfi_evict_policies[] = {
-	&wfi_evict_lru,
-	&wfi_evict_gittins,
-	NULL,
+	&wfi_evict_gittins, &wfi_evict_lru, &wfi_evict_s3fifo, &wfi_evict_arc, &wfi_evict_lfu, NULL,
 };
 
 const struct wfi_evict_policy *wfi_evict_find(const char *name)

@@ -9,5 +9,9 @@
 extern const struct wfi_evict_policy wfi_evict_gittins;
 /* least recently used, the tail of a chain first */
 extern const struct wfi_evict_policy wfi_evict_lru;
+/* references (evict_lists.c) */
+extern const struct wfi_evict_policy wfi_evict_s3fifo;
+extern const struct wfi_evict_policy wfi_evict_arc;
+extern const struct wfi_evict_policy wfi_evict_lfu;
 
 #endif

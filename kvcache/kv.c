@@ -370,8 +370,11 @@ static int seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const stru
 						     kv_local(kv_run(kv, c->prev), c->prev));
 	}
 	wfi_slot_adopt(kv, slot, c->prev);
+	info.parent = WFI_SLOT_NONE;
 	if (c->prev == KV_NONE)
 		c->depth = 0;
+	else
+		info.parent = kv_local(kv_run(kv, c->prev), c->prev);
 	info.depth = c->depth++;
 	info.chain_len = wfi_max(info.depth + 1, c->nr);
 	space->policy->insert(space->evict, kv_local(run, slot), &info, kv->now_ns);

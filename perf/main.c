@@ -11,8 +11,9 @@
 #define ROUNDS_QUICK 3
 
 static const struct wfi_perf_bench *const benches[] = {
-	&wfi_perf_ring,	 &wfi_perf_copy, &wfi_perf_get,	    &wfi_perf_match, &wfi_perf_put,
-	&wfi_perf_index, &wfi_perf_tier, &wfi_perf_handoff, &wfi_perf_trace, &wfi_perf_verbs,
+	&wfi_perf_ring,	 &wfi_perf_copy,  &wfi_perf_get,   &wfi_perf_match,
+	&wfi_perf_put,	 &wfi_perf_index, &wfi_perf_tier,  &wfi_perf_handoff,
+	&wfi_perf_evict, &wfi_perf_trace, &wfi_perf_verbs,
 };
 
 static void overview(FILE *out)
@@ -20,7 +21,8 @@ static void overview(FILE *out)
 	size_t i;
 
 	fputs("usage: weft-perf BENCH [--json] [--rounds N] [--quick]\n"
-	      "       weft-perf trace [--json] FILE...\n"
+	      "       weft-perf trace [--json] [--capacity N,...] [--policy NAME,...]\n"
+	      "                       [--plot PNG] FILE...\n"
 	      "       weft-perf verbs [--json] [[serve] ADDR]\n"
 	      "\n"
 	      "Measures Weft beside its peers, in turns, on CPUs 0 and 1; prints medians.\n"
@@ -38,11 +40,18 @@ static void overview(FILE *out)
 		"  --quick     less of everything: shows that it runs; no figures to quote\n"
 		"  -h, --help  this text\n"
 		"\n"
+		"of trace, which takes Mooncake's JSONL, or CSV lines\n"
+		"timestamp_ms,input_tokens,output_tokens,ids with spaces between:\n"
+		"  --capacity N,...   blocks (default 1000,5000,10000,20000,30000)\n"
+		"  --policy NAME,...  the first is compared with the rest (default: all)\n"
+		"  --plot FILE.png    hit shares by capacity; wants gnuplot\n"
+		"\n"
 		"examples:\n"
 		"  weft-perf ring\n"
 		"  weft-perf copy --json | jq -r '[.case, .peer, .ratio] | @tsv'\n"
 		"  weft-perf all --json --rounds 11 > figures.jsonl\n"
-		"  weft-perf trace conversation.jsonl\n",
+		"  weft-perf trace conversation.jsonl\n"
+		"  weft-perf trace --capacity 2000,8000 --plot hits.png a.csv\n",
 		ROUNDS);
 }
 
@@ -59,6 +68,9 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 		{ "json", no_argument, NULL, 'j' },
 		{ "rounds", required_argument, NULL, 'r' },
 		{ "quick", no_argument, NULL, 'q' },
+		{ "capacity", required_argument, NULL, 'c' },
+		{ "policy", required_argument, NULL, 'p' },
+		{ "plot", required_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -73,6 +85,15 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 			break;
 		case 'q':
 			p->quick = true;
+			break;
+		case 'c':
+			p->capacities = optarg;
+			break;
+		case 'p':
+			p->policies = optarg;
+			break;
+		case 'o':
+			p->plot = optarg;
 			break;
 		case 'r':
 			rounds = strtoul(optarg, &end, 10);

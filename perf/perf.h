@@ -25,6 +25,10 @@ struct wfi_perf {
 	unsigned rounds;
 	bool quick; /* sizes and repetitions that only show that it works */
 	bool json;
+	/* trace; NULL: the defaults */
+	const char *capacities; /* blocks, with commas */
+	const char *policies; /* names, with commas */
+	const char *plot; /* a PNG file to write */
 };
 
 struct wfi_perf_bench {
@@ -43,6 +47,7 @@ extern const struct wfi_perf_bench wfi_perf_put;
 extern const struct wfi_perf_bench wfi_perf_index;
 extern const struct wfi_perf_bench wfi_perf_tier;
 extern const struct wfi_perf_bench wfi_perf_handoff;
+extern const struct wfi_perf_bench wfi_perf_evict;
 extern const struct wfi_perf_bench wfi_perf_trace;
 extern const struct wfi_perf_bench wfi_perf_verbs;
 

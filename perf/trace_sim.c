@@ -11,6 +11,7 @@
 struct request {
 	uint64_t now_ns;
 	uint64_t first; /* in refs */
+	uint64_t nr_tokens;
 	uint32_t nr;
 };
 
@@ -23,6 +24,7 @@ struct vec {
 
 struct wfi_tsim {
 	struct wfi_env *env;
+	uint32_t block_tokens;
 	struct vec requests; /* struct request */
 	struct vec refs; /* uint32_t, block numbers: distinct ids in order of arrival */
 	struct vec ids; /* uint64_t by block number */
@@ -66,13 +68,14 @@ static void vec_fini(struct wfi_env *env, struct vec *vec, size_t size)
 		wfi_free(env, vec->items, vec->room * size);
 }
 
-int wfi_tsim_create(struct wfi_env *env, struct wfi_tsim **out)
+int wfi_tsim_create(struct wfi_env *env, uint32_t block_tokens, struct wfi_tsim **out)
 {
 	struct wfi_tsim *sim = wfi_alloc(env, sizeof(*sim));
 
 	if (!sim)
 		return -ENOMEM;
 	sim->env = env;
+	sim->block_tokens = block_tokens;
 	*out = sim;
 	return 0;
 }
@@ -125,7 +128,8 @@ static int table_reserve(struct wfi_tsim *sim, uint64_t more)
 	return 0;
 }
 
-int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uint32_t nr)
+int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uint32_t nr,
+		 uint64_t nr_tokens)
 {
 	const struct request *last = sim->requests.items;
 	struct request *req;
@@ -139,7 +143,12 @@ int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uin
 	    vec_reserve(sim->env, &sim->ids, nr, sizeof(uint64_t)) || table_reserve(sim, nr))
 		return -ENOMEM;
 	req = (struct request *)sim->requests.items + sim->requests.nr++;
-	*req = (struct request){ .now_ns = now_ns, .first = sim->refs.nr, .nr = nr };
+	*req = (struct request){
+		.now_ns = now_ns,
+		.first = sim->refs.nr,
+		.nr_tokens = nr_tokens,
+		.nr = nr,
+	};
 	for (uint32_t i = 0; i < nr; i++) {
 		uint32_t *at = table_find(sim, ids[i]);
 
@@ -286,11 +295,14 @@ static void play_request(struct cache *c, const struct request *req, uint64_t no
 
 	c->res.nr_refs += req->nr;
 	c->res.nr_hits += held;
+	c->res.nr_tokens += req->nr_tokens;
+	c->res.nr_hit_tokens += wfi_min((uint64_t)held * c->sim->block_tokens, req->nr_tokens);
 	for (n = held; n < req->nr; n++) {
 		struct wfi_evict_info info = {
 			.key_hash = block_hash(c, blocks[n]),
 			.depth = n,
 			.chain_len = req->nr,
+			.parent = parent,
 		};
 		uint32_t slot;
 

@@ -24,22 +24,27 @@ struct wfi_tsim;
 struct wfi_tsim_result {
 	uint64_t nr_refs; /* blocks asked for */
 	uint64_t nr_hits; /* of them, in a prefix that was held */
+	uint64_t nr_tokens; /* asked for */
+	uint64_t nr_hit_tokens; /* of them, in blocks that hit */
 	uint64_t nr_inserts;
 	uint64_t nr_evicts;
 	uint64_t policy_bytes;
 };
 
-int wfi_tsim_create(struct wfi_env *env, struct wfi_tsim **out);
+/* @block_tokens: of a full block */
+int wfi_tsim_create(struct wfi_env *env, uint32_t block_tokens, struct wfi_tsim **out);
 void wfi_tsim_destroy(struct wfi_tsim *sim);
 
 /**
  * wfi_tsim_add - append a request
  * @ids: lent for the call; an id names its block and, with it, all before it in the chain
  * @now_ns: not before the request before it
+ * @nr_tokens: of the prompt; the last block is seldom full
  *
  * Return: 0; -ENOMEM; -EINVAL when time goes back; -EOVERFLOW past 2^31 block references
  */
-int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uint32_t nr);
+int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uint32_t nr,
+		 uint64_t nr_tokens);
 uint64_t wfi_tsim_nr_requests(const struct wfi_tsim *sim);
 uint64_t wfi_tsim_nr_blocks(const struct wfi_tsim *sim); /* distinct ones */
 

@@ -27,6 +27,7 @@ struct wfi_evict_info {
 	uint64_t key_hash; /* 64 bits of the key: for ghosts (blocks remembered after eviction) */
 	uint32_t depth; /* place in its chain, from 0 */
 	uint32_t chain_len; /* length of the chain it was published with */
+	uint32_t parent; /* slot of the block before it; WFI_SLOT_NONE: it is a root */
 };
 
 struct wfi_evict_policy {

@@ -69,8 +69,27 @@ cat >"$dir/trace.jsonl" <<'END'
 {"timestamp": 5, "input_length": 1536, "output_length": 1, "hash_ids": [1, 2, 3]}
 END
 rows trace "$dir/trace.jsonl" >"$dir/rows"
-grep -qx 'lru_1000 belady' "$dir/rows" || fail "trace: no row of lru"
+for row in 'trace_1000 lru' 'trace_30000 s3fifo' 'trace_5000 belady' 'trace_tokens_1000 belady'; do
+	grep -qx "$row" "$dir/rows" || fail "trace: no row '$row'"
+done
 grep -q '"weft":0.4,' "$dir/out" || fail "trace: 2 of 5 blocks hit, said was: $(head -1 "$dir/out")"
+
+{ echo '0,1024,1,1 2' && echo broken && echo '5,1536,1,1 2 3'; } >"$dir/csv.csv"
+"$perf" trace --capacity 2,9 --policy lru "$dir/csv.csv" >"$dir/out" 2>"$dir/err" ||
+	fail "trace: a CSV file is refused"
+grep -q '^csv: 2 requests, 3 distinct blocks, 1 broken lines$' "$dir/out" &&
+	grep -q '^lru  *0.4000  *0.4000$' "$dir/out" || fail "trace: a CSV file is played otherwise"
+grep -q 'csv.csv:2: ' "$dir/err" || fail "trace: a broken line is not named"
+if command -v gnuplot >/dev/null; then
+	"$perf" trace --plot "$dir/hits.png" "$dir/trace.jsonl" >"$dir/out" ||
+		fail "trace: no plot"
+	head -c 4 "$dir/hits.png" | grep -q PNG || fail "trace: the plot is no PNG"
+fi
+if PATH="$dir" "$perf" trace --plot "$dir/no.png" "$dir/trace.jsonl" >"$dir/out" 2>"$dir/err"; then
+	fail "trace: plots without gnuplot"
+fi
+grep -q 'wants gnuplot' "$dir/err" || fail "trace: does not say that gnuplot is missing"
+expect evict 'touch_evict_10000 lru' 'touch_evict_1000000 lru' 'touch_evict_flat_10000 lru'
 
 "$perf" --help | grep -q 'examples:' || fail "--help shows no examples"
 if "$perf" nosuch 2>/dev/null; then

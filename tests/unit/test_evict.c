@@ -114,12 +114,15 @@ static void model_insert(struct model *m)
 	struct wfi_evict_info info = {
 		.key_hash = rand_next(&m->rng) % (16 * NR_SLOTS),
 		.depth = rand_next(&m->rng) % 40,
+		.parent = WFI_SLOT_NONE,
 	};
 	uint32_t slot = pick(m, GONE);
 
 	if (slot == WFI_SLOT_NONE)
 		return;
 	info.chain_len = info.depth + 1 + rand_next(&m->rng) % 10;
+	if (rand_next(&m->rng) % 2)
+		info.parent = pick(m, RESIDENT);
 	m->policy->insert(m->ev, slot, &info, m->now_ns);
 	m->state[slot] = RESIDENT;
 }
@@ -309,6 +312,7 @@ static void test_lru_order(void **state)
 	for (uint32_t slot = 0; slot < 6; slot++) {
 		struct wfi_evict_info info = { .depth = slot % 3, .chain_len = 3 };
 
+		info.parent = info.depth ? slot - 1 : WFI_SLOT_NONE;
 		lru->insert(ev, slot, &info, slot / 3);
 	}
 	lru->touch(ev, prefix, 2, 3);

@@ -113,6 +113,37 @@ static const char *const broken[] = {
 	"\xff\xfe\x80",
 };
 
+static void test_csv(void **state)
+{
+	static const char text[] = "timestamp,input_length,output_length,hash_ids\n"
+				   "27482,6955,52,46 47 9223372036854775807\r\n"
+				   "27483,10,1,\n"
+				   "27483,10,1\n"
+				   "27483,x,1,5\n"
+				   "27483,10,1,5 -6\n"
+				   "27483,10,99999999999999999999999,5\n"
+				   "1,2,3,5  6";
+	struct fixture *f = *state;
+	struct wfi_trace *t = open_text(f, text, sizeof(text) - 1);
+	struct wfi_trace_request req;
+
+	assert_int_equal(wfi_trace_next(t, &req), 1);
+	assert_int_equal(req.timestamp_ms, 27482);
+	assert_int_equal(req.input_length, 6955);
+	assert_int_equal(req.output_length, 52);
+	assert_int_equal(req.nr_ids, 3);
+	assert_int_equal(req.hash_ids[1], 47);
+	assert_int_equal(req.hash_ids[2], INT64_MAX);
+	assert_int_equal(wfi_trace_next(t, &req), 1);
+	assert_int_equal(req.nr_ids, 0);
+	assert_int_equal(wfi_trace_next(t, &req), 1);
+	assert_int_equal(req.nr_ids, 2);
+	assert_int_equal(req.hash_ids[1], 6);
+	assert_int_equal(wfi_trace_next(t, &req), 0);
+	assert_int_equal(wfi_trace_broken(t), 4);
+	wfi_trace_close(t);
+}
+
 static void test_broken_lines(void **state)
 {
 	struct fixture *f = *state;
@@ -308,6 +339,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_good_lines, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_csv, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_broken_lines, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_zero_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_broken_lines, setup, teardown),
