@@ -194,7 +194,9 @@ static const struct wfi_config_setting settings[] = {
 	  .kind = &wfi_config_kind_policy,
 	  AT(wfi_config, policy),
 	  .choice = policy_name,
-	  .help = "Which blocks go when an arena is full." },
+	  .def = WFI_EVICT_DEFAULT,
+	  .help = "Which blocks go when an arena is full: lru; gittins, which finds more\n"
+		  "and costs more; or s3fifo, arc, lfu." },
 	{ .key = "tier_path",
 	  .kind = &wfi_config_kind_any_path,
 	  AT(wfi_config, tier_path),
@@ -562,7 +564,6 @@ void wfi_config_defaults(struct wfi_config *cfg)
 	for (i = 0; i < WFI_ARRAY_SIZE(settings); i++)
 		if (settings[i].def)
 			(void)settings[i].kind->parse(&src, &settings[i], settings[i].def, cfg);
-	snprintf(cfg->policy, sizeof(cfg->policy), "%s", policy_name(0));
 	default_name(cfg);
 	default_socket(cfg);
 }

@@ -113,7 +113,7 @@ int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out)
 	if (!kv)
 		return -ENOMEM;
 	kv->env = env;
-	kv->policy = opts->policy ? opts->policy : wfi_evict_policies[0];
+	kv->policy = opts->policy ? opts->policy : wfi_evict_find(WFI_EVICT_DEFAULT);
 	kv->incarnation = opts->incarnation ? opts->incarnation : rnd[0] | 1;
 	/* an id of an earlier life is refused, and no id is 0 */
 	kv->space_gen = ((uint32_t)rnd[1] | KV_MAX_SPACES) & ~(KV_MAX_SPACES - 1);

@@ -62,7 +62,9 @@ struct wfi_evict_policy {
 	uint64_t (*bytes)(const struct wfi_evict *ev);
 };
 
-/* the policies there are, NULL-terminated; the first is the default */
+#define WFI_EVICT_DEFAULT "lru"
+
+/* the policies there are, NULL-terminated; the first is the one that finds most */
 extern const struct wfi_evict_policy *const wfi_evict_policies[];
 const struct wfi_evict_policy *wfi_evict_find(const char *name);
 

@@ -77,8 +77,9 @@ grep -q '"weft":0.4,' "$dir/out" || fail "trace: 2 of 5 blocks hit, said was: $(
 { echo '0,1024,1,1 2' && echo broken && echo '5,1536,1,1 2 3'; } >"$dir/csv.csv"
 "$perf" trace --capacity 2,9 --policy lru "$dir/csv.csv" >"$dir/out" 2>"$dir/err" ||
 	fail "trace: a CSV file is refused"
-grep -q '^csv: 2 requests, 3 distinct blocks, 1 broken lines$' "$dir/out" &&
-	grep -q '^lru  *0.4000  *0.4000$' "$dir/out" || fail "trace: a CSV file is played otherwise"
+grep -q '^csv: 2 requests, 3 distinct blocks, 1 broken lines$' "$dir/out" ||
+	fail "trace: a CSV file is read otherwise"
+grep -q '^lru  *0.4000  *0.4000$' "$dir/out" || fail "trace: a CSV file is played otherwise"
 grep -q 'csv.csv:2: ' "$dir/err" || fail "trace: a broken line is not named"
 if command -v gnuplot >/dev/null; then
 	"$perf" trace --plot "$dir/hits.png" "$dir/trace.jsonl" >"$dir/out" ||

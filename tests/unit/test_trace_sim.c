@@ -129,13 +129,13 @@ static int load(struct wfi_tsim *sim)
 	return ret;
 }
 
-/* hits in 10,000 blocks, as docs/eviction.md has them; the default is above every reference */
+/* hits in 10,000 blocks, as docs/eviction.md has them; ours is above every reference */
 static void test_conversation(void **state)
 {
 	static const struct {
 		uint32_t nr_slots;
 		unsigned lru;
-		unsigned least; /* of the default */
+		unsigned least; /* of ours */
 	} rows[] = {
 		{ 1000, 445, 715 },    { 5000, 1118, 1688 },  { 10000, 2116, 2350 },
 		{ 20000, 2878, 3040 }, { 30000, 3257, 3340 }, { 50000, 3546, 3550 },
