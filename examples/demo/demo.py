@@ -38,6 +38,27 @@ class Failure(Exception):
     """what went wrong, in a sentence"""
 
 
+class Stop:
+    """a signal says to stop; not while a process starts that nobody knows of yet"""
+
+    starting = 0
+    number = 0
+
+    @classmethod
+    def signalled(cls, number, _frame):
+        # once: nothing cuts the tidying up short
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
+        cls.number = number
+        if not cls.starting:
+            cls.check()
+
+    @classmethod
+    def check(cls):
+        if cls.number and threading.current_thread() is threading.main_thread():
+            raise Failure(f"stopped by {signal.Signals(cls.number).name}")
+
+
 class Lines:
     """somebody who is spoken to in JSON lines"""
 
@@ -70,9 +91,8 @@ class Engine(Lines):
         command = [demo.tool("examples/tinylm/tinylm"), "--role", role, *options]
         if node:
             command += ["--socket", demo.sockets[node]]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
-        demo.processes.append(self.process)
+        self.process = demo.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  text=True)
         super().__init__(f"tinylm --role {role}", self.process.stdin, self.process.stdout)
 
     def end(self):
@@ -132,6 +152,14 @@ class Demo:
             raise Failure(f"weft {' '.join(words)}: {run.stderr.strip() or run.stdout.strip()}")
         return run
 
+    def start(self, command, **how):
+        Stop.starting += 1
+        process = subprocess.Popen(command, **how)
+        self.processes.append(process)
+        Stop.starting -= 1
+        Stop.check()
+        return process
+
     # ---- nodes ----
 
     def start_node(self, name, peer):
@@ -153,8 +181,7 @@ class Demo:
         if name == "node-a":
             command += ["-o", f'peers=({{ name = "{peer}"; {other}; }})']
         self.sockets[name] = place
-        self.nodes[name] = subprocess.Popen(command)
-        self.processes.append(self.nodes[name])
+        self.nodes[name] = self.start(command)
 
     def status(self, name):
         run = self.weft("status", "--json", "--socket", self.sockets[name], check=False)
@@ -396,6 +423,7 @@ class Demo:
             first.start()
             server.settimeout(0.2)
             while first.is_alive():
+                Stop.check()
                 try:
                     threading.Thread(target=self.serve_one, args=(self.accept(server),)).start()
                 except TimeoutError:
@@ -468,19 +496,12 @@ def arguments_parse():
     return arguments
 
 
-def stopped(number, _frame):
-    # once: nothing cuts the tidying up short
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)
-    raise Failure(f"stopped by {signal.Signals(number).name}")
-
-
 def main():
     arguments = arguments_parse()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stopped)
     demo = Demo(arguments)
     try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, Stop.signalled)
         if demo.arguments.serve:
             demo.serve()
         else:

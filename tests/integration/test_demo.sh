@@ -66,15 +66,16 @@ wants "'kv8b'" demo --size huge
 wants "none.jsonl" demo --size tiny --max-tokens 1 --prompts "$dir/a place/prompts.txt" \
 	--trace "$dir/none.jsonl"
 
-mkfifo "$dir/said"
 for signal in INT TERM HUP; do
+	# one of its own: a process of the round before may end late, and its end be read here
+	mkfifo "$dir/said.$signal"
 	# a script's children ignore SIGINT, unless job control is on
 	set -m
 	TMPDIR=$dir python3 "$script" --build "$build" --size kv8b --max-tokens 2000 \
-		>"$dir/said" 2>"$dir/errors" &
+		>"$dir/said.$signal" 2>"$dir/errors" &
 	pid=$!
 	set +m
-	exec 3<"$dir/said"
+	exec 3<"$dir/said.$signal"
 	while read -r line <&3; do
 		case $line in *"single process"*) break ;; esac
 	done
