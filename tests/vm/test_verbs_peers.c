@@ -18,9 +18,10 @@
 #include "tests/conformance/conf.h"
 #include "transport/verbs/verbs.h"
 #include "weft_internal/transport_registry.h"
+#include "weft_internal/xfer.h"
 
 #define PORT 7471
-#define LIMIT_NS (1600 * WFI_NSEC_PER_MSEC) /* of an operation whose peer is gone */
+#define LIMIT_NS (1100 * WFI_NSEC_PER_MSEC) /* of an operation whose peer is gone */
 #define HEAL_NS (1000 * WFI_NSEC_PER_MSEC) /* to connect anew */
 #define OUTAGE_US 400000
 #define MSGS 1000
@@ -509,6 +510,68 @@ static void test_fault_qp(void **state)
 	echo_messages(*state, 16);
 }
 
+static void on_done(void *ctx, int res)
+{
+	*(int *)ctx = res;
+}
+
+/* one transfer of 8 KiB, cancelled under way when @cancelled counts that. Return: its result */
+static int move_slot(struct duo *d, struct wfi_xfer_engine *eng, enum wfi_xfer_dir dir,
+		     uint8_t *local, unsigned *cancelled)
+{
+	struct wfi_piece piece = { .local = local, .len = 8192 };
+	struct wfi_xfer_opts o = { .ep = d->a.ep,
+				   .dir = dir,
+				   .local_mr = d->a.mr,
+				   .rkeys = &d->mem,
+				   .nr_rkeys = 1,
+				   .pieces = &piece,
+				   .nr_pieces = 1,
+				   .nr_blocks = 1,
+				   .done = on_done };
+	struct wfi_xfer *x = NULL;
+	int32_t result;
+	int res = 1;
+
+	o.results = &result;
+	o.ctx = &res;
+	o.deadline_ns = wfi_now(&d->env) + 10 * WFI_NSEC_PER_SEC;
+	assert_int_equal(wfi_xfer_submit(eng, &o, &x), 0);
+	wfi_xfer_poll(eng, wfi_now(&d->env));
+	if (cancelled && res == 1) {
+		wfi_xfer_cancel(eng, x);
+		++*cancelled;
+	}
+	while (res == 1)
+		wfi_xfer_poll(eng, wfi_now(&d->env));
+	return res;
+}
+
+/* a write that was cancelled reads its slot no more: what is put there next never arrives */
+static void test_fault_reuse(void **state)
+{
+	enum { FOREIGN = 0xcc, ROUNDS = 1000, SLOT = 8192 };
+	struct duo *d = *state;
+	struct wfi_xfer_engine_opts o = { .env = &d->env, .grace_ns = WFI_NSEC_PER_SEC };
+	uint8_t *slot = d->a.mem, *back = d->a.mem + SIDE_MEM / 2;
+	struct wfi_xfer_engine *eng;
+	unsigned i, cancelled = 0;
+	int res;
+
+	assert_int_equal(wfi_xfer_engine_create(&o, &eng), 0);
+	for (i = 0; i < ROUNDS; i++) {
+		memset(slot, (int)(1 + i % 200), SLOT);
+		res = move_slot(d, eng, WFI_XFER_WRITE, slot, &cancelled);
+		assert_true(!res || res == -ECANCELED);
+		memset(slot, FOREIGN, SLOT);
+		assert_int_equal(move_slot(d, eng, WFI_XFER_READ, back, NULL), 0);
+		assert_null(memchr(back, FOREIGN, SLOT));
+	}
+	/* nearly all of them: some may be through before they are cancelled */
+	assert_true(cancelled > ROUNDS / 2);
+	wfi_xfer_engine_destroy(eng);
+}
+
 static void netem(const char *what)
 {
 	char command[128];
@@ -576,6 +639,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_dialed, setup_cm, teardown),
 		cmocka_unit_test_setup_teardown(test_dialed_killed, setup_cm, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_qp, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_reuse, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_wire, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
 	};
