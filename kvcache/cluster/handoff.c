@@ -481,33 +481,18 @@ static int handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint3
 	return 0;
 }
 
-static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
-		       const struct wfi_msg_layers *m, const struct wfi_msg_piece *pieces,
-		       uint64_t now_ns)
+/* takes a free job for the layers that a message names; what it reads lands in @h's own slots */
+static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *peer,
+				     const struct wfi_peer_arena *arena, struct handoff *h,
+				     const struct wfi_msg_layers *m,
+				     const struct wfi_msg_piece *pieces)
 {
 	uint64_t layer_bytes = h->space.block_bytes / h->opts.nr_layers;
-	struct wfi_xfer_opts x;
-	struct read_job *r;
+	struct read_job *r = hs->free_reads;
 	uint32_t i;
-	int ret;
 
-	ret = handoff_range_check(h, m->layer, m->nr_layers, m->first_block, m->nr);
-	if (ret)
-		return ret;
-	/* a slot that a local engine gave may hold a block that others read: no READ lands there */
-	for (i = 0; i < m->nr; i++)
-		if (h->pushers[m->first_block + i])
-			return -EINVAL;
-	if (!hs->free_reads)
-		return -EAGAIN;
-	ret = handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
-	if (ret)
-		return ret;
-	r = hs->free_reads;
-	r->arena = peer->arena(peer, h->tenant);
-	if (!r->arena)
-		return -EXDEV;
 	hs->free_reads = r->next_free;
+	r->arena = arena;
 	r->h = h;
 	r->peer = peer;
 	r->ep = peer->ep;
@@ -529,14 +514,43 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		r->crc[i] = pieces[i].crc;
 		h->named[m->first_block + i] = (uint16_t)(m->layer + m->nr_layers);
 	}
+	return r;
+}
+
+static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
+		       const struct wfi_msg_layers *m, const struct wfi_msg_piece *pieces,
+		       uint64_t now_ns)
+{
+	const struct wfi_peer_arena *arena;
+	struct wfi_xfer_opts x;
+	struct read_job *r;
+	uint32_t i;
+	int ret;
+
+	ret = handoff_range_check(h, m->layer, m->nr_layers, m->first_block, m->nr);
+	if (ret)
+		return ret;
+	/* a slot that a local engine gave may hold a block that others read: no READ lands there */
+	for (i = 0; i < m->nr; i++)
+		if (h->pushers[m->first_block + i])
+			return -EINVAL;
+	if (!hs->free_reads)
+		return -EAGAIN;
+	ret = handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
+	if (ret)
+		return ret;
+	arena = peer->arena(peer, h->tenant);
+	if (!arena)
+		return -EXDEV;
+	r = read_job_get(hs, peer, arena, h, m, pieces);
 	x = (struct wfi_xfer_opts){
 		.ep = peer->ep,
 		.dir = WFI_XFER_READ,
-		.local_mr = r->arena->local,
-		.rkeys = &r->arena->rkey,
+		.local_mr = arena->local,
+		.rkeys = &arena->rkey,
 		.nr_rkeys = 1,
 		.gather = peer->gather,
-		.names = &r->arena->name,
+		.names = &arena->name,
 		.pieces = r->pieces,
 		.nr_pieces = m->nr,
 		.nr_blocks = m->nr,
@@ -550,8 +564,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	h->nr_reads++;
 	ret = wfi_xfer_submit(hs->opts.xfer, &x, &r->xfer);
 	if (ret) {
-		/* layers of these blocks would now be out of order: the handoff cannot be
-		 * completed */
+		/* layers of these blocks are now out of order: the handoff can't be completed */
 		h->nr_reads--;
 		read_job_put(hs, r);
 		handoff_fail(hs, h, ret);
