@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
 #define HUGE_BYTES (2ul << 20)
@@ -178,6 +179,8 @@ static int map_memory(struct wfi_map *map, unsigned memfd_flags, int mmap_flags,
 	ret = flags & WFI_MAP_PREFAULT ? prefault(map, thp) : 0;
 	if (!ret && map->fd >= 0)
 		ret = memfd_seal(map->fd, flags);
+	if (!ret && map->fd >= 0)
+		ret = wfi_guard_add(map->addr, map->len);
 	if (ret)
 		goto err_unmap;
 	return 0;
@@ -263,6 +266,7 @@ void wfi_os_unmap(struct wfi_map *map)
 {
 	if (!map->addr)
 		return;
+	wfi_guard_del(map->addr);
 	munmap(map->addr, map->len);
 	if (map->fd >= 0)
 		close(map->fd);

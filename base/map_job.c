@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "base/os.h"
+#include "weft_internal/guard.h"
 
 #define SLICE_BYTES (2ul << 20)
 #define SHARED_STEP_BYTES (128ul << 10)
@@ -249,6 +250,7 @@ void wfi_os_unmap_begin(struct wfi_map *map)
 	struct wfi_map_job *job = map->job;
 
 	map->job = NULL;
+	wfi_guard_del(map->addr);
 	if (job) {
 		/* acquire: pairs with the thread's exchange; release: with its load */
 		if (!(__atomic_fetch_or(&job->end, JOB_LEFT, __ATOMIC_ACQ_REL) & JOB_DONE)) {

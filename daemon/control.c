@@ -21,6 +21,7 @@
 #include "inet.h"
 #include "listen.h"
 #include "weft_internal/ctl.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
 #define CONNS_MAX 1024u
@@ -246,11 +247,17 @@ static void on_hello(struct request *q)
 		       "configuration");
 		return;
 	}
+	arena = wfi_tenant_arena(q->tenant);
+	if (wfi_guard_hit(arena->addr)) {
+		refuse(q, -EIO,
+		       "pages of the tenant's arena are gone: some engine of the tenant punched "
+		       "holes into it, or memory failed. Restart the node");
+		return;
+	}
 	process_watch(q->c, q->k);
 	node_call(node, run_attach, q);
 	if (q->rep.status)
 		return;
-	arena = wfi_tenant_arena(q->tenant);
 	q->k->kind = CONN_ENGINE;
 	q->c->nr_engines++;
 	q->c->had_engine = true;
@@ -635,7 +642,8 @@ static void on_poke(struct control *c)
 		return;
 	for (k = c->conns; k; k = k->next) {
 		if (k->session && k->session->broken) {
-			wfi_warn("engine %d broke the ring protocol: detached", (int)k->pid);
+			wfi_warn("engine %d is detached: its ring or its memory can't be used",
+				 (int)k->pid);
 			k->closing = true;
 		}
 		if (k->peer && k->peer->broken)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "node.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 #include "weft_internal/transport_registry.h"
 
@@ -274,15 +275,20 @@ void node_call(struct node *node, void (*run)(struct node *node, void *arg), voi
 		futex(&call.done, FUTEX_WAIT_PRIVATE, 0, NULL);
 }
 
-static void poke_control(struct node *node, struct session *s)
+void node_poke(struct node *node)
 {
 	uint64_t one = 1;
 
+	if (write(node->poke_fd, &one, sizeof(one)) < 0)
+		wfi_warn("node: the control thread can't be woken: %s", strerror(errno));
+}
+
+static void session_poke(struct session *s)
+{
 	if (s->poked)
 		return;
 	s->poked = true;
-	if (write(node->poke_fd, &one, sizeof(one)) < 0)
-		wfi_warn("node: the control thread can't be woken: %s", strerror(errno));
+	node_poke(s->node);
 }
 
 static int rings_poll(struct node *node)
@@ -294,7 +300,7 @@ static int rings_poll(struct node *node)
 		struct node_ring *r = node->rings[i];
 
 		if (wfi_unlikely(r->session->broken)) {
-			poke_control(node, r->session);
+			session_poke(r->session);
 			continue;
 		}
 		work += ops_poll_ring(node, r);
@@ -353,6 +359,14 @@ static void endings_poll(struct node *node)
 	}
 }
 
+static __attribute__((cold, noinline)) void mappings_lost(struct node *node)
+{
+	node->guard_hits = wfi_guard_hits();
+	peers_guard(node);
+	if (sessions_guard(node))
+		node_poke(node);
+}
+
 /* what need not be looked at in each turn, but is while operations are open */
 static int housekeeping(struct node *node)
 {
@@ -365,6 +379,8 @@ static int housekeeping(struct node *node)
 	work += wfi_kv_poll(node->kv, now_ns);
 	if (wfi_unlikely(node->nr_ending))
 		endings_poll(node);
+	if (wfi_unlikely(node->guard_hits != wfi_guard_hits()))
+		mappings_lost(node);
 	return work;
 }
 

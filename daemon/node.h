@@ -177,6 +177,7 @@ struct node {
 	unsigned nr_ending; /* sessions and peers on their way out */
 	unsigned nr_open; /* operations */
 	unsigned turn;
+	uint32_t guard_hits; /* that were seen to */
 
 	/* scratch of the worker: private copies of arguments */
 	struct weft_key *keys;
@@ -196,7 +197,7 @@ struct node {
 	_Atomic uint32_t bell;
 	_Atomic bool stop;
 	_Atomic bool draining;
-	int poke_fd; /* eventfd: the control thread is to look at .broken of sessions and peers */
+	int poke_fd; /* eventfd, of node_poke() */
 };
 
 /* ---- node.c: Context: worker, if nothing else is said ---- */
@@ -208,6 +209,8 @@ void node_destroy(struct node *node);
 int node_poll(struct node *node);
 /* a device that node_run() sleeps on has news. Context: any thread */
 void node_wake(struct node *node);
+/* the control thread is to look at .broken of sessions and peers */
+void node_poke(struct node *node);
 /* polls until node_stop() */
 void node_run(struct node *node);
 /* Context: any thread */
@@ -252,6 +255,8 @@ bool session_end_poll(struct session *s);
 /* the ring was created by the caller, and is the session's on success */
 int session_ring_add(struct session *s, struct wfi_ring *ring, uint32_t *id);
 int session_ring_close(struct session *s, uint32_t id);
+/* mappings were taken away (guard.h): sessions that lived on them are broken. Return: how many */
+unsigned sessions_guard(struct node *node);
 /* @fd: the engine's memfd (lent for the call) or -1: private memory at @addr */
 int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, uint64_t len,
 		       uint32_t *id, char *why);
@@ -325,6 +330,8 @@ int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int 
 void peer_detach(struct node_peer *p);
 bool peer_end_poll(struct node_peer *p);
 struct wfi_peer *peer_find(struct node *node, uint64_t node_id);
+/* mappings were taken away (guard.h): so are the peers whose arenas they were */
+void peers_guard(struct node *node);
 /* messages of peers, ends of endpoints */
 int peers_poll(struct node *node);
 

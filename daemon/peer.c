@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "node.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
 #define WCS_MAX 16u
@@ -303,11 +304,27 @@ struct wfi_peer *peer_find(struct node *node, uint64_t node_id)
 
 static void peer_break(struct node_peer *p)
 {
-	uint64_t one = 1;
-
 	p->broken = true;
-	if (write(p->node->poke_fd, &one, sizeof(one)) < 0)
-		wfi_warn("peer: the control thread can't be woken: %s", strerror(errno));
+	node_poke(p->node);
+}
+
+void peers_guard(struct node *node)
+{
+	const struct wfi_peer_arena *arena;
+	unsigned i, k;
+
+	for (i = 0; i < node->nr_peers; i++) {
+		struct node_peer *p = node->peers[i];
+
+		for (k = 0; k < node->nr_tenants; k++) {
+			arena = &p->arenas[k];
+			if (p->broken || !arena->rkey ||
+			    !wfi_guard_hit(p->link->dev->transport->rkey_ptr(arena->rkey)))
+				continue;
+			wfi_err("peer %s: pages of its arena are gone: dropped", p->name);
+			peer_break(p);
+		}
+	}
 }
 
 /* Return: 0, -EPROTO */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "node.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
 static int region_import(struct session *s, uint32_t id, const struct weft_rkey_src *src)
@@ -211,6 +212,35 @@ int session_region_dereg(struct session *s, uint32_t id)
 }
 
 /* ---- the end ---- */
+
+static bool pages_lost(const struct session *s)
+{
+	const struct weft_transport *t = s->node->host.dev->transport;
+	uint32_t i;
+
+	for (i = 0; i < SESSION_REGIONS_MAX; i++)
+		if (s->regions[i].rkey && wfi_guard_hit(t->rkey_ptr(s->regions[i].rkey)))
+			return true;
+	return wfi_guard_hit(wfi_tenant_arena(s->tenant)->addr);
+}
+
+unsigned sessions_guard(struct node *node)
+{
+	unsigned i, nr = 0;
+
+	for (i = 0; i < node->nr_sessions; i++) {
+		struct session *s = node->sessions[i];
+
+		if (s->broken || !pages_lost(s))
+			continue;
+		wfi_err("engine %d: pages of its memory are gone (holes punched into huge pages, "
+			"or memory that failed)",
+			(int)s->pid);
+		s->broken = true;
+		nr++;
+	}
+	return nr;
+}
 
 void session_detach(struct session *s, bool may_write)
 {

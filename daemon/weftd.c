@@ -12,6 +12,7 @@
 #include "config.h"
 #include "control.h"
 #include "node.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 #include "weft_internal/transport_registry.h"
 
@@ -231,7 +232,9 @@ int main(int argc, char **argv)
 	/* errors of the calls that meet them, which say what to do */
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
-	ret = wfi_env_real_init(&env);
+	ret = wfi_guard_install();
+	if (!ret)
+		ret = wfi_env_real_init(&env);
 	if (!ret) {
 		env.transports = wfi_transports;
 		ret = create_node(&cfg, &env, &node);

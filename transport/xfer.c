@@ -12,6 +12,7 @@
 #include <string.h>
 #include "transport/engine.h"
 #include "transport/gather.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/util.h"
 
 #define OPS_PER_XFER 4u
@@ -333,6 +334,22 @@ static uint64_t lane_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x,
 	return bytes;
 }
 
+/* the CPU's share of a transfer. What it read or wrote while a mapping was taken from under it
+ * counts for nothing. Return: bytes */
+static uint64_t xfer_by_hand(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget,
+			     uint64_t now_ns)
+{
+	const uint32_t hits = wfi_guard_hits();
+	uint64_t bytes;
+
+	bytes = x->direct ? wfi_xfer_move(eng, x, budget) : wfi_xfer_sum(x, budget);
+	if (wfi_likely(hits == wfi_guard_hits()))
+		return bytes;
+	x->posts.todo = (struct wfi_plan_range){ .end = { .idx = x->o.nr_pieces } };
+	xfer_end(eng, x, -EFAULT, now_ns);
+	return 0;
+}
+
 /* moves, posts or sums up what comes next. Return: bytes.
  * Messages first: they wait for their answers while other pieces are posted */
 static uint64_t xfer_step(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t quantum,
@@ -341,7 +358,7 @@ static uint64_t xfer_step(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 	uint64_t bytes = 0, budget = x->sync ? quantum : UINT64_MAX;
 
 	if (wfi_likely(x->direct)) {
-		bytes = wfi_xfer_move(eng, x, budget);
+		bytes = xfer_by_hand(eng, x, budget, now_ns);
 		if (wfi_likely(bytes || wfi_plan_empty(&x->posts.todo)))
 			return bytes;
 		/* it was within reach at the start: posts will tell what is wrong with it now */
@@ -349,7 +366,7 @@ static uint64_t xfer_step(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 		wfi_xfer_sum_later(x);
 	}
 	if (!wfi_xfer_moves(x))
-		return x->nr_open ? 0 : wfi_xfer_sum(x, quantum);
+		return x->nr_open ? 0 : xfer_by_hand(eng, x, quantum, now_ns);
 	if (wfi_unlikely(wfi_xfer_lane_left(&x->msgs)) && !wfi_gather_full(x->o.gather))
 		bytes = lane_post(eng, x, &x->msgs, budget, now_ns);
 	if (!bytes && wfi_xfer_lane_left(&x->posts) && !x->end_status)

@@ -813,7 +813,7 @@ static void test_broken(void **state)
 	assert_int_equal(test_counter(watch.w, "weft_bad_rings"), was + 2);
 	assert_int_equal(test_node_logged(&node, "broke the protocol: sequence"), 1);
 	assert_int_equal(test_node_logged(&node, "broke the protocol: completion head"), 1);
-	assert_int_equal(test_node_logged(&node, "broke the ring protocol: detached"), 2);
+	assert_int_equal(test_node_logged(&node, "is detached: its ring or its memory"), 2);
 }
 
 /* ---- set-up ---- */

@@ -11,69 +11,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "tests/hugepages.h"
 #include "transport/shm/shm.h"
 #include "weft_internal/env.h"
 
-#define SYSCTL "/proc/sys/vm/nr_hugepages"
-#define FREE "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
-#define HUGE_BYTES (2ul << 20)
 #define PAGES 16u
-
-static unsigned long before;
-
-static bool number_read(const char *path, unsigned long *out)
-{
-	FILE *file = fopen(path, "re");
-	bool ok = file && fscanf(file, "%lu", out) == 1;
-
-	if (file)
-		fclose(file);
-	return ok;
-}
-
-static bool number_write(unsigned long n)
-{
-	FILE *file = fopen(SYSCTL, "we");
-	bool ok = file && fprintf(file, "%lu\n", n) > 0;
-
-	if (file && fclose(file))
-		ok = false;
-	return ok;
-}
-
-static void give_back(void)
-{
-	if (!number_write(before))
-		fprintf(stderr, "vm.nr_hugepages was %lu and could not be set back\n", before);
-}
-
-/* Return: whether there are PAGES free ones now */
-static bool set_aside(void)
-{
-	unsigned long nr = 0;
-
-	if (!number_read(SYSCTL, &before) || !number_write(before + PAGES))
-		return false;
-	if (number_read(FREE, &nr) && nr >= PAGES)
-		return true;
-	give_back();
-	return false;
-}
-
-static unsigned long nr_free(void)
-{
-	unsigned long nr = 0;
-
-	assert_true(number_read(FREE, &nr));
-	return nr;
-}
 
 static void env_open(struct wfi_env *env)
 {
@@ -85,7 +32,7 @@ static void test_map(void **state)
 {
 	static const unsigned ways[] = { 0, WFI_MAP_PREFAULT, WFI_MAP_SHARED_FD,
 					 WFI_MAP_SHARED_FD | WFI_MAP_PREFAULT };
-	const unsigned long was_free = nr_free();
+	const unsigned long was_free = test_huge_free();
 	struct wfi_env env;
 	struct wfi_map map;
 	struct statfs fs;
@@ -100,7 +47,7 @@ static void test_map(void **state)
 		assert_int_equal(map.len, 4 * HUGE_BYTES);
 		assert_int_equal((uintptr_t)map.addr % HUGE_BYTES, 0);
 		memset(map.addr, 0x5a, map.len);
-		assert_int_equal(nr_free(), was_free - 4);
+		assert_int_equal(test_huge_free(), was_free - 4);
 		if (ways[i] & WFI_MAP_SHARED_FD) {
 			assert_int_equal(fstatfs(map.fd, &fs), 0);
 			assert_int_equal((unsigned long)fs.f_type, HUGETLBFS_MAGIC);
@@ -108,7 +55,7 @@ static void test_map(void **state)
 			assert_int_equal(fcntl(map.fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
 		}
 		env.mem->unmap(&env, &map);
-		assert_int_equal(nr_free(), was_free);
+		assert_int_equal(test_huge_free(), was_free);
 	}
 }
 
@@ -191,7 +138,7 @@ static void test_transport(void **state)
 /* more than was set aside: the memory comes on other pages, and takes none of these */
 static void test_too_few(void **state)
 {
-	const unsigned long was_free = nr_free();
+	const unsigned long was_free = test_huge_free();
 	struct wfi_env env;
 	struct wfi_map map;
 
@@ -201,11 +148,11 @@ static void test_too_few(void **state)
 				      WFI_MAP_HUGE | WFI_MAP_SHARED_FD, &map),
 			 0);
 	memset(map.addr, 1, HUGE_BYTES);
-	assert_int_equal(nr_free(), was_free);
+	assert_int_equal(test_huge_free(), was_free);
 	env.mem->unmap(&env, &map);
 }
 
-int main(void)
+static int run(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_map),
@@ -213,19 +160,11 @@ int main(void)
 		cmocka_unit_test(test_transport),
 		cmocka_unit_test(test_too_few),
 	};
-	int status = 0;
-	pid_t pid;
 
-	if (!set_aside()) {
-		printf("%u huge pages can't be set aside here (%s)\n", PAGES, SYSCTL);
-		return 77;
-	}
-	/* in a child: they go back whatever becomes of it */
-	pid = fork();
-	if (!pid)
-		return cmocka_run_group_tests(tests, NULL, NULL);
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		status = 1;
-	give_back();
-	return status != 0;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void)
+{
+	return test_huge_run(PAGES, run);
 }

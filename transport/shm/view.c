@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "transport/shm/shm.h"
+#include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
 #define MAP_ALIGN_MAX (1ull << 30)
@@ -73,6 +74,10 @@ int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t l
 	map = map_file(fd, from, to - from, align, writable ? PROT_READ | PROT_WRITE : PROT_READ);
 	if (map == MAP_FAILED)
 		return errno == EPERM ? -EACCES : -errno;
+	if (wfi_guard_add(map, to - from)) {
+		munmap(map, to - from);
+		return -ENOSPC;
+	}
 	view->map = map;
 	view->map_len = to - from;
 	view->mem = (uint8_t *)map + (off - from);
@@ -81,8 +86,10 @@ int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t l
 
 void wfi_shm_view_unmap(struct wfi_shm_view *view)
 {
-	if (view->map)
+	if (view->map) {
+		wfi_guard_del(view->map);
 		munmap(view->map, view->map_len);
+	}
 	memset(view, 0, sizeof(*view));
 }
 
