@@ -113,6 +113,12 @@ static void real_unmap_begin(struct wfi_env *env, struct wfi_map *map)
 	wfi_os_unmap_begin(map);
 }
 
+static int real_discard(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len)
+{
+	(void)env;
+	return wfi_os_discard(map, off, len);
+}
+
 static const struct wfi_alloc_ops real_mem = {
 	.alloc = real_alloc,
 	.free = real_free,
@@ -121,6 +127,7 @@ static const struct wfi_alloc_ops real_mem = {
 	.populate = real_populate,
 	.populated = real_populated,
 	.unmap_begin = real_unmap_begin,
+	.discard = real_discard,
 };
 
 static int unwired_members(struct wfi_env *env, struct wfi_member *out, unsigned max,

@@ -253,6 +253,12 @@ static bool sim_populated(struct wfi_env *env, struct wfi_map *map)
 	return mapping_of(env, map)->asked++ >= SIM_MAP_ASKED;
 }
 
+static int sim_discard(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len)
+{
+	(void)env;
+	return wfi_os_discard(map, off, len);
+}
+
 static const struct wfi_alloc_ops sim_mem = {
 	.alloc = sim_alloc,
 	.free = sim_free,
@@ -261,6 +267,7 @@ static const struct wfi_alloc_ops sim_mem = {
 	.populate = sim_populate,
 	.populated = sim_populated,
 	.unmap_begin = sim_unmap,
+	.discard = sim_discard,
 };
 
 static void file_free(struct sim_file *file)

@@ -272,3 +272,15 @@ void wfi_os_unmap(struct wfi_map *map)
 		close(map->fd);
 	*map = (struct wfi_map){ .fd = -1 };
 }
+
+int wfi_os_discard(const struct wfi_map *map, size_t off, size_t len)
+{
+	const int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	int ret;
+
+	if (map->fd >= 0)
+		ret = fallocate(map->fd, how, (off_t)off, (off_t)len);
+	else
+		ret = madvise((char *)map->addr + off, len, MADV_DONTNEED);
+	return ret ? -errno : 0;
+}

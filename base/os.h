@@ -12,6 +12,7 @@
 void *wfi_os_alloc(size_t len);
 int wfi_os_map(size_t len, unsigned flags, struct wfi_map *out);
 void wfi_os_unmap(struct wfi_map *map);
+int wfi_os_discard(const struct wfi_map *map, size_t off, size_t len);
 /* map_job.c: as in struct wfi_alloc_ops */
 void wfi_os_populate(struct wfi_map *map, size_t off, size_t len);
 bool wfi_os_populated(struct wfi_map *map);

@@ -56,21 +56,25 @@ static void show_node(const json_t *node)
 
 static void show_tenants(const json_t *tenants)
 {
-	char name[CLEAN], arena[WFI_TEXT], page[WFI_TEXT];
+	char name[CLEAN], arena[WFI_TEXT], used[WFI_TEXT], low[WFI_TEXT], page[WFI_TEXT];
 	size_t i;
 	json_t *t;
 
-	printf("\n%-16s %10s %9s %10s %10s %9s %9s %11s\n", "TENANT", "ARENA", "PAGES", "BLOCKS",
-	       "SLOTS FREE", "FILLING", "LEASED", "QUARANTINED");
+	printf("\n%-16s %10s %10s %10s %6s %9s %10s %10s %9s %9s %11s\n", "TENANT", "ARENA", "USED",
+	       "FLOOR", "WEIGHT", "PAGES", "BLOCKS", "SLOTS FREE", "FILLING", "LEASED",
+	       "QUARANTINED");
 	for (i = 0; i < json_array_size(tenants); i++) {
 		t = json_array_get(tenants, i);
 		wfi_text_bytes((double)wfi_json_u64(t, "arena_bytes"), arena);
+		wfi_text_bytes((double)wfi_json_u64(t, "used_bytes"), used);
+		wfi_text_bytes((double)wfi_json_u64(t, "floor_bytes"), low);
 		wfi_text_bytes((double)wfi_json_u64(t, "page_bytes"), page);
-		printf("%-16s %10s %9s %10" PRIu64 " %10" PRIu64 " %9" PRIu64 " %9" PRIu64
-		       " %11" PRIu64 "\n",
-		       clean(t, "name", name), arena, page, wfi_json_u64(t, "blocks_held"),
-		       wfi_json_u64(t, "slots_free"), wfi_json_u64(t, "slots_filling"),
-		       wfi_json_u64(t, "slots_leased"), wfi_json_u64(t, "slots_quarantined"));
+		printf("%-16s %10s %10s %10s %6" PRIu64 " %9s %10" PRIu64 " %10" PRIu64 " %9" PRIu64
+		       " %9" PRIu64 " %11" PRIu64 "\n",
+		       clean(t, "name", name), arena, used, low, wfi_json_u64(t, "weight"), page,
+		       wfi_json_u64(t, "blocks_held"), wfi_json_u64(t, "slots_free"),
+		       wfi_json_u64(t, "slots_filling"), wfi_json_u64(t, "slots_leased"),
+		       wfi_json_u64(t, "slots_quarantined"));
 	}
 }
 

@@ -84,6 +84,19 @@ static const struct wfi_config_setting tenant_settings[] = {
 	  .max = 1ull << 46,
 	  .example = "\"4G\"",
 	  .help = "memory for its blocks; left out: arena_bytes above" },
+	{ .key = "floor_bytes",
+	  .kind = &wfi_config_kind_size,
+	  AT(wfi_config_tenant, floor_bytes),
+	  .max = 1ull << 46,
+	  .example = "\"1G\"",
+	  .help = "of memory_bytes, kept for it whatever others want; left out: none" },
+	{ .key = "weight",
+	  .kind = &wfi_config_kind_count,
+	  AT(wfi_config_tenant, weight),
+	  .min = 1,
+	  .max = 1000,
+	  .example = "2",
+	  .help = "what it gets for 1 of the others where all want more; left out: 1" },
 };
 
 static const struct wfi_config_list tenant_list = {
@@ -150,6 +163,22 @@ static const struct wfi_config_setting settings[] = {
 	  .max = 1ull << 46,
 	  .help = "Memory for blocks of each tenant that does not say its own. It is used as it\n"
 		  "fills, unless prefault is set." },
+	{ .key = "memory_bytes",
+	  .kind = &wfi_config_kind_size,
+	  AT(wfi_config, memory_bytes),
+	  .def = "0",
+	  .max = 1ull << 46,
+	  .help = "Memory for the blocks of all tenants together, where that is less than their\n"
+		  "arenas: they share it by their floors and weights. 0: nobody shares." },
+	{ .key = "tenant_idle_ms",
+	  .kind = &wfi_config_kind_duration,
+	  AT(wfi_config, tenant_idle_ms),
+	  .def = "1m",
+	  .unit_ns = WFI_NSEC_PER_MSEC,
+	  .min = WFI_NSEC_PER_MSEC,
+	  .max = 24 * 3600 * WFI_NSEC_PER_SEC,
+	  .help = "A tenant whose blocks were not used for so long loses what it has above its\n"
+		  "floor to those who want it." },
 	{ .key = "ring_bytes",
 	  .kind = &wfi_config_kind_size,
 	  AT(wfi_config, ring_bytes),
@@ -657,6 +686,55 @@ static int peer_check(const struct wfi_config *cfg, const struct wfi_config_peer
 	return address_check(cfg, p->address, why, why_len);
 }
 
+bool wfi_config_shares_memory(const struct wfi_config *cfg)
+{
+	uint64_t sum = 0;
+	uint32_t i;
+
+	for (i = 0; i < cfg->nr_tenants; i++)
+		sum += cfg->tenants[i].arena_bytes;
+	return cfg->memory_bytes && sum > cfg->memory_bytes;
+}
+
+/* @left: of what all share. Return: 0, -EINVAL */
+static int floor_check(const struct wfi_config_tenant *t, bool is_set, uint64_t left, char *why,
+		       size_t why_len)
+{
+	const char *what = NULL;
+
+	if (t->floor_bytes && !is_set)
+		what = "has a floor, and memory_bytes is not set: nobody shares its arena";
+	else if (t->floor_bytes > t->arena_bytes)
+		what = "has a floor_bytes that is more than its arena_bytes";
+	else if (t->floor_bytes > left)
+		what = "and those before it have floors that are more than memory_bytes";
+	if (!what)
+		return 0;
+	snprintf(why, why_len, "tenant \"%s\" %s", t->name, what);
+	return -EINVAL;
+}
+
+static int share_check(const struct wfi_config *cfg, char *why, size_t why_len)
+{
+	uint64_t left = cfg->memory_bytes;
+	uint32_t i;
+
+	/* pages that a device holds, or that were taken for good, do not go from one to another */
+	if (wfi_config_shares_memory(cfg) && (cfg->prefault || wfi_config_has_net(cfg))) {
+		snprintf(why, why_len,
+			 "memory_bytes is less than the arenas together, and %s is set: memory "
+			 "that is pinned can't be shared; leave one of the two out",
+			 cfg->prefault ? "prefault" : "transport");
+		return -EINVAL;
+	}
+	for (i = 0; i < cfg->nr_tenants; i++) {
+		if (floor_check(&cfg->tenants[i], cfg->memory_bytes, left, why, why_len))
+			return -EINVAL;
+		left -= cfg->tenants[i].floor_bytes;
+	}
+	return 0;
+}
+
 int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 {
 	struct wfi_config_tenant *t;
@@ -681,10 +759,12 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 		t = &cfg->tenants[i];
 		if (!t->arena_bytes)
 			t->arena_bytes = cfg->arena_bytes;
+		if (!t->weight)
+			t->weight = 1;
 		if (!t->has_salt)
 			default_salt(t);
 	}
-	if (salts_check(cfg, why, why_len))
+	if (salts_check(cfg, why, why_len) || share_check(cfg, why, why_len))
 		return -EINVAL;
 	if (!cfg->node_id) {
 		crypto_generichash(id, sizeof(id), (const unsigned char *)cfg->name,

@@ -37,6 +37,8 @@ struct wfi_config_tenant {
 	char token[WEFT_TOKEN_MAX + 1]; /* zero-padded; "": of engines that have none */
 	uint8_t salt[WFI_CONFIG_SALT];
 	uint64_t arena_bytes;
+	uint64_t floor_bytes; /* of memory_bytes */
+	uint64_t weight; /* after wfi_config_finish() never 0 */
 	bool has_token;
 	bool has_salt; /* after wfi_config_finish() always */
 };
@@ -56,6 +58,8 @@ struct wfi_config {
 	char policy[32]; /* one that wfi_evict_find() knows */
 	uint64_t node_id; /* after wfi_config_finish() never 0 */
 	uint64_t arena_bytes; /* of each tenant that names none */
+	uint64_t memory_bytes; /* of all arenas together; 0: not shared */
+	uint64_t tenant_idle_ms;
 	char tier_path[WFI_CONFIG_PATH]; /* "": no SSD tier */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bytes; /* a second; 0: no bound */
@@ -108,6 +112,8 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len);
 
 /* nodes on other hosts can be reached */
 bool wfi_config_has_net(const struct wfi_config *cfg);
+/* the tenants' arenas together are more than memory_bytes */
+bool wfi_config_shares_memory(const struct wfi_config *cfg);
 /* the settings in force, in the form of a file; secrets are left out */
 void wfi_config_print(const struct wfi_config *cfg, FILE *out);
 /* the default file with an explanation of each setting (weftd --help-config) */

@@ -256,6 +256,26 @@ static void duration_print(const struct wfi_config_setting *s, const void *base,
 	quote(text, out);
 }
 
+static void count_format(uint64_t v, char *text)
+{
+	snprintf(text, WFI_VALUE_TEXT, "%" PRIu64, v);
+}
+
+static int count_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+		       const char *text, void *base)
+{
+	uint64_t v;
+
+	if (wfi_value_u64(text, &v))
+		return wfi_config_complain(src, s->key, "\"%s\" is not a number", text);
+	return range_store(src, s, v, text, count_format, base);
+}
+
+static void count_print(const struct wfi_config_setting *s, const void *base, FILE *out)
+{
+	fprintf(out, "%" PRIu64, *(const uint64_t *)wfi_config_field_const(s, base));
+}
+
 static int id_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
 		    const char *text, void *base)
 {
@@ -388,6 +408,8 @@ const struct wfi_config_kind wfi_config_kind_duration = {
 	"a number, or a duration in quotes as \"5s\"",
 	WFI_CONFIG_TAKES_NUMBER | WFI_CONFIG_TAKES_STRING, duration_parse, duration_print
 };
+const struct wfi_config_kind wfi_config_kind_count = { "a number", WFI_CONFIG_TAKES_NUMBER,
+						       count_parse, count_print };
 const struct wfi_config_kind wfi_config_kind_id = { "a number, or one in quotes",
 						    WFI_CONFIG_TAKES_NUMBER |
 							    WFI_CONFIG_TAKES_STRING,

@@ -95,6 +95,7 @@ extern const struct wfi_config_kind wfi_config_kind_policy;
 extern const struct wfi_config_kind wfi_config_kind_level;
 extern const struct wfi_config_kind wfi_config_kind_size;
 extern const struct wfi_config_kind wfi_config_kind_duration;
+extern const struct wfi_config_kind wfi_config_kind_count;
 extern const struct wfi_config_kind wfi_config_kind_id;
 extern const struct wfi_config_kind wfi_config_kind_token;
 extern const struct wfi_config_kind wfi_config_kind_salt;

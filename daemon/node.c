@@ -108,7 +108,12 @@ static int transports_create(struct node *node, const struct node_opts *opts)
 
 static int kv_create(struct node *node, const struct node_opts *opts)
 {
-	struct wfi_kv_opts o = { .env = node->env, .metrics = node->metrics };
+	struct wfi_kv_opts o = {
+		.env = node->env,
+		.metrics = node->metrics,
+		.memory_bytes = opts->memory_bytes,
+		.idle_ns = opts->tenant_idle_ns,
+	};
 
 	if (opts->policy) {
 		o.policy = wfi_evict_find(opts->policy);

@@ -136,6 +136,8 @@ struct node_opts {
 	const char *tier_path; /* of the SSD tier; NULL or "": none */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bps, tier_scrub_bps;
+	uint64_t memory_bytes; /* of all arenas together; 0: not shared */
+	uint64_t tenant_idle_ns; /* 0: the default */
 	uint64_t spin_ns; /* of idleness before the worker sleeps */
 	uint64_t lease_ns;
 	uint64_t op_timeout_ns; /* default deadline */

@@ -28,30 +28,38 @@ static json_t *text(const char *name)
 	return json ? json : json_string(plain);
 }
 
+static json_t *tenant_json(struct node *node, const struct wfi_tenant *t)
+{
+	const struct wfi_map *arena = wfi_tenant_arena(t);
+	struct wfi_tenant_share share;
+	struct weft_stat st;
+	json_t *json;
+
+	wfi_kv_stat(node->kv, t, &st);
+	wfi_tenant_share(t, &share);
+	json = json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "name", text(wfi_tenant_name(t)),
+			 "arena_bytes", (json_int_t)st.arena_bytes, "used_bytes",
+			 (json_int_t)share.used_bytes, "floor_bytes", (json_int_t)share.floor_bytes,
+			 "weight", (json_int_t)share.weight, "page_bytes",
+			 (json_int_t)arena->page_bytes);
+	json_object_update_new(json, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "slots_total",
+					       (json_int_t)st.slots_total, "slots_free",
+					       (json_int_t)st.slots_free, "slots_filling",
+					       (json_int_t)st.slots_filling, "slots_leased",
+					       (json_int_t)st.slots_leased, "slots_quarantined",
+					       (json_int_t)st.slots_quarantined, "blocks_held",
+					       (json_int_t)st.blocks_held));
+	return json;
+}
+
 static json_t *tenants_json(struct node *node, const struct wfi_tenant *only)
 {
 	json_t *list = json_array();
 	unsigned i;
 
-	for (i = 0; i < node->nr_tenants; i++) {
-		const struct wfi_map *arena = wfi_tenant_arena(node->tenants[i]);
-		struct weft_stat st;
-
-		if (only && only != node->tenants[i])
-			continue;
-		wfi_kv_stat(node->kv, node->tenants[i], &st);
-		json_array_append_new(
-			list, json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
-					text(wfi_tenant_name(node->tenants[i])), "arena_bytes",
-					(json_int_t)st.arena_bytes, "page_bytes",
-					(json_int_t)arena->page_bytes, "slots_total",
-					(json_int_t)st.slots_total, "slots_free",
-					(json_int_t)st.slots_free, "slots_filling",
-					(json_int_t)st.slots_filling, "slots_leased",
-					(json_int_t)st.slots_leased, "slots_quarantined",
-					(json_int_t)st.slots_quarantined, "blocks_held",
-					(json_int_t)st.blocks_held));
-	}
+	for (i = 0; i < node->nr_tenants; i++)
+		if (!only || only == node->tenants[i])
+			json_array_append_new(list, tenant_json(node, node->tenants[i]));
 	return list;
 }
 

@@ -134,6 +134,8 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.policy = cfg->policy[0] ? cfg->policy : NULL,
 		.transport = wfi_config_has_net(cfg) ? cfg->transport : NULL,
 		.device = cfg->device,
+		.memory_bytes = wfi_config_shares_memory(cfg) ? cfg->memory_bytes : 0,
+		.tenant_idle_ns = cfg->tenant_idle_ms * WFI_NSEC_PER_MSEC,
 		.spin_ns = cfg->spin_us * WFI_NSEC_PER_USEC,
 		.lease_ns = cfg->lease_ms * WFI_NSEC_PER_MSEC,
 		.op_timeout_ns = cfg->op_timeout_ms * WFI_NSEC_PER_MSEC,
@@ -148,6 +150,8 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 			.name = cfg->tenants[i].name,
 			.token = cfg->tenants[i].token,
 			.arena_bytes = cfg->tenants[i].arena_bytes,
+			.floor_bytes = cfg->tenants[i].floor_bytes,
+			.weight = (uint32_t)cfg->tenants[i].weight,
 			.map_flags = (cfg->hugepages ? WFI_MAP_HUGE : 0) |
 				     (cfg->prefault ? WFI_MAP_PREFAULT : 0),
 		};

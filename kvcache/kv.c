@@ -8,6 +8,7 @@
 
 #define HEADER_VERSION 1u
 #define DEFAULT_GRACE_NS WFI_NSEC_PER_MSEC
+#define DEFAULT_IDLE_NS (60 * WFI_NSEC_PER_SEC)
 #define STEP_LINES 64u /* of the index, moved with each poll while it grows */
 #define KV_BATCH 32u
 
@@ -119,6 +120,9 @@ int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out)
 	kv->space_gen = ((uint32_t)rnd[1] | KV_MAX_SPACES) & ~(KV_MAX_SPACES - 1);
 	kv->grace_ns = opts->lease_grace_ns ? opts->lease_grace_ns : DEFAULT_GRACE_NS;
 	kv->extent_bytes = opts->extent_bytes;
+	kv->memory_bytes = opts->memory_bytes ? opts->memory_bytes : UINT64_MAX;
+	kv->idle_ns = opts->idle_ns ? opts->idle_ns : DEFAULT_IDLE_NS;
+	kv->last_leaving = &kv->leaving;
 	kv->free_owner = KV_NO_OWNER;
 	kv->doomed = KV_NONE;
 	counters_init(kv, opts->metrics);
@@ -139,6 +143,7 @@ void wfi_kv_destroy(struct wfi_kv *kv)
 		return;
 	env = kv->env;
 	wfi_mover_destroy(kv->mover);
+	wfi_share_fini(kv);
 	for (uint32_t i = 0; i < kv->nr_tenants; i++)
 		wfi_tenant_destroy(kv->tenants[i]);
 	wfi_leases_fini(kv);
@@ -207,6 +212,8 @@ int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns)
 	for (; kv->doomed != KV_NONE; work++)
 		wfi_slot_pardon(kv, kv->doomed);
 	work += (int)wfi_index_step(&kv->index, STEP_LINES);
+	if (wfi_unlikely(kv->leaving != NULL))
+		work += wfi_share_poll(kv);
 	if (kv->mover)
 		work += wfi_mover_poll(kv->mover, kv->now_ns);
 	gauges_set(kv);
@@ -234,7 +241,7 @@ int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id, 
 	if (!space || space->tenant != owner->tenant || !kv_owner(kv, owner))
 		return -ENOENT;
 	wfi_point(kv->env, "claim.begin");
-	kv_now(kv, now_ns);
+	space->used_ns = kv_now(kv, now_ns);
 	ret = wfi_space_make_room(kv, space, nr);
 	if (ret)
 		return ret;
@@ -563,6 +570,7 @@ static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slo
 	uint32_t locals[KV_BATCH];
 	unsigned n = 0;
 
+	space->used_ns = kv->now_ns;
 	while (nr--) {
 		if (slots[nr] == WFI_SLOT_NONE)
 			continue;

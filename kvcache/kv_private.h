@@ -5,6 +5,7 @@
  * kv.c      the operations
  * space.c   tenants, spaces, arenas
  * pool.c    runs of slots: from the arena to a space and back; claiming; making room
+ * share.c   who has more than its share, and what goes back of it
  * tree.c    one slot's life: chains, pins, candidates for eviction, the ways out
  * lease.c   owners and leases
  * index.c   from keys to slots
@@ -76,7 +77,8 @@ struct kv_run {
 	uint32_t nr_free; /* both kinds */
 	uint32_t nr_busy; /* filling, quarantined or pinned: what cannot be evicted */
 	uint32_t extent;
-	struct kv_run *next, *prev; /* of the space */
+	uint64_t discarded; /* once it has left its space: bytes whose pages went back */
+	struct kv_run *next, *prev; /* of the space; next also of those that left */
 	struct kv_run *next_avail, *prev_avail; /* of those with a free slot */
 };
 
@@ -109,7 +111,9 @@ struct kv_space {
 	struct kv_run *runs;
 	struct kv_run *avail;
 	uint32_t nr_runs;
-	uint32_t stamp; /* of the tenant's search that saw it last */
+	uint32_t stamp; /* of the search that saw it last */
+	uint64_t used_ns; /* last claim or use of a block */
+	uint64_t look_ns; /* nobody has more than its share until then, likely */
 	uint32_t demand; /* the most slots that were claimed at once */
 
 	uint64_t nr_slots;
@@ -134,7 +138,10 @@ struct wfi_tenant {
 	uint8_t *extent_used;
 	struct kv_space *spaces;
 	uint32_t nr_spaces;
-	uint32_t stamp;
+	uint64_t floor_bytes;
+	uint64_t used_bytes; /* of its runs */
+	uint32_t nr_granules; /* of slot numbers */
+	uint32_t weight;
 	bool has_mover;
 	struct wfi_owner mover; /* claims slots for what comes back from a tier */
 };
@@ -219,6 +226,15 @@ struct wfi_kv {
 	uint32_t granule_hint;
 	struct wfi_index index;
 	uint64_t nr_slots; /* of all runs */
+
+	uint64_t memory_bytes; /* UINT64_MAX: arenas are not shared */
+	uint64_t charged_bytes; /* of each tenant what it uses, or its floor if that is more */
+	uint64_t weights; /* of all tenants */
+	uint32_t used_granules;
+	uint64_t idle_ns;
+	struct kv_run *leaving; /* runs whose pages go back, first to last */
+	struct kv_run **last_leaving;
+	uint32_t stamp; /* of the latest search for a victim */
 
 	struct kv_space *spaces[KV_MAX_SPACES];
 	uint32_t nr_spaces;
@@ -359,6 +375,42 @@ uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_
 /* takes one free slot; there is one. Hot */
 uint32_t wfi_space_take(struct wfi_kv *kv, struct kv_space *space, struct kv_run **run);
 void wfi_space_free_runs(struct wfi_kv *kv, struct kv_space *space);
+
+void wfi_extents_free(struct wfi_tenant *t, uint32_t first, uint32_t nr);
+/* slots that a space could take beside those that it has, from nobody */
+uint64_t wfi_space_could_grow(const struct kv_space *space);
+static inline uint64_t kv_run_bytes(const struct kv_space *space)
+{
+	return (uint64_t)space->run_extents << space->tenant->extent_shift;
+}
+
+/* ---- share.c ---- */
+
+/* Return: 0, -EINVAL the floors are more than the memory; logged */
+int wfi_share_join(struct wfi_kv *kv, struct wfi_tenant *t, const struct wfi_tenant_opts *opts);
+/* a run came or went */
+void wfi_share_gain(struct kv_run *run);
+void wfi_share_lose(struct kv_run *run);
+/* bytes that @t may use beside what it does, with nobody losing any */
+uint64_t wfi_share_room(const struct wfi_tenant *t);
+/* whether @nr granules more leave the other tenants what they may count on: by their weights, half
+ * of all slot numbers */
+bool wfi_share_numbers(const struct wfi_tenant *t, uint32_t nr);
+/*
+ * who is to lose a run, so that @space may have one: never one that this search has seen before
+ * (mark it with kv->stamp)
+ * @own: among the spaces of the same tenant only, since its arena is full
+ * @must: it has nothing of its own that could go
+ *
+ * Return: a space, or NULL: nobody has more than its share
+ */
+struct kv_space *wfi_share_victim(struct wfi_kv *kv, const struct kv_space *space, bool own,
+				  bool must);
+/* the pages of a run that is in no space any more go back, slice by slice */
+void wfi_share_leave(struct wfi_kv *kv, struct kv_run *run);
+/* Return: work done */
+int wfi_share_poll(struct wfi_kv *kv);
+void wfi_share_fini(struct wfi_kv *kv);
 
 /* ---- kv.c ---- */
 /* CRC32C of a sealed block's bytes alone, as they were when it was published */

@@ -341,6 +341,8 @@ uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv)
 
 	const uint64_t next = l->nr_heap ? l->leases[l->heap[0]].event_ns : UINT64_MAX;
 
+	if (kv->leaving)
+		return 0;
 	return kv->mover ? wfi_min(next, wfi_mover_next_event_ns(kv->mover)) : next;
 }
 

@@ -6,6 +6,8 @@
 #include "weft_internal/log.h"
 
 #define EVICT_BATCH 32u
+#define TAKE_TRIES 8u /* runs that hold what the policy would have go next */
+#define LOOK_NS WFI_NSEC_PER_MSEC
 
 /* ---- free slots of a run ---- */
 
@@ -149,6 +151,18 @@ static void extents_mark(struct wfi_tenant *t, uint32_t first, uint32_t nr, bool
 		t->extent_hint = first;
 }
 
+void wfi_extents_free(struct wfi_tenant *t, uint32_t first, uint32_t nr)
+{
+	extents_mark(t, first, nr, false);
+}
+
+uint64_t wfi_space_could_grow(const struct kv_space *space)
+{
+	const uint64_t fit = wfi_share_room(space->tenant) / kv_run_bytes(space);
+
+	return wfi_min(fit, space->tenant->nr_free_extents / space->run_extents) * space->run_slots;
+}
+
 /* most entries that the index will ever need with the spaces that there are now */
 static uint64_t slots_bound(const struct wfi_kv *kv)
 {
@@ -183,11 +197,13 @@ static void run_link(struct wfi_kv *kv, struct kv_run *run)
 	space->nr_slots += run->nr;
 	space->nr_free += run->nr;
 	kv->nr_slots += run->nr;
+	wfi_share_gain(run);
 	avail_add(run);
 }
 
-/* a run has no slot in use. Its generations stay where they are, in the states */
-static void run_unlink(struct wfi_kv *kv, struct kv_run *run)
+/* a run has no slot in use. Its generations stay where they are, in the states. @home: its memory
+ * stays with the tenant */
+static void run_unlink(struct wfi_kv *kv, struct kv_run *run, bool home)
 {
 	struct kv_space *space = run->space;
 
@@ -203,9 +219,14 @@ static void run_unlink(struct wfi_kv *kv, struct kv_run *run)
 	space->nr_slots -= run->nr;
 	space->nr_free -= run->nr;
 	kv->nr_slots -= run->nr;
-	extents_mark(space->tenant, run->extent, space->run_extents, false);
+	wfi_share_lose(run);
 	granules_set(space->granules, run->local, kv_run_granules(space), NULL);
 	granules_set(kv->granules, run->first, kv_run_granules(space), NULL);
+	if (!home) {
+		wfi_share_leave(kv, run);
+		return;
+	}
+	extents_mark(space->tenant, run->extent, space->run_extents, false);
 	wfi_free(kv->env, run, sizeof(*run));
 }
 
@@ -219,6 +240,9 @@ static int run_attach(struct wfi_kv *kv, struct kv_space *space)
 	extent = extents_find(t, space->run_extents);
 	if (extent < 0)
 		return extent;
+	if (wfi_share_room(t) < kv_run_bytes(space) ||
+	    !wfi_share_numbers(t, kv_run_granules(space)))
+		return -ENOSPC;
 	run = wfi_alloc(kv->env, sizeof(*run));
 	if (!run)
 		return -ENOMEM;
@@ -329,7 +353,7 @@ uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_
 }
 
 /* Return: 0, -EBUSY with some of its blocks gone */
-static int run_evacuate(struct wfi_kv *kv, struct kv_run *run)
+static int run_evacuate(struct wfi_kv *kv, struct kv_run *run, bool home)
 {
 	int ret;
 
@@ -342,47 +366,76 @@ static int run_evacuate(struct wfi_kv *kv, struct kv_run *run)
 		if (ret)
 			return ret;
 	}
-	run_unlink(kv, run);
+	run_unlink(kv, run, home);
 	kv_count(kv, KV_C_RUN_TAKEN, 1);
 	return 0;
 }
 
-static struct kv_space *largest(const struct kv_space *but, uint32_t stamp)
+/* evicts one block. Return: its run, or NULL. What was put at one time mostly lies in one run, so
+ * that it has more of what is to go next */
+static struct kv_run *coldest(struct wfi_kv *kv, struct kv_space *space)
 {
-	struct kv_space *found = NULL;
-	uint64_t most = 0;
+	struct index_tag tag;
+	struct victim v;
 
-	for (struct kv_space *s = but->tenant->spaces; s; s = s->next) {
-		const uint64_t extents = (uint64_t)s->nr_runs * s->run_extents;
-
-		if (s == but || s->stamp == stamp || extents <= most)
-			continue;
-		found = s;
-		most = extents;
-	}
-	return found;
+	if (!choose(kv, space, &v, 1))
+		return NULL;
+	tag = kv_header_tag(kv, space, v.slot);
+	wfi_slot_evict_end(kv, v.run, v.slot, &tag);
+	kv_count(kv, KV_C_EVICTED, 1);
+	return v.run;
 }
 
-/* a run's extents, from the space that has most of them. Cold. Return: 0, -ENOSPC, -ENOMEM */
-static int take_from_others(struct wfi_kv *kv, struct kv_space *space)
+/* a run leaves its space. Return: 0, -EBUSY something in each of them is pinned */
+static int run_take(struct wfi_kv *kv, struct kv_space *space, bool home)
 {
-	const uint32_t stamp = ++space->tenant->stamp;
 	struct kv_run *run, *next;
+
+	for (unsigned i = 0; i < TAKE_TRIES; i++) {
+		run = space->avail;
+		if (!run || run->nr_free < run->nr)
+			run = coldest(kv, space);
+		if (!run)
+			break;
+		if (!run_evacuate(kv, run, home))
+			return 0;
+	}
+	for (run = space->runs; run; run = next) {
+		next = run->next;
+		if (!run_evacuate(kv, run, home))
+			return 0;
+	}
+	return -EBUSY;
+}
+
+/* a run more, from nobody or from who has more than its share. Its slow branch is cold.
+ * @must: the space has nothing that could go. Return: 0, -ENOSPC, -ENOMEM */
+static int grow(struct wfi_kv *kv, struct kv_space *space, bool must)
+{
+	struct wfi_tenant *t = space->tenant;
 	struct kv_space *from;
 	int ret;
 
-	while ((from = largest(space, stamp))) {
-		from->stamp = stamp;
-		for (run = from->runs; run; run = next) {
-			next = run->next;
-			if (run_evacuate(kv, run))
-				continue;
+	ret = run_attach(kv, space);
+	if (ret != -ENOSPC || (!must && kv->now_ns < space->look_ns))
+		return ret;
+	space->look_ns = kv->now_ns + LOOK_NS;
+	kv->stamp++;
+	while (ret == -ENOSPC) {
+		const bool full = extents_find(t, space->run_extents) < 0;
+
+		/* what is short is numbers: nobody's run would help */
+		if (!full && wfi_share_room(t) >= kv_run_bytes(space))
+			return ret;
+		from = wfi_share_victim(kv, space, full, must);
+		if (!from)
+			return ret;
+		if (run_take(kv, from, full))
+			from->stamp = kv->stamp;
+		else
 			ret = run_attach(kv, space);
-			if (ret != -ENOSPC)
-				return ret;
-		}
 	}
-	return -ENOSPC;
+	return ret;
 }
 
 int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
@@ -400,12 +453,11 @@ int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 			return -ENOSPC;
 	}
 	while (space->nr_free < nr) {
-		may_grow = may_grow && !run_attach(kv, space);
+		may_grow = may_grow && !grow(kv, space, false);
 		if (may_grow || evict(kv, space, nr - space->nr_free, false))
 			continue;
-		if (take_from_others(kv, space))
+		if (grow(kv, space, true))
 			return -ENOSPC;
-		/* their run may have left more extents than one of ours takes */
 		may_grow = true;
 	}
 	return 0;

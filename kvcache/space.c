@@ -83,6 +83,7 @@ int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
 {
 	struct wfi_tenant *t;
 	char token[WEFT_TOKEN_MAX];
+	unsigned flags = opts->map_flags | WFI_MAP_SHARED_FD;
 	int ret;
 
 	ret = tenant_check(kv, opts, token);
@@ -102,18 +103,26 @@ int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
 	ret = -ENOMEM;
 	if (!t->extent_used)
 		goto err_free;
-	ret = kv->env->mem->map(kv->env, (uint64_t)t->nr_extents << t->extent_shift,
-				opts->map_flags | WFI_MAP_SHARED_FD, &t->arena);
+	/* pages that come and go: none of those that an administrator set aside for good */
+	if (kv->memory_bytes != UINT64_MAX)
+		flags |= WFI_MAP_SPARSE;
+	ret = kv->env->mem->map(kv->env, (uint64_t)t->nr_extents << t->extent_shift, flags,
+				&t->arena);
 	if (ret) {
 		wfi_err("tenant '%s': no arena of %" PRIu64 " bytes: %s", t->name,
 			opts->arena_bytes, strerror(-ret));
 		goto err_free_used;
 	}
+	ret = wfi_share_join(kv, t, opts);
+	if (ret)
+		goto err_unmap;
 	t->ro_fd = open_read_only(t->arena.fd);
 	kv->tenants[kv->nr_tenants++] = t;
 	*out = t;
 	return 0;
 
+err_unmap:
+	kv->env->mem->unmap(kv->env, &t->arena);
 err_free_used:
 	wfi_free(kv->env, t->extent_used, t->nr_extents);
 err_free:

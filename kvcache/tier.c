@@ -150,9 +150,9 @@ static uint64_t wanted(const struct kv_mover *m, const struct kv_space *space)
 {
 	const uint64_t low = wfi_min(space->nr_slots / 2,
 				     wfi_max(space->nr_slots >> LOW_SHIFT, 2ull * space->demand));
-	const uint64_t grows = wfi_min(
-		(uint64_t)(space->tenant->nr_free_extents / space->run_extents) * space->run_slots,
-		space->max_blocks - wfi_min(space->nr_slots, space->max_blocks));
+	const uint64_t grows =
+		wfi_min(wfi_space_could_grow(space),
+			space->max_blocks - wfi_min(space->nr_slots, space->max_blocks));
 	const uint64_t coming = space->nr_free + m->nr_writes + grows;
 
 	return coming < low ? wfi_min(low - coming, NR_WRITES - m->nr_writes) : 0;

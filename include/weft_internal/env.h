@@ -75,6 +75,12 @@ struct wfi_alloc_ops {
 	void (*populate)(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len);
 	bool (*populated)(struct wfi_env *env, struct wfi_map *map);
 	void (*unmap_begin)(struct wfi_env *env, struct wfi_map *map);
+	/*
+	 * pages of a map that nobody uses go back to the system; they read as zeros when they are
+	 * touched again. Waits for the kernel, about 1 us a small page: in slices.
+	 * Return: 0, -errno
+	 */
+	int (*discard)(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len);
 };
 
 /* what offsets, lengths and buffers of disk I/O are multiples of */

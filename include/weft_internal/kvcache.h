@@ -5,8 +5,10 @@
  * Context: everything here belongs to one worker thread, if nothing else is said.
  *
  * The arena of a tenant is one memfd, mapped by the node and by the tenant's engines. It is cut
- * into extents; a space takes extents as it grows (evicting its own blocks first when the tenant
- * has no extent left), and cuts them into slots of one size. Slot numbers are unique in the node.
+ * into extents; a space takes extents as it grows, and cuts them into slots of one size. Where none
+ * is left, it evicts its own blocks, unless another has more than its share: kvcache/share.c says
+ * who that is, between the spaces of a tenant, and between tenants where arenas are more than
+ * memory. Slot numbers are unique in the node.
  * The slots' headers (struct weft_block_header) lie in a memfd of their own, which engines do not
  * map, and peers map read-only.
  *
@@ -42,6 +44,8 @@ struct wfi_kv_opts {
 	uint32_t extent_bytes; /* power of two, 0: 32 MiB; tests take small ones */
 	uint64_t lease_grace_ns; /* from a lease's end until its slots may be rewritten; 0: 1 ms */
 	uint64_t max_slots; /* of all spaces; 0: 16 Mi, at most 64 Mi */
+	uint64_t memory_bytes; /* of all arenas together; 0: each has its own to itself */
+	uint64_t idle_ns; /* a tenant that was not used for so long has no share; 0: 60 s */
 };
 
 int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out);
@@ -59,15 +63,24 @@ struct wfi_tenant_opts {
 	const char *token; /* up to WEFT_TOKEN_MAX bytes; "" for the default tenant */
 	uint8_t salt[32]; /* equal on all nodes of a cluster; keys of two salts never meet */
 	uint64_t arena_bytes; /* the quota: all blocks of the tenant lie in its arena */
+	uint64_t floor_bytes; /* of memory_bytes: kept for it, whoever wants more */
+	uint32_t weight; /* of its share among those that want more; 0: 1 */
 	unsigned map_flags; /* WFI_MAP_HUGE, WFI_MAP_PREFAULT */
 };
 
-/* Return: 0; -EEXIST name or token taken; -ENOMEM, -ENOSPC no shared memory (says how much) */
+/* Return: 0; -EEXIST name or token taken; -ENOMEM, -ENOSPC no shared memory (says how much);
+ * -EINVAL, also when the floors are more than there is */
 int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
 		      struct wfi_tenant **out);
 /* constant time in the token's bytes. Return: the tenant or NULL */
 struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX]);
 const struct wfi_map *wfi_tenant_arena(const struct wfi_tenant *t);
+struct wfi_tenant_share {
+	uint64_t used_bytes; /* of memory, by its spaces */
+	uint64_t floor_bytes;
+	uint32_t weight;
+};
+void wfi_tenant_share(const struct wfi_tenant *t, struct wfi_tenant_share *out);
 const char *wfi_tenant_name(const struct wfi_tenant *t);
 
 struct wfi_space_info {

@@ -238,6 +238,11 @@ static const struct fault faults[] = {
 	  { ":2: ", "token_file", "/x" } },
 	{ "tenants = ( { name = \"a\"; salt = \"12\"; } );\n", { ":1: ", "salt", "64 hex" } },
 	{ "tenants = ( 1 );\n", { ":1: ", "tenants", "group" } },
+	{ "tenants = ( { name = \"a\"; wieght = 2; } );\n", { ":1: ", "wieght", "\"weight\"" } },
+	{ "tenants = ( { name = \"a\"; weight = 0; } );\n", { ":1: ", "weight", "1 to 1000" } },
+	{ "tenants = ( { name = \"a\"; weight = \"2\"; } );\n", { ":1: ", "weight", "a number" } },
+	{ "tenants = ( { name = \"a\"; flor_bytes = 2; } );\n",
+	  { ":1: ", "flor_bytes", "\"floor_bytes\"" } },
 	{ "listen = \"example.org:7470\";\n", { ":1: ", "listen", "IP:PORT" } },
 	{ "listen = \"127.0.0.1\";\n", { ":1: ", "listen", "IP:PORT" } },
 	{ "transport = \"verb\";\n", { ":1: ", "transport", "\"verbs\"" } },
@@ -289,6 +294,19 @@ static const struct {
 	{ { "transport=verbs", "peers=({ name = \"b\"; address = \"10.0.0.2:1\"; })" },
 	  "--insecure" },
 	{ { "transport=verbs", "listen=10.0.0.1:7470", "insecure=true" }, NULL },
+	{ { "memory_bytes=3G",
+	    "tenants=({ name = \"a\"; token = \"a\"; floor_bytes = \"1G\"; weight = 3; }, "
+	    "{ name = \"b\"; arena_bytes = \"4G\"; floor_bytes = \"2G\"; })" },
+	  NULL },
+	{ { "memory_bytes=3G", "tenants=({ name = \"a\"; token = \"a\"; floor_bytes = \"1G\"; }, "
+			       "{ name = \"b\"; arena_bytes = \"4G\"; floor_bytes = \"3G\"; })" },
+	  "\"b\" and those before it" },
+	{ { "memory_bytes=3G", "tenants=({ name = \"a\"; floor_bytes = \"2G\"; })" },
+	  "more than its arena_bytes" },
+	{ { "tenants=({ name = \"a\"; floor_bytes = \"1G\"; })" }, "memory_bytes is not set" },
+	{ { "memory_bytes=512M", "prefault=true" }, "prefault is set" },
+	{ { "memory_bytes=512M", "transport=verbs" }, "transport is set" },
+	{ { "memory_bytes=1G", "prefault=true" }, NULL },
 };
 
 static void test_wholes(void **state)

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* memory that tenants share: floors, weights, what is idle, and pages that go back */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+#include "kvcache/kv_private.h"
+
+#define EXTENT 4096u
+#define BLOCK 512u
+#define PER_EXTENT (EXTENT / BLOCK)
+#define EXTENTS 64u /* of memory for all, and of each arena */
+#define MEMORY (EXTENTS * EXTENT)
+#define ALL (EXTENTS * PER_EXTENT)
+#define IDLE_NS (10 * WFI_NSEC_PER_SEC)
+#define STEP_NS (2 * WFI_NSEC_PER_MSEC)
+
+struct user {
+	struct wfi_tenant *t;
+	struct wfi_owner owner;
+	uint32_t space;
+	uint64_t next; /* key that no block had yet */
+};
+
+struct fixture {
+	struct wfi_sim *sim;
+	struct wfi_kv *kv;
+	uint64_t now;
+	struct user a, b;
+};
+
+static uint32_t space_open(struct fixture *f, struct wfi_tenant *t, const char *model)
+{
+	const struct weft_space_opts opts = {
+		.size = sizeof(opts),
+		.block_bytes = BLOCK,
+		.model = model,
+		.layout = "test",
+		.tokens_per_block = 16,
+	};
+	struct wfi_space_info info;
+
+	assert_int_equal(wfi_kv_space_open(f->kv, t, &opts, &info, NULL), 0);
+	return info.id;
+}
+
+static void user_add(struct fixture *f, struct user *u, const char *name, uint32_t floor,
+		     uint32_t weight)
+{
+	const struct wfi_tenant_opts opts = {
+		.name = name,
+		.token = name,
+		.arena_bytes = MEMORY,
+		.floor_bytes = floor * EXTENT,
+		.weight = weight,
+	};
+
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &u->t), 0);
+	assert_int_equal(wfi_owner_init(f->kv, &u->owner, u->t), 0);
+	u->space = space_open(f, u->t, "model");
+	u->next = 1;
+}
+
+static void start(struct fixture *f, uint32_t floor_b, uint32_t weight_b)
+{
+	const struct wfi_kv_opts opts = {
+		.env = wfi_sim_node(f->sim, 0),
+		.policy = wfi_evict_find("lru"),
+		.extent_bytes = EXTENT,
+		.max_slots = 65536,
+		.memory_bytes = MEMORY,
+		.idle_ns = IDLE_NS,
+	};
+
+	assert_int_equal(wfi_kv_create(&opts, &f->kv), 0);
+	f->now = 1000;
+	user_add(f, &f->a, "a", 0, 1);
+	user_add(f, &f->b, "b", floor_b, weight_b);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	assert_int_equal(wfi_sim_create(3, &f->sim), 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	wfi_kv_destroy(f->kv);
+	wfi_sim_destroy(f->sim);
+	free(f);
+	return 0;
+}
+
+static struct weft_key key_of(uint64_t n)
+{
+	return (struct weft_key){ .lo = n * 0x9e3779b97f4a7c15ull, .hi = n };
+}
+
+/* @nr blocks without parents, in claims of eight. Return: 0, or why the first claim failed */
+static int put(struct fixture *f, struct user *u, uint32_t space, uint64_t first, uint32_t nr)
+{
+	struct weft_slot slots[PER_EXTENT];
+	int32_t result;
+	int ret;
+
+	for (uint32_t i = 0; i < nr; i += PER_EXTENT) {
+		const uint32_t n = (uint32_t)wfi_min(PER_EXTENT, nr - i);
+
+		ret = wfi_kv_claim(f->kv, &u->owner, space, n, slots, f->now);
+		if (ret < 0)
+			return ret;
+		for (uint32_t k = 0; k < n; k++) {
+			const struct weft_key key = key_of(first + i + k);
+
+			memset(wfi_kv_slot_addr(f->kv, slots[k].idx), (int)key.hi | 1, BLOCK);
+			wfi_kv_put(f->kv, &u->owner, space, NULL, &key, &slots[k], 1, NULL, &result,
+				   f->now);
+		}
+	}
+	return 0;
+}
+
+/* blocks that were never there before */
+static void flood(struct fixture *f, struct user *u, uint32_t nr)
+{
+	assert_int_equal(put(f, u, u->space, u->next, nr), 0);
+	u->next += nr;
+}
+
+static void turn(struct fixture *f)
+{
+	f->now += STEP_NS;
+	while (wfi_kv_poll(f->kv, f->now))
+		;
+}
+
+/* looks for keys first .. first + nr - 1, and puts what is missing. Return: hits */
+static uint32_t work(struct fixture *f, struct user *u, uint64_t first, uint32_t nr)
+{
+	uint32_t hits = 0, slot;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		const struct weft_key key = key_of(first + i);
+
+		if (wfi_kv_lookup(f->kv, u->space, &key, 1, &slot, f->now)) {
+			assert_int_equal(wfi_kv_verify(f->kv, slot), 0);
+			hits++;
+		} else {
+			assert_int_equal(put(f, u, u->space, first + i, 1), 0);
+		}
+	}
+	return hits;
+}
+
+static uint32_t extents(const struct user *u)
+{
+	return (uint32_t)(u->t->used_bytes / EXTENT);
+}
+
+static uint64_t pages(const struct user *u)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(wfi_tenant_arena(u->t)->fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512 / EXTENT;
+}
+
+static void a_flood_leaves_the_floor(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t set = 20 * PER_EXTENT;
+	uint32_t hits = 0;
+
+	start(f, 24, 1);
+	work(f, &f->b, 1, set);
+	for (unsigned i = 0; i < 300; i++) {
+		flood(f, &f->a, ALL / 4);
+		turn(f);
+		if (i % 3 == 0)
+			hits += work(f, &f->b, 1, set);
+	}
+	assert_int_equal(hits, 100 * set);
+	/* all but the floor is the flood's */
+	assert_int_equal(extents(&f->a), EXTENTS - 24);
+	assert_true(pages(&f->a) + pages(&f->b) <= EXTENTS);
+}
+
+/* the share that its weight gives is safe as well, while it is in use */
+static void a_flood_leaves_the_share(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t set = 30 * PER_EXTENT;
+	uint32_t hits = 0;
+
+	start(f, 0, 1);
+	for (unsigned i = 0; i < 300; i++) {
+		flood(f, &f->a, ALL / 4);
+		turn(f);
+		hits += work(f, &f->b, 1, set);
+		/* once it has what it needs */
+		if (i < 100)
+			hits = 0;
+	}
+	assert_int_equal(hits, 200 * set);
+	assert_true(extents(&f->b) >= 30);
+	assert_int_equal(extents(&f->a) + extents(&f->b), EXTENTS);
+}
+
+static void press(struct fixture *f, unsigned turns)
+{
+	for (unsigned i = 0; i < turns; i++) {
+		flood(f, &f->a, 2 * PER_EXTENT);
+		flood(f, &f->b, 2 * PER_EXTENT);
+		turn(f);
+		assert_true(pages(&f->a) + pages(&f->b) <= EXTENTS);
+	}
+}
+
+static void equal_pressure_equal_shares(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 0, 1);
+	flood(f, &f->a, 2 * ALL);
+	assert_int_equal(extents(&f->a), EXTENTS);
+	press(f, 100);
+	assert_int_equal(extents(&f->a), EXTENTS / 2);
+	assert_int_equal(extents(&f->b), EXTENTS / 2);
+	/* there they stay: nothing goes back and forth */
+	const uint64_t taken = f->kv->count[KV_C_RUN_TAKEN]->value;
+
+	press(f, 100);
+	assert_int_equal(f->kv->count[KV_C_RUN_TAKEN]->value, taken);
+}
+
+static void weights_say_how_much(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 0, 3);
+	flood(f, &f->a, 2 * ALL);
+	press(f, 100);
+	assert_in_range(extents(&f->b), EXTENTS * 3 / 4 - 1, EXTENTS * 3 / 4);
+}
+
+static void idle_memory_is_for_others(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 10, 1);
+	flood(f, &f->b, 2 * ALL);
+	assert_int_equal(extents(&f->b), EXTENTS);
+	for (unsigned i = 0; i < 50; i++) {
+		flood(f, &f->a, 2 * PER_EXTENT);
+		turn(f);
+	}
+	assert_int_equal(extents(&f->a), EXTENTS / 2);
+	f->now += IDLE_NS;
+	for (unsigned i = 0; i < 50; i++) {
+		flood(f, &f->a, 2 * PER_EXTENT);
+		turn(f);
+	}
+	assert_int_equal(extents(&f->a), EXTENTS - 10);
+	assert_int_equal(extents(&f->b), 10);
+	/* and it comes back to its own */
+	press(f, 100);
+	assert_int_equal(extents(&f->b), EXTENTS / 2);
+}
+
+/* what is leased can't be taken, and the floor is there all the same: nobody else ever had it */
+static void leases_of_others_leave_the_floor(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slots[ALL], nr = 0;
+	uint64_t lease;
+
+	start(f, 16, 1);
+	flood(f, &f->a, 2 * ALL);
+	for (uint64_t n = 1; n < f->a.next; n++) {
+		const struct weft_key key = key_of(n);
+
+		nr += wfi_kv_lookup(f->kv, f->a.space, &key, 1, &slots[nr], f->now) == 1;
+	}
+	assert_int_equal(nr, (EXTENTS - 16) * PER_EXTENT);
+	assert_int_equal(wfi_kv_lease(f->kv, &f->a.owner, slots, nr, UINT64_MAX, &lease), 0);
+	assert_int_equal(put(f, &f->a, f->a.space, f->a.next, 1), -ENOSPC);
+	flood(f, &f->b, 20 * PER_EXTENT);
+	assert_int_equal(extents(&f->b), 16);
+	/* with the lease's end the rest of its share is there to be had */
+	assert_int_equal(wfi_kv_release(f->kv, &f->a.owner, lease), nr);
+	press(f, 50);
+	assert_int_equal(extents(&f->b), EXTENTS / 2);
+}
+
+static void pages_come_back_clean(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 0, 1);
+	flood(f, &f->a, ALL);
+	assert_int_equal(pages(&f->a), EXTENTS);
+	flood(f, &f->b, PER_EXTENT);
+	assert_int_equal(wfi_kv_next_event_ns(f->kv), 0);
+	turn(f);
+	assert_int_equal(wfi_kv_next_event_ns(f->kv), UINT64_MAX);
+	assert_int_equal(pages(&f->a), EXTENTS - 1);
+	assert_int_equal(pages(&f->b), 1);
+	/* gone while pages are on their way */
+	flood(f, &f->b, PER_EXTENT);
+	f->now += STEP_NS;
+	flood(f, &f->b, PER_EXTENT);
+	assert_non_null(f->kv->leaving);
+}
+
+static void floors_are_no_more_than_there_is(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_tenant_opts opts = {
+		.name = "c",
+		.token = "c",
+		.arena_bytes = MEMORY,
+		.floor_bytes = MEMORY - 10 * EXTENT + 1,
+	};
+	struct wfi_tenant *t;
+
+	start(f, 10, 1);
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &t), -EINVAL);
+	opts.floor_bytes--;
+	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &t), 0);
+	/* all is spoken for: who has no floor has nothing */
+	assert_int_equal(put(f, &f->a, f->a.space, 1, 1), -ENOSPC);
+}
+
+/* blocks of 64 bytes take as many slot numbers as there are, were it not for the others */
+static void numbers_are_kept_for_others(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 0, 1);
+	wfi_kv_destroy(f->kv);
+	const struct wfi_kv_opts opts = {
+		.env = wfi_sim_node(f->sim, 0),
+		.policy = wfi_evict_find("lru"),
+		.extent_bytes = EXTENT,
+		.max_slots = 8 * KV_GRANULE,
+	};
+
+	assert_int_equal(wfi_kv_create(&opts, &f->kv), 0);
+	user_add(f, &f->a, "a", 0, 1);
+	user_add(f, &f->b, "b", 0, 1);
+	flood(f, &f->a, ALL);
+	assert_int_equal(extents(&f->a), 6);
+	flood(f, &f->b, ALL);
+	assert_int_equal(extents(&f->b), 2);
+}
+
+static void spaces_of_a_tenant_share_too(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t second;
+	uint64_t key = 1;
+
+	start(f, 0, 1);
+	second = space_open(f, f->a.t, "other");
+	flood(f, &f->a, 2 * ALL);
+	for (unsigned i = 0; i < 100; i++, key += 2 * PER_EXTENT) {
+		flood(f, &f->a, 2 * PER_EXTENT);
+		assert_int_equal(put(f, &f->a, second, key, 2 * PER_EXTENT), 0);
+		turn(f);
+	}
+	assert_int_equal(f->a.t->spaces->nr_runs, EXTENTS / 2);
+	/* a model that nobody asks for any more */
+	f->now += IDLE_NS;
+	for (unsigned i = 0; i < 100; i++, key += 2 * PER_EXTENT) {
+		assert_int_equal(put(f, &f->a, second, key, 2 * PER_EXTENT), 0);
+		turn(f);
+	}
+	assert_int_equal(f->a.t->spaces->nr_runs, EXTENTS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_flood_leaves_the_floor, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_flood_leaves_the_share, setup, teardown),
+		cmocka_unit_test_setup_teardown(equal_pressure_equal_shares, setup, teardown),
+		cmocka_unit_test_setup_teardown(weights_say_how_much, setup, teardown),
+		cmocka_unit_test_setup_teardown(idle_memory_is_for_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(leases_of_others_leave_the_floor, setup, teardown),
+		cmocka_unit_test_setup_teardown(pages_come_back_clean, setup, teardown),
+		cmocka_unit_test_setup_teardown(floors_are_no_more_than_there_is, setup, teardown),
+		cmocka_unit_test_setup_teardown(numbers_are_kept_for_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(spaces_of_a_tenant_share_too, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
