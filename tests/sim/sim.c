@@ -143,7 +143,7 @@ static int node_start(struct sim *sim, uint32_t n)
 {
 	static const char *const names[SIM_TENANTS] = { "red", "blue" };
 	struct sim_node *sn = &sim->nodes[n];
-	struct wfi_fault_opts none = { .seed = sim->opts.seed * SIM_NODES + n };
+	struct wfi_fault_opts none = { .seed = sim_rand(sim, UINT64_MAX) };
 	struct wfi_tenant_opts tenants[SIM_TENANTS];
 	struct node_opts opts = {
 		.name = "node",
@@ -161,7 +161,8 @@ static int node_start(struct sim *sim, uint32_t n)
 						       .arena_bytes = ARENA_BYTES };
 		memset(tenants[t].salt, (int)t + 1, sizeof(tenants[t].salt));
 	}
-	sn->env = wfi_sim_node(sim->world, n);
+	/* each life has a view of its own: corpses keep theirs */
+	sn->env = wfi_sim_node(sim->world, n + SIM_NODES * sim->nr_corpses);
 	sn->transports[0] = wfi_transport_find(NULL, "loop");
 	/* the bare transport copies inside a post: other paths of the transfer engine */
 	if (!sim_chance(sim, 25)) {
@@ -245,6 +246,83 @@ static void links_poll(struct sim *sim)
 	for (a = 0; a < sim->nr_nodes; a++)
 		for (b = a + 1; b < sim->nr_nodes; b++)
 			link_poll(sim, a, b);
+}
+
+/* ---- a node dies, and another life begins ---- */
+
+static void faults_sum(struct sim *sim, const struct weft_transport *t)
+{
+	struct wfi_fault_stats *sum = &sim->report->faults, s;
+
+	wfi_fault_stats(t, &s);
+	sum->delayed += s.delayed;
+	sum->eagain += s.eagain;
+	sum->op += s.op;
+	sum->ep += s.ep;
+	sum->device += s.device;
+	sum->dropped += s.dropped;
+	sum->stopped += s.stopped;
+	sum->late += s.late;
+	sum->late_at_end += s.late_at_end;
+	sum->late_lost += s.late_lost;
+	sum->duplicated += s.duplicated;
+	sum->truncated += s.truncated;
+	sum->corrupted += s.corrupted;
+}
+
+static void link_lose_end(struct sim *sim, struct sim_link *l, int side)
+{
+	l->end[side] = NULL;
+	if (l->end[!side])
+		l->event_ns = sim->now_ns + sim_rand(sim, 3 * WFI_NSEC_PER_MSEC);
+}
+
+static void node_crash(struct sim *sim, uint32_t n)
+{
+	const struct wfi_sim_faults none = { 0 };
+	struct sim_node *sn = &sim->nodes[n];
+	uint32_t i;
+
+	if (sim->nr_corpses == SIM_CORPSES || sim->nr_ghosts + SIM_ENGINES >= SIM_GHOSTS)
+		return;
+	sim_trace(sim, n);
+	for (i = 0; i < sim->nr_engines; i++)
+		if (sim->engines[i].session && sim->engines[i].node == n)
+			engine_lose_node(&sim->engines[i]);
+	for (i = 0; i < sim->nr_ghosts; i++)
+		if (sim->ghosts[i].node == n)
+			sim->ghosts[i].writes = false;
+	for (i = 0; i < sim->nr_nodes; i++) {
+		link_lose_end(sim, &sim->links[n][i], 0);
+		link_lose_end(sim, &sim->links[i][n], 1);
+	}
+	sim->corpses[sim->nr_corpses++] =
+		(struct sim_corpse){ .node = sn->node, .fault = sn->fault };
+	*sn = (struct sim_node){ .polled_ns = sim->now_ns };
+	wfi_sim_set_faults(sim->world, &none);
+	if (node_start(sim, n))
+		sim_fail(sim, "node %u does not start again", n);
+	sim->report->crashes++;
+}
+
+/* its resources go back as if it had ended in order: nothing else is left that could see it */
+static void corpse_bury(struct sim *sim, struct sim_corpse *c)
+{
+	uint32_t turn;
+
+	while (c->node->nr_sessions)
+		session_detach(c->node->sessions[0], false);
+	while (c->node->nr_peers)
+		peer_detach(c->node->peers[0]);
+	for (turn = 0; turn < END_TURNS && c->node->nr_ending; turn++) {
+		wfi_sim_advance(sim->world, END_TURN_NS);
+		node_poll(c->node);
+	}
+	node_destroy(c->node);
+	if (!c->fault)
+		return;
+	faults_sum(sim, c->fault);
+	wfi_fault_destroy(c->fault);
 }
 
 /* ---- faults ---- */
@@ -378,6 +456,10 @@ static void mishap(struct sim *sim)
 		b = (uint32_t)sim_rand(sim, sim->nr_nodes);
 		if (a < b && sim->links[a][b].end[0] && sim->links[a][b].end[1])
 			link_down(sim, &sim->links[a][b]);
+		break;
+	case 3:
+		if (sim_chance(sim, 10))
+			node_crash(sim, (uint32_t)sim_rand(sim, sim->nr_nodes));
 		break;
 	default:
 		faults_change(sim);
@@ -546,30 +628,12 @@ static void finish(struct sim *sim)
 		nothing_left(sim, i);
 }
 
-static void faults_sum(struct sim *sim, const struct weft_transport *t)
-{
-	struct wfi_fault_stats *sum = &sim->report->faults, s;
-
-	wfi_fault_stats(t, &s);
-	sum->delayed += s.delayed;
-	sum->eagain += s.eagain;
-	sum->op += s.op;
-	sum->ep += s.ep;
-	sum->device += s.device;
-	sum->dropped += s.dropped;
-	sum->stopped += s.stopped;
-	sum->late += s.late;
-	sum->late_at_end += s.late_at_end;
-	sum->late_lost += s.late_lost;
-	sum->duplicated += s.duplicated;
-	sum->truncated += s.truncated;
-	sum->corrupted += s.corrupted;
-}
-
 static void world_end(struct sim *sim)
 {
 	uint32_t i;
 
+	for (i = 0; i < sim->nr_corpses; i++)
+		corpse_bury(sim, &sim->corpses[i]);
 	for (i = 0; i < sim->nr_nodes; i++) {
 		node_destroy(sim->nodes[i].node);
 		if (!sim->nodes[i].fault)

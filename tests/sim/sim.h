@@ -37,6 +37,7 @@
 #define SIM_TICKETS 32u
 #define SIM_PUSHES 3u /* of one handoff, open at once */
 #define SIM_GHOSTS 128u
+#define SIM_CORPSES 8u
 
 #define SIM_LEASE_NS (40 * WFI_NSEC_PER_MSEC)
 #define SIM_OP_TIMEOUT_NS (400 * WFI_NSEC_PER_MSEC)
@@ -166,6 +167,13 @@ struct sim_node {
 	bool seen[SIM_TENANTS][SIM_SPACES][SIM_CHAINS][SIM_CHAIN_LEN];
 };
 
+/* a node whose process died: nobody polls it, and it tells nobody anything. Its memory stays till
+ * the end, as memfds do that others have mapped */
+struct sim_corpse {
+	struct node *node;
+	struct weft_transport *fault;
+};
+
 struct sim_link {
 	struct node_peer *end[2];
 	uint64_t event_ns; /* when the other side hears of the end, or a new one is made */
@@ -188,7 +196,7 @@ struct sim_report {
 	uint64_t good[WEFT_OP_NR]; /* of these, with a result above 0 */
 	uint64_t blocks_checked;
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
-	uint64_t hangups, refits, lost_links;
+	uint64_t hangups, refits, lost_links, crashes;
 	struct wfi_fault_stats faults;
 };
 
@@ -206,6 +214,8 @@ struct sim {
 	struct sim_geometry geometry[SIM_SPACES];
 	struct sim_node nodes[SIM_NODES];
 	struct sim_link links[SIM_NODES][SIM_NODES];
+	struct sim_corpse corpses[SIM_CORPSES];
+	uint32_t nr_corpses;
 	struct sim_engine engines[SIM_ENGINES];
 	struct sim_ghost ghosts[SIM_GHOSTS];
 	uint32_t nr_ghosts;
@@ -243,6 +253,8 @@ bool sim_holds(uint32_t tenant, const struct weft_key *key, const void *buf, uin
 bool engine_attach(struct sim_engine *e);
 /* Context: of the control thread. @lives: the process goes on and may write for a while */
 void engine_hang_up(struct sim_engine *e, bool lives);
+/* the node's process died */
+void engine_lose_node(struct sim_engine *e);
 /* closes ring and region with whatever is open; engine_refit_poll() opens new ones */
 void engine_refit(struct sim_engine *e);
 void engine_refit_poll(struct sim_engine *e);

@@ -141,14 +141,13 @@ void engine_refit_poll(struct sim_engine *e)
 
 /* ---- going ---- */
 
-void engine_hang_up(struct sim_engine *e, bool lives)
+static struct sim_ghost *ghost_add(const struct sim_engine *e, bool writes)
 {
 	struct sim *sim = e->sim;
 	struct sim_ghost *g = &sim->ghosts[sim->nr_ghosts++];
-	uint32_t i;
 
 	*g = (struct sim_ghost){
-		.writes = lives,
+		.writes = writes,
 		.gone_ns = sim->now_ns + sim_rand(sim, 30 * WFI_NSEC_PER_MSEC),
 		.node = e->node,
 		.owner_id = e->session->owner.id,
@@ -156,12 +155,14 @@ void engine_hang_up(struct sim_engine *e, bool lives)
 		.block_bytes = sim->geometry[e->space].block_bytes,
 		.mem = e->mem,
 	};
-	/* what an operation may have published meanwhile is not written any more */
-	for (i = 0; i < e->nr_claims; i++)
-		if (!e->claims[i].busy)
-			g->slots[g->nr_slots++] = e->claims[i].slot;
-	sim_trace(sim, e->session->owner.id);
-	session_detach(e->session, lives);
+	return g;
+}
+
+/* it comes again, to any node, and knows nothing of before */
+static void engine_reset(struct sim_engine *e)
+{
+	struct sim *sim = e->sim;
+
 	if (e->ring.base)
 		munmap(e->ring.base, e->ring.len);
 	*e = (struct sim_engine){
@@ -173,6 +174,27 @@ void engine_hang_up(struct sim_engine *e, bool lives)
 		.serial = e->serial,
 		.attach_ns = sim->now_ns + sim_rand(sim, 5 * WFI_NSEC_PER_MSEC),
 	};
+}
+
+void engine_lose_node(struct sim_engine *e)
+{
+	ghost_add(e, false);
+	engine_reset(e);
+}
+
+void engine_hang_up(struct sim_engine *e, bool lives)
+{
+	struct sim *sim = e->sim;
+	struct sim_ghost *g = ghost_add(e, lives);
+	uint32_t i;
+
+	/* what an operation may have published meanwhile is not written any more */
+	for (i = 0; i < e->nr_claims; i++)
+		if (!e->claims[i].busy)
+			g->slots[g->nr_slots++] = e->claims[i].slot;
+	sim_trace(sim, e->session->owner.id);
+	session_detach(e->session, lives);
+	engine_reset(e);
 	sim->report->hangups++;
 }
 

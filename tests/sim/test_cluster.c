@@ -50,6 +50,7 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->hangups += r->hangups;
 	sum->refits += r->refits;
 	sum->lost_links += r->lost_links;
+	sum->crashes += r->crashes;
 	sum->faults.delayed += r->faults.delayed;
 	sum->faults.eagain += r->faults.eagain;
 	sum->faults.op += r->faults.op;
@@ -83,9 +84,10 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 	for (i = 0; i < WEFT_OP_NR; i++)
 		printf(" %" PRIu64 "(%" PRIu64 ")", sum->completions[i], sum->good[i]);
 	printf("\n%" PRIu64 " blocks checked, %" PRIu64 " pushes by reference, %" PRIu64
-	       " to other nodes, %" PRIu64 " engines and %" PRIu64 " links lost\n",
+	       " to other nodes, %" PRIu64 " engines, %" PRIu64 " links and %" PRIu64
+	       " nodes lost\n",
 	       sum->blocks_checked, sum->handoffs_local, sum->handoffs_remote, sum->hangups,
-	       sum->lost_links);
+	       sum->lost_links, sum->crashes);
 }
 
 /* a simulation in which nothing happens finds nothing */
@@ -98,7 +100,7 @@ static void assert_lively(const struct sim_report *sum)
 	for (i = WEFT_OP_CLAIM; i < WEFT_OP_HANDOFF_CANCEL; i++)
 		assert_true(sum->good[i]);
 	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
-	assert_true(sum->hangups && sum->refits && sum->lost_links);
+	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
 	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
 	assert_true(sum->faults.late && sum->faults.late_at_end && sum->faults.late_lost);
@@ -124,8 +126,8 @@ static void test_seeds(void **state)
 		add(&sum, &r);
 	}
 	print_sum(seed - first, &sum);
-	/* with sanitizers the budget is over sooner */
-	if (seed - first >= 40)
+	/* on a slow or busy machine the budget is over sooner */
+	if (seed - first >= 200)
 		assert_lively(&sum);
 }
 
