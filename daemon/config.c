@@ -90,6 +90,12 @@ static const struct wfi_config_setting tenant_settings[] = {
 	  .max = 1ull << 46,
 	  .example = "\"1G\"",
 	  .help = "of memory_bytes, kept for it whatever others want; left out: none" },
+	{ .key = "tier_floor_bytes",
+	  .kind = &wfi_config_kind_size,
+	  AT(wfi_config_tenant, tier_floor_bytes),
+	  .max = 1ull << 46,
+	  .example = "\"10G\"",
+	  .help = "of the SSD tier, kept for it once it has used them; left out: none" },
 	{ .key = "weight",
 	  .kind = &wfi_config_kind_count,
 	  AT(wfi_config_tenant, weight),
@@ -716,7 +722,7 @@ static int floor_check(const struct wfi_config_tenant *t, bool is_set, uint64_t 
 
 static int share_check(const struct wfi_config *cfg, char *why, size_t why_len)
 {
-	uint64_t left = cfg->memory_bytes;
+	uint64_t left = cfg->memory_bytes, tier_left = cfg->tier_bytes;
 	uint32_t i;
 
 	/* pages that a device holds, or that were taken for good, do not go from one to another */
@@ -731,6 +737,15 @@ static int share_check(const struct wfi_config *cfg, char *why, size_t why_len)
 		if (floor_check(&cfg->tenants[i], cfg->memory_bytes, left, why, why_len))
 			return -EINVAL;
 		left -= cfg->tenants[i].floor_bytes;
+		if (cfg->tenants[i].tier_floor_bytes > tier_left) {
+			snprintf(
+				why, why_len,
+				"tenant \"%s\" and those before it have a tier_floor_bytes that is "
+				"more than tier_bytes",
+				cfg->tenants[i].name);
+			return -EINVAL;
+		}
+		tier_left -= cfg->tenants[i].tier_floor_bytes;
 	}
 	return 0;
 }

@@ -38,6 +38,7 @@ struct wfi_config_tenant {
 	uint8_t salt[WFI_CONFIG_SALT];
 	uint64_t arena_bytes;
 	uint64_t floor_bytes; /* of memory_bytes */
+	uint64_t tier_floor_bytes;
 	uint64_t weight; /* after wfi_config_finish() never 0 */
 	bool has_token;
 	bool has_salt; /* after wfi_config_finish() always */

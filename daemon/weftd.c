@@ -151,6 +151,7 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 			.token = cfg->tenants[i].token,
 			.arena_bytes = cfg->tenants[i].arena_bytes,
 			.floor_bytes = cfg->tenants[i].floor_bytes,
+			.tier_floor_bytes = cfg->tenants[i].tier_floor_bytes,
 			.weight = (uint32_t)cfg->tenants[i].weight,
 			.map_flags = (cfg->hugepages ? WFI_MAP_HUGE : 0) |
 				     (cfg->prefault ? WFI_MAP_PREFAULT : 0),

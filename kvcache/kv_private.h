@@ -138,11 +138,13 @@ struct wfi_tenant {
 	uint8_t *extent_used;
 	struct kv_space *spaces;
 	uint32_t nr_spaces;
-	uint64_t floor_bytes;
+	uint32_t idx; /* of kv->tenants */
+	uint64_t floor_bytes, tier_floor_bytes;
 	uint64_t used_bytes; /* of its runs */
 	uint32_t nr_granules; /* of slot numbers */
 	uint32_t weight;
 	bool has_mover;
+	bool tier_idle; /* what the tier was told */
 	struct wfi_owner mover; /* claims slots for what comes back from a tier */
 };
 
@@ -393,6 +395,8 @@ void wfi_share_gain(struct kv_run *run);
 void wfi_share_lose(struct kv_run *run);
 /* bytes that @t may use beside what it does, with nobody losing any */
 uint64_t wfi_share_room(const struct wfi_tenant *t);
+/* nobody has used it for idle_ns */
+bool wfi_share_idle(const struct wfi_tenant *t);
 /* whether @nr granules more leave the other tenants what they may count on: by their weights, half
  * of all slot numbers */
 bool wfi_share_numbers(const struct wfi_tenant *t, uint32_t nr);

@@ -30,6 +30,7 @@ static uint64_t charge(const struct wfi_tenant *t)
 int wfi_share_join(struct wfi_kv *kv, struct wfi_tenant *t, const struct wfi_tenant_opts *opts)
 {
 	t->floor_bytes = opts->floor_bytes;
+	t->tier_floor_bytes = opts->tier_floor_bytes;
 	t->weight = opts->weight ? opts->weight : 1;
 	if (t->floor_bytes > kv->memory_bytes - kv->charged_bytes || t->weight > MAX_WEIGHT) {
 		wfi_err("tenant '%s': a floor of %" PRIu64 " bytes where %" PRIu64
@@ -107,7 +108,7 @@ static bool space_idle(const struct kv_space *s)
 	return s->tenant->kv->now_ns - s->used_ns >= s->tenant->kv->idle_ns;
 }
 
-static bool tenant_idle(const struct wfi_tenant *t)
+bool wfi_share_idle(const struct wfi_tenant *t)
 {
 	for (const struct kv_space *s = t->spaces; s; s = s->next)
 		if (!space_idle(s))
@@ -127,8 +128,8 @@ static bool tenant_may_lose(const struct kv_space *from, const struct kv_space *
 
 	if (f->used_bytes < f->floor_bytes + kv_run_bytes(from))
 		return false;
-	return tenant_idle(f) || (f->used_bytes - kv_run_bytes(from)) * t->weight >=
-					 (t->used_bytes + kv_run_bytes(to)) * f->weight;
+	return wfi_share_idle(f) || (f->used_bytes - kv_run_bytes(from)) * t->weight >=
+					    (t->used_bytes + kv_run_bytes(to)) * f->weight;
 }
 
 static bool space_may_lose(const struct kv_space *from, const struct kv_space *to, bool must)
@@ -146,8 +147,8 @@ static bool goes_first(const struct kv_space *a, const struct kv_space *b)
 		return space_idle(a);
 	if (ta == tb)
 		return space_bytes(a) > space_bytes(b);
-	if (tenant_idle(ta) != tenant_idle(tb))
-		return tenant_idle(ta);
+	if (wfi_share_idle(ta) != wfi_share_idle(tb))
+		return wfi_share_idle(ta);
 	return ta->used_bytes * tb->weight > tb->used_bytes * ta->weight;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "kvcache/crc32c_private.h"
 #include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
 #include "weft_internal/log.h"
 
 #define MIN_BLOCK_BYTES 64ull
@@ -117,6 +118,7 @@ int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
 	if (ret)
 		goto err_unmap;
 	t->ro_fd = open_read_only(t->arena.fd);
+	t->idx = kv->nr_tenants;
 	kv->tenants[kv->nr_tenants++] = t;
 	*out = t;
 	return 0;
@@ -383,6 +385,8 @@ int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft
 		space->next = t->spaces;
 		t->spaces = space;
 		t->nr_spaces++;
+		if (kv->mover)
+			wfi_mover_share(kv->mover, space);
 	} else {
 		/* who shares a space shares its bound: the most that one of them asked for */
 		space->max_blocks = wfi_max(space->max_blocks,

@@ -158,6 +158,30 @@ static uint64_t wanted(const struct kv_mover *m, const struct kv_space *space)
 	return coming < low ? wfi_min(low - coming, NR_WRITES - m->nr_writes) : 0;
 }
 
+void wfi_mover_share(struct kv_mover *m, const struct kv_space *space)
+{
+	const struct wfi_tenant *t = space->tenant;
+	const struct wfi_tier_share share = {
+		.group = t->idx + 1,
+		.weight = t->tier_idle ? 0 : t->weight,
+		.floor_bytes = t->tier_floor_bytes,
+	};
+
+	m->tier->ops->share(m->tier, space->info.tag, &share);
+}
+
+static void tenant_share(struct kv_mover *m, struct wfi_tenant *t)
+{
+	const bool idle = wfi_share_idle(t);
+
+	if (idle == t->tier_idle)
+		return;
+	t->tier_idle = idle;
+	/* a group has one weight: any of its spaces tells it */
+	if (t->spaces)
+		wfi_mover_share(m, t->spaces);
+}
+
 static int reclaim(struct kv_mover *m)
 {
 	struct wfi_kv *kv = m->kv;
@@ -167,6 +191,8 @@ static int reclaim(struct kv_mover *m)
 	/* claims that were large once are forgotten in some seconds */
 	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_spaces; i++)
 		kv->spaces[i]->demand -= (kv->spaces[i]->demand + 3) / 4;
+	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_tenants; i++)
+		tenant_share(m, kv->tenants[i]);
 	if (kv->now_ns >= m->demand_ns)
 		m->demand_ns = kv->now_ns + WFI_NSEC_PER_SEC;
 	for (uint32_t n = 0; n < nr && m->free_write; n++) {
@@ -680,6 +706,8 @@ int wfi_kv_tier_add(struct wfi_kv *kv, struct wfi_tier *tier, const struct wfi_k
 	/* where the memory is taken for good anyway, the drive may know it */
 	for (uint32_t i = 0; o->lend_arenas && i < kv->nr_tenants; i++)
 		tier->ops->lend(tier, kv->tenants[i]->arena.addr, kv->tenants[i]->arena.len);
+	for (uint32_t i = 0; i < kv->nr_spaces; i++)
+		wfi_mover_share(m, kv->spaces[i]);
 	kv->mover = m;
 	return 0;
 }

@@ -14,6 +14,8 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 		    const struct weft_key *parent);
 /* Return: whether the tier had it */
 bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key);
+/* whose blocks those of a space are, and what that tenant has a right to */
+void wfi_mover_share(struct kv_mover *m, const struct kv_space *space);
 int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns);
 uint64_t wfi_mover_next_event_ns(const struct kv_mover *m);
 /* closes the tier too. Takes NULL */

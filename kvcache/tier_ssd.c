@@ -490,7 +490,7 @@ static int ssd_put(struct wfi_tier *t, const struct wfi_tier_block *b, const voi
 	}
 	if (!wfi_ssd_io_room(s))
 		return -EAGAIN;
-	slot = wfi_ssd_slot_alloc(s, b->len, &ret);
+	slot = wfi_ssd_slot_alloc(s, b->space_tag, b->len, &ret);
 	if (slot == SSD_NONE)
 		return ret;
 	wfi_point(s->env, "writeback.slot");
@@ -648,6 +648,7 @@ static void ssd_close(struct wfi_tier *t)
 	s->env->disk->close(s->disk);
 	wfi_ssd_io_fini(s);
 	wfi_ssd_slots_fini(s);
+	wfi_ssd_shares_fini(s);
 	s->env->mem->unmap(s->env, &s->recover_map);
 	wfi_free(s->env, s->path, s->path_len);
 	wfi_free(s->env, s, sizeof(*s));
@@ -670,6 +671,7 @@ static const struct wfi_tier_ops ssd_ops = {
 	.each = ssd_each,
 	.lend = ssd_lend,
 	.resize = ssd_resize,
+	.share = wfi_ssd_share,
 	.stat = ssd_stat,
 };
 
@@ -749,7 +751,9 @@ int wfi_tier_ssd_open(const struct wfi_tier_ssd_opts *opts, struct wfi_tier **ou
 		ret = env->disk->open(env, s->path, SSD_SUPER_PAGES * SSD_PAGE, &s->disk);
 	if (ret)
 		goto err_free;
-	ret = wfi_ssd_io_init(s);
+	ret = wfi_ssd_shares_init(s);
+	if (!ret)
+		ret = wfi_ssd_io_init(s);
 	if (ret)
 		goto err_close;
 	wfi_point(s->env, "open.locked");

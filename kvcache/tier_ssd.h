@@ -14,6 +14,7 @@
  *
  * tier_ssd.c          opening, recovery, resizing, the table of operations
  * tier_ssd_slots.c    chunks, slots, the index, the clock that evicts
+ * tier_ssd_share.c    whose blocks may go for whose
  * tier_ssd_io.c       requests: bytes, header pages, checks, the scrubber
  *
  * Eviction is a clock (second chance, up to three): it needs no order, so none has to be found
@@ -230,6 +231,8 @@ struct ssd {
 	uint64_t seq; /* last one given */
 	uint64_t first_seq; /* of this life */
 	uint64_t nr_held, bytes_held, nr_retired;
+	struct ssd_shares *shares;
+	uint32_t steal_at; /* chunk that is looked at next when a class is to lose one */
 
 	struct ssd_io *ios;
 	struct ssd_io *free_io;
@@ -301,7 +304,7 @@ void wfi_ssd_super_dirty(struct ssd *s);
 int wfi_ssd_slots_init(struct ssd *s);
 void wfi_ssd_slots_fini(struct ssd *s);
 /* Return: a slot in state SSD_FREE that is in no list; or SSD_NONE and @ret */
-uint32_t wfi_ssd_slot_alloc(struct ssd *s, uint32_t len, int *ret);
+uint32_t wfi_ssd_slot_alloc(struct ssd *s, uint64_t space_tag, uint32_t len, int *ret);
 /* Return: the slot that holds the key, or SSD_NONE */
 uint32_t wfi_ssd_slot_find(const struct ssd *s, uint64_t space_tag, const struct weft_key *key,
 			   const struct index_tag *tag);
@@ -317,6 +320,15 @@ void wfi_ssd_page_make(const struct ssd *s, uint32_t page, struct ssd_header *h)
 void wfi_ssd_slots_settle(struct ssd *s);
 /* makes a chunk free, with all that is in it. Return: 0, -EBUSY */
 int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk);
+
+/* ---- tier_ssd_share.c ---- */
+int wfi_ssd_shares_init(struct ssd *s);
+void wfi_ssd_shares_fini(struct ssd *s);
+/* bytes of a space came or went */
+void wfi_ssd_share_count(struct ssd *s, uint64_t space_tag, int64_t bytes);
+void wfi_ssd_share(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
+/* whether @len bytes of one space may go for as many of another. Hot */
+bool wfi_ssd_share_yields(struct ssd *s, uint64_t space_tag, uint64_t to_tag, uint64_t len);
 
 /* ---- tier_ssd_io.c ---- */
 int wfi_ssd_io_init(struct ssd *s);

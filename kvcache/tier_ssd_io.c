@@ -210,6 +210,7 @@ static void write_end(struct ssd *s, struct ssd_io *io)
 	st->state = SSD_HELD;
 	s->nr_held++;
 	s->bytes_held += st->len;
+	wfi_ssd_share_count(s, st->space_tag, st->len);
 	ssd_chunk_of(s, io->slot)->nr_held++;
 	wfi_ssd_page_dirty(s, io->slot / SSD_PAGE_SLOTS);
 	ssd_count(s, SSD_C_WRITE_BYTES, io->len);

@@ -212,8 +212,22 @@ int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk)
 	return 0;
 }
 
-/* a chunk of the class that has far more of them. Return: 0, -ENOSPC */
-static int chunk_steal(struct ssd *s, uint32_t class)
+/* Return: whether all that is in the chunk may go for blocks of a space */
+static bool chunk_yields(struct ssd *s, const struct ssd_chunk *c, uint64_t space_tag)
+{
+	for (uint32_t i = 0; i < c->nr; i++) {
+		const struct ssd_slot *st = &s->slots[c->first + i];
+
+		if (st->state == SSD_HELD &&
+		    !wfi_ssd_share_yields(s, st->space_tag, space_tag, s->super.chunk_bytes))
+			return false;
+	}
+	return true;
+}
+
+/* a chunk of the class that has far more of them, if the first that is looked at may go: the next
+ * call looks at the next. Return: 0, -ENOSPC */
+static int chunk_steal(struct ssd *s, uint32_t class, uint64_t space_tag)
 {
 	uint32_t from = class;
 
@@ -222,9 +236,16 @@ static int chunk_steal(struct ssd *s, uint32_t class)
 			from = i;
 	if (s->classes[from].nr_chunks < 2 * s->classes[class].nr_chunks + 1 || from == class)
 		return -ENOSPC;
-	for (uint32_t i = 0; i < s->limit_chunks; i++)
-		if (s->chunks[i].nr && s->chunks[i].class == from && !wfi_ssd_chunk_release(s, i))
-			return chunk_attach(s, class);
+	for (uint32_t n = 0; n < s->limit_chunks; n++) {
+		const uint32_t i = s->steal_at = (s->steal_at + 1) % s->limit_chunks;
+		const struct ssd_chunk *c = &s->chunks[i];
+
+		if (!c->nr || c->class != from)
+			continue;
+		if (!chunk_yields(s, c, space_tag) || wfi_ssd_chunk_release(s, i))
+			return -ENOSPC;
+		return chunk_attach(s, class);
+	}
 	return -ENOSPC;
 }
 
@@ -245,7 +266,7 @@ static bool hand_step(struct ssd *s, struct ssd_class *k, uint32_t class)
 	return false;
 }
 
-static uint32_t clock_evict(struct ssd *s, uint32_t class)
+static uint32_t clock_evict(struct ssd *s, uint32_t class, uint64_t space_tag, uint32_t len)
 {
 	struct ssd_class *k = &s->classes[class];
 
@@ -253,7 +274,8 @@ static uint32_t clock_evict(struct ssd *s, uint32_t class)
 		const uint32_t slot = s->chunks[k->hand_chunk].first + k->hand;
 		struct ssd_slot *st = &s->slots[slot];
 
-		if (st->state != SSD_HELD || st->pins)
+		if (st->state != SSD_HELD || st->pins ||
+		    !wfi_ssd_share_yields(s, st->space_tag, space_tag, len))
 			continue;
 		if (st->visits) {
 			st->visits--;
@@ -268,7 +290,7 @@ static uint32_t clock_evict(struct ssd *s, uint32_t class)
 	return SSD_NONE;
 }
 
-uint32_t wfi_ssd_slot_alloc(struct ssd *s, uint32_t len, int *ret)
+uint32_t wfi_ssd_slot_alloc(struct ssd *s, uint64_t space_tag, uint32_t len, int *ret)
 {
 	const uint32_t stride = (uint32_t)wfi_align_up(len, SSD_PAGE);
 	uint32_t class, slot;
@@ -281,14 +303,14 @@ uint32_t wfi_ssd_slot_alloc(struct ssd *s, uint32_t len, int *ret)
 	if (class == SSD_CLASSES)
 		return SSD_NONE;
 	if (s->classes[class].free == SSD_NONE && chunk_attach(s, class))
-		chunk_steal(s, class);
+		chunk_steal(s, class, space_tag);
 	slot = s->classes[class].free;
 	if (slot != SSD_NONE) {
 		s->classes[class].free = (uint32_t)s->slots[slot].next_free;
 		return slot;
 	}
 	*ret = -EAGAIN;
-	return clock_evict(s, class);
+	return clock_evict(s, class, space_tag, len);
 }
 
 /* ---- slots ---- */
@@ -317,6 +339,7 @@ void wfi_ssd_slot_forget(struct ssd *s, uint32_t slot, bool retire)
 	if (st->state == SSD_HELD) {
 		s->nr_held--;
 		s->bytes_held -= st->len;
+		wfi_ssd_share_count(s, st->space_tag, -(int64_t)st->len);
 		ssd_chunk_of(s, slot)->nr_held--;
 		wfi_ssd_page_dirty(s, slot / SSD_PAGE_SLOTS);
 	}
@@ -407,6 +430,7 @@ static void header_take(struct ssd *s, uint32_t slot, const struct ssd_header *h
 	c->nr_held++;
 	s->nr_held++;
 	s->bytes_held += h->len;
+	wfi_ssd_share_count(s, h->space_tag, h->len);
 }
 
 static bool header_empty(const struct ssd_header *h)

@@ -292,7 +292,7 @@ static int fill_headers(struct tier_bench *b, uint32_t nr)
 	int ret = 0;
 
 	for (uint32_t i = 0; i < nr; i++) {
-		const uint32_t slot = wfi_ssd_slot_alloc(s, SMALL, &ret);
+		const uint32_t slot = wfi_ssd_slot_alloc(s, TAG, SMALL, &ret);
 		const struct weft_key key = key_of(i);
 		const struct index_tag tag = ssd_tag(s, TAG, &key);
 

@@ -64,6 +64,7 @@ struct wfi_tenant_opts {
 	uint8_t salt[32]; /* equal on all nodes of a cluster; keys of two salts never meet */
 	uint64_t arena_bytes; /* the quota: all blocks of the tenant lie in its arena */
 	uint64_t floor_bytes; /* of memory_bytes: kept for it, whoever wants more */
+	uint64_t tier_floor_bytes; /* the same in the tier below */
 	uint32_t weight; /* of its share among those that want more; 0: 1 */
 	unsigned map_flags; /* WFI_MAP_HUGE, WFI_MAP_PREFAULT */
 };

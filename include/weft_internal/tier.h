@@ -58,6 +58,17 @@ enum wfi_tier_state {
 	WFI_TIER_REFUSED, /* another version's, another machine's: not touched */
 };
 
+/*
+ * Spaces whose blocks share the tier as one: a tenant's. What is above the floors goes from the
+ * group that has most for its weight to those that want more
+ */
+#define WFI_TIER_GROUPS 1025u
+struct wfi_tier_share {
+	uint32_t group; /* from 1 on; 0 has the spaces that nobody named */
+	uint32_t weight; /* 0: idle, all above its floor is for others */
+	uint64_t floor_bytes;
+};
+
 struct wfi_tier_stat {
 	enum wfi_tier_state state;
 	const char *why; /* one sentence when the state is not OK, else "" */
@@ -103,6 +114,8 @@ struct wfi_tier_ops {
 	 * Return: 0 accepted, -EAGAIN later, -ENOENT, -EIO not now
 	 */
 	int (*get)(struct wfi_tier *t, uint32_t slot, void *bytes, wfi_tier_done done, void *ctx);
+	/* from now on blocks of this space are a group's, those that are held as well */
+	void (*share)(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
 	/* forgets a block that was found, also over a restart */
 	void (*drop)(struct wfi_tier *t, uint32_t slot);
 	/* Return: work done */

@@ -304,6 +304,8 @@ static const struct {
 	{ { "memory_bytes=3G", "tenants=({ name = \"a\"; floor_bytes = \"2G\"; })" },
 	  "more than its arena_bytes" },
 	{ { "tenants=({ name = \"a\"; floor_bytes = \"1G\"; })" }, "memory_bytes is not set" },
+	{ { "tier_bytes=1G", "tenants=({ name = \"a\"; tier_floor_bytes = \"2G\"; })" },
+	  "more than tier_bytes" },
 	{ { "memory_bytes=512M", "prefault=true" }, "prefault is set" },
 	{ { "memory_bytes=512M", "transport=verbs" }, "transport is set" },
 	{ { "memory_bytes=1G", "prefault=true" }, NULL },

@@ -92,9 +92,9 @@ static void took(void *ctx, int res)
 	*(int *)ctx = res;
 }
 
-static int put(struct fixture *f, uint64_t n, uint32_t len)
+static int put_of(struct fixture *f, uint64_t tag, uint64_t n, uint32_t len)
 {
-	struct wfi_tier_block b = { .key = key_of(n), .space_tag = TAG, .len = len };
+	struct wfi_tier_block b = { .key = key_of(n), .space_tag = tag, .len = len };
 	uint8_t *buf = aligned_alloc(4096, wfi_align_up(len, 4096));
 	int res = 1, ret;
 
@@ -107,6 +107,11 @@ static int put(struct fixture *f, uint64_t n, uint32_t len)
 		run(f);
 	free(buf);
 	return ret ? ret : res;
+}
+
+static int put(struct fixture *f, uint64_t n, uint32_t len)
+{
+	return put_of(f, TAG, n, len);
 }
 
 /* Return: 0 with the right bytes, or why not */
@@ -446,6 +451,89 @@ static void test_flips_restart(void **state)
 	}
 }
 
+/* ---- tenants ---- */
+
+#define ALL (BYTES / BLOCK)
+
+static void share(struct fixture *f, uint64_t tag, uint32_t group, uint32_t weight, uint64_t floor)
+{
+	const struct wfi_tier_share sh = { group, weight, floor };
+
+	f->tier->ops->share(f->tier, tag, &sh);
+}
+
+static void count_one(void *ctx, const struct wfi_tier_block *b)
+{
+	*(uint64_t *)ctx += b->len;
+}
+
+static uint64_t held(struct fixture *f, uint64_t tag)
+{
+	uint64_t bytes = 0;
+
+	f->tier->ops->each(f->tier, tag, count_one, &bytes);
+	return bytes;
+}
+
+/* a put may find nothing that may go, and leave its block out */
+static void flood(struct fixture *f, uint64_t tag, uint64_t first, uint32_t nr)
+{
+	for (uint64_t n = first; n < first + nr; n++) {
+		const int ret = put_of(f, tag, n, BLOCK);
+
+		assert_true(!ret || ret == -EAGAIN);
+	}
+}
+
+static void test_floods(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t a = TAG, b = TAG + 1, c = TAG + 2;
+
+	share(f, a, 1, 1, 0);
+	share(f, b, 2, 1, 100 * BLOCK);
+	flood(f, b, 1, 80);
+	flood(f, a, 10000, 3 * ALL);
+	assert_int_equal(held(f, b), 80 * BLOCK);
+	/* what b has above its floor is safe up to half of all */
+	flood(f, b, 1000, ALL);
+	flood(f, a, 20000, ALL);
+	assert_in_range(held(f, b), (ALL / 2 - 40) * BLOCK, ALL / 2 * BLOCK);
+	/* idle: down to the floor */
+	share(f, b, 2, 0, 100 * BLOCK);
+	flood(f, a, 30000, 3 * ALL);
+	assert_int_equal(held(f, b), 100 * BLOCK);
+	/* after a restart nobody has named them yet: one group, of weight 1 */
+	reopen(f, NODE);
+	share(f, c, 3, 1, 0);
+	flood(f, c, 40000, 3 * ALL);
+	assert_in_range(held(f, c), (ALL / 2 - 40) * BLOCK, (ALL / 2 + 40) * BLOCK);
+	share(f, a, 1, 1, 0);
+	share(f, b, 2, 1, 0);
+	flood(f, c, 50000, ALL);
+	assert_true(held(f, b) > 0);
+}
+
+/* blocks of another size take chunks, with all that is in them */
+static void test_sizes(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t a = TAG, b = TAG + 1;
+
+	share(f, a, 1, 1, 0);
+	share(f, b, 2, 1, BYTES);
+	flood(f, b, 1, ALL);
+	const uint64_t before = held(f, b);
+
+	for (uint64_t n = 0; n < 300; n++)
+		assert_true(put_of(f, a, 10000 + n, 2 * BLOCK) < 0);
+	assert_int_equal(held(f, b), before);
+	share(f, b, 2, 1, 0);
+	for (uint64_t n = 0; n < 300; n++)
+		put_of(f, a, 10000 + n, 2 * BLOCK);
+	assert_in_range(held(f, a), BYTES / 4, BYTES / 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -455,6 +543,7 @@ int main(void)
 		T(test_two_nodes),   T(test_truncated), T(test_device_fails),
 		T(test_device_full), T(test_short_io),	T(test_resize),
 		T(test_scrub),	     T(test_flips),	T(test_flips_restart),
+		T(test_floods),	     T(test_sizes),
 #undef T
 	};
 
