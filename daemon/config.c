@@ -203,6 +203,13 @@ static const struct wfi_config_setting settings[] = {
 	  AT(wfi_config, prefault),
 	  .def = "false",
 	  .help = "Take all of the arenas' memory at the start, so that a lack of it shows then." },
+	{ .key = "private_memory",
+	  .kind = &wfi_config_kind_bool,
+	  AT(wfi_config, private_memory),
+	  .def = "true",
+	  .help = "Let engines register memory that no memfd backs. The node waits for such\n"
+		  "memory as long as it takes to come: an engine that has it served by FUSE,\n"
+		  "or by a privileged userfaultfd, could hold up the others." },
 	{ .key = "transport",
 	  .kind = &wfi_config_kind_policy,
 	  AT(wfi_config, transport),

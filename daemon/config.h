@@ -72,6 +72,7 @@ struct wfi_config {
 	enum wfi_log_level log_level;
 	bool hugepages;
 	bool prefault;
+	bool private_memory;
 	bool insecure;
 	uint32_t nr_tenants;
 	uint32_t nr_peers;

@@ -210,6 +210,7 @@ int node_create(const struct node_opts *opts, struct node **out)
 	node->lease_ns = opts->lease_ns;
 	node->op_timeout_ns = opts->op_timeout_ns;
 	node->ring_bytes = opts->ring_bytes ? opts->ring_bytes : RING_BYTES_DEFAULT;
+	node->memfds_only = opts->memfds_only;
 	node->start_ns = wfi_now(opts->env);
 	snprintf(node->name, sizeof(node->name), "%s", opts->name);
 	node->poke_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -142,6 +142,7 @@ struct node_opts {
 	uint64_t lease_ns;
 	uint64_t op_timeout_ns; /* default deadline */
 	uint64_t ring_bytes; /* of all rings of a tenant; 0: 256 MiB */
+	bool memfds_only; /* engines register no other memory */
 	const struct wfi_tenant_opts *tenants;
 	unsigned nr_tenants;
 };
@@ -166,6 +167,7 @@ struct node {
 	uint64_t id;
 	uint64_t start_ns;
 	uint64_t spin_ns, lease_ns, op_timeout_ns, ring_bytes;
+	bool memfds_only;
 	char tier_why[160]; /* why there is no tier though one was asked for */
 
 	struct session *sessions[NODE_SESSIONS_MAX];

@@ -176,6 +176,12 @@ int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, u
 	uint32_t i;
 	int ret;
 
+	if (fd < 0 && s->node->memfds_only) {
+		snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why),
+			 "the node takes regions in memfds only: register such memory, or set "
+			 "private_memory = true in its configuration");
+		return -EPERM;
+	}
 	for (i = 1; i < SESSION_REGIONS_MAX && s->regions[i].rkey; i++)
 		;
 	if (i == SESSION_REGIONS_MAX) {

@@ -140,6 +140,7 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.lease_ns = cfg->lease_ms * WFI_NSEC_PER_MSEC,
 		.op_timeout_ns = cfg->op_timeout_ms * WFI_NSEC_PER_MSEC,
 		.ring_bytes = cfg->ring_bytes,
+		.memfds_only = !cfg->private_memory,
 		.tenants = tenants,
 		.nr_tenants = cfg->nr_tenants,
 	};

@@ -173,7 +173,8 @@ struct weft_region_opts {
 	uint64_t fd_off;
 };
 
-/* Return: 0, region number in @out; -EPERM the node may not reach private memory of this process */
+/* Return: 0, region number in @out; -EPERM the node may not reach private memory of this
+ * process, or takes none (private_memory in weftd.conf) */
 WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
 /* waits until no operation touches it; afterwards the memory is the engine's alone */
 WEFT_API int weft_region_dereg(struct weft *w, uint32_t region);

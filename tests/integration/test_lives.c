@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -459,6 +460,41 @@ static void test_ring_quota(void **state)
 	test_engine_close(&b);
 }
 
+/* a node that reaches into no private memory: a memfd serves, and says so to who has none */
+static void test_memfds_only(void **state)
+{
+	static const char *const only[] = { "arena_bytes=4M", "hugepages=false",
+					    "private_memory=false", NULL };
+	static char bytes[BLOCK];
+	struct weft_region_opts region = { .size = sizeof(region), .len = BLOCK };
+	const void *from = bytes;
+	struct test_node strict;
+	struct test_engine e;
+	struct weft_key key;
+	uint32_t id;
+
+	(void)state;
+	test_node_init(&strict, only);
+	test_node_start(&strict);
+	test_engine_open(&e, &strict, NULL, &geometry);
+	region.addr = bytes;
+	region.fd = -1;
+	assert_int_equal(weft_region_reg(e.w, &region, &id), -EPERM);
+	assert_non_null(strstr(weft_why(), "private_memory = true"));
+	region.fd = memfd_create("region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(region.fd, BLOCK), 0);
+	region.addr = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, region.fd, 0);
+	assert_true(region.addr != MAP_FAILED);
+	assert_int_equal(weft_region_reg(e.w, &region, &id), 0);
+	/* what libweft copies itself needs no region */
+	test_keys(&e, 1, 1, &key);
+	assert_int_equal(weft_put(e.ring, e.space, NULL, &key, 1, &from), 1);
+	munmap(region.addr, BLOCK);
+	close(region.fd);
+	test_engine_close(&e);
+	test_node_fini(&strict);
+}
+
 /* ---- set-up ---- */
 
 static int start_node(void **state)
@@ -490,6 +526,7 @@ int main(void)
 		cmocka_unit_test(test_answers_in_order),
 		cmocka_unit_test(test_no_room_for_ring),
 		cmocka_unit_test(test_ring_quota),
+		cmocka_unit_test(test_memfds_only),
 	};
 
 	return cmocka_run_group_tests(tests, start_node, stop_node);
