@@ -115,7 +115,7 @@ int peer_create(struct node *node, struct node_link *link, const char *addr, pid
 		.send_cq = link->send_cq,
 		.recv_cq = link->recv_cq,
 		.depth = 256,
-		.recv_bytes = RECV_MSGS * WFI_PEER_MSG_MAX,
+		.recv_bytes = RECV_MSGS * link->dev->caps.max_msg,
 	};
 	struct node_peer *p;
 	int ret;

@@ -51,7 +51,8 @@ static int gather_serve(struct wfi_vrig_side *s, struct wfi_xfer_engine *eng, st
 		nr = weft_cq_poll(s->recv_cq, wcs, 16);
 		for (i = 0; i < nr; i++) {
 			ret = wfi_gather_event(g, &wcs[i]);
-			if (ret < 0 || wcs[i].op == WEFT_WC_CLOSED)
+			s->is_closed |= wcs[i].op == WEFT_WC_CLOSED;
+			if (ret < 0 || s->is_closed)
 				return -ECONNRESET;
 		}
 		if (++polls % 1024 == 0 && recv(s->sock, &c, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
@@ -95,13 +96,17 @@ static int connect_turns(struct wfi_vrig_side *s)
 	int ret;
 
 	for (;;) {
-		if (wfi_vrig_hear(s->sock, &theirs, sizeof(theirs)))
+		if (wfi_vrig_hear(s->sock, &theirs, 1))
 			return 0;
 		ret = wfi_vrig_ep_open(s, &mine);
 		if (!ret)
+			ret = wfi_vrig_tell(s->sock, &mine, sizeof(mine));
+		if (!ret)
+			ret = wfi_vrig_hear(s->sock, &theirs, sizeof(theirs));
+		if (!ret)
 			ret = wfi_vrig_ep_join(s, &theirs);
 		if (!ret)
-			ret = wfi_vrig_tell(s->sock, &mine, sizeof(mine));
+			ret = wfi_vrig_tell(s->sock, &mine, 1);
 		if (!ret)
 			ret = wfi_vrig_hear(s->sock, &theirs, 1);
 		wfi_vrig_ep_close(s);

@@ -67,13 +67,15 @@ static int memory_open(struct wfi_vrig_side *s)
 				   .len = WFI_VRIG_MEM,
 				   .access = WEFT_ACCESS_LOCAL_WRITE | WEFT_ACCESS_REMOTE_READ |
 					     WEFT_ACCESS_REMOTE_WRITE };
+	int ret;
 
 	s->mem = wfi_alloc(&s->env, WFI_VRIG_MEM);
 	if (!s->mem)
 		return -ENOMEM;
 	memset(s->mem, 0, WFI_VRIG_MEM);
 	mr.addr = s->mem;
-	return s->dev->transport->mr_reg(s->dev, &mr, &s->mr);
+	ret = s->dev->transport->mr_reg(s->dev, &mr, &s->mr);
+	return ret ? ret : s->dev->transport->mr_export(s->mr, NULL, &s->mem_right);
 }
 
 int wfi_vrig_open(struct wfi_vrig_side *s, const struct wfi_vrig_place *place, int sock)
@@ -127,10 +129,10 @@ int wfi_vrig_ep_open(struct wfi_vrig_side *s, struct wfi_vrig_intro *mine)
 				     .depth = WFI_VRIG_DEPTH };
 	int ret = t->ep_create(s->dev, &opts, &s->ep);
 
+	s->is_closed = false;
 	memset(mine, 0, sizeof(*mine));
-	if (!ret)
-		ret = t->ep_addr(s->ep, &mine->addr);
-	return ret ? ret : t->mr_export(s->mr, NULL, &mine->mem);
+	mine->mem = s->mem_right;
+	return ret ? ret : t->ep_addr(s->ep, &mine->addr);
 }
 
 int wfi_vrig_ep_join(struct wfi_vrig_side *s, const struct wfi_vrig_intro *theirs)
@@ -151,13 +153,15 @@ int wfi_vrig_ep_join(struct wfi_vrig_side *s, const struct wfi_vrig_intro *their
 void wfi_vrig_ep_close(struct wfi_vrig_side *s)
 {
 	const struct weft_transport *t = s->dev->transport;
-	struct weft_wc wc = { .op = WEFT_WC_SEND };
+	struct weft_wc wc;
 
 	if (!s->ep)
 		return;
 	t->ep_shutdown(s->ep);
-	while (weft_cq_poll(s->recv_cq, &wc, 1) < 1 || wc.op != WEFT_WC_CLOSED)
+	while (!s->is_closed) {
+		s->is_closed = weft_cq_poll(s->recv_cq, &wc, 1) == 1 && wc.op == WEFT_WC_CLOSED;
 		weft_cq_poll(s->send_cq, &wc, 1);
+	}
 	t->rkey_destroy(s->rkey);
 	t->ep_destroy(s->ep);
 	s->ep = NULL;

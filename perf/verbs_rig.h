@@ -50,8 +50,10 @@ struct wfi_vrig_side {
 	struct weft_cq *send_cq, *recv_cq;
 	struct weft_mr *mr;
 	uint8_t *mem;
+	struct weft_export mem_right; /* for every peer */
 	struct weft_ep *ep;
 	struct weft_rkey *rkey; /* to the other's memory */
+	bool is_closed; /* WEFT_WC_CLOSED of .ep was polled */
 	int sock;
 };
 

@@ -171,9 +171,17 @@ enum weft_access {
 	WEFT_ACCESS_REMOTE_WRITE = 1u << 2, /* peers may write; needs LOCAL_WRITE */
 };
 
+/**
+ * struct weft_device_opts - a device to open
+ * @name: of a NIC or port; NULL: the provider's first
+ * @silent_ms: a peer that does not answer for so long is gone, where its own host does not say so;
+ *             0: the provider's own measure (verbs: 1200)
+ */
 struct weft_device_opts {
 	size_t size;
-	const char *name; /* of a NIC or port; NULL: the provider's first */
+	const char *name;
+	uint32_t silent_ms;
+	uint32_t reserved;
 };
 
 /**

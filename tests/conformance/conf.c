@@ -18,6 +18,8 @@ static void side_ep(struct side *s)
 	assert_ptr_equal(s->ep->ctx, s);
 }
 
+struct weft_device_opts side_device_opts = { .size = sizeof(side_device_opts) };
+
 void side_open(struct side *s, const struct weft_transport *t, struct wfi_env *env,
 	       uint32_t cq_depth, uint32_t depth)
 {
@@ -26,7 +28,7 @@ void side_open(struct side *s, const struct weft_transport *t, struct wfi_env *e
 
 	memset(s, 0, sizeof(*s));
 	s->t = t;
-	assert_int_equal(t->device_open(t, env, NULL, &s->dev), 0);
+	assert_int_equal(t->device_open(t, env, &side_device_opts, &s->dev), 0);
 	assert_int_equal(t->cq_create(s->dev, &cq, &s->send_cq), 0);
 	assert_int_equal(t->cq_create(s->dev, &cq, &s->recv_cq), 0);
 	s->depth = depth;

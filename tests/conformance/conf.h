@@ -35,6 +35,9 @@ struct pair {
 	struct weft_rkey *heap_rkey; /* a's right to b.heap */
 };
 
+/* of every device that a side opens */
+extern struct weft_device_opts side_device_opts;
+
 void side_open(struct side *s, const struct weft_transport *t, struct wfi_env *env,
 	       uint32_t cq_depth, uint32_t depth);
 void side_close(struct side *s, struct wfi_env *env);

@@ -37,6 +37,7 @@ struct mock {
 	bool windows; /* of type 2 */
 	bool dmabuf;
 	bool complete_ctl; /* windows are bound and invalidated at once */
+	bool loopback; /* reaches itself */
 	bool fast; /* completes all at once, keeps nothing */
 	/* what was seen */
 	struct mock_wr wrs[MOCK_WRS]; /* posted and not completed: [head, tail) */

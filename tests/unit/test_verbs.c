@@ -137,17 +137,17 @@ static void test_batch(void **state)
 	unsigned i, signalled = 0;
 
 	mock.nr_doorbells = 0;
-	assert_int_equal(post(r, 100, 5, 0), 0);
+	assert_int_equal(post(r, 60, 5, 0), 0);
 	assert_int_equal(mock.nr_doorbells, 1);
-	assert_int_equal(mock.tail - mock.head, 100);
+	assert_int_equal(mock.tail - mock.head, 60);
 	for (i = mock.head; i != mock.tail; i++)
 		signalled += !!(mock.wrs[i].flags & IBV_SEND_SIGNALED);
 	/* one in 32, and the last */
-	assert_int_equal(signalled, 4);
-	mock_done(99);
+	assert_int_equal(signalled, 2);
+	mock_done(59);
 	take_none(r);
 	mock_done(1);
-	assert_int_equal(take(r).idx, 100);
+	assert_int_equal(take(r).idx, 60);
 	take_none(r);
 }
 
@@ -326,16 +326,16 @@ static void test_messages(void **state)
 	while (!weft_ep_post_send(r->ep, "hello", 5, 0, WEFT_POST_QUIET))
 		sent++;
 	/* neither more than the peer has room for, nor than may be open */
-	assert_int_equal(sent, 64);
+	assert_int_equal(sent, 32);
 	mock_done(sent);
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < 20; i++) {
 		mock_receive(qpn, IBV_WC_RECV, 5, false, 0);
 		wc = take(r);
 		assert_int_equal(wc.op, WEFT_WC_RECV);
 		assert_int_equal(wc.len, 5);
 	}
 	take_none(r);
-	assert_int_equal(mock.nr_srq - before, 40);
+	assert_int_equal(mock.nr_srq - before, 20);
 	/* the peer was told once half of its credits were taken */
 	assert_int_equal(mock.tail - mock.head, 1);
 	assert_int_equal(mock.wrs[mock.head].opcode, IBV_WR_RDMA_WRITE);

@@ -114,7 +114,7 @@ static void hello_fill(struct wfi_verbs_hello *h, const struct wfi_verbs_line *l
 		.incarnation = line->dev->incarnation,
 		.nonce = nonce,
 		.credit_addr = (uintptr_t)ep->credit,
-		.credit_rkey = ep->credit_mr->rkey,
+		.credit_rkey = ep->credit_buf->rkey,
 	};
 	memcpy(h->ticket, line->ticket, sizeof(h->ticket));
 	h->check = wfi_verbs_check(h, sizeof(*h));
@@ -218,11 +218,11 @@ static int qp_move(struct wfi_verbs_line *line, enum ibv_qp_state state, uint8_t
 /* the peer's word is good: everything is ready but for the last handshake */
 static int qp_ready(struct wfi_verbs_line *line, const struct wfi_verbs_hello *h, uint8_t reads)
 {
-	int ret = wfi_verbs_ep_meet(line->ep, 1u << h->credits_log2, h->credit_addr, h->credit_rkey,
-				    h->incarnation);
+	int ret;
 
-	if (!ret)
-		ret = qp_move(line, IBV_QPS_RTR, reads);
+	wfi_verbs_ep_meet(line->ep, 1u << h->credits_log2, h->credit_addr, h->credit_rkey,
+			  h->incarnation);
+	ret = qp_move(line, IBV_QPS_RTR, reads);
 	return ret ? ret : qp_move(line, IBV_QPS_RTS, reads);
 }
 

@@ -45,7 +45,7 @@ static void srq_post(struct wfi_verbs_cq *cq, const uint32_t *bufs, uint32_t nr)
 
 	for (i = 0; i < nr; i++) {
 		sges[i].addr = (uintptr_t)cq->bufs[bufs[i]].mem;
-		sges[i].length = WFI_MAX_MSG;
+		sges[i].length = WFI_VERBS_MSG_BYTES;
 		sges[i].lkey = cq->bufs[bufs[i]].lkey;
 		wrs[i].wr_id = bufs[i];
 		wrs[i].sg_list = &sges[i];
@@ -148,6 +148,7 @@ static unsigned take_broken(struct wfi_verbs_cq *cq, struct wfi_verbs_ep *ep, st
 		if (!open_done(ep, open))
 			break;
 		n += open_wc(ep, open, &wcs[n]);
+		wfi_verbs_open_end(ep, open);
 		cq->nr_open -= !(open->flags & WEFT_POST_QUIET);
 	}
 	return n;
@@ -167,6 +168,7 @@ static unsigned take_whole(struct wfi_verbs_cq *cq, struct wfi_verbs_ep *ep, str
 
 		if ((int32_t)(done - open->end) < 0)
 			break;
+		wfi_verbs_open_end(ep, open);
 		if (wfi_unlikely(open->flags & WEFT_POST_QUIET)) {
 			if (open->status)
 				open_wc(ep, open, &wcs[n++]);
@@ -457,14 +459,11 @@ err_cq:
 
 static void slabs_free(struct wfi_verbs_cq *cq)
 {
-	struct wfi_env *env = cq->base.dev->env;
 	struct wfi_verbs_slab *slab;
 
 	while ((slab = cq->slabs)) {
 		cq->slabs = slab->next;
-		ibv_dereg_mr(slab->mr);
-		wfi_free(env, slab->mem, slab->len);
-		wfi_free(env, slab, sizeof(*slab));
+		wfi_verbs_slab_close(wfi_verbs_device(cq->base.dev), slab);
 	}
 }
 
@@ -535,36 +534,23 @@ err_mem:
 
 static int slab_add(struct wfi_verbs_cq *cq, uint32_t nr)
 {
-	struct wfi_env *env = cq->base.dev->env;
-	struct wfi_verbs_slab *slab = wfi_alloc(env, sizeof(*slab));
+	struct wfi_verbs_slab *slab;
 	uint32_t i;
 
+	slab = wfi_verbs_slab_open(wfi_verbs_device(cq->base.dev), (size_t)nr * WFI_VERBS_MSG_BYTES,
+				   IBV_ACCESS_LOCAL_WRITE);
 	if (!slab)
 		return -ENOMEM;
-	slab->len = (size_t)nr * WFI_MAX_MSG;
-	slab->mem = wfi_alloc(env, slab->len);
-	if (!slab->mem)
-		goto err_slab;
-	slab->mr = wfi_verbs_pin(wfi_verbs_device(cq->base.dev), slab->mem, slab->len,
-				 IBV_ACCESS_LOCAL_WRITE);
-	if (!slab->mr)
-		goto err_mem;
 	slab->next = cq->slabs;
 	cq->slabs = slab;
 	for (i = 0; i < nr; i++) {
 		uint32_t idx = cq->nr_bufs++;
 
-		cq->bufs[idx].mem = slab->mem + (size_t)i * WFI_MAX_MSG;
+		cq->bufs[idx].mem = slab->mem + (size_t)i * WFI_VERBS_MSG_BYTES;
 		cq->bufs[idx].lkey = slab->mr->lkey;
 		srq_post(cq, &idx, 1);
 	}
 	return 0;
-
-err_mem:
-	wfi_free(env, slab->mem, slab->len);
-err_slab:
-	wfi_free(env, slab, sizeof(*slab));
-	return -ENOMEM;
 }
 
 int wfi_verbs_cq_promise(struct wfi_verbs_cq *cq, uint32_t nr)

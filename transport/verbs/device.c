@@ -8,9 +8,14 @@
 #include "weft_internal/log.h"
 
 #define MEMLOCK_LOW (64ull << 20)
-#define INLINE_WANTED 256u
+#define INLINE_WANTED 128u /* as much as SGES_WANTED take: more makes queues larger */
 #define SGES_WANTED 8u
 #define READS_WANTED 16
+#define SILENT_MS 1200u
+#define TX_FIRST 16u
+#define TX_MAX 4096u
+#define CREDITS_FIRST 64u
+#define CREDITS_MAX 65536u
 
 static uint64_t memlock_limit(void)
 {
@@ -128,7 +133,7 @@ static int measure(struct wfi_verbs_device *dev)
 		caps->flags |= WEFT_CAP_DMABUF;
 	caps->max_pieces = (uint32_t)wfi_min(WFI_VERBS_PIECES, dev->sq_max / 2 - WFI_VERBS_SQ_CTL);
 	caps->max_depth = (uint32_t)wfi_min(WFI_MAX_DEPTH, dev->sq_max - WFI_VERBS_SQ_CTL);
-	caps->max_msg = WFI_MAX_MSG;
+	caps->max_msg = WFI_VERBS_MSG_BYTES;
 	caps->max_piece_bytes = wfi_min(dev->port.max_msg, WFI_VERBS_REQUEST_BYTES);
 	caps->max_post_bytes = WFI_MAX_POST_BYTES;
 	return 0;
@@ -154,6 +159,25 @@ static int context_open(struct wfi_verbs_device *dev, const char *name)
 	return ret;
 }
 
+static int pools_open(struct wfi_verbs_device *dev)
+{
+	int ret = wfi_verbs_pool_init(&dev->tx, dev, WFI_VERBS_MSG_BYTES, TX_FIRST, TX_MAX, 0);
+
+	/* one registration for the words of all peers: keys are no fence between peers anyway,
+	 * since they name a few bits that any of them could guess */
+	if (!ret)
+		ret = wfi_verbs_pool_init(&dev->credits, dev, WFI_VERBS_CREDIT_BYTES, CREDITS_FIRST,
+					  CREDITS_MAX,
+					  IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	return ret;
+}
+
+static void pools_close(struct wfi_verbs_device *dev)
+{
+	wfi_verbs_pool_fini(&dev->tx);
+	wfi_verbs_pool_fini(&dev->credits);
+}
+
 static void link_chain(struct wfi_verbs_device *dev)
 {
 	unsigned i;
@@ -169,13 +193,14 @@ int wfi_verbs_device_open(const struct weft_transport *t, struct wfi_env *env,
 	struct weft_device_opts o;
 	int ret;
 
-	if (wfi_opts_read(&o, sizeof(o), opts))
+	if (wfi_opts_read(&o, sizeof(o), opts) || o.reserved)
 		return -EINVAL;
 	dev = wfi_alloc(env, sizeof(*dev));
 	if (!dev)
 		return -ENOMEM;
 	dev->base.transport = t;
 	dev->base.env = env;
+	dev->silent_ns = (o.silent_ms ? o.silent_ms : SILENT_MS) * WFI_NSEC_PER_MSEC;
 	link_chain(dev);
 	ret = env->rng->bytes(env, &dev->incarnation, sizeof(dev->incarnation));
 	if (!ret)
@@ -196,6 +221,10 @@ int wfi_verbs_device_open(const struct weft_transport *t, struct wfi_env *env,
 			ibv_get_device_name(dev->ctx->device), strerror(-ret));
 		goto err_pd;
 	}
+	ret = pools_open(dev);
+	if (ret)
+		goto err_pools;
+	wfi_verbs_cost_measure(dev);
 	ret = wfi_verbs_cm_open(dev);
 	if (ret)
 		wfi_warn("verbs: no connection manager (%s): modprobe rdma_ucm; until then peers "
@@ -206,6 +235,8 @@ int wfi_verbs_device_open(const struct weft_transport *t, struct wfi_env *env,
 	*out = &dev->base;
 	return 0;
 
+err_pools:
+	pools_close(dev);
 err_pd:
 	ibv_dealloc_pd(dev->pd);
 err_ctx:
@@ -224,6 +255,7 @@ void wfi_verbs_device_close(struct weft_device *base)
 	dev = wfi_verbs_device(base);
 	wfi_verbs_device_events(dev);
 	wfi_verbs_cm_close(dev);
+	pools_close(dev);
 	ibv_dealloc_pd(dev->pd);
 	ibv_close_device(dev->ctx);
 	wfi_free(base->env, dev, sizeof(*dev));

@@ -6,16 +6,15 @@
 #include "weft_internal/log.h"
 
 #define DEPTH_DEFAULT 64u
-#define RECV_DEFAULT (256u << 10)
-#define RECV_MIN (4 * WFI_MAX_MSG)
+#define RECV_DEFAULT (32 * WFI_VERBS_MSG_BYTES)
+#define RECV_MIN (4 * WFI_VERBS_MSG_BYTES)
 #define PSN_MASK 0xffffffu
 #define QPN_MASK 0xffffffu
-#define CREDIT_BYTES 128u
 
 /*
  * A lost packet is sent anew after 4.096 us * 2^14 = 67 ms. How often is no measure of a peer's
  * death: some NICs count a request that arrived out of order as a try, some take 7 as for ever. So
- * they try on (WFI_VERBS_RETRIES), and the end of patience is STALL_NS, below.
+ * they try on (WFI_VERBS_RETRIES), and the end of patience is the device's (.silent_ns).
  */
 #define ACK_TIMEOUT 14
 /* a peer without a buffer, which credits rule out, is asked after 0.64 ms, not for ever */
@@ -24,10 +23,9 @@
 
 /* quiet for so long, an endpoint asks for a sign of life */
 #define ALIVE_NS (250 * WFI_NSEC_PER_MSEC)
-/* requests are open, none was done for so long, nothing came: the peer is gone. Large ones have
- * SLOW_NS, enough for WFI_VERBS_REQUEST_BYTES on a bad day */
-#define STALL_NS (1200 * WFI_NSEC_PER_MSEC)
-#define SLOW_NS (3000 * WFI_NSEC_PER_MSEC)
+/* requests are open, none was done for as long as the device's patience, nothing came: the peer is
+ * gone. Large ones have more, enough for WFI_VERBS_REQUEST_BYTES on a bad day */
+#define LARGE_PATIENCE(ns) (5 * (ns) / 2)
 /* ep_shutdown(): messages may still go out for so long, pieces for so long, and what the NIC does
  * not flush after that is taken from it */
 #define CLOSE_NS (1000 * WFI_NSEC_PER_MSEC)
@@ -183,7 +181,7 @@ static void lose_patience(struct wfi_verbs_ep *ep, uint64_t now)
 static bool stalled(struct wfi_verbs_ep *ep, uint64_t now)
 {
 	const struct wfi_verbs_open *oldest = &ep->opens[ep->open_head & ep->open_mask];
-	uint64_t limit = STALL_NS;
+	uint64_t limit = wfi_verbs_device(ep->base.dev)->silent_ns;
 
 	if (ep->alive || ep->sq_head != ep->watch_head || ep->sq_head == ep->sq_tail) {
 		ep->watch_head = ep->sq_head;
@@ -191,7 +189,7 @@ static bool stalled(struct wfi_verbs_ep *ep, uint64_t now)
 		return false;
 	}
 	if (ep->open_head != ep->open_tail && oldest->large)
-		limit = SLOW_NS;
+		limit = LARGE_PATIENCE(limit);
 	return now - ep->watch_ns >= limit;
 }
 
@@ -290,25 +288,6 @@ static int qp_create(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
 	return -ret;
 }
 
-static int credit_create(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
-{
-	ep->credit = wfi_alloc(dev->base.env, CREDIT_BYTES);
-	if (!ep->credit)
-		return -ENOMEM;
-	ep->credit_mr = wfi_verbs_pin(dev, ep->credit, CREDIT_BYTES,
-				      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	if (ep->credit_mr)
-		return 0;
-	wfi_free(dev->base.env, ep->credit, CREDIT_BYTES);
-	return -ENOMEM;
-}
-
-static void credit_destroy(struct wfi_verbs_ep *ep)
-{
-	ibv_dereg_mr(ep->credit_mr);
-	wfi_free(ep->base.dev->env, ep->credit, CREDIT_BYTES);
-}
-
 /* room for its completions and messages in its queues */
 static int queues_reserve(struct wfi_verbs_ep *ep)
 {
@@ -364,12 +343,18 @@ static int opts_check(struct weft_device *dev, const struct weft_ep_opts *in,
 static void sizes_set(struct wfi_verbs_ep *ep, const struct wfi_verbs_device *dev,
 		      const struct weft_ep_opts *o)
 {
-	uint32_t credits = 1, slots = 1;
+	uint32_t need = (uint32_t)wfi_max(o->depth, WFI_VERBS_SQ_POSTS * dev->base.caps.max_pieces);
+	uint32_t credits = 1, slots = 1, requests = 2;
 
-	while (2 * credits * WFI_MAX_MSG <= o->recv_bytes && credits < WFI_VERBS_CREDITS_MAX)
+	while (2 * credits * WFI_VERBS_MSG_BYTES <= o->recv_bytes &&
+	       credits < WFI_VERBS_CREDITS_MAX)
 		credits *= 2;
 	while (slots < o->depth)
 		slots *= 2;
+	/* providers round up to one more than this, zero all of it and map it: most of what an
+	 * endpoint costs */
+	while (requests <= need + WFI_VERBS_SQ_CTL)
+		requests *= 2;
 	ep->base.send_cq = o->send_cq;
 	ep->base.recv_cq = o->recv_cq;
 	ep->base.ctx = o->ctx;
@@ -377,7 +362,7 @@ static void sizes_set(struct wfi_verbs_ep *ep, const struct wfi_verbs_device *de
 	ep->rx_credits = credits;
 	ep->depth = o->depth;
 	ep->open_mask = slots - 1;
-	ep->sq_size = (uint32_t)wfi_min(o->depth + WFI_VERBS_SQ_EXTRA, dev->sq_max);
+	ep->sq_size = (uint32_t)wfi_min(requests - 1, dev->sq_max);
 }
 
 static void ep_list(struct wfi_verbs_ep *ep, struct wfi_verbs_device *dev)
@@ -429,9 +414,12 @@ int wfi_verbs_ep_create(struct weft_device *base, const struct weft_ep_opts *opt
 	if (ret)
 		goto err_opens;
 	ep->psn &= PSN_MASK;
-	ret = credit_create(ep, dev);
+	ep->credit_buf = wfi_verbs_buf_get(&dev->credits);
+	ret = ep->credit_buf ? 0 : -ENOMEM;
 	if (ret)
 		goto err_opens;
+	ep->credit = (uint32_t *)ep->credit_buf->mem;
+	memset(ep->credit, 0, WFI_VERBS_CREDIT_BYTES);
 	ret = queues_reserve(ep);
 	if (ret)
 		goto err_credit;
@@ -446,7 +434,7 @@ int wfi_verbs_ep_create(struct weft_device *base, const struct weft_ep_opts *opt
 err_queues:
 	queues_release(ep);
 err_credit:
-	credit_destroy(ep);
+	wfi_verbs_buf_put(&dev->credits, ep->credit_buf);
 err_opens:
 	if (ep->opens)
 		wfi_free(base->env, ep->opens, opens_len);
@@ -471,8 +459,12 @@ void wfi_verbs_ep_destroy(struct weft_ep *base)
 	wfi_verbs_cm_forget(ep);
 	rx->nr_closing -= ep->state == WFI_EP_CLOSING;
 	rx->nr_opening -= ep->say_open;
-	for (; ep->open_head != ep->open_tail; ep->open_head++)
-		tx->nr_open -= !(ep->opens[ep->open_head & ep->open_mask].flags & WEFT_POST_QUIET);
+	for (; ep->open_head != ep->open_tail; ep->open_head++) {
+		const struct wfi_verbs_open *open = &ep->opens[ep->open_head & ep->open_mask];
+
+		wfi_verbs_open_end(ep, open);
+		tx->nr_open -= !(open->flags & WEFT_POST_QUIET);
+	}
 	while (wfi_verbs_cq_drain(tx))
 		;
 	wfi_verbs_cq_forget(tx, ep);
@@ -481,11 +473,7 @@ void wfi_verbs_ep_destroy(struct weft_ep *base)
 	wfi_verbs_windows_drop(ep);
 	ibv_destroy_qp(ep->qp);
 	queues_release(ep);
-	if (ep->tx_mr) {
-		ibv_dereg_mr(ep->tx_mr);
-		wfi_free(env, ep->tx.mem, (size_t)ep->tx_credits * WFI_MAX_MSG);
-	}
-	credit_destroy(ep);
+	wfi_verbs_buf_put(&wfi_verbs_device(base->dev)->credits, ep->credit_buf);
 	wfi_free(env, ep->opens, ((size_t)ep->open_mask + 1) * sizeof(*ep->opens));
 	wfi_free(env, ep, sizeof(*ep));
 }
@@ -500,7 +488,7 @@ int wfi_verbs_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
 		.magic = WFI_VERBS_EP_MAGIC,
 		.incarnation = dev->incarnation,
 		.credit_addr = (uintptr_t)ep->credit,
-		.credit_rkey = ep->credit_mr->rkey,
+		.credit_rkey = ep->credit_buf->rkey,
 		.credits = ep->rx_credits,
 		.version = WFI_VERBS_VERSION,
 		.qpn = ep->qp->qp_num,
@@ -556,14 +544,42 @@ void wfi_verbs_qp_limits(const struct wfi_verbs_device *dev, struct ibv_qp_attr 
 	attr->max_rd_atomic = reads < dev->reads_out ? reads : dev->reads_out;
 }
 
+void wfi_verbs_gid_set(const struct wfi_verbs_port *port, uint32_t ours, const uint8_t *theirs,
+		       struct ibv_qp_attr *attr)
+{
+	attr->ah_attr.is_global = port->ethernet;
+	attr->ah_attr.grh.sgid_index = (uint8_t)port->gids[ours].idx;
+	attr->ah_attr.grh.hop_limit = HOPS;
+	memcpy(attr->ah_attr.grh.dgid.raw, theirs, 16);
+}
+
+int wfi_verbs_qp_start(const struct wfi_verbs_device *dev, struct ibv_qp *qp,
+		       struct ibv_qp_attr *attr, uint8_t reads)
+{
+	int ret;
+
+	attr->qp_state = IBV_QPS_RTR;
+	wfi_verbs_qp_limits(dev, attr, reads);
+	ret = ibv_modify_qp(qp, attr,
+			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+				    IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+				    IBV_QP_MIN_RNR_TIMER);
+	if (ret)
+		return -ret;
+	attr->qp_state = IBV_QPS_RTS;
+	return -ibv_modify_qp(qp, attr,
+			      IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+				      IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
 static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *peer)
 {
 	struct wfi_verbs_device *dev = wfi_verbs_device(ep->base.dev);
 	struct ibv_qp_attr attr = {
-		.qp_state = IBV_QPS_RTR,
 		.path_mtu = peer->mtu < dev->port.mtu ? peer->mtu : dev->port.mtu,
 		.dest_qp_num = peer->qpn,
 		.rq_psn = peer->psn,
+		.sq_psn = ep->psn,
 		.ah_attr = { .port_num = dev->port.num, .dlid = peer->lid },
 	};
 	uint32_t ours = 0, theirs = 0;
@@ -573,58 +589,21 @@ static int qp_connect(struct wfi_verbs_ep *ep, const struct wfi_verbs_ep_blob *p
 		wfi_err("verbs: no address of ours and of the peer's are of one kind");
 		return -EINVAL;
 	}
-	attr.ah_attr.is_global = dev->port.ethernet;
-	attr.ah_attr.grh.sgid_index = (uint8_t)dev->port.gids[ours].idx;
-	attr.ah_attr.grh.hop_limit = HOPS;
-	memcpy(attr.ah_attr.grh.dgid.raw, peer->gids[theirs], 16);
-	wfi_verbs_qp_limits(dev, &attr, peer->reads);
-	ret = ibv_modify_qp(ep->qp, &attr,
-			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
-				    IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
-				    IBV_QP_MIN_RNR_TIMER);
-	if (ret) {
-		wfi_err("verbs: no way to the peer's address: %s", strerror(ret));
-		return -ret;
-	}
-	attr.qp_state = IBV_QPS_RTS;
-	attr.sq_psn = ep->psn;
-	wfi_verbs_qp_limits(dev, &attr, peer->reads);
-	return -ibv_modify_qp(ep->qp, &attr,
-			      IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
-				      IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
+	wfi_verbs_gid_set(&dev->port, ours, peer->gids[theirs], &attr);
+	ret = wfi_verbs_qp_start(dev, ep->qp, &attr, peer->reads);
+	if (ret)
+		wfi_err("verbs: no way to the peer's address: %s", strerror(-ret));
+	return ret;
 }
 
-static int tx_create(struct wfi_verbs_ep *ep, uint32_t credits)
+void wfi_verbs_ep_meet(struct wfi_verbs_ep *ep, uint32_t credits, uint64_t credit_addr,
+		       uint32_t credit_rkey, uint64_t incarnation)
 {
-	struct wfi_env *env = ep->base.dev->env;
-	size_t len = (size_t)credits * WFI_MAX_MSG;
-	uint8_t *mem = wfi_alloc(env, len);
-
-	if (!mem)
-		return -ENOMEM;
-	ep->tx_mr = wfi_verbs_pin(wfi_verbs_device(ep->base.dev), mem, len, 0);
-	if (!ep->tx_mr) {
-		wfi_free(env, mem, len);
-		return -ENOMEM;
-	}
-	ep->tx.mem = mem;
-	ep->tx.lkey = ep->tx_mr->lkey;
 	ep->tx_credits = credits;
 	ep->tx_limit = credits;
-	return 0;
-}
-
-int wfi_verbs_ep_meet(struct wfi_verbs_ep *ep, uint32_t credits, uint64_t credit_addr,
-		      uint32_t credit_rkey, uint64_t incarnation)
-{
-	int ret = ep->tx_mr ? 0 : tx_create(ep, credits);
-
-	if (ret)
-		return ret;
 	ep->peer_credit_addr = credit_addr;
 	ep->peer_credit_rkey = credit_rkey;
 	ep->peer_incarnation = incarnation;
-	return 0;
 }
 
 static void set_connected(struct wfi_verbs_ep *ep)
@@ -653,10 +632,8 @@ int wfi_verbs_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
 		return -EINVAL;
 	if (ep->state != WFI_EP_CREATED)
 		return ep->state < WFI_EP_CLOSING ? -EISCONN : -ENOTCONN;
-	ret = wfi_verbs_ep_meet(ep, blob.credits, blob.credit_addr, blob.credit_rkey,
-				blob.incarnation);
-	if (!ret)
-		ret = qp_connect(ep, &blob);
+	wfi_verbs_ep_meet(ep, blob.credits, blob.credit_addr, blob.credit_rkey, blob.incarnation);
+	ret = qp_connect(ep, &blob);
 	if (!ret)
 		set_connected(ep);
 	return ret;

@@ -13,6 +13,7 @@ struct build {
 	uint32_t nr_good; /* pieces before the first bad one */
 	int status; /* of that one, or 0 */
 	uint64_t bytes;
+	struct wfi_verbs_buf *buf; /* that its bytes were copied to */
 };
 
 static struct wfi_verbs_cq *send_cq(struct wfi_verbs_ep *ep)
@@ -79,6 +80,7 @@ static void open_add(struct wfi_verbs_ep *ep, uint64_t cookie, enum weft_wc_op o
 	struct wfi_verbs_cq *cq = send_cq(ep);
 
 	open->cookie = cookie;
+	open->buf = b->buf;
 	open->end = end;
 	open->idx = b->nr_good;
 	open->status = b->status;
@@ -304,15 +306,16 @@ static int verbs_post_write_imm(struct weft_ep *base, const struct weft_post *po
 static int verbs_post_send(struct weft_ep *base, const void *buf, uint32_t len, uint64_t cookie,
 			   uint32_t flags)
 {
+	struct wfi_verbs_pool *pool = &wfi_verbs_device(base->dev)->tx;
 	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
 	struct build b = { 0 };
-	struct ibv_sge sge = { .length = len, .lkey = ep->tx.lkey };
+	struct ibv_sge sge = { .length = len };
 	struct ibv_send_wr wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND };
-	uint8_t *slot;
+	bool signal = false;
 	uint32_t end;
 	int ret;
 
-	if (wfi_unlikely(!len || len > WFI_MAX_MSG))
+	if (wfi_unlikely(!len || len > WFI_VERBS_MSG_BYTES))
 		return -EINVAL;
 	ret = room(ep, 1, flags);
 	if (!ret)
@@ -323,14 +326,18 @@ static int verbs_post_send(struct weft_ep *base, const void *buf, uint32_t len, 
 		sge.addr = (uintptr_t)buf;
 		wr.send_flags = IBV_SEND_INLINE;
 	} else {
-		/* a credit that came back says that the slot's last message was taken */
-		slot = ep->tx.mem + (size_t)(ep->tx_sent & (ep->tx_credits - 1)) * WFI_MAX_MSG;
-		memcpy(slot, buf, len);
-		sge.addr = (uintptr_t)slot;
+		b.buf = wfi_verbs_buf_get(pool);
+		if (wfi_unlikely(!b.buf))
+			return -EAGAIN;
+		memcpy(b.buf->mem, buf, len);
+		sge.addr = (uintptr_t)b.buf->mem;
+		sge.lkey = b.buf->lkey;
+		/* quiet ones keep theirs for a while: somebody must give one back */
+		signal = !pool->free;
 	}
 	ep->tx_sent++;
 	wr.wr_id = ep->wr_base | ep->sq_tail;
-	if (signal_due(ep, flags, 1, 0))
+	if (signal_due(ep, signal ? 0 : flags, 1, 0))
 		wr.send_flags |= IBV_SEND_SIGNALED;
 	end = ep->sq_tail + 1;
 	ring(ep, &wr, &wr, 1);
@@ -363,7 +370,7 @@ int wfi_verbs_post_credit(struct wfi_verbs_ep *ep)
 	struct ibv_sge sge = {
 		.addr = (uintptr_t)&ep->credit[16],
 		.length = sizeof(uint32_t),
-		.lkey = ep->credit_mr->lkey,
+		.lkey = ep->credit_buf->lkey,
 	};
 	struct ibv_send_wr wr = {
 		.sg_list = &sge,

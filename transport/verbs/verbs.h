@@ -23,13 +23,15 @@
 
 #define WFI_VERBS_EP_MAGIC 0x3150455342525657ull /* "WVRBSEP1" */
 #define WFI_VERBS_RKEY_MAGIC 0x3159454b42525657ull /* "WVRBKEY1" */
-#define WFI_VERBS_VERSION 1u
+#define WFI_VERBS_VERSION 2u
 #define WFI_VERBS_GIDS 4u
-#define WFI_VERBS_PIECES 256u /* most of one post */
+#define WFI_VERBS_MSG_BYTES 32768u /* most of one message; docs/performance.md says why */
+#define WFI_VERBS_PIECES 64u /* most of one post */
 #define WFI_VERBS_SQ_CTL 4u /* requests of our own: credit, sign of life, farewell, marker */
-#define WFI_VERBS_SQ_EXTRA (2 * WFI_VERBS_PIECES + WFI_VERBS_SQ_CTL)
+#define WFI_VERBS_SQ_POSTS 3u /* of most pieces that a queue has room for, at least */
 #define WFI_VERBS_SRQ_BUFS 4096u /* most of one receiving queue */
 #define WFI_VERBS_CREDITS_MAX 1024u
+#define WFI_VERBS_CREDIT_BYTES 128u /* two words, a cache line each */
 #define WFI_VERBS_BUCKETS 1024u
 #define WFI_VERBS_REQUEST_BYTES (4u << 20) /* most of one request */
 #define WFI_VERBS_SIGNAL_BYTES (1u << 20) /* most of the requests between two that signal */
@@ -84,6 +86,33 @@ struct wfi_verbs_gid {
 	uint32_t idx; /* in the port's table */
 };
 
+/* registered memory, in one piece */
+struct wfi_verbs_slab {
+	struct wfi_verbs_slab *next;
+	struct ibv_mr *mr;
+	uint8_t *mem;
+	size_t len;
+};
+
+/* a part of one */
+struct wfi_verbs_buf {
+	struct wfi_verbs_buf *next; /* free ones of a pool */
+	uint8_t *mem;
+	uint32_t lkey;
+	uint32_t rkey;
+};
+
+/* buffers of one size that come and go without being registered; grows, and never shrinks */
+struct wfi_verbs_pool {
+	struct wfi_verbs_device *dev;
+	struct wfi_verbs_buf *free;
+	struct wfi_verbs_grown *grown; /* pool.c */
+	uint32_t buf_bytes;
+	uint32_t nr; /* of all */
+	uint32_t max;
+	int access;
+};
+
 /* which port of which device, as found */
 struct wfi_verbs_port {
 	struct ibv_device *device;
@@ -111,6 +140,7 @@ struct wfi_verbs_device {
 	uint64_t incarnation;
 	uint64_t last_export;
 	uint64_t tick_ns;
+	uint64_t silent_ns; /* the patience with peers */
 	uint32_t last_gen;
 	uint32_t sq_max;
 	uint32_t srq_max;
@@ -122,6 +152,8 @@ struct wfi_verbs_device {
 	bool failed;
 	bool has_windows; /* type 2 */
 	struct wfi_verbs_pinned *pinned;
+	struct wfi_verbs_pool tx; /* messages on their way out */
+	struct wfi_verbs_pool credits; /* words that peers write */
 	struct rdma_event_channel *cm; /* NULL: there is no connection manager here */
 	uint32_t nr_dialing; /* endpoints */
 	uint32_t last_seen;
@@ -171,11 +203,6 @@ struct wfi_verbs_rkey {
 	uint32_t rkey;
 };
 
-struct wfi_verbs_buf {
-	uint8_t *mem;
-	uint32_t lkey;
-};
-
 /* a message that was received */
 struct wfi_verbs_rx {
 	struct wfi_verbs_ep *ep; /* NULL: gone meanwhile */
@@ -183,14 +210,6 @@ struct wfi_verbs_rx {
 	uint32_t len;
 	uint32_t imm;
 	uint8_t op; /* enum weft_wc_op */
-};
-
-/* receive buffers, WFI_MAX_MSG each, registered at once */
-struct wfi_verbs_slab {
-	struct wfi_verbs_slab *next;
-	struct ibv_mr *mr;
-	uint8_t *mem;
-	size_t len;
 };
 
 struct wfi_verbs_cq {
@@ -223,6 +242,7 @@ struct wfi_verbs_cq {
 /* a post on its way */
 struct wfi_verbs_open {
 	uint64_t cookie;
+	struct wfi_verbs_buf *buf; /* of the message, or NULL */
 	uint32_t end; /* number behind its last request */
 	uint32_t idx;
 	int32_t status; /* -errno of scope OP, or 0 */
@@ -250,10 +270,8 @@ struct wfi_verbs_ep {
 	uint32_t tx_sent; /* messages and immediates */
 	uint32_t tx_limit; /* .tx_sent when credits end */
 	uint32_t tx_credits;
-	struct wfi_verbs_buf tx; /* .tx_credits buffers */
-	struct ibv_mr *tx_mr;
-	uint32_t *credit; /* [0] written by the peer, [16] source of what we write there */
-	struct ibv_mr *credit_mr;
+	struct wfi_verbs_buf *credit_buf;
+	uint32_t *credit; /* its words: [0] written by the peer, [16] source of what we write there */
 	uint64_t peer_credit_addr;
 	uint32_t peer_credit_rkey;
 
@@ -304,6 +322,46 @@ static inline struct wfi_verbs_ep *wfi_verbs_ep(struct weft_ep *ep)
 	return wfi_container_of(ep, struct wfi_verbs_ep, base);
 }
 
+/* pool.c */
+
+/* Return: NULL; logged */
+struct wfi_verbs_slab *wfi_verbs_slab_open(struct wfi_verbs_device *dev, size_t len, int access);
+void wfi_verbs_slab_close(struct wfi_verbs_device *dev, struct wfi_verbs_slab *slab);
+/* @first: buffers that are there from the start. Return: 0, -ENOMEM */
+int wfi_verbs_pool_init(struct wfi_verbs_pool *pool, struct wfi_verbs_device *dev,
+			uint32_t buf_bytes, uint32_t first, uint32_t max, int access);
+/* of one that was never initialised, too */
+void wfi_verbs_pool_fini(struct wfi_verbs_pool *pool);
+/* makes as many more as there are. Return: 0, -ENOMEM. Cold */
+int wfi_verbs_pool_grow(struct wfi_verbs_pool *pool);
+
+/* Return: NULL when there are none, and there will be none before some come back. Hot */
+static inline struct wfi_verbs_buf *wfi_verbs_buf_get(struct wfi_verbs_pool *pool)
+{
+	struct wfi_verbs_buf *buf;
+
+	if (wfi_unlikely(!pool->free) && wfi_verbs_pool_grow(pool))
+		return NULL;
+	buf = pool->free;
+	pool->free = buf->next;
+	return buf;
+}
+
+/* Hot */
+static inline void wfi_verbs_buf_put(struct wfi_verbs_pool *pool, struct wfi_verbs_buf *buf)
+{
+	buf->next = pool->free;
+	pool->free = buf;
+}
+
+/* a post is over. Hot */
+static inline void wfi_verbs_open_end(const struct wfi_verbs_ep *ep,
+				      const struct wfi_verbs_open *open)
+{
+	if (open->buf)
+		wfi_verbs_buf_put(&wfi_verbs_device(ep->base.dev)->tx, open->buf);
+}
+
 /* port.c */
 
 /* Return: number of ports that Weft can use, the fastest in @out; or -ENODEV with @why */
@@ -339,6 +397,11 @@ void wfi_verbs_rkey_destroy(struct weft_rkey *rkey);
 void *wfi_verbs_rkey_ptr(const struct weft_rkey *rkey);
 /* @ep ends: peers have nothing of its windows any more. Cold */
 void wfi_verbs_windows_drop(struct wfi_verbs_ep *ep);
+
+/* cost.c */
+
+/* what a piece and a MiB cost on this port, from here to here; 0 where that can't be told. Cold */
+void wfi_verbs_cost_measure(struct wfi_verbs_device *dev);
 
 /* pin.c */
 
@@ -382,12 +445,18 @@ int wfi_verbs_ep_addr(struct weft_ep *ep, struct weft_ep_addr *out);
 int wfi_verbs_ep_connect(struct weft_ep *ep, const struct weft_ep_peer *peer);
 void wfi_verbs_ep_shutdown(struct weft_ep *ep);
 void wfi_verbs_ep_destroy(struct weft_ep *ep);
-/* what the peer has said of itself is taken over. Return: 0, -ENOMEM */
-int wfi_verbs_ep_meet(struct wfi_verbs_ep *ep, uint32_t credits, uint64_t credit_addr,
-		      uint32_t credit_rkey, uint64_t incarnation);
+/* what the peer has said of itself is taken over */
+void wfi_verbs_ep_meet(struct wfi_verbs_ep *ep, uint32_t credits, uint64_t credit_addr,
+		       uint32_t credit_rkey, uint64_t incarnation);
 /* our own settings, over those that came from elsewhere; @reads: that the peer answers at once */
 void wfi_verbs_qp_limits(const struct wfi_verbs_device *dev, struct ibv_qp_attr *attr,
 			 uint8_t reads);
+/* the way to a peer, by our GID @ours, into @attr */
+void wfi_verbs_gid_set(const struct wfi_verbs_port *port, uint32_t ours, const uint8_t *theirs,
+		       struct ibv_qp_attr *attr);
+/* to RTR and RTS, with all that @attr says of the peer. Return: 0, -errno */
+int wfi_verbs_qp_start(const struct wfi_verbs_device *dev, struct ibv_qp *qp,
+		       struct ibv_qp_attr *attr, uint8_t reads);
 /* dialing -> connected */
 void wfi_verbs_ep_open(struct wfi_verbs_ep *ep);
 /* connected -> closing, for a reason; later ones change nothing. Cold */
