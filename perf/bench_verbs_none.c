@@ -8,7 +8,9 @@ static int verbs_run(const struct wfi_perf *p, int nr_args, char **args)
 	(void)p;
 	(void)nr_args;
 	(void)args;
-	return wfi_perf_fail(-EOPNOTSUPP, "built without verbs: meson configure -Dverbs=enabled");
+	return wfi_perf_fail(
+		-EOPNOTSUPP,
+		"built without RDMA: install libibverbs-dev and librdmacm-dev, build anew");
 }
 
 const struct wfi_perf_bench wfi_perf_verbs = {

@@ -12,8 +12,7 @@ static int none_probe(const struct weft_transport *t, struct wfi_env *env, struc
 	(void)env;
 	memset(out, 0, sizeof(*out));
 	snprintf(out->why, sizeof(out->why),
-		 "built without RDMA: install libibverbs-dev, librdmacm-dev, set "
-		 "-Dverbs=enabled");
+		 "built without RDMA: install libibverbs-dev and librdmacm-dev, build anew");
 	return -EOPNOTSUPP;
 }
 

@@ -271,7 +271,7 @@ struct wfi_verbs_ep {
 	uint32_t tx_limit; /* .tx_sent when credits end */
 	uint32_t tx_credits;
 	struct wfi_verbs_buf *credit_buf;
-	uint32_t *credit; /* its words: [0] written by the peer, [16] source of what we write there */
+	uint32_t *credit; /* its words: [0] the peer writes, [16] source of what we write there */
 	uint64_t peer_credit_addr;
 	uint32_t peer_credit_rkey;
 
