@@ -59,10 +59,10 @@ static void table_destroy(struct wfi_env *env, struct index_table *t)
 	wfi_free(env, t, sizeof(*t));
 }
 
-int wfi_index_init(struct wfi_index *ix, struct wfi_env *env)
+int wfi_index_init(struct wfi_index *ix, struct wfi_env *env, uint64_t nr)
 {
 	*ix = (struct wfi_index){ .env = env, .epoch = 1 };
-	return table_create(env, 0, &ix->table);
+	return table_create(env, nr, &ix->table);
 }
 
 void wfi_index_fini(struct wfi_index *ix)

@@ -189,8 +189,8 @@ void wfi_index_reader_del(struct wfi_index *ix, struct index_reader *r);
 
 /* ---- the owner's side (index.c) ---- */
 
-/* Return: 0, -ENOMEM */
-int wfi_index_init(struct wfi_index *ix, struct wfi_env *env);
+/* with room for @nr entries at once. Return: 0, -ENOMEM */
+int wfi_index_init(struct wfi_index *ix, struct wfi_env *env, uint64_t nr);
 void wfi_index_fini(struct wfi_index *ix);
 /**
  * wfi_index_reserve - room for @nr entries in all, from now on

@@ -94,7 +94,7 @@ static int tables_map(struct wfi_kv *kv, uint64_t max_slots)
 	kv->headers = kv->header_table.addr;
 	kv->slots = kv->slot_table.addr;
 	kv->granules = kv->granule_map.addr;
-	return wfi_index_init(&kv->index, kv->env);
+	return wfi_index_init(&kv->index, kv->env, 0);
 }
 
 int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out)

@@ -167,6 +167,7 @@ struct ssd_meter {
 #define SSD_NR_HEADER_IOS 16u
 #define SSD_RECOVER_BYTES (256u << 10)
 #define SSD_RECOVER_DEPTH 32u
+#define SSD_RECOVER_BATCH 2u /* of those answers looked at before more is asked for */
 #define SSD_MAX_WRITES 16u /* under way at once: reads are waited for */
 #define SSD_MAX_READS 32u
 

@@ -496,6 +496,7 @@ int wfi_ssd_io_poll(struct ssd *s)
 {
 	uint64_t cookies[POLL_MAX];
 	int64_t res[POLL_MAX];
+	unsigned max = s->phase == SSD_RUN ? POLL_MAX : SSD_RECOVER_BATCH;
 	int nr, work = 0;
 
 	if (s->phase == SSD_RUN && s->state != WFI_TIER_FAILED && s->state != WFI_TIER_REFUSED) {
@@ -508,11 +509,11 @@ int wfi_ssd_io_poll(struct ssd *s)
 		work += checks_run(s) + give_up(s);
 	}
 	do {
-		nr = s->env->disk->poll(s->disk, cookies, res, POLL_MAX);
+		nr = s->env->disk->poll(s->disk, cookies, res, max);
 		for (int i = 0; i < nr; i++)
 			answer(s, cookies[i], res[i]);
 		work += nr;
-	} while (nr == (int)POLL_MAX);
+	} while (nr == (int)max);
 	if (!s->read_meter.flying)
 		s->read_meter.last_ns = s->now_ns;
 	return work;

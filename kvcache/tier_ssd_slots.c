@@ -6,6 +6,7 @@
 #include "weft_internal/log.h"
 
 #define CLOCK_STEPS 4096u /* slots that one allocation looks at, at most */
+#define CRC_OF_CRC 0x48674bc7u /* CRC32C of any bytes with their own behind them */
 
 /* ---- headers ---- */
 
@@ -50,11 +51,11 @@ void wfi_ssd_page_make(const struct ssd *s, uint32_t page, struct ssd_header *h)
 
 bool wfi_ssd_header_ok(const struct ssd *s, uint32_t slot, const struct ssd_header *h)
 {
-	return h->crc == header_crc(h) && h->magic == SSD_SLOT_MAGIC && h->version == SSD_VERSION &&
-	       h->slot == slot && h->file == s->super.file && h->node == s->super.node &&
-	       h->chunk < s->super.nr_chunks && h->stride && !(h->stride % SSD_PAGE) &&
-	       h->stride <= s->super.chunk_bytes && h->len && h->len <= h->stride &&
-	       h->idx < s->super.chunk_bytes / h->stride && h->idx <= slot &&
+	return h->magic == SSD_SLOT_MAGIC && wfi_crc32c(0, h, sizeof(*h)) == CRC_OF_CRC &&
+	       h->version == SSD_VERSION && h->slot == slot && h->file == s->super.file &&
+	       h->node == s->super.node && h->chunk < s->super.nr_chunks && h->stride &&
+	       !(h->stride % SSD_PAGE) && h->stride <= s->super.chunk_bytes && h->len &&
+	       h->len <= h->stride && h->idx < s->super.chunk_bytes / h->stride && h->idx <= slot &&
 	       !((slot - h->idx) % SSD_PAGE_SLOTS);
 }
 
@@ -501,12 +502,11 @@ int wfi_ssd_slots_init(struct ssd *s)
 	if (!ret)
 		ret = s->env->rng->bytes(s->env, &s->salt, sizeof(s->salt));
 	if (!ret)
-		ret = wfi_index_init(&s->index, s->env);
-	if (!ret)
-		ret = wfi_index_reserve(&s->index, s->super.used_pages * SSD_PAGE_SLOTS,
-					nr_pages * SSD_PAGE_SLOTS);
+		ret = wfi_index_init(&s->index, s->env, s->super.used_pages * SSD_PAGE_SLOTS);
 	if (ret)
 		return ret;
+	mem->populate(s->env, &s->slot_map, 0,
+		      s->super.used_pages * SSD_PAGE_SLOTS * sizeof(*s->slots));
 	s->slots = s->slot_map.addr;
 	s->pages = s->page_map.addr;
 	s->owners = s->owner_map.addr;

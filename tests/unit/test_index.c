@@ -26,7 +26,7 @@ static int setup(void **state)
 
 	assert_non_null(f);
 	assert_int_equal(wfi_sim_create(1, &f->sim), 0);
-	assert_int_equal(wfi_index_init(&f->ix, wfi_sim_node(f->sim, 0)), 0);
+	assert_int_equal(wfi_index_init(&f->ix, wfi_sim_node(f->sim, 0), 0), 0);
 	*state = f;
 	return 0;
 }

@@ -171,7 +171,7 @@ static void look_up_while_writing(void **state)
 	assert_non_null(f);
 	assert_non_null(readers);
 	wfi_env_real_init(&f->env);
-	assert_int_equal(wfi_index_init(&f->ix, &f->env), 0);
+	assert_int_equal(wfi_index_init(&f->ix, &f->env, 0), 0);
 	for (uint32_t n = 0; n < NR_STAY; n++) {
 		const struct index_tag tag = tag_of(n);
 
