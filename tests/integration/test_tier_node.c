@@ -538,7 +538,8 @@ static void test_cut_while_up(void **state)
 	assert_false(truncate(t.file, TIER / 8));
 	assert_true(get(&e, 0, (unsigned)nr) < NR_NAMES);
 	st = tier_status(e.w);
-	assert_true(st.bad[WFI_TIER_BAD_SHORT] > 0);
+	/* a write that was under way makes the file long again, with a hole in it */
+	assert_true(st.bad[WFI_TIER_BAD_SHORT] + st.bad[WFI_TIER_BAD_BODY] > 0);
 	serves(&e);
 	stop(&t, &e);
 	start(&t, &e);
