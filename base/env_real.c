@@ -95,13 +95,19 @@ static void real_unmap(struct wfi_env *env, struct wfi_map *map)
 	wfi_os_unmap(map);
 }
 
+static void real_map_begin(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out)
+{
+	(void)env;
+	wfi_os_map_begin(len, flags, out);
+}
+
 static void real_populate(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len)
 {
 	(void)env;
 	wfi_os_populate(map, off, len);
 }
 
-static bool real_populated(struct wfi_env *env, struct wfi_map *map)
+static size_t real_populated(struct wfi_env *env, struct wfi_map *map)
 {
 	(void)env;
 	return wfi_os_populated(map);
@@ -124,6 +130,7 @@ static const struct wfi_alloc_ops real_mem = {
 	.free = real_free,
 	.map = real_map,
 	.unmap = real_unmap,
+	.map_begin = real_map_begin,
 	.populate = real_populate,
 	.populated = real_populated,
 	.unmap_begin = real_unmap_begin,

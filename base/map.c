@@ -210,14 +210,15 @@ static int map_plain(size_t len, unsigned flags, struct wfi_map *map)
 {
 	const bool thp = flags & WFI_MAP_HUGE;
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	const uint64_t avail = mem_available();
+	uint64_t avail;
 	int ret;
 
 	map->len = wfi_align_up(len, thp ? HUGE_BYTES : page);
 	map->page_bytes = page;
 	/* memfds have no limit of their own: without a look ahead the OOM killer gives the
 	 * answer */
-	if (flags & WFI_MAP_PREFAULT && map->len > avail) {
+	avail = flags & WFI_MAP_PREFAULT ? mem_available() : UINT64_MAX;
+	if (map->len > avail) {
 		wfi_err("%zu MiB of memory wanted, %zu MiB available: ask for less", MIB(map->len),
 			MIB(avail));
 		return -ENOMEM;

@@ -26,60 +26,109 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 /* of .end */
 #define JOB_DONE (1ull << 63) /* by the thread: the job is the owner's */
 #define JOB_LEFT (1ull << 62) /* by the owner: map and job are the thread's */
+#define JOB_BYTES (JOB_LEFT - 1)
 
 struct wfi_map_job {
 	struct wfi_map map; /* the thread's copy */
-	size_t off; /* the thread's: pages before have come */
-	uint64_t end; /* and where it stops, with what has become of it. Atomic */
+	size_t len; /* to be mapped first, with these flags; 0: it is */
+	unsigned flags;
+	bool later;
+	size_t off; /* pages before have come. Atomic */
+	uint64_t end; /* and where it stops, with what has become of it; 0: not mapped. Atomic */
 	struct wfi_map_job *next;
 };
 
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
-	struct wfi_map_job *first, **last;
+	struct queue {
+		struct wfi_map_job *first, **last;
+	} soon, later; /* pages that somebody is about to touch go first */
 	bool running;
-} helper = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, &helper.first, false };
+} helper = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.more = PTHREAD_COND_INITIALIZER,
+	.soon = { NULL, &helper.soon.first },
+	.later = { NULL, &helper.later.first },
+};
 
 static void push(struct wfi_map_job *job)
 {
+	struct queue *q = job->later ? &helper.later : &helper.soon;
+
 	job->next = NULL;
-	*helper.last = job;
-	helper.last = &job->next;
+	*q->last = job;
+	q->last = &job->next;
 }
 
+/* Return: NULL when there is none */
 static struct wfi_map_job *pop(void)
 {
-	struct wfi_map_job *job = helper.first;
+	struct queue *q = helper.soon.first ? &helper.soon : &helper.later;
+	struct wfi_map_job *job = q->first;
 
-	helper.first = job->next;
-	if (!helper.first)
-		helper.last = &helper.first;
+	if (!job)
+		return NULL;
+	q->first = job->next;
+	if (!q->first)
+		q->last = &q->first;
 	return job;
 }
 
 /*
- * Private pages by touching them, which locks no more than their area: under MADV_POPULATE_WRITE,
- * which locks all of the process's memory map for as long as it takes, the worker's own mmap would
- * wait. Those of a memfd little by little, since touching kills where there is no space
+ * Pages of a memfd: one huge page, see base/map.c, or small ones, little by little, since
+ * MADV_POPULATE_WRITE locks all of the process's memory map for as long as it takes.
+ * Return: false when there is no space: then touching would kill
+ */
+static bool bring_shared(char *addr, size_t len)
+{
+	const bool huge = len == SLICE_BYTES && !((uintptr_t)addr & (SLICE_BYTES - 1));
+	unsigned char there;
+
+	/* overtaken: to make one page of many that are in use would take long, and fall behind */
+	if (!mincore(addr + len - PAGE_BYTES, PAGE_BYTES, &there) && there & 1)
+		return true;
+	if (huge && !madvise(addr, PAGE_BYTES, MADV_POPULATE_WRITE) &&
+	    !madvise(addr, len, MADV_COLLAPSE))
+		return true;
+	for (size_t off = 0; off < len; off += SHARED_STEP_BYTES)
+		if (madvise(addr + off, wfi_min(SHARED_STEP_BYTES, len - off), MADV_POPULATE_WRITE))
+			return false;
+	return true;
+}
+
+/*
+ * Private pages come by being touched, which locks no more than their area. Shared ones are touched
+ * as well: under a hypervisor without nested paging a page that the kernel has made is one that the
+ * first to touch it still waits for
  */
 static size_t bring(const struct wfi_map_job *job, uint64_t end)
 {
 	char *addr = (char *)job->map.addr + job->off;
 	const size_t len = wfi_min(SLICE_BYTES, end - job->off);
-	const size_t step = job->map.fd < 0 ? PAGE_BYTES : SHARED_STEP_BYTES;
 
-	for (size_t off = 0; off < len; off += step) {
-		if (job->map.fd < 0)
-			wfi_touch(addr + off);
-		else
-			madvise(addr + off, wfi_min(step, len - off), MADV_POPULATE_WRITE);
-	}
+	if (job->map.fd >= 0 && !bring_shared(addr, len))
+		return len;
+	for (size_t off = 0; off < len; off += PAGE_BYTES)
+		wfi_touch(addr + off);
 	return len;
+}
+
+static void map_now(struct wfi_map_job *job)
+{
+	/* logged, and seen by the owner: there is no address */
+	if (!wfi_os_map(job->len, job->flags, &job->map))
+		/* release: pairs with the owner's load in learn() */
+		__atomic_fetch_or(&job->end, job->map.len, __ATOMIC_RELEASE);
+	job->len = 0;
+	job->later = true;
 }
 
 /* a slice of @job. A page that can't be had now comes, or kills, when it is touched, as ever.
@@ -94,8 +143,13 @@ static bool job_step(struct wfi_map_job *job)
 		free(job);
 		return false;
 	}
+	if (job->len) {
+		map_now(job);
+		return true;
+	}
 	if (job->off < end) {
-		job->off += bring(job, end);
+		/* relaxed: says how far it is, and nothing about what is there */
+		__atomic_store_n(&job->off, job->off + bring(job, end), __ATOMIC_RELAXED);
 		return true;
 	}
 	/* release: pairs with the owner's loads; from then on the job is its own. Fails when there
@@ -111,9 +165,8 @@ static void *helper_run(void *arg)
 
 	pthread_mutex_lock(&helper.lock);
 	for (;;) {
-		while (!helper.first)
+		while (!(job = pop()))
 			pthread_cond_wait(&helper.more, &helper.lock);
-		job = pop();
 		pthread_mutex_unlock(&helper.lock);
 		more = job_step(job);
 		pthread_mutex_lock(&helper.lock);
@@ -128,8 +181,8 @@ static void helper_forget(void)
 {
 	pthread_mutex_init(&helper.lock, NULL);
 	pthread_cond_init(&helper.more, NULL);
-	helper.first = NULL;
-	helper.last = &helper.first;
+	helper.soon = (struct queue){ NULL, &helper.soon.first };
+	helper.later = (struct queue){ NULL, &helper.later.first };
 	helper.running = false;
 }
 
@@ -211,6 +264,35 @@ static bool extend(struct wfi_map *map, uint64_t end)
 	return true;
 }
 
+void wfi_os_map_begin(size_t len, unsigned flags, struct wfi_map *out)
+{
+	struct wfi_map_job *job = calloc(1, sizeof(*job));
+
+	*out = (struct wfi_map){ .fd = -1 };
+	if (job) {
+		job->map.fd = -1;
+		job->len = len;
+		job->flags = flags;
+		if (!start(job)) {
+			out->job = job;
+			return;
+		}
+		free(job);
+	}
+	(void)!wfi_os_map(len, flags, out);
+}
+
+/* @end: of the map's job. Where the thread has mapped it, if it has by now */
+static void learn(struct wfi_map *map, uint64_t end)
+{
+	struct wfi_map_job *job = map->job;
+
+	if (map->addr || !(end & JOB_BYTES))
+		return;
+	*map = job->map;
+	map->job = job;
+}
+
 void wfi_os_populate(struct wfi_map *map, size_t off, size_t len)
 {
 	const size_t end = (size_t)wfi_min(map->len, wfi_align_up(off + len, SLICE_BYTES));
@@ -233,30 +315,38 @@ void wfi_os_populate(struct wfi_map *map, size_t off, size_t len)
 	}
 }
 
-bool wfi_os_populated(struct wfi_map *map)
+size_t wfi_os_populated(struct wfi_map *map)
 {
+	uint64_t end;
+
 	if (!map->job)
-		return true;
-	/* acquire: pairs with the thread's exchange, after which it doesn't look at the job */
-	if (!(__atomic_load_n(&map->job->end, __ATOMIC_ACQUIRE) & JOB_DONE))
-		return false;
+		return SIZE_MAX;
+	/* acquire: pairs with map_now(); and with the thread's exchange, after which it doesn't
+	 * look at the job */
+	end = __atomic_load_n(&map->job->end, __ATOMIC_ACQUIRE);
+	learn(map, end);
+	if (!(end & JOB_DONE))
+		return __atomic_load_n(&map->job->off, __ATOMIC_RELAXED);
 	free(map->job);
 	map->job = NULL;
-	return true;
+	return SIZE_MAX;
 }
 
 void wfi_os_unmap_begin(struct wfi_map *map)
 {
 	struct wfi_map_job *job = map->job;
+	uint64_t end;
 
-	map->job = NULL;
 	wfi_guard_del(map->addr);
 	if (job) {
 		/* acquire: pairs with the thread's exchange; release: with its load */
-		if (!(__atomic_fetch_or(&job->end, JOB_LEFT, __ATOMIC_ACQ_REL) & JOB_DONE)) {
+		end = __atomic_fetch_or(&job->end, JOB_LEFT, __ATOMIC_ACQ_REL);
+		if (!(end & JOB_DONE)) {
 			*map = (struct wfi_map){ .fd = -1 };
 			return;
 		}
+		learn(map, end);
+		map->job = NULL;
 	} else if (map->len > SLICE_BYTES) {
 		job = calloc(1, sizeof(*job));
 	}

@@ -14,8 +14,9 @@ int wfi_os_map(size_t len, unsigned flags, struct wfi_map *out);
 void wfi_os_unmap(struct wfi_map *map);
 int wfi_os_discard(const struct wfi_map *map, size_t off, size_t len);
 /* map_job.c: as in struct wfi_alloc_ops */
+void wfi_os_map_begin(size_t len, unsigned flags, struct wfi_map *out);
 void wfi_os_populate(struct wfi_map *map, size_t off, size_t len);
-bool wfi_os_populated(struct wfi_map *map);
+size_t wfi_os_populated(struct wfi_map *map);
 void wfi_os_unmap_begin(struct wfi_map *map);
 
 /* disk_uring.c, or its twin disk_none.c */

@@ -28,23 +28,29 @@ static uint64_t hard_capacity(const struct index_table *t)
 	return (uint64_t)t->nr_lines * HARD;
 }
 
-static int table_create(struct wfi_env *env, uint64_t nr, struct index_table **out)
+/* @now: not in the background. Else .lines are not known before wfi_index_step() finds them */
+static int table_create(struct wfi_env *env, uint64_t nr, bool now, struct index_table **out)
 {
 	const uint64_t nr_lines = wfi_max(MIN_LINES, (nr + LOAD - 1) / LOAD);
+	const uint64_t bytes = nr_lines * sizeof(struct index_line);
 	struct index_table *t;
-	int ret;
+	int ret = 0;
 
 	if (nr_lines > UINT32_MAX)
 		return -ENOMEM;
 	t = wfi_alloc(env, sizeof(*t));
 	if (!t)
 		return -ENOMEM;
-	ret = env->mem->map(env, nr_lines * sizeof(struct index_line), WFI_MAP_HUGE, &t->map);
+	if (now)
+		ret = env->mem->map(env, bytes, WFI_MAP_HUGE, &t->map);
+	else
+		env->mem->map_begin(env, bytes, WFI_MAP_HUGE, &t->map);
 	if (ret) {
 		wfi_free(env, t, sizeof(*t));
 		return ret;
 	}
-	env->mem->populate(env, &t->map, 0, t->map.len);
+	if (now)
+		env->mem->populate(env, &t->map, 0, t->map.len);
 	t->lines = t->map.addr;
 	t->nr_lines = (uint32_t)nr_lines;
 	*out = t;
@@ -62,7 +68,7 @@ static void table_destroy(struct wfi_env *env, struct index_table *t)
 int wfi_index_init(struct wfi_index *ix, struct wfi_env *env, uint64_t nr)
 {
 	*ix = (struct wfi_index){ .env = env, .epoch = 1 };
-	return table_create(env, nr, &ix->table);
+	return table_create(env, nr, true, &ix->table);
 }
 
 void wfi_index_fini(struct wfi_index *ix)
@@ -208,12 +214,26 @@ static uint32_t move_home(struct index_table *t, const struct index_table *old, 
 	return lost;
 }
 
+/* how far moving can go without waiting for pages; to the end, where waiting is all that is left */
+static void look_ahead(struct wfi_index *ix)
+{
+	struct index_table *t = ix->table, *old = t->old;
+	const uint64_t lines = ix->env->mem->populated(ix->env, &t->map) / sizeof(*t->lines);
+
+	if (lines >= t->nr_lines || ix->nr >= hard_capacity(old))
+		old->movable = old->nr_lines;
+	else
+		old->movable = (uint32_t)(lines * old->nr_lines / t->nr_lines);
+}
+
 static uint32_t move_some(struct wfi_index *ix, uint32_t nr)
 {
 	struct index_table *old = ix->table->old;
 	uint32_t moved = old->moved, n;
 
-	for (n = 0; n < nr && moved < old->nr_lines; n++) {
+	if (wfi_unlikely(moved >= old->movable))
+		look_ahead(ix);
+	for (n = 0; n < nr && moved < old->movable; n++) {
 		__builtin_prefetch(&old->lines[moved] + STEP_LINES);
 		ix->nr -= move_home(ix->table, old, moved++);
 		/* pairs with the load in wfi_index_view(): who sees the count sees the entries */
@@ -265,14 +285,29 @@ static uint32_t reclaim(struct wfi_index *ix)
 }
 
 /* a larger table is asked for; its pages come while the one in use goes on. Return: 0, -ENOMEM */
-static int begin(struct wfi_index *ix, uint64_t nr, uint64_t bound)
+static int begin(struct wfi_index *ix, bool now)
 {
-	/* twice as much as asked, so that the next time is far away, and moving over long before */
-	int ret = table_create(ix->env, wfi_max(nr, wfi_min(2 * nr, bound)), &ix->coming);
+	/* twice as much as asked, so that the next time is far away, and moving over long before;
+	 * all that there may be, rather than most of it and once more */
+	uint64_t nr = 2 * ix->reserved;
+	int ret;
 
-	ix->wanted = 0;
+	if (nr >= ix->bound - ix->bound / 4)
+		nr = wfi_max(ix->reserved, ix->bound);
+	ret = table_create(ix->env, nr, now, &ix->coming);
 	ix->busy = !ret || ix->busy;
 	return ret;
+}
+
+/* the next table is under way while there still is room in this one. If there is no memory for
+ * it, HARD says how far this one goes */
+static void begin_early(struct wfi_index *ix)
+{
+	const uint64_t nr = capacity(ix->table);
+
+	if (ix->coming || ix->table->old || nr >= ix->bound || ix->reserved <= nr - nr / 8)
+		return;
+	(void)!begin(ix, false);
 }
 
 static void use_coming(struct wfi_index *ix)
@@ -285,15 +320,31 @@ static void use_coming(struct wfi_index *ix)
 	__atomic_store_n(&ix->table, t, __ATOMIC_SEQ_CST);
 }
 
+/* as soon as it is mapped; without waiting for that as long as there is room */
+static void use_if_there(struct wfi_index *ix)
+{
+	struct index_table *t = ix->coming;
+	const bool ended = ix->env->mem->populated(ix->env, &t->map) == SIZE_MAX;
+	const bool full = ix->nr >= hard_capacity(ix->table);
+
+	t->lines = t->map.addr;
+	if (t->lines) {
+		use_coming(ix);
+	} else if (ended || full) {
+		ix->coming = NULL;
+		table_destroy(ix->env, t);
+		if (full)
+			(void)!begin(ix, true);
+	}
+}
+
 static void finish(struct wfi_index *ix)
 {
 	struct index_table *old = ix->table->old;
 
 	__atomic_store_n(&ix->table->old, NULL, __ATOMIC_SEQ_CST);
 	retire(ix, old);
-	/* what was asked for meanwhile; if there is no memory, HARD says how far this one goes */
-	if (ix->wanted > capacity(ix->table))
-		(void)begin(ix, ix->wanted, ix->bound);
+	begin_early(ix);
 }
 
 uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr)
@@ -302,10 +353,8 @@ uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr)
 
 	if (wfi_likely(!ix->busy))
 		return 0;
-	if (ix->coming && !ix->table->old &&
-	    (ix->nr >= hard_capacity(ix->table) ||
-	     ix->env->mem->populated(ix->env, &ix->coming->map)))
-		use_coming(ix);
+	if (ix->coming && !ix->table->old)
+		use_if_there(ix);
 	if (ix->table->old) {
 		work = move_some(ix, nr);
 		if (ix->table->old->moved == ix->table->old->nr_lines)
@@ -314,35 +363,35 @@ uint32_t wfi_index_step(struct wfi_index *ix, uint32_t nr)
 	if (ix->retired)
 		work += reclaim(ix);
 	ix->busy = ix->coming || ix->table->old || ix->retired;
-	return work;
+	/* pages will come: who polls goes on to */
+	return work + (ix->coming || ix->table->old);
 }
 
-/* growth under way comes to its end at once */
+/* growth under way comes to its end at once: what has begun to move does, what has not goes */
 static void finish_now(struct wfi_index *ix)
 {
-	ix->wanted = 0;
-	if (!ix->table->old)
-		use_coming(ix);
-	wfi_index_step(ix, UINT32_MAX);
+	ix->reserved = 0;
+	if (ix->table->old) {
+		ix->table->old->movable = ix->table->old->nr_lines;
+		wfi_index_step(ix, UINT32_MAX);
+	}
+	table_destroy(ix->env, ix->coming);
+	ix->coming = NULL;
 }
 
 int wfi_index_reserve(struct wfi_index *ix, uint64_t nr, uint64_t bound)
 {
 	const struct index_table *newest = ix->coming ? ix->coming : ix->table;
-	int ret;
+	const bool fits = nr <= hard_capacity(newest);
 
-	if (nr <= capacity(newest))
-		return 0;
-	if ((ix->coming || ix->table->old) && nr <= hard_capacity(newest)) {
-		ix->wanted = wfi_max(ix->wanted, nr);
-		ix->bound = bound;
-		return 0;
-	}
-	while (ix->coming || ix->table->old)
+	if (!fits)
 		finish_now(ix);
-	ret = begin(ix, nr, bound);
-	/* not as fast, but it goes */
-	return nr <= hard_capacity(ix->table) ? 0 : ret;
+	ix->reserved = nr;
+	ix->bound = bound;
+	if (!fits)
+		return begin(ix, true);
+	begin_early(ix);
+	return 0;
 }
 
 /* ---- the rest of the owner's side ---- */

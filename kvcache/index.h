@@ -12,8 +12,9 @@
  * ends at the first line that nobody passed. Nineteen in twenty end in the first.
  *
  * Growth makes a second table, whose pages come in the background, and moves a few lines with each
- * insert and step. Both tables are in the order of the hash, and what is moved is a prefix of it: a
- * key's hash says which of the two it is in, and the new one is filled from one end to the other.
+ * insert and step, behind the pages as they come. Both tables are in the order of the hash, and
+ * what is moved is a prefix of it: a key's hash says which of the two it is in, and the new one is
+ * filled from one end to the other.
  *
  * What a reader sees. Threads other than the owner may look up and match while it writes; neither
  * ever waits for the other, and there is nothing to retry:
@@ -61,6 +62,7 @@ struct index_table {
 	uint32_t moved; /* keys at home below are in the newer table. Atomic */
 	struct index_table *old; /* being moved into this one, or NULL. Atomic */
 	/* the owner's */
+	uint32_t movable; /* of the old one: there are pages for what is at home below */
 	struct wfi_map map;
 	struct index_table *next; /* of the retired */
 	uint64_t retired; /* epoch from which on nobody comes to look at it */
@@ -79,8 +81,8 @@ struct wfi_index {
 	/* the owner's */
 	_Alignas(WFI_CACHELINE) uint64_t nr; /* entries */
 	bool busy; /* wfi_index_step() has something to do */
-	uint64_t wanted; /* room asked for while growing; 0: none */
-	uint64_t bound;
+	uint64_t reserved; /* room asked for last */
+	uint64_t bound; /* more will never be asked for */
 	struct wfi_env *env;
 	struct index_table *coming; /* next to be used; its pages are on their way */
 	struct index_table *retired;
@@ -196,15 +198,17 @@ void wfi_index_fini(struct wfi_index *ix);
  * wfi_index_reserve - room for @nr entries in all, from now on
  * @bound: more will never be needed
  *
- * Context: cold. Waits for nothing, but when more is asked for than a table holds that is still
- * being filled: then that is finished first.
- * Return: 0, -ENOMEM
+ * Context: cold. Waits for nothing, but when more is asked for at once than the newest table
+ * holds: then what is being moved is finished first, and the next one mapped.
+ * Return: 0; -ENOMEM. When memory for a table that was begun ahead turns out not to be there, it is
+ * tried again with the next call, and inserts may find no room meanwhile
  */
 int wfi_index_reserve(struct wfi_index *ix, uint64_t nr, uint64_t bound);
 /**
  * wfi_index_insert - the tag must not be there, and room must be reserved. Hot
  *
  * Return: 0; -ENOSPC no room within reach of its home, which hashes of keys don't bring about
+ * where there is memory
  */
 int wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot);
 /* Hot. Return: true when (tag, slot) was there */

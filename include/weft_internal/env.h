@@ -53,7 +53,7 @@ struct wfi_map {
 	 * peer that holds it could otherwise add F_SEAL_FUTURE_WRITE and lock the next peer out
 	 */
 	int fd;
-	struct wfi_map_job *job; /* of populate: the environment's own */
+	struct wfi_map_job *job; /* of what comes in the background: the environment's own */
 };
 
 struct wfi_alloc_ops {
@@ -65,15 +65,21 @@ struct wfi_alloc_ops {
 	/* closes the memfd too, and zeroes *@map; does nothing to a map that is zero */
 	void (*unmap)(struct wfi_env *env, struct wfi_map *map);
 	/*
-	 * For workers, which can't wait for as long as the kernel takes to clear or free many
-	 * pages. populate: those from @off on come in the background, if there
-	 * is memory; behind what was asked for before, when that is not done yet. Meanwhile they
-	 * can be used, but who touches one first waits for it. populated: all that was asked for is
-	 * there. unmap_begin: as unmap, in the background, whatever is under way. One thread at a
-	 * time for one map
+	 * For workers, which can't wait for as long as the kernel takes to map, clear or free many
+	 * pages. One thread at a time for one map.
+	 *
+	 * populate: those from @off on come in the background, if there is memory; behind what was
+	 * asked for before, when that is not done yet. Meanwhile they can be used, but who touches
+	 * one first waits for it.
+	 * map_begin: as map and populate of all of it, in the background, when nothing is to be
+	 * populated. The map has no address until populated() finds it.
+	 * populated: Return: the offset up to which pages have come; SIZE_MAX: all that were asked
+	 * for, and if there is no address by then, mapping failed.
+	 * unmap_begin: as unmap, in the background, whatever is under way
 	 */
+	void (*map_begin)(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out);
 	void (*populate)(struct wfi_env *env, struct wfi_map *map, size_t off, size_t len);
-	bool (*populated)(struct wfi_env *env, struct wfi_map *map);
+	size_t (*populated)(struct wfi_env *env, struct wfi_map *map);
 	void (*unmap_begin)(struct wfi_env *env, struct wfi_map *map);
 	/*
 	 * pages of a map that nobody uses go back to the system; they read as zeros when they are

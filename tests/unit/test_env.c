@@ -146,10 +146,10 @@ static void test_map_flags(void **ctx)
 
 static void wait_populated(struct wfi_env *env, struct wfi_map *map)
 {
-	while (!env->mem->populated(env, map))
+	while (env->mem->populated(env, map) != SIZE_MAX)
 		sched_yield();
 	/* asked again, it says so again */
-	assert_true(env->mem->populated(env, map));
+	assert_true(env->mem->populated(env, map) == SIZE_MAX);
 }
 
 static void check_populate(struct wfi_env *env, size_t len, bool wait)
@@ -168,6 +168,35 @@ static void check_populate(struct wfi_env *env, size_t len, bool wait)
 		wait_populated(env, &map);
 	assert_int_equal(bytes[len - 1], 1);
 	env->mem->unmap_begin(env, &map);
+	assert_null(map.addr);
+	env->mem->unmap_begin(env, &map);
+}
+
+/* mapped in the background, and given back at any time after that */
+static void check_map_begin(struct wfi_env *env, size_t len, bool wait)
+{
+	struct wfi_map map;
+
+	env->mem->map_begin(env, len, WFI_MAP_HUGE, &map);
+	if (wait) {
+		wait_populated(env, &map);
+		assert_non_null(map.addr);
+		assert_true(map.len >= len);
+		assert_int_equal(((char *)map.addr)[len - 1], 0);
+		((char *)map.addr)[len - 1] = 1;
+	} else {
+		(void)env->mem->populated(env, &map);
+	}
+	env->mem->unmap_begin(env, &map);
+	assert_null(map.addr);
+}
+
+static void check_map_begin_fails(struct wfi_env *env, size_t len)
+{
+	struct wfi_map map;
+
+	env->mem->map_begin(env, len, 0, &map);
+	wait_populated(env, &map);
 	assert_null(map.addr);
 	env->mem->unmap_begin(env, &map);
 }
@@ -198,9 +227,13 @@ static void test_map_populate(void **ctx)
 	assert_int_equal(wfi_sim_create(1, &sim), 0);
 	for (unsigned i = 0; i < 40; i++) {
 		check_populate(env, i % 4 ? i * MIB : 100, i & 1);
+		check_map_begin(env, i % 4 ? i * MIB : 100, i & 1);
 		if (i == 19)
 			env = wfi_sim_node(sim, 0);
 	}
+	check_map_begin_fails(&real, SIZE_MAX / 2);
+	wfi_sim_set_faults(sim, &(struct wfi_sim_faults){ .alloc_fail_nth = 1 });
+	check_map_begin_fails(env, MIB);
 	/* there before they are touched, on the kernels that can */
 	assert_int_equal(real.mem->map(&real, 9 * MIB, 0, &map), 0);
 	real.mem->populate(&real, &map, 2 * MIB, 5 * MIB);

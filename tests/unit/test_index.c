@@ -316,6 +316,126 @@ static void growth_may_fail(void **state)
 	assert_true(wfi_index_bytes(&f->ix) <= 200000 * 16 + 64);
 }
 
+/* ---- tables that come late ---- */
+
+static struct {
+	const struct wfi_alloc_ops *sim;
+	struct wfi_alloc_ops ops;
+	size_t len;
+	size_t come; /* SIZE_MAX: all; without @mapped: mapping fails */
+	bool mapped;
+} late;
+
+static void late_map_begin(struct wfi_env *env, size_t len, unsigned flags, struct wfi_map *out)
+{
+	(void)env;
+	(void)flags;
+	late.len = len;
+	*out = (struct wfi_map){ .fd = -1 };
+}
+
+static size_t late_populated(struct wfi_env *env, struct wfi_map *map)
+{
+	if (late.mapped && !map->addr)
+		assert_int_equal(late.sim->map(env, late.len, 0, map), 0);
+	return late.come;
+}
+
+static int setup_late(void **state)
+{
+	struct fixture *f;
+
+	setup(state);
+	f = *state;
+	late.sim = f->ix.env->mem;
+	late.ops = *late.sim;
+	late.ops.map_begin = late_map_begin;
+	late.ops.populated = late_populated;
+	late.come = 0;
+	late.mapped = false;
+	f->ix.env->mem = &late.ops;
+	return 0;
+}
+
+static void insert_range(struct fixture *f, uint32_t from, uint32_t to)
+{
+	for (uint32_t n = from; n < to; n++)
+		insert(f, n);
+}
+
+static void check_range(struct fixture *f, uint32_t nr)
+{
+	for (uint32_t n = 0; n < nr; n++) {
+		const struct index_tag tag = tag_of(n);
+
+		assert_int_equal(wfi_index_find(&f->ix, &tag), n);
+	}
+}
+
+/* the next table is begun before this one is full, and moving follows its pages */
+static void moves_behind_pages(void **state)
+{
+	struct fixture *f = *state;
+	struct index_table *old;
+
+	insert_range(f, 0, NR_FIRST);
+	assert_non_null(f->ix.coming);
+	assert_null(f->ix.table->old);
+	late.mapped = true;
+	late.come = late.len / 2;
+	insert_range(f, NR_FIRST, NR_FIRST / 8 * 9);
+	old = f->ix.table->old;
+	assert_non_null(old);
+	wfi_index_step(&f->ix, UINT32_MAX);
+	assert_in_range(old->moved, old->nr_lines / 2 - 1, old->nr_lines / 2 + 1);
+	check_range(f, NR_FIRST / 8 * 9);
+	late.come = SIZE_MAX;
+	settle(f);
+	assert_null(f->ix.table->old);
+	check_range(f, NR_FIRST / 8 * 9);
+}
+
+/* no page will have come when the old table has no room any more: then growth waits for them */
+static void room_before_pages(void **state)
+{
+	struct fixture *f = *state;
+
+	late.mapped = true;
+	insert_range(f, 0, 2 * NR_FIRST);
+	assert_true(f->ix.table->nr_lines > NR_FIRST / 4);
+	check_range(f, 2 * NR_FIRST);
+	late.come = SIZE_MAX;
+	settle(f);
+	check_range(f, 2 * NR_FIRST);
+}
+
+/* not even mapped by then: it is done on the spot */
+static void room_before_mapping(void **state)
+{
+	struct fixture *f = *state;
+
+	insert_range(f, 0, 2 * NR_FIRST);
+	check_range(f, 2 * NR_FIRST);
+}
+
+/* mapping fails: so long as there is room nothing is lost, and the next call tries again */
+static void mapping_may_fail(void **state)
+{
+	struct fixture *f = *state;
+
+	late.come = SIZE_MAX;
+	insert_range(f, 0, NR_FIRST);
+	wfi_index_step(&f->ix, 1);
+	assert_null(f->ix.coming);
+	assert_false(f->ix.busy);
+	check_range(f, NR_FIRST);
+	late.mapped = true;
+	insert(f, NR_FIRST);
+	settle(f);
+	assert_true(f->ix.table->nr_lines > NR_FIRST / 4);
+	check_range(f, NR_FIRST + 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -328,6 +448,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(spaces_do_not_meet, setup, teardown),
 		cmocka_unit_test_setup_teardown(remove_wants_the_right_slot, setup, teardown),
 		cmocka_unit_test_setup_teardown(growth_may_fail, setup, teardown),
+		cmocka_unit_test_setup_teardown(moves_behind_pages, setup_late, teardown),
+		cmocka_unit_test_setup_teardown(room_before_pages, setup_late, teardown),
+		cmocka_unit_test_setup_teardown(room_before_mapping, setup_late, teardown),
+		cmocka_unit_test_setup_teardown(mapping_may_fail, setup_late, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
