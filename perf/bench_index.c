@@ -9,8 +9,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include "perf/kv_rig.h"
 #include "perf/peers.h"
 #include "perf/perf.h"
@@ -25,6 +23,9 @@
 #define SPARE (2u << 20) /* spaces take blocks in steps of half a million */
 #define REPEATS 8000u
 #define NR_TIMES 100000u
+#define GROWTH_ROUNDS 5u
+#define LOOP_PUT 8000u /* what bare_loop does for a put and for a match of a chain: about as long */
+#define LOOP_MATCH 750u
 
 struct index_bench {
 	struct wfi_perf_kv kv;
@@ -34,7 +35,8 @@ struct index_bench {
 	uint64_t nr_churn;
 	uint64_t turn; /* of the look-ups, and of the keys written */
 	uint64_t written;
-	double pause_us;
+	struct wfi_peer_loop put_loop; /* as long as a put of a chain, and as all of them */
+	struct wfi_peer_loop match_loop;
 	uint32_t nr_repeats;
 	int stop; /* atomic */
 	int failed;
@@ -71,17 +73,10 @@ static int match64_rate(void *ctx, double *rate)
 	return ret;
 }
 
-static int by_time(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 static int match64_p999_us(void *ctx, double *us)
 {
 	struct index_bench *b = ctx;
-	const uint32_t nr = wfi_min(NR_TIMES, 10 * b->nr_repeats);
+	const uint32_t nr = b->match_loop.nr_steps;
 	uint32_t *times = calloc(nr, sizeof(*times)), i;
 	struct weft_key keys[CHAIN];
 	uint64_t start_ns;
@@ -94,8 +89,7 @@ static int match64_p999_us(void *ctx, double *us)
 		wfi_perf_use((uint64_t)wfi_kv_reader_match(b->reader, keys, CHAIN, NULL));
 		times[i] = (uint32_t)(wfi_perf_now_ns() - start_ns);
 	}
-	qsort(times, nr, sizeof(*times), by_time);
-	*us = times[nr - 1 - nr / 1000] / 1e3;
+	*us = wfi_perf_p999(times, nr) / 1e3;
 	free(times);
 	return 0;
 }
@@ -137,57 +131,60 @@ static int while_writing_ns(void *ctx, double *ns)
 	return ret ? ret : b->failed;
 }
 
-/* of this thread alone: what else the machine does is no pause of ours, page faults are */
-static uint64_t busy_ns(void)
+static int open_empty(struct index_bench *b)
 {
-	struct timespec ts;
+	int ret;
 
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
-
-static int fill(struct index_bench *b)
-{
-	struct weft_key keys[CHAIN];
-	uint64_t chain, start_ns, ns, longest_ns = 0;
-	int ret = 0;
-
+	wfi_perf_kv_close(&b->kv);
+	ret = wfi_perf_kv_open(&b->kv, b->nr_chains * CHAIN + b->nr_churn + SPARE);
+	if (!ret)
+		ret = wfi_perf_kv_space(&b->kv, "churn", b->nr_churn, &b->churn);
 	/* a node has its first pages long before it has blocks */
 	wfi_perf_sleep_ns(100000000);
+	return ret;
+}
+
+/* a new index each time, which is left full */
+static int growth_pause_us(void *ctx, double *us)
+{
+	struct index_bench *b = ctx;
+	struct weft_key keys[CHAIN];
+	uint64_t chain, start_ns, begin_ns, longest_ns = 0;
+	int ret = open_empty(b);
+
+	begin_ns = wfi_perf_now_ns();
 	for (chain = 0; chain < b->nr_chains && !ret; chain++) {
 		wfi_perf_keys(keys, chain * CHAIN, CHAIN);
-		start_ns = busy_ns();
+		start_ns = wfi_perf_busy_ns();
 		ret = wfi_perf_kv_put(&b->kv, keys, CHAIN);
-		ns = busy_ns() - start_ns;
-		longest_ns = wfi_max(longest_ns, ns);
+		longest_ns = wfi_max(longest_ns, wfi_perf_busy_ns() - start_ns);
 	}
-	b->pause_us = (double)longest_ns / 1e3;
-	for (; b->written < b->nr_churn && !ret;)
-		ret = write_chain(b);
-	wfi_perf_kv_settle(&b->kv);
-	return ret ? wfi_perf_fail(ret, "index: a block can't be put: %s", strerror(-ret)) : 0;
+	b->put_loop.total_ns = wfi_perf_now_ns() - begin_ns;
+	*us = (double)longest_ns / 1e3;
+	return ret;
 }
 
 /* ---- cases ---- */
 
-static int lines_open(const struct index_bench *b, struct wfi_env *env, struct wfi_map *map,
-		      struct wfi_peer_lines *lines)
+/* Return: 0 with both spaces full */
+static int run_growth(const struct wfi_perf *p, struct index_bench *b)
 {
-	/* as many as an index of six entries a line has, 2 in 3 taken */
-	uint64_t nr_lines = b->nr_chains * CHAIN / 4;
-	int ret =
-		env->mem->map(env, nr_lines * WFI_CACHELINE, WFI_MAP_HUGE | WFI_MAP_PREFAULT, map);
-
-	if (ret)
-		return ret;
-	*lines = (struct wfi_peer_lines){
-		.table = map->addr,
-		.nr_lines = nr_lines,
-		.order = calloc(CHAIN, sizeof(*lines->order)),
-		.nr_reads = CHAIN,
-		.nr_repeats = b->nr_repeats,
+	const struct wfi_perf_case pause = { "index", "growth_pause", "us", false };
+	const struct wfi_perf_side sides[] = {
+		{ NULL, growth_pause_us, b, NULL },
+		{ "bare_loop", wfi_peer_loop_longest_us, &b->put_loop, NULL },
 	};
-	return lines->order ? 0 : -ENOMEM;
+	struct wfi_perf few = *p;
+	int ret;
+
+	/* seconds each */
+	few.rounds = (unsigned)wfi_min(p->rounds, GROWTH_ROUNDS);
+	ret = wfi_perf_compare(&few, &pause, sides, 2);
+	while (!ret && b->written < b->nr_churn)
+		ret = write_chain(b);
+	if (!ret)
+		wfi_perf_kv_settle(&b->kv);
+	return ret;
 }
 
 static int run_match(const struct wfi_perf *p, struct index_bench *b)
@@ -195,11 +192,10 @@ static int run_match(const struct wfi_perf *p, struct index_bench *b)
 	const struct wfi_perf_case match = { "index", "match64", "ns/block", false };
 	const struct wfi_perf_case writing = { "index", "match64_while_writing", "ns/block",
 					       false };
-	struct wfi_map map = { 0 };
-	struct wfi_peer_lines lines = { 0 };
+	struct wfi_perf_kv_lines lines;
 	const struct wfi_perf_side alone[] = {
 		{ NULL, match64_ns, b, NULL },
-		{ "random_line", wfi_peer_lines_round, &lines, NULL },
+		{ "random_line", wfi_peer_lines_round, &lines.peer, NULL },
 	};
 	const struct wfi_perf_side beside[] = {
 		{ NULL, while_writing_ns, b, NULL },
@@ -207,15 +203,14 @@ static int run_match(const struct wfi_perf *p, struct index_bench *b)
 	};
 	int ret;
 
-	ret = lines_open(b, &b->kv.env, &map, &lines);
-	if (ret)
-		wfi_perf_fail(ret, "no memory for the peer's table");
-	else
+	/* of six entries a line, 2 in 3 taken */
+	ret = wfi_perf_kv_lines_open(&b->kv, b->nr_chains * CHAIN / 4, CHAIN, b->nr_repeats,
+				     &lines);
+	if (!ret)
 		ret = wfi_perf_compare(p, &match, alone, 2);
 	if (!ret)
 		ret = wfi_perf_compare(p, &writing, beside, 2);
-	free(lines.order);
-	b->kv.env.mem->unmap(&b->kv.env, &map);
+	wfi_perf_kv_lines_close(&b->kv, &lines);
 	return ret;
 }
 
@@ -223,16 +218,17 @@ static int run_facts(const struct wfi_perf *p, struct index_bench *b)
 {
 	const struct wfi_perf_case rate = { "index", "match64_rate", "M/s", true };
 	const struct wfi_perf_case slow = { "index", "match64_p999", "us", false };
-	const struct wfi_perf_case pause = { "index", "growth_pause", "us", false };
 	const struct wfi_perf_case state = { "index", "state_per_block", "B", false };
 	const struct wfi_perf_side rate_side = { NULL, match64_rate, b, NULL };
-	const struct wfi_perf_side slow_side = { NULL, match64_p999_us, b, NULL };
+	const struct wfi_perf_side slow_sides[] = {
+		{ NULL, match64_p999_us, b, NULL },
+		{ "bare_loop", wfi_peer_loop_p999_us, &b->match_loop, NULL },
+	};
 	int ret;
 
 	ret = wfi_perf_measure(p, &rate, &rate_side);
 	if (!ret)
-		ret = wfi_perf_measure(p, &slow, &slow_side);
-	wfi_perf_fact(p, &pause, b->pause_us);
+		ret = wfi_perf_compare(p, &slow, slow_sides, 2);
 	wfi_perf_fact(p, &state, wfi_perf_kv_state(&b->kv, b->nr_chains * CHAIN + b->nr_churn));
 	return ret;
 }
@@ -247,11 +243,10 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 	b.nr_chains = p->quick ? NR_CHAINS_QUICK : NR_CHAINS;
 	b.nr_churn = p->quick ? NR_CHURN_QUICK : NR_CHURN;
 	b.nr_repeats = p->quick ? REPEATS / 40 : REPEATS;
-	ret = wfi_perf_kv_open(&b.kv, b.nr_chains * CHAIN + b.nr_churn + SPARE);
-	if (!ret)
-		ret = wfi_perf_kv_space(&b.kv, "churn", b.nr_churn, &b.churn);
-	if (!ret)
-		ret = fill(&b);
+	b.put_loop.nr_ops = LOOP_PUT;
+	b.match_loop.nr_ops = LOOP_MATCH;
+	b.match_loop.nr_steps = p->quick ? NR_TIMES / 40 : NR_TIMES;
+	ret = run_growth(p, &b);
 	if (!ret)
 		ret = wfi_kv_reader_create(b.kv.kv, b.kv.space.id, &b.reader);
 	if (!ret)

@@ -75,38 +75,18 @@ static int fill(struct match_bench *b)
 		   : 0;
 }
 
-/* ---- the peer: as many lines as an index of four entries a line has, 70 % full ---- */
-
-static int lines_open(const struct match_bench *b, struct wfi_env *env, struct wfi_map *map,
-		      struct wfi_peer_lines *lines)
-{
-	uint64_t nr_lines = b->nr_chains * CHAIN * 10 / (4 * 7);
-	int ret =
-		env->mem->map(env, nr_lines * WFI_CACHELINE, WFI_MAP_HUGE | WFI_MAP_PREFAULT, map);
-
-	if (ret)
-		return ret;
-	*lines = (struct wfi_peer_lines){
-		.table = map->addr,
-		.nr_lines = nr_lines,
-		.order = calloc(CHAIN, sizeof(*lines->order)),
-		.nr_reads = CHAIN,
-		.nr_repeats = b->nr_repeats,
-	};
-	return lines->order ? 0 : -ENOMEM;
-}
-
 static int run_direct(const struct wfi_perf *p, struct match_bench *b)
 {
 	const struct wfi_perf_case chain = { "match", "chain1000", "ns/block", false };
 	const struct wfi_perf_case rate = { "match", "chain1000_rate", "M/s", true };
 	const struct wfi_perf_case state = { "match", "state_per_block", "B", false };
 	const struct wfi_perf_side weft_rate = { NULL, match_rate, b, NULL };
-	struct wfi_map map = { 0 };
-	struct wfi_peer_lines lines = { 0 };
+	/* of four entries a line, 70 % full */
+	const uint64_t nr_lines = b->nr_chains * CHAIN * 10 / (4 * 7);
+	struct wfi_perf_kv_lines lines;
 	const struct wfi_perf_side sides[] = {
 		{ NULL, match_ns, b, NULL },
-		{ "random_line", wfi_peer_lines_round, &lines, NULL },
+		{ "random_line", wfi_peer_lines_round, &lines.peer, NULL },
 	};
 	int ret;
 
@@ -114,17 +94,14 @@ static int run_direct(const struct wfi_perf *p, struct match_bench *b)
 	if (ret)
 		return ret;
 	wfi_perf_kv_settle(&b->kv);
-	ret = lines_open(b, &b->kv.env, &map, &lines);
-	if (ret)
-		wfi_perf_fail(ret, "no memory for the peer's table");
-	else
+	ret = wfi_perf_kv_lines_open(&b->kv, nr_lines, CHAIN, b->nr_repeats, &lines);
+	if (!ret)
 		ret = wfi_perf_compare(p, &chain, sides, 2);
 	if (!ret)
 		ret = wfi_perf_measure(p, &rate, &weft_rate);
 	if (!ret)
 		wfi_perf_fact(p, &state, wfi_perf_kv_state(&b->kv, b->nr_chains * CHAIN));
-	free(lines.order);
-	b->kv.env.mem->unmap(&b->kv.env, &map);
+	wfi_perf_kv_lines_close(&b->kv, &lines);
 	return ret;
 }
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include "perf/kv_rig.h"
 #include "perf/perf.h"
+#include "weft_internal/util.h"
 
 #define BLOCK_BYTES 64u
 
@@ -81,6 +83,32 @@ int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_
 double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks)
 {
 	return (double)(wfi_kv_state_bytes(kv->kv) - kv->empty_bytes) / (double)nr_blocks;
+}
+
+int wfi_perf_kv_lines_open(struct wfi_perf_kv *kv, uint64_t nr_lines, uint32_t nr_reads,
+			   uint32_t nr_repeats, struct wfi_perf_kv_lines *out)
+{
+	const unsigned flags = WFI_MAP_HUGE | WFI_MAP_PREFAULT;
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	ret = kv->env.mem->map(&kv->env, nr_lines * WFI_CACHELINE, flags, &out->map);
+	if (ret)
+		return wfi_perf_fail(ret, "no memory for the peer's table");
+	out->peer = (struct wfi_peer_lines){
+		.table = out->map.addr,
+		.nr_lines = nr_lines,
+		.order = calloc(nr_reads, sizeof(*out->peer.order)),
+		.nr_reads = nr_reads,
+		.nr_repeats = nr_repeats,
+	};
+	return out->peer.order ? 0 : wfi_perf_fail(-ENOMEM, "no memory");
+}
+
+void wfi_perf_kv_lines_close(struct wfi_perf_kv *kv, struct wfi_perf_kv_lines *lines)
+{
+	free(lines->peer.order);
+	kv->env.mem->unmap(&kv->env, &lines->map);
 }
 
 void wfi_perf_kv_settle(struct wfi_perf_kv *kv)

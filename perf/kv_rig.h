@@ -3,6 +3,7 @@
 #ifndef WFI_PERF_KV_RIG_H
 #define WFI_PERF_KV_RIG_H
 
+#include "perf/peers.h"
 #include "weft_internal/env.h"
 #include "weft_internal/kvcache.h"
 
@@ -31,6 +32,18 @@ int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft
 		       uint32_t nr);
 /* bytes of index, slot and policy state a block */
 double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks);
+
+/* the peer of look-ups: as many lines as an index has, on the same pages */
+struct wfi_perf_kv_lines {
+	struct wfi_peer_lines peer;
+	struct wfi_map map;
+};
+
+/* @nr_reads: in one go, @nr_repeats times a round. Return: 0, -errno (said) */
+int wfi_perf_kv_lines_open(struct wfi_perf_kv *kv, uint64_t nr_lines, uint32_t nr_reads,
+			   uint32_t nr_repeats, struct wfi_perf_kv_lines *out);
+/* takes one that is zero, too */
+void wfi_perf_kv_lines_close(struct wfi_perf_kv *kv, struct wfi_perf_kv_lines *lines);
 
 /* growth comes to its end, as it does in a node that polls */
 void wfi_perf_kv_settle(struct wfi_perf_kv *kv);

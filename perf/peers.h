@@ -67,6 +67,19 @@ struct wfi_peer_copy_loop {
 /* those that this CPU can run, the last has no name */
 const struct wfi_peer_copy_loop *wfi_peer_copy_loops(void);
 
+/* ---- a thread and nothing else: bare_loop ---- */
+
+struct wfi_peer_loop {
+	uint32_t nr_ops; /* of a step: about 1.6 ns each */
+	uint64_t total_ns; /* longest: time to run */
+	uint32_t nr_steps; /* p999: how often */
+};
+
+/* microseconds of the thread's own time that the longest step took */
+int wfi_peer_loop_longest_us(void *ctx, double *us);
+/* microseconds that one step in a thousand takes longer than */
+int wfi_peer_loop_p999_us(void *ctx, double *us);
+
 /* ---- tables ---- */
 
 struct wfi_peer_lines {

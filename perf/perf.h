@@ -98,7 +98,11 @@ int wfi_perf_put_evict(const struct wfi_perf *p, const char *bench, const char *
 /* ---- tools (tools.c) ---- */
 
 uint64_t wfi_perf_now_ns(void);
+/* of this thread alone: what others do meanwhile is no time of ours, page faults are */
+uint64_t wfi_perf_busy_ns(void);
 void wfi_perf_sleep_ns(uint64_t ns);
+/* sorts @times. Return: what one in a thousand exceeds */
+uint32_t wfi_perf_p999(uint32_t *times, uint32_t nr);
 /* said on stderr. Return: @ret */
 int wfi_perf_fail(int ret, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* this thread. Return: 0, -errno (said) */

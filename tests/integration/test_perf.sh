@@ -61,7 +61,8 @@ expect get 'verified_2MiB plain_copy'
 expect match 'chain1000 random_line' 'chain1000_rate None' 'state_per_block None'
 expect put 'steady uthash_lru' 'steady_rate None'
 expect index 'match64 random_line' 'match64_while_writing match64' 'match64_rate None' \
-	'match64_p999 None' 'growth_pause None' 'state_per_block None' 'put_evict uthash_lru'
+	'match64_p999 bare_loop' 'growth_pause bare_loop' 'state_per_block None' \
+	'put_evict uthash_lru'
 expect handoff 'by_reference by_reference_4KiB' 'by_reference_each None'
 
 cat >"$dir/trace.jsonl" <<'END'
