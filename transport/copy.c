@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdbool.h>
 #include <string.h>
 #include "transport/copy_private.h"
 #include "weft_internal/env.h"
@@ -13,9 +14,12 @@
 
 /* ---- memcpy ---- */
 
-void wfi_copy_plain(void *dst, const void *src, size_t len)
+void wfi_copy_plain(const struct wfi_copy_run *run, const struct wfi_copy_run *next)
 {
-	memcpy(dst, src, len);
+	__builtin_prefetch(next->src);
+	__builtin_prefetch((const char *)next->src + LINE);
+	__builtin_prefetch(next->dst, 1);
+	memcpy(run->dst, run->src, run->len);
 }
 
 static void stream_libc(void *dst, const void *src, size_t len, const struct wfi_copy_walk *walk)
@@ -102,18 +106,19 @@ void wfi_copy_runs(const struct wfi_copy_ops *ops, const struct wfi_copy_run *ru
 {
 	uint64_t stream_from = batch_bytes >= WFI_COPY_STREAM_BATCH ? WFI_COPY_STREAM_PIECE
 								    : WFI_COPY_STREAM_BYTES;
+	bool streamed = false;
 	unsigned i;
 
 	for (i = 0; i < nr; i++) {
-		if (i + 1 < nr) {
-			__builtin_prefetch(runs[i + 1].src);
-			__builtin_prefetch((const char *)runs[i + 1].src + LINE);
-			__builtin_prefetch(runs[i + 1].dst, 1);
+		if (runs[i].len < stream_from) {
+			ops->plain(&runs[i], &runs[i + 1 < nr ? i + 1 : i]);
+			continue;
 		}
-		if (runs[i].len >= stream_from)
-			ops->stream(runs[i].dst, runs[i].src, runs[i].len, &ops->walk);
-		else
-			ops->plain(runs[i].dst, runs[i].src, runs[i].len);
+		ops->stream(runs[i].dst, runs[i].src, runs[i].len, &ops->walk);
+		streamed = true;
 	}
-	ops->fence();
+	if (streamed)
+		ops->fence();
+	else
+		__atomic_thread_fence(__ATOMIC_RELEASE);
 }

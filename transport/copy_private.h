@@ -6,7 +6,7 @@
 #include "weft_internal/copy.h"
 
 /* memcpy(), for all that there is */
-void wfi_copy_plain(void *dst, const void *src, size_t len);
+void wfi_copy_plain(const struct wfi_copy_run *run, const struct wfi_copy_run *next);
 extern const struct wfi_copy_ops wfi_copy_libc;
 
 /* out of all caches; does nothing where that can't be had. Cold */

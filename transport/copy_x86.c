@@ -9,6 +9,7 @@
 #include <immintrin.h>
 #include <string.h>
 #include "transport/copy_private.h"
+#include "weft_internal/util.h"
 
 #define PAGE 4096u
 #define LINE 64u
@@ -30,6 +31,21 @@ AVX2 INLINE void line_avx2(char *d, const char *s)
 AVX512 INLINE void line_avx512(char *d, const char *s)
 {
 	_mm512_stream_si512((void *)d, _mm512_loadu_si512(s));
+}
+
+/* a line that stays in the cache */
+AVX2 INLINE void keep_avx2(char *d, const char *s)
+{
+	__m256i a = _mm256_loadu_si256((const __m256i *)(const void *)s);
+	__m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(s + 32));
+
+	_mm256_storeu_si256((__m256i *)(void *)d, a);
+	_mm256_storeu_si256((__m256i *)(void *)(d + 32), b);
+}
+
+AVX512 INLINE void keep_avx512(char *d, const char *s)
+{
+	_mm512_storeu_si512(d, _mm512_loadu_si512(s));
 }
 
 INLINE void ask(const char *s, uint32_t len, uint32_t ahead)
@@ -103,33 +119,38 @@ STREAM(avx512, AVX512, 512)
 
 /* ---- the rest ---- */
 
-AVX512 static void plain_avx512(void *dst, const void *src, size_t len)
-{
-	const char *s = src;
-	char *d = dst;
-	size_t i = 0;
-
-	if (len < LINE) {
-		memcpy(dst, src, len);
-		return;
+/*
+ * Runs of a page or less, one after the other: each line copied calls for one of the next run, at
+ * both ends. The CPU's own prefetchers see too little of a run to be of use, and memcpy() has to
+ * find out its length, alignment and loop each time.
+ */
+#define PLAIN(isa, ISA)                                                                            \
+	ISA static void plain_##isa(const struct wfi_copy_run *run,                                \
+				    const struct wfi_copy_run *next)                               \
+	{                                                                                          \
+		const char *s = run->src, *s2 = next->src;                                         \
+		const size_t len = run->len, ahead = wfi_min(len, next->len);                      \
+		char *d = run->dst, *d2 = next->dst;                                               \
+		size_t i = 0;                                                                      \
+                                                                                                   \
+		if (len < LINE || len > PAGE) {                                                    \
+			wfi_copy_plain(run, next);                                                 \
+			return;                                                                    \
+		}                                                                                  \
+		for (; i + LINE <= ahead; i += LINE) {                                             \
+			_mm_prefetch(s2 + i, _MM_HINT_T0);                                         \
+			__builtin_prefetch(d2 + i, 1);                                             \
+			keep_##isa(d + i, s + i);                                                  \
+		}                                                                                  \
+		for (; i + LINE <= len; i += LINE)                                                 \
+			keep_##isa(d + i, s + i);                                                  \
+		/* the tail again, overlapping what is there */                                    \
+		if (i < len)                                                                       \
+			keep_##isa(d + len - LINE, s + len - LINE);                                \
 	}
-	for (; i + 4 * LINE <= len; i += 4 * LINE) {
-		__m512i a = _mm512_loadu_si512(s + i);
-		__m512i b = _mm512_loadu_si512(s + i + LINE);
-		__m512i c = _mm512_loadu_si512(s + i + 2 * LINE);
-		__m512i e = _mm512_loadu_si512(s + i + 3 * LINE);
 
-		_mm512_storeu_si512(d + i, a);
-		_mm512_storeu_si512(d + i + LINE, b);
-		_mm512_storeu_si512(d + i + 2 * LINE, c);
-		_mm512_storeu_si512(d + i + 3 * LINE, e);
-	}
-	for (; i + LINE <= len; i += LINE)
-		_mm512_storeu_si512(d + i, _mm512_loadu_si512(s + i));
-	/* the tail again, overlapping what is there */
-	if (i < len)
-		_mm512_storeu_si512(d + len - LINE, _mm512_loadu_si512(s + len - LINE));
-}
+PLAIN(avx2, AVX2)
+PLAIN(avx512, AVX512)
 
 static void stream_movsb(void *dst, const void *src, size_t len, const struct wfi_copy_walk *walk)
 {
@@ -155,35 +176,35 @@ void wfi_copy_flush(const void *buf, size_t len)
 /* ---- the ways ---- */
 
 /* defines one by name: walkers x distance in KiB, step, prefetch */
-#define WAY(isa, plain_fn, nr, kib, step, far)                                                     \
+#define WAY(isa, nr, kib, step, far)                                                               \
 	static const struct wfi_copy_ops isa##_##nr##_##kib##_##step##_##far = {                   \
 		#isa " " #nr "x" #kib "KiB by " #step " ahead " #far,                              \
-		plain_fn,                                                                          \
+		plain_##isa,                                                                       \
 		stream_##isa##_##step,                                                             \
 		fence_stores,                                                                      \
 		{ nr, (kib) << 10, far },                                                          \
 	}
 
-WAY(avx2, wfi_copy_plain, 1, 4, 512, 0);
-WAY(avx2, wfi_copy_plain, 1, 4, 128, 1024);
-WAY(avx2, wfi_copy_plain, 2, 64, 512, 256);
-WAY(avx2, wfi_copy_plain, 4, 16, 512, 0);
-WAY(avx2, wfi_copy_plain, 4, 64, 512, 0);
-WAY(avx2, wfi_copy_plain, 4, 64, 512, 256);
-WAY(avx2, wfi_copy_plain, 8, 4, 128, 256);
-WAY(avx2, wfi_copy_plain, 8, 16, 512, 0);
-WAY(avx2, wfi_copy_plain, 8, 64, 128, 256);
-WAY(avx512, plain_avx512, 1, 4, 512, 0);
-WAY(avx512, plain_avx512, 2, 64, 512, 256);
-WAY(avx512, plain_avx512, 4, 16, 512, 0);
-WAY(avx512, plain_avx512, 4, 64, 512, 256);
-WAY(avx512, plain_avx512, 8, 4, 128, 256);
-WAY(avx512, plain_avx512, 8, 16, 512, 0);
-WAY(avx512, plain_avx512, 8, 64, 128, 256);
+WAY(avx2, 1, 4, 512, 0);
+WAY(avx2, 1, 4, 128, 1024);
+WAY(avx2, 2, 64, 512, 256);
+WAY(avx2, 4, 16, 512, 0);
+WAY(avx2, 4, 64, 512, 0);
+WAY(avx2, 4, 64, 512, 256);
+WAY(avx2, 8, 4, 128, 256);
+WAY(avx2, 8, 16, 512, 0);
+WAY(avx2, 8, 64, 128, 256);
+WAY(avx512, 1, 4, 512, 0);
+WAY(avx512, 2, 64, 512, 256);
+WAY(avx512, 4, 16, 512, 0);
+WAY(avx512, 4, 64, 512, 256);
+WAY(avx512, 8, 4, 128, 256);
+WAY(avx512, 8, 16, 512, 0);
+WAY(avx512, 8, 64, 128, 256);
 
 static const struct wfi_copy_ops movsb = {
 	.name = "rep movsb",
-	.plain = wfi_copy_plain,
+	.plain = plain_avx2,
 	.stream = stream_movsb,
 	.fence = fence_stores,
 };

@@ -28,19 +28,21 @@ struct wfi_copy_walk {
 	uint32_t ahead; /* bytes by which lines are asked for before their load; 0: not at all */
 };
 
-struct wfi_copy_ops {
-	const char *name;
-	void (*plain)(void *dst, const void *src, size_t len);
-	/* needs a store fence before the bytes are shown to others: wfi_copy_runs() does it */
-	void (*stream)(void *dst, const void *src, size_t len, const struct wfi_copy_walk *walk);
-	void (*fence)(void);
-	struct wfi_copy_walk walk;
-};
-
 struct wfi_copy_run {
 	void *dst;
 	const void *src;
 	uint64_t len;
+};
+
+struct wfi_copy_ops {
+	const char *name;
+	/* one run, through the cache; the lines of @next, which may be the same, are called for
+	 * meanwhile */
+	void (*plain)(const struct wfi_copy_run *run, const struct wfi_copy_run *next);
+	/* needs a store fence before the bytes are shown to others: wfi_copy_runs() does it */
+	void (*stream)(void *dst, const void *src, size_t len, const struct wfi_copy_walk *walk);
+	void (*fence)(void);
+	struct wfi_copy_walk walk;
 };
 
 /* NULL-terminated list of all that this CPU can run, what is best unmeasured first */

@@ -16,11 +16,13 @@ static uint8_t src[LEN + 2 * GUARD], dst[LEN + 2 * GUARD];
 
 static void check_copy(const struct wfi_copy_ops *ops, bool stream, size_t len, size_t s, size_t d)
 {
+	const struct wfi_copy_run run = { dst + d, src + s, len };
+
 	memset(dst, 0xee, len + 2 * GUARD);
 	if (stream)
 		ops->stream(dst + d, src + s, len, &ops->walk);
 	else
-		ops->plain(dst + d, src + s, len);
+		ops->plain(&run, &run);
 	ops->fence();
 	assert_memory_equal(dst + d, src + s, len);
 	/* not one byte more */
