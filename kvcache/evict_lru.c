@@ -39,16 +39,22 @@ struct wfi_evict {
 	uint64_t last_ns;
 };
 
+/* all from @from to @to, which is the newer end */
+static void unlink_run(struct wfi_evict *ev, const struct lru_node *from, const struct lru_node *to)
+{
+	if (to->newer != LINK_END)
+		ev->nodes[to->newer].older = from->older;
+	else
+		ev->newest = from->older;
+	if (from->older != LINK_END)
+		ev->nodes[from->older].newer = to->newer;
+	else
+		ev->oldest = to->newer;
+}
+
 static void unlink_node(struct wfi_evict *ev, const struct lru_node *node)
 {
-	if (node->newer != LINK_END)
-		ev->nodes[node->newer].older = node->older;
-	else
-		ev->newest = node->older;
-	if (node->older != LINK_END)
-		ev->nodes[node->older].newer = node->newer;
-	else
-		ev->oldest = node->newer;
+	unlink_run(ev, node, node);
 }
 
 /* between @older and the one newer than it; LINK_END as @older: at the old end */
@@ -145,18 +151,42 @@ static void lru_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi_evi
 	ev->last_ns = now_ns;
 }
 
+/* Return: how many of them, from the first on, are listed side by side in this order */
+static unsigned run_len(const struct wfi_evict *ev, const uint32_t *slots, unsigned nr)
+{
+	unsigned n = 1;
+
+	if (ev->nodes[slots[0]].state == LRU_PARKED)
+		return 1;
+	/* who is listed has neighbours that are */
+	while (n < nr && ev->nodes[slots[n - 1]].newer == slots[n])
+		n++;
+	return n;
+}
+
+/* a chain that was published or used as a whole is in order: it moves as one */
 static void lru_touch(struct wfi_evict *ev, const uint32_t *slots, unsigned nr, uint64_t now_ns)
 {
-	(void)now_ns;
-	for (unsigned i = 0; i < nr; i++) {
-		struct lru_node *node = &ev->nodes[slots[i]];
+	struct lru_node *from, *to;
+	unsigned n;
 
-		assert(slots[i] < ev->nr_slots && node->state != LRU_ABSENT);
-		if (node->state == LRU_PARKED)
-			node->state = LRU_LISTED;
+	(void)now_ns;
+	for (; nr; slots += n, nr -= n) {
+		assert(slots[0] < ev->nr_slots && ev->nodes[slots[0]].state != LRU_ABSENT);
+		n = run_len(ev, slots, nr);
+		from = &ev->nodes[slots[0]];
+		to = &ev->nodes[slots[n - 1]];
+		if (from->state == LRU_PARKED)
+			from->state = LRU_LISTED;
 		else
-			unlink_node(ev, node);
-		link_after(ev, slots[i], ev->newest);
+			unlink_run(ev, from, to);
+		from->older = ev->newest;
+		to->newer = LINK_END;
+		if (ev->newest != LINK_END)
+			ev->nodes[ev->newest].newer = slots[0];
+		else
+			ev->oldest = slots[0];
+		ev->newest = slots[n - 1];
 	}
 }
 

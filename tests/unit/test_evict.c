@@ -333,12 +333,69 @@ static void test_lru_order(void **state)
 	lru->destroy(ev);
 }
 
+/* what a list of use is: each block touched goes to the end, one after the other */
+static void order_touch(uint32_t *order, const uint32_t *slots, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		unsigned at = 0;
+
+		while (order[at] != slots[i])
+			at++;
+		memmove(&order[at], &order[at + 1], (NR_SLOTS - 1 - at) * sizeof(*order));
+		order[NR_SLOTS - 1] = slots[i];
+	}
+}
+
+/* chains touched whole, in part, with holes, and with blocks that were parked meanwhile: what moves
+ * as one ends where its blocks would have ended one by one */
+static void test_lru_chains(void **state)
+{
+	const struct wfi_evict_policy *lru = wfi_evict_find("lru");
+	const struct wfi_evict_info root = { .chain_len = 1, .parent = WFI_SLOT_NONE };
+	uint32_t order[NR_SLOTS], slots[NR_SLOTS];
+	struct test_env te = env_make();
+	struct wfi_evict *ev;
+	uint64_t rng = 7;
+
+	(void)state;
+	assert_int_equal(lru->create(&te.env, NR_SLOTS, 1, &ev), 0);
+	for (uint32_t slot = 0; slot < NR_SLOTS; slot++) {
+		lru->insert(ev, slot, &root, slot);
+		order[slot] = slot;
+	}
+	for (unsigned step = 0; step < 2000; step++) {
+		const uint32_t first = rand_next(&rng) % NR_SLOTS, by = 1 + rand_next(&rng) % 2;
+		const uint32_t len = 1 + rand_next(&rng) % 64, where = rand_next(&rng) % 3;
+		unsigned nr = 0;
+
+		/* neighbours by number, or by age; one in eight is left out */
+		for (uint32_t i = first; i < NR_SLOTS && nr < len; i += by)
+			if (rand_next(&rng) % 8 || where)
+				slots[nr++] = where == 2 ? order[i] : i;
+		lru->touch(ev, slots, nr, NR_SLOTS + step);
+		order_touch(order, slots, nr);
+		if (step % 50)
+			continue;
+		/* the newest alone may go: all others are parked on the way to it */
+		lru->candidate_add(ev, order[NR_SLOTS - 1]);
+		assert_int_equal(lru->evict(ev, NR_SLOTS + step), order[NR_SLOTS - 1]);
+		lru->insert(ev, order[NR_SLOTS - 1], &root, NR_SLOTS + step);
+		/* and are touched in the order that they had */
+		lru->touch(ev, order, NR_SLOTS, NR_SLOTS + step);
+	}
+	for (uint32_t slot = 0; slot < NR_SLOTS; slot++)
+		lru->candidate_add(ev, slot);
+	for (unsigned i = 0; i < NR_SLOTS; i++)
+		assert_int_equal(lru->evict(ev, NR_SLOTS * 100), order[i]);
+	lru->destroy(ev);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_find),	      cmocka_unit_test(test_contract),
 		cmocka_unit_test(test_deterministic), cmocka_unit_test(test_no_memory),
-		cmocka_unit_test(test_lru_order),
+		cmocka_unit_test(test_lru_order),     cmocka_unit_test(test_lru_chains),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
