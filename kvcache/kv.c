@@ -539,21 +539,26 @@ static uint32_t headers_agree(const struct wfi_kv *kv, const struct weft_key *ke
 	return i;
 }
 
-/* up to KV_BATCH keys, each by itself; found is what the header says as well. Return: how
- * many */
-static uint32_t find_group(struct wfi_kv *kv, const struct kv_space *space,
-			   const struct weft_key *keys, uint32_t nr, uint32_t *slots)
+/* up to KV_BATCH keys, each by itself, in the index; what find_agree() looks at is called for */
+static void find_begin(struct wfi_kv *kv, const struct kv_space *space, const struct weft_key *keys,
+		       uint32_t nr, uint32_t *slots)
 {
-	uint32_t i, found = 0;
-
 	wfi_index_lookup(&kv->index, &space->salt, keys, nr, slots);
-	for (i = 0; i < nr; i++) {
+	for (uint32_t i = 0; i < nr; i++) {
 		if (slots[i] == INDEX_SLOT_NONE)
 			continue;
 		__builtin_prefetch(&kv->headers[slots[i]]);
 		__builtin_prefetch(kv_slot(kv, slots[i]));
 	}
-	for (i = 0; i < nr; i++) {
+}
+
+/* found is what the header says as well. Return: how many */
+static uint32_t find_agree(const struct wfi_kv *kv, const struct weft_key *keys, uint32_t nr,
+			   uint32_t *slots)
+{
+	uint32_t found = 0;
+
+	for (uint32_t i = 0; i < nr; i++) {
 		if (slots[i] == INDEX_SLOT_NONE)
 			continue;
 		if (same_key(&kv->headers[slots[i]].key, &keys[i]))
@@ -612,16 +617,19 @@ int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 		  uint32_t *slots, uint64_t now_ns)
 {
 	struct kv_space *space = kv_space(kv, space_id);
-	uint32_t found = 0, i;
+	uint32_t found = 0, i, last;
 
 	kv_now(kv, now_ns);
-	for (i = 0; i < nr; i += KV_BATCH) {
-		const uint32_t n = batch_of(nr - i);
-
-		if (space)
-			found += find_group(kv, space, keys + i, n, slots + i);
-		else
-			memset(slots + i, 0xff, n * sizeof(*slots));
+	if (!space)
+		memset(slots, 0xff, nr * sizeof(*slots));
+	/* headers are looked at a group later, when they had time to come */
+	for (i = 0; space && i < nr + KV_BATCH; i += KV_BATCH) {
+		if (i < nr)
+			find_begin(kv, space, keys + i, batch_of(nr - i), slots + i);
+		if (!i)
+			continue;
+		last = i - KV_BATCH;
+		found += find_agree(kv, keys + last, batch_of(nr - last), slots + last);
 	}
 	if (found)
 		touch(kv, space, slots, nr);
@@ -642,7 +650,8 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *key
 	for (uint32_t i = 0; i < nr; i += KV_BATCH) {
 		const uint32_t n = batch_of(nr - i);
 
-		find_group(kv, space, keys + i, n, slots);
+		find_begin(kv, space, keys + i, n, slots);
+		find_agree(kv, keys + i, n, slots);
 		for (uint32_t j = 0; j < n; j++) {
 			results[i + j] = -ENOENT;
 			if (kv->mover && wfi_mover_drop(kv->mover, space, &keys[i + j]))
@@ -658,20 +667,6 @@ int wfi_kv_drop(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *key
 	wfi_point(kv->env, "drop.end");
 	kv_count(kv, KV_C_DROPPED, done);
 	return (int)done;
-}
-
-/* ---- pins ---- */
-
-void wfi_kv_pin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
-{
-	for (uint32_t i = 0; i < nr; i++)
-		wfi_slot_pin(kv, slots[i]);
-}
-
-void wfi_kv_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
-{
-	for (uint32_t i = 0; i < nr; i++)
-		wfi_slot_unpin(kv, slots[i]);
 }
 
 /* ---- slots ---- */

@@ -211,8 +211,7 @@ static uint32_t lease_end(struct wfi_kv *kv, uint32_t idx)
 		struct lease_chunk *c = chunk_at(l, chunk);
 		const uint32_t next = c->next;
 
-		for (uint64_t i = 0; i < n; i++)
-			wfi_slot_unpin(kv, c->slot[i]);
+		wfi_kv_unpin(kv, c->slot, (uint32_t)n);
 		c->next = l->free_chunk;
 		l->free_chunk = chunk;
 		l->nr_free_chunks++;
@@ -242,18 +241,13 @@ static void lease_disown(struct wfi_kv *kv, struct kv_lease *lease)
 	lease->gen++;
 }
 
+/* Return: 0; -ESTALE the block of one has failed a check since it was found */
 static int pin_all(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
 {
-	for (uint32_t i = 0; i < nr; i++) {
-		if (kv_run_checked(kv, slots[i]) && kv_slot(kv, slots[i])->state != KV_FREE) {
-			wfi_slot_pin(kv, slots[i]);
-			continue;
-		}
-		/* its block failed a check since it was found */
-		while (i--)
-			wfi_slot_unpin(kv, slots[i]);
-		return -ESTALE;
-	}
+	for (uint32_t i = 0; i < nr; i++)
+		if (!kv_run_checked(kv, slots[i]) || kv_slot(kv, slots[i])->state == KV_FREE)
+			return -ESTALE;
+	wfi_kv_pin(kv, slots, nr);
 	return 0;
 }
 

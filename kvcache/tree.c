@@ -3,6 +3,8 @@
 #include "kvcache/kv_private.h"
 #include "weft_internal/log.h"
 
+#define PIN_AHEAD 8u
+
 /* ---- a list through next and prev ---- */
 
 static void list_add(struct wfi_kv *kv, uint32_t *head, uint32_t slot)
@@ -299,7 +301,7 @@ void wfi_slot_pardon(struct wfi_kv *kv, uint32_t slot)
 
 /* ---- pins ---- */
 
-void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot)
+static inline void pin(struct wfi_kv *kv, uint32_t slot)
 {
 	struct kv_slot *st = kv_slot(kv, slot);
 	struct kv_run *run;
@@ -317,7 +319,7 @@ void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot)
 		run->space->policy->candidate_del(run->space->evict, kv_local(run, slot));
 }
 
-void wfi_slot_unpin(struct wfi_kv *kv, uint32_t slot)
+static inline void unpin(struct wfi_kv *kv, uint32_t slot)
 {
 	struct kv_slot *st = kv_slot(kv, slot);
 	struct kv_run *run;
@@ -341,5 +343,33 @@ void wfi_slot_unpin(struct wfi_kv *kv, uint32_t slot)
 		break;
 	default:
 		break;
+	}
+}
+
+void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot)
+{
+	pin(kv, slot);
+}
+
+void wfi_slot_unpin(struct wfi_kv *kv, uint32_t slot)
+{
+	unpin(kv, slot);
+}
+
+void wfi_kv_pin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
+{
+	for (uint32_t i = 0; i < nr; i++) {
+		if (i + PIN_AHEAD < nr)
+			__builtin_prefetch(kv_slot(kv, slots[i + PIN_AHEAD]), 1);
+		pin(kv, slots[i]);
+	}
+}
+
+void wfi_kv_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
+{
+	for (uint32_t i = 0; i < nr; i++) {
+		if (i + PIN_AHEAD < nr)
+			__builtin_prefetch(kv_slot(kv, slots[i + PIN_AHEAD]), 1);
+		unpin(kv, slots[i]);
 	}
 }
