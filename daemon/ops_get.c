@@ -61,9 +61,12 @@ void op_get_done(void *ctx, int res)
 static int get_plan(struct op_ctx *c, struct node_op *op, const struct op_buf *b,
 		    const struct wfi_space_info *space)
 {
+	const uint64_t block_bytes = space->block_bytes;
+	const struct session *s = c->s;
 	struct weft_place places[CHUNK];
+	struct wfi_piece *p = b->pieces;
 	uint64_t off = op_after_keys(c);
-	uint32_t i, k, nr, n = 0;
+	uint32_t i, k, nr, *idx = b->idx;
 	void *addrs[CHUNK];
 	int ret;
 
@@ -74,18 +77,17 @@ static int get_plan(struct op_ctx *c, struct node_op *op, const struct op_buf *b
 			return ret;
 		wfi_kv_slot_addrs(c->node->kv, b->idx + i, nr, addrs);
 		for (k = 0; k < nr; k++) {
-			struct wfi_piece *p = &b->pieces[n];
-
-			ret = op_place_check(c->s, &places[k], space->block_bytes, p);
+			ret = op_place_check(s, &places[k], block_bytes, p);
 			if (ret)
 				return ret;
 			p->local = addrs[k];
 			p->block = i + k;
-			b->idx[n] = b->idx[i + k];
-			n += addrs[k] != NULL;
+			*idx = b->idx[i + k];
+			p += addrs[k] != NULL;
+			idx += addrs[k] != NULL;
 		}
 	}
-	op->nr_pieces = n;
+	op->nr_pieces = (uint32_t)(p - b->pieces);
 	return 0;
 }
 

@@ -23,20 +23,25 @@ static uint64_t piece_left(const struct wfi_plan_range *r, const struct wfi_piec
 
 /* the next runs of a range, neighbours merged where nobody asks for the sums of blocks. Return: how
  * many; 0 nothing is left, or not within reach */
-static unsigned runs_take(const struct wfi_xfer_opts *o, struct wfi_plan_range *r,
-			  struct wfi_copy_run *runs, uint32_t *blocks, uint64_t *left)
+static unsigned runs_take(const struct wfi_xfer_opts *o, struct wfi_plan_range *range,
+			  struct wfi_copy_run *runs, uint32_t *blocks, uint64_t *budget)
 {
 	const struct weft_transport *t = o->ep->dev->transport;
-	const bool read = o->dir == WFI_XFER_READ;
+	const bool read = o->dir == WFI_XFER_READ, merge = !o->sums;
+	const struct wfi_piece *pieces = o->pieces;
+	/* copies, which no store to a run can be taken to change */
+	struct wfi_plan_range r = *range;
+	uint64_t left = *budget;
+	const uint8_t *src_end = NULL, *dst_end = NULL; /* of the last run */
 	uint32_t rkey = UINT32_MAX;
 	uint8_t *base = NULL;
 	unsigned n = 0;
 
-	while (n < RUNS && *left && !wfi_plan_empty(r)) {
-		const struct wfi_piece *p = &o->pieces[r->at.idx];
-		const uint64_t len = piece_left(r, p, *left);
-		struct wfi_copy_run *run = &runs[n];
-		uint8_t *local, *remote;
+	while (n < RUNS && left && !wfi_plan_empty(&r)) {
+		const struct wfi_piece *p = &pieces[r.at.idx];
+		const uint64_t piece_len = p->len, len = piece_left(&r, p, left);
+		uint8_t *local = (uint8_t *)p->local + r.at.off, *remote, *dst;
+		const uint8_t *src;
 
 		if (wfi_unlikely(p->rkey != rkey)) {
 			rkey = p->rkey;
@@ -44,18 +49,22 @@ static unsigned runs_take(const struct wfi_xfer_opts *o, struct wfi_plan_range *
 			if (!base)
 				break;
 		}
-		local = (uint8_t *)p->local + r->at.off;
-		remote = base + p->remote + r->at.off;
-		*run = (struct wfi_copy_run){ read ? local : remote, read ? remote : local, len };
-		blocks[n] = p->block;
-		if (n && !o->sums && (uint8_t *)run[-1].dst + run[-1].len == run->dst &&
-		    (const uint8_t *)run[-1].src + run[-1].len == run->src)
-			run[-1].len += len;
-		else
-			n++;
-		*left -= len;
-		advance(&r->at, len, p->len);
+		remote = base + p->remote + r.at.off;
+		dst = read ? local : remote;
+		src = read ? remote : local;
+		if (merge && dst == dst_end && src == src_end) {
+			runs[n - 1].len += len;
+		} else {
+			blocks[n] = p->block;
+			runs[n++] = (struct wfi_copy_run){ dst, src, len };
+		}
+		dst_end = dst + len;
+		src_end = src + len;
+		left -= len;
+		advance(&r.at, len, piece_len);
 	}
+	*range = r;
+	*budget = left;
 	return n;
 }
 

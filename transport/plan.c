@@ -55,16 +55,17 @@ static int local_check(const struct wfi_xfer_opts *opts)
 int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes, bool *direct)
 {
 	const struct weft_transport *t = opts->ep->dev->transport;
-	bool moves = opts->dir != WFI_XFER_SUM, reached = true;
+	const struct wfi_piece *p = opts->pieces, *const end = p + opts->nr_pieces;
+	const bool moves = opts->dir != WFI_XFER_SUM;
+	const uint32_t nr_blocks = opts->nr_blocks;
 	uint64_t sum = 0, region_len = UINT64_MAX;
-	uint32_t i, rkey = UINT32_MAX;
+	uint32_t rkey = p < end ? ~p->rkey : 0;
+	bool reached = true;
 	int ret;
 
-	for (i = 0; i < opts->nr_pieces; i++) {
-		const struct wfi_piece *p = &opts->pieces[i];
-
+	for (; p < end; p++) {
 		/* few regions, many pieces */
-		if (moves && wfi_unlikely(!i || p->rkey != rkey)) {
+		if (moves && wfi_unlikely(p->rkey != rkey)) {
 			rkey = p->rkey;
 			ret = rkey_check(opts, rkey);
 			if (ret)
@@ -72,8 +73,7 @@ int wfi_plan_check(const struct wfi_xfer_opts *opts, uint64_t *bytes, bool *dire
 			region_len = opts->rkeys[rkey]->len;
 			reached = reached && t->rkey_ptr(opts->rkeys[rkey]);
 		}
-		if (wfi_unlikely(p->block >= opts->nr_blocks ||
-				 wfi_add_overflows(sum, p->len, &sum) ||
+		if (wfi_unlikely(p->block >= nr_blocks || wfi_add_overflows(sum, p->len, &sum) ||
 				 (moves && !wfi_range_ok(p->remote, p->len, region_len))))
 			return -EINVAL;
 	}
