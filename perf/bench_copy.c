@@ -35,8 +35,9 @@ struct copy_bench {
 	struct wfi_perf_region region;
 	struct weft_key *keys;
 	struct weft_place *places;
-	/* the peers' side: as many bytes in memory of the same kind */
-	struct wfi_perf_region peer_src, peer_dst;
+	/* the peers': as many bytes in memory of the same kind, copied to the same places, so that
+	 * the luck of pages in caches is the same */
+	struct wfi_perf_region peer_src;
 	struct wfi_peer_copy peer;
 	void **dst;
 	const void **src;
@@ -141,7 +142,7 @@ static int arrays_alloc(struct copy_bench *b)
 	return b->keys && b->places && b->dst && b->src ? 0 : wfi_perf_fail(-ENOMEM, "no memory");
 }
 
-/* the same places on both sides. @dst: where the peers' region lies, here or in another process */
+/* the same places on both sides. @dst: of the peers, here or in another process */
 static int scatter(struct copy_bench *b, char *dst)
 {
 	const struct shape *s = &b->shape;
@@ -174,7 +175,6 @@ static void bench_close(struct copy_bench *b)
 {
 	wfi_perf_region_close(b->rig->w, &b->region);
 	wfi_perf_region_close(b->rig->w, &b->peer_src);
-	wfi_perf_region_close(b->rig->w, &b->peer_dst);
 	weft_space_close(b->space);
 	free(b->keys);
 	free(b->places);
@@ -196,9 +196,7 @@ static int bench_open(struct copy_bench *b, const struct victim *victim)
 	if (!ret)
 		ret = wfi_perf_region_open(b->rig->w, &b->peer_src, len, false);
 	if (!ret)
-		ret = wfi_perf_region_open(b->rig->w, &b->peer_dst, len * s->spread, false);
-	if (!ret)
-		ret = scatter(b, s->is_private ? victim->addr : b->peer_dst.map.addr);
+		ret = scatter(b, s->is_private ? victim->addr : b->region.map.addr);
 	if (ret)
 		return ret;
 	b->peer = (struct wfi_peer_copy){
