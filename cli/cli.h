@@ -83,6 +83,7 @@ extern const struct wfi_cli_cmd wfi_cmd_get;
 extern const struct wfi_cli_cmd wfi_cmd_ls;
 extern const struct wfi_cli_cmd wfi_cmd_put;
 extern const struct wfi_cli_cmd wfi_cmd_replay;
+extern const struct wfi_cli_cmd wfi_cmd_stat;
 extern const struct wfi_cli_cmd wfi_cmd_status;
 extern const struct wfi_cli_cmd wfi_cmd_top;
 
@@ -108,6 +109,10 @@ int wfi_cli_usage(const char *cmd, const char *fmt, ...) __attribute__((format(p
 int wfi_cli_open(const struct wfi_cli_common *common, unsigned idx, struct weft **out);
 /* says what a call of libweft gave. Return: WFI_EXIT_NO_NODE when the node is gone, else _FAILED */
 int wfi_cli_failed(const char *what, int err);
+
+/* asks the node for one of its texts. Return: exit code, and the object in @out */
+int wfi_cli_fetch(const struct wfi_cli_common *common, int (*ask)(struct weft *, char **),
+		  const char *what, json_t **out);
 
 /* options that name a space, for commands that put and get; within the command's own */
 struct wfi_cli_space {
@@ -146,6 +151,8 @@ int wfi_cli_space_open(struct weft *w, const struct wfi_cli_space *opts, const c
 
 /* takes @value. Return: WFI_EXIT_OK, WFI_EXIT_FAILED when the output cannot be written */
 int wfi_cli_print_json(json_t *value, size_t indent);
+/* after text. Return: the same */
+int wfi_cli_flushed(void);
 /* a member of an object as what it should be, or 0, "" and NULL when it is not */
 uint64_t wfi_json_u64(const json_t *obj, const char *key);
 const char *wfi_json_str(const json_t *obj, const char *key);

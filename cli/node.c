@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include "cli/cli.h"
 
@@ -67,4 +68,33 @@ int wfi_cli_space_open(struct weft *w, const struct wfi_cli_space *opts, const c
 				     UINT32_MAX);
 	ret = weft_space_open(w, &so, out);
 	return ret ? wfi_cli_failed("opening the space", ret) : WFI_EXIT_OK;
+}
+
+int wfi_cli_fetch(const struct wfi_cli_common *common, int (*ask)(struct weft *, char **),
+		  const char *what, json_t **out)
+{
+	struct weft *w = NULL;
+	char *text = NULL;
+	json_error_t err;
+	int ret;
+
+	ret = wfi_cli_open(common, 0, &w);
+	if (ret)
+		return ret;
+	ret = ask(w, &text);
+	if (ret < 0) {
+		ret = wfi_cli_failed(what, ret);
+		goto out_close;
+	}
+	ret = WFI_EXIT_OK;
+	*out = json_loads(text, 0, &err);
+	if (!*out) {
+		fprintf(stderr, "weft: %s: the node's answer is no JSON: %s\n", what, err.text);
+		ret = WFI_EXIT_FAILED;
+	}
+
+out_close:
+	free(text);
+	weft_close(w);
+	return ret;
 }

@@ -19,6 +19,11 @@ int wfi_cli_print_json(json_t *value, size_t indent)
 	return WFI_EXIT_OK;
 }
 
+int wfi_cli_flushed(void)
+{
+	return fflush(stdout) || ferror(stdout) ? WFI_EXIT_FAILED : WFI_EXIT_OK;
+}
+
 uint64_t wfi_json_u64(const json_t *obj, const char *key)
 {
 	const json_t *v = json_object_get(obj, key);

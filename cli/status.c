@@ -8,36 +8,6 @@
 
 #define CLEAN 48
 
-/* asks the node for one of its texts. Return: exit code, and the object in @out */
-static int fetch(const struct wfi_cli_common *common, int (*ask)(struct weft *, char **),
-		 const char *what, json_t **out)
-{
-	struct weft *w = NULL;
-	char *text = NULL;
-	json_error_t err;
-	int ret;
-
-	ret = wfi_cli_open(common, 0, &w);
-	if (ret)
-		return ret;
-	ret = ask(w, &text);
-	if (ret < 0) {
-		ret = wfi_cli_failed(what, ret);
-		goto out_close;
-	}
-	ret = WFI_EXIT_OK;
-	*out = json_loads(text, 0, &err);
-	if (!*out) {
-		fprintf(stderr, "weft: %s: the node's answer is no JSON: %s\n", what, err.text);
-		ret = WFI_EXIT_FAILED;
-	}
-
-out_close:
-	free(text);
-	weft_close(w);
-	return ret;
-}
-
 static const char *clean(const json_t *obj, const char *key, char out[CLEAN])
 {
 	return wfi_text_clean(wfi_json_str(obj, key), out, CLEAN);
@@ -152,11 +122,6 @@ static void show_slow_paths(const json_t *slow)
 	}
 }
 
-static int flushed(void)
-{
-	return fflush(stdout) || ferror(stdout) ? WFI_EXIT_FAILED : WFI_EXIT_OK;
-}
-
 static int run_status(const void *opts, int argc, char **argv)
 {
 	const struct wfi_cli_common *common = opts;
@@ -165,7 +130,7 @@ static int run_status(const void *opts, int argc, char **argv)
 
 	(void)argc;
 	(void)argv;
-	ret = fetch(common, weft_status_json, "status", &root);
+	ret = wfi_cli_fetch(common, weft_status_json, "status", &root);
 	if (ret)
 		return ret;
 	if (common->json)
@@ -177,7 +142,7 @@ static int run_status(const void *opts, int argc, char **argv)
 	show_peers(json_object_get(root, "peers"));
 	show_slow_paths(json_object_get(root, "slow_paths"));
 	json_decref(root);
-	return flushed();
+	return wfi_cli_flushed();
 }
 
 static void show_space(const json_t *s)
@@ -204,7 +169,7 @@ static int run_ls(const void *opts, int argc, char **argv)
 
 	(void)argc;
 	(void)argv;
-	ret = fetch(common, weft_ls_json, "ls", &root);
+	ret = wfi_cli_fetch(common, weft_ls_json, "ls", &root);
 	if (ret)
 		return ret;
 	if (common->json)
@@ -216,7 +181,7 @@ static int run_ls(const void *opts, int argc, char **argv)
 		show_space(s);
 	}
 	json_decref(root);
-	return flushed();
+	return wfi_cli_flushed();
 }
 
 static int run_drain(const void *opts, int argc, char **argv)

@@ -2,6 +2,7 @@
 /* control.c - sockets, messages and deaths; what concerns the worker goes through node_call() */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -204,6 +205,8 @@ struct request {
 	uint64_t held; /* by the tenant's rings, in bytes */
 	struct wfi_tenant *tenant;
 	char *text;
+	struct node_slice slice;
+	bool more;
 };
 
 __attribute__((format(printf, 3, 4))) static void refuse(struct request *q, int status,
@@ -424,28 +427,58 @@ static void on_region_dereg(struct request *q)
 	}
 }
 
+/* whose figures a connection may see: NULL, all of them */
+static const struct wfi_tenant *only_of(const struct request *q)
+{
+	return conn_is_keeper(q->k) ? NULL : q->k->session->tenant;
+}
+
 static void run_status(struct node *node, void *arg)
 {
 	struct request *q = arg;
 
-	const struct wfi_tenant *only = conn_is_keeper(q->k) ? NULL : q->k->session->tenant;
-
-	q->text = q->req.type == WEFT_CTL_LS ? node_ls_json(node, only)
-					     : node_status_json(node, only);
+	q->text = q->req.type == WEFT_CTL_LS ? node_ls_json(node, only_of(q))
+					     : node_status_json(node, only_of(q));
 }
 
-static void on_status(struct request *q)
+/* q->text goes beside the answer, and is freed */
+static void answer_text(struct request *q)
 {
-	size_t len;
+	const size_t len = q->text ? strlen(q->text) : 0;
 
-	node_call(q->c->node, run_status, q);
-	len = q->text ? strlen(q->text) : 0;
 	q->fd_out = len ? memfd_create("weft-status", MFD_CLOEXEC) : -1;
 	if (q->fd_out < 0 || write(q->fd_out, q->text, len) != (ssize_t)len)
 		refuse(q, -ENOMEM, "no memory for the answer");
 	q->close_out = true;
 	q->rep.len = len;
 	free(q->text);
+}
+
+static void on_status(struct request *q)
+{
+	node_call(q->c->node, run_status, q);
+	answer_text(q);
+}
+
+static void run_stat(struct node *node, void *arg)
+{
+	struct request *q = arg;
+
+	q->more = node_stat_slice(node, only_of(q), &q->slice);
+}
+
+static void on_stat(struct request *q)
+{
+	json_t *root;
+
+	q->slice.list = json_array();
+	do {
+		node_call(q->c->node, run_stat, q);
+	} while (q->more);
+	root = json_pack("{s:o}", "spaces", q->slice.list);
+	q->text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	json_decref(root);
+	answer_text(q);
 }
 
 static void on_metrics(struct request *q)
@@ -477,6 +510,7 @@ static void (*const on_request[])(struct request *q) = {
 	[WEFT_CTL_REGION_DEREG] = on_region_dereg,
 	[WEFT_CTL_STATUS] = on_status,
 	[WEFT_CTL_LS] = on_status,
+	[WEFT_CTL_STAT] = on_stat,
 	[WEFT_CTL_METRICS] = on_metrics,
 	[WEFT_CTL_DRAIN] = on_drain,
 	[WEFT_CTL_BYE] = on_bye,

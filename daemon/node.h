@@ -345,4 +345,12 @@ int peers_poll(struct node *node);
 char *node_status_json(struct node *node, const struct wfi_tenant *only);
 char *node_ls_json(struct node *node, const struct wfi_tenant *only);
 
+/* a long list, made while the node serves: a slice for each call of the control thread */
+struct node_slice {
+	struct json_t *list; /* that a call appends to */
+	uint64_t at; /* where the next one begins */
+};
+/* figures of spaces. Return: true when there may be more */
+bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct node_slice *s);
+
 #endif

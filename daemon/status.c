@@ -7,6 +7,8 @@
 
 #include "node.h"
 
+#define STAT_SLICE 4u /* spaces: some 10 us each */
+
 static json_t *hex(uint64_t v)
 {
 	char text[24];
@@ -170,35 +172,72 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only)
 	return dump;
 }
 
-struct spaces {
-	json_t *list;
-	const struct wfi_tenant *only;
-};
-
-static void space_append(void *ctx, const struct wfi_space_stat *st)
+/* what each list of spaces begins with */
+static json_t *space_json(const struct wfi_space_stat *st)
 {
-	const struct spaces *spaces = ctx;
-
-	if (spaces->only && strcmp(wfi_tenant_name(spaces->only), st->tenant) != 0)
-		return;
-	json_array_append_new(
-		spaces->list,
-		json_pack("{s:o, s:o, s:o, s:I, s:i, s:i, s:I, s:I}", "tenant", text(st->tenant),
-			  "model", text(st->model), "layout", text(st->layout), "block_bytes",
-			  (json_int_t)st->block_bytes, "tokens_per_block",
-			  (int)st->tokens_per_block, "layers", (int)st->nr_layers, "blocks",
-			  (json_int_t)st->blocks, "slots", (json_int_t)st->slots));
+	return json_pack("{s:I, s:o, s:o, s:o, s:I, s:i, s:i, s:I, s:I}", "id", (json_int_t)st->id,
+			 "tenant", text(wfi_tenant_name(st->tenant)), "model", text(st->model),
+			 "layout", text(st->layout), "block_bytes", (json_int_t)st->block_bytes,
+			 "tokens_per_block", (int)st->tokens_per_block, "layers",
+			 (int)st->nr_layers, "blocks", (json_int_t)st->blocks, "slots",
+			 (json_int_t)st->slots);
 }
 
 char *node_ls_json(struct node *node, const struct wfi_tenant *only)
 {
-	struct spaces spaces = { .list = json_array(), .only = only };
-	json_t *root;
+	json_t *list = json_array(), *root;
+	struct wfi_space_stat st;
 	char *dump;
+	uint32_t i;
 
-	wfi_kv_for_each_space(node->kv, space_append, &spaces);
-	root = json_pack("{s:o}", "spaces", spaces.list);
+	for (i = 0; !wfi_kv_space_stat(node->kv, i, &st); i++)
+		if (!only || only == st.tenant)
+			json_array_append_new(list, space_json(&st));
+	root = json_pack("{s:o}", "spaces", list);
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return dump;
+}
+
+/* ---- weft stat ---- */
+
+static json_t *hist_json(const struct wfi_hist *h)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)h->nr, "mean_ns",
+			 (json_int_t)(h->nr ? h->sum / h->nr : 0), "p50_ns",
+			 (json_int_t)wfi_hist_quantile(h, 0.5), "p90_ns",
+			 (json_int_t)wfi_hist_quantile(h, 0.9), "p99_ns",
+			 (json_int_t)wfi_hist_quantile(h, 0.99), "max_ns", (json_int_t)h->max);
+}
+
+static json_t *figures_json(const struct wfi_space_stat *st)
+{
+	json_t *json = space_json(st);
+
+	json_object_update_new(json,
+			       json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "slots_free",
+					 (json_int_t)st->slots_free, "slots_filling",
+					 (json_int_t)st->slots_filling, "slots_quarantined",
+					 (json_int_t)st->slots_quarantined, "slots_pinned",
+					 (json_int_t)st->slots_pinned, "puts", (json_int_t)st->puts,
+					 "evicted", (json_int_t)st->evicted, "hits",
+					 (json_int_t)st->hits, "misses", (json_int_t)st->misses));
+	json_object_set_new(json, "lifetime", hist_json(st->lifetime));
+	json_object_set_new(json, "idle_before_eviction", hist_json(st->idle));
+	json_object_set_new(json, "reuse_gap", hist_json(st->reuse));
+	return json;
+}
+
+bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct node_slice *s)
+{
+	const uint64_t end = s->at + STAT_SLICE;
+	struct wfi_space_stat st;
+
+	for (; s->at < end; s->at++) {
+		if (wfi_kv_space_stat(node->kv, (uint32_t)s->at, &st))
+			return false;
+		if (!only || only == st.tenant)
+			json_array_append_new(s->list, figures_json(&st));
+	}
+	return true;
 }

@@ -6,7 +6,7 @@
 #include "kvcache/tier.h"
 #include "weft_internal/log.h"
 
-#define HEADER_VERSION 1u
+#define HEADER_VERSION 2u
 #define DEFAULT_GRACE_NS WFI_NSEC_PER_MSEC
 #define DEFAULT_IDLE_NS (60 * WFI_NSEC_PER_SEC)
 #define STEP_LINES 64u /* of the index, moved with each poll while it grows */
@@ -126,6 +126,7 @@ int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out)
 	kv->free_owner = KV_NO_OWNER;
 	kv->doomed = KV_NONE;
 	counters_init(kv, opts->metrics);
+	wfi_stat_init(kv, opts->metrics);
 	ret = tables_map(kv, opts->max_slots);
 	if (ret) {
 		wfi_kv_destroy(kv);
@@ -317,13 +318,18 @@ static uint32_t crc_past_body(const struct kv_crc_shift *shift, uint32_t crc)
 	       shift->table[2][crc >> 16 & 0xff] ^ shift->table[3][crc >> 24];
 }
 
+static uint32_t header_crc(struct weft_block_header h)
+{
+	h.crc = 0;
+	h.used = 0;
+	return wfi_crc32c(0, &h, sizeof(h));
+}
+
 uint32_t wfi_kv_body_crc(const struct wfi_kv *kv, const struct kv_space *space, uint32_t slot)
 {
-	struct weft_block_header h = kv->headers[slot];
-	const uint32_t crc = h.crc;
+	const struct weft_block_header *h = &kv->headers[slot];
 
-	h.crc = 0;
-	return crc_past_body(&space->crc_shift, wfi_crc32c(0, &h, sizeof(h))) ^ crc;
+	return crc_past_body(&space->crc_shift, header_crc(*h)) ^ h->crc;
 }
 
 static void header_write(struct put_ctx *c, const struct kv_run *run, uint32_t slot,
@@ -338,12 +344,14 @@ static void header_write(struct put_ctx *c, const struct kv_run *run, uint32_t s
 		.version = HEADER_VERSION,
 		.len = space->info.block_bytes,
 		.layout_id = space->layout_id,
+		.born = kv_tick(c->kv),
 	};
 	const uint32_t crc = wfi_crc32c(0, &h, sizeof(h));
 
 	h.crc = body_crc ? crc_past_body(&space->crc_shift, crc) ^ *body_crc
 			 : wfi_crc32c(crc, run->addr + (slot - run->first) * space->info.stride,
 				      space->info.block_bytes);
+	h.used = h.born;
 	c->kv->headers[slot] = h;
 }
 
@@ -500,6 +508,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 	}
 	offer_leaf(&c);
 	wfi_point(kv->env, "put.end");
+	c.space->nr_put += sealed;
 	kv_count(kv, KV_C_PUT, sealed);
 	return (int)held;
 }
@@ -511,14 +520,23 @@ static inline uint32_t batch_of(uint32_t nr)
 	return nr < KV_BATCH ? nr : KV_BATCH;
 }
 
+static inline void looked_up(struct kv_space *space, uint32_t found, uint32_t nr)
+{
+	if (!space)
+		return;
+	space->nr_hit += found;
+	space->nr_miss += nr - found;
+}
+
 int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
 		 uint32_t *slots)
 {
-	const struct kv_space *space = kv_space(kv, space_id);
+	struct kv_space *space = kv_space(kv, space_id);
 	uint32_t done = 0;
 
 	if (space)
 		done = wfi_index_match(&kv->index, &space->salt, keys, nr, slots);
+	looked_up(space, done, nr);
 	kv_count(kv, KV_C_MATCH_HIT, done);
 	kv_count(kv, KV_C_MATCH_MISS, nr - done);
 	return (int)done;
@@ -572,6 +590,7 @@ static uint32_t find_agree(const struct wfi_kv *kv, const struct weft_key *keys,
 /* deepest first: the policy leaves the tail of a chain the oldest */
 static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slots, uint32_t nr)
 {
+	struct kv_ages ages = { 0 };
 	uint32_t locals[KV_BATCH];
 	unsigned n = 0;
 
@@ -579,6 +598,7 @@ static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slo
 	while (nr--) {
 		if (slots[nr] == WFI_SLOT_NONE)
 			continue;
+		kv_age_used(kv, space, &ages, slots[nr]);
 		locals[n++] = kv_local(kv_run(kv, slots[nr]), slots[nr]);
 		if (n == KV_BATCH) {
 			space->policy->touch(space->evict, locals, n, kv->now_ns);
@@ -587,6 +607,7 @@ static void touch(struct wfi_kv *kv, struct kv_space *space, const uint32_t *slo
 	}
 	if (n)
 		space->policy->touch(space->evict, locals, n, kv->now_ns);
+	wfi_ages_used(kv, space, &ages);
 }
 
 int wfi_kv_prefix(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
@@ -608,6 +629,7 @@ int wfi_kv_prefix(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 	}
 	if (done)
 		touch(kv, space, slots, done);
+	looked_up(space, done, nr);
 	kv_count(kv, KV_C_MATCH_HIT, done);
 	kv_count(kv, KV_C_MATCH_MISS, nr - done);
 	return (int)done;
@@ -633,6 +655,7 @@ int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 	}
 	if (found)
 		touch(kv, space, slots, nr);
+	looked_up(space, found, nr);
 	kv_count(kv, KV_C_LOOKUP_HIT, found);
 	kv_count(kv, KV_C_LOOKUP_MISS, nr - found);
 	return (int)found;
@@ -722,21 +745,18 @@ static enum kv_counter verify(const struct wfi_kv *kv, const struct kv_run *run,
 			      uint32_t crc)
 {
 	const struct kv_space *space = run->space;
-	struct weft_block_header h = kv->headers[slot];
+	const struct weft_block_header h = kv->headers[slot];
 	const struct index_tag tag = index_tag(&space->salt, &h.key);
-	const uint32_t expected = h.crc;
 
 	if (kv_slot(kv, slot)->indexed && wfi_index_find(&kv->index, &tag) != slot)
 		return KV_C_BAD_HEADER;
 	if (h.incarnation != kv->incarnation || h.gen != kv_slot(kv, slot)->gen)
 		return KV_C_BAD_STALE;
 	if (h.version != HEADER_VERSION || h.space_tag != space->info.tag ||
-	    h.len != space->info.block_bytes || h.layout_id != space->layout_id || h.reserved ||
-	    h.reserved2)
+	    h.len != space->info.block_bytes || h.layout_id != space->layout_id)
 		return KV_C_BAD_HEADER;
-	h.crc = 0;
-	crc ^= crc_past_body(&space->crc_shift, wfi_crc32c(0, &h, sizeof(h)));
-	return crc == expected ? KV_NR_COUNTERS : KV_C_BAD_BODY;
+	crc ^= crc_past_body(&space->crc_shift, header_crc(h));
+	return crc == h.crc ? KV_NR_COUNTERS : KV_C_BAD_BODY;
 }
 
 int wfi_kv_verify_crc(struct wfi_kv *kv, uint32_t slot, uint32_t crc)

@@ -8,6 +8,7 @@
  * share.c   who has more than its share, and what goes back of it
  * tree.c    one slot's life: chains, pins, candidates for eviction, the ways out
  * lease.c   owners and leases
+ * stat.c    figures of spaces
  * index.c   from keys to slots
  * tier.c    the mover, between the arena and the tier below; tier_ssd*.c are such a tier
  *
@@ -87,6 +88,8 @@ struct kv_crc_shift {
 	uint32_t table[4][256];
 };
 
+enum kv_hist { KV_H_LIFETIME, KV_H_IDLE, KV_H_REUSE, KV_NR_HISTS };
+
 struct kv_space {
 	struct kv_space *next; /* of the tenant */
 	struct wfi_tenant *tenant;
@@ -122,6 +125,8 @@ struct kv_space {
 	uint64_t nr_quarantined;
 	uint64_t nr_indexed;
 	uint64_t nr_pinned;
+	uint64_t nr_put, nr_evicted, nr_hit, nr_miss; /* since it was opened */
+	struct wfi_hist hist[KV_NR_HISTS];
 };
 
 struct wfi_tenant {
@@ -256,6 +261,8 @@ struct wfi_kv {
 	struct wfi_map granule_map;
 	struct wfi_counter *count[KV_NR_COUNTERS];
 	struct wfi_counter scratch[KV_NR_COUNTERS];
+	struct wfi_hist *hist[KV_NR_HISTS]; /* of all spaces */
+	struct wfi_hist scratch_hist;
 };
 
 static inline struct kv_slot *kv_slot(const struct wfi_kv *kv, uint32_t slot)
@@ -303,6 +310,59 @@ static inline uint64_t kv_now(struct wfi_kv *kv, uint64_t now_ns)
 	if (now_ns > kv->now_ns)
 		kv->now_ns = now_ns;
 	return kv->now_ns;
+}
+
+/* as in headers: 52 days around */
+static inline uint32_t kv_tick(const struct wfi_kv *kv)
+{
+	return (uint32_t)(kv->now_ns >> WFI_BLOCK_TICK_BITS);
+}
+
+/*
+ * Ages that are to be recorded. Blocks of one request come, are used and go together, mostly: as
+ * long as their ages are equal they are counted, and recorded at once.
+ */
+struct kv_ages {
+	uint32_t a,
+		b; /* in ticks; evicted: since publish and since use. Used: since the use before */
+	uint32_t nr;
+};
+
+/* of stat.c: what was counted goes into the histograms */
+void wfi_ages_evicted(struct wfi_kv *kv, struct kv_space *space, struct kv_ages *ages);
+void wfi_ages_used(struct wfi_kv *kv, struct kv_space *space, struct kv_ages *ages);
+
+/* a block is to be evicted. Its header is at hand, for its key */
+static inline void kv_age_evicted(struct wfi_kv *kv, struct kv_space *space, struct kv_ages *ages,
+				  uint32_t slot)
+{
+	const struct weft_block_header *h = &kv->headers[slot];
+	const uint32_t a = kv_tick(kv) - h->born, b = kv_tick(kv) - h->used;
+
+	if (wfi_unlikely(a != ages->a || b != ages->b)) {
+		wfi_ages_evicted(kv, space, ages);
+		ages->a = a;
+		ages->b = b;
+	}
+	ages->nr++;
+}
+
+/* a block is used, after its key was compared with its header's */
+static inline void kv_age_used(struct wfi_kv *kv, struct kv_space *space, struct kv_ages *ages,
+			       uint32_t slot)
+{
+	struct weft_block_header *h = &kv->headers[slot];
+	const uint32_t a = kv_tick(kv) - h->used;
+
+	/* operations of one request mostly come within a tick, and are one use */
+	if (!a)
+		return;
+	h->used += a;
+	if (wfi_unlikely(a != ages->a)) {
+		wfi_ages_used(kv, space, ages);
+		ages->a = a;
+	}
+	ages->nr++;
 }
 
 static inline void kv_count(struct wfi_kv *kv, enum kv_counter c, uint64_t n)
@@ -419,6 +479,10 @@ void wfi_share_fini(struct wfi_kv *kv);
 /* ---- kv.c ---- */
 /* CRC32C of a sealed block's bytes alone, as they were when it was published */
 uint32_t wfi_kv_body_crc(const struct wfi_kv *kv, const struct kv_space *space, uint32_t slot);
+
+/* ---- stat.c ---- */
+
+void wfi_stat_init(struct wfi_kv *kv, struct wfi_metrics *m);
 
 /* ---- space.c ---- */
 void wfi_tenant_destroy(struct wfi_tenant *t);

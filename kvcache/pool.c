@@ -321,6 +321,7 @@ static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim 
 static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bool keep)
 {
 	struct victim v[EVICT_BATCH];
+	struct kv_ages ages = { 0 };
 	uint64_t done = 0;
 	uint32_t n, i;
 
@@ -331,6 +332,7 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bo
 		for (i = 0; i < n; i++) {
 			v[i].tag = kv_header_tag(kv, space, v[i].slot);
 			wfi_index_prefetch(&kv->index, &v[i].tag);
+			kv_age_evicted(kv, space, &ages, v[i].slot);
 		}
 		for (i = 0; i < n; i++) {
 			if (keep && wfi_mover_take(kv->mover, v[i].run, v[i].slot, &v[i].parent))
@@ -340,6 +342,7 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bo
 		}
 		done += n;
 	}
+	wfi_ages_evicted(kv, space, &ages);
 	kv_count(kv, KV_C_EVICTED, done);
 	return done;
 }
@@ -375,11 +378,14 @@ static int run_evacuate(struct wfi_kv *kv, struct kv_run *run, bool home)
  * that it has more of what is to go next */
 static struct kv_run *coldest(struct wfi_kv *kv, struct kv_space *space)
 {
+	struct kv_ages ages = { 0 };
 	struct index_tag tag;
 	struct victim v;
 
 	if (!choose(kv, space, &v, 1))
 		return NULL;
+	kv_age_evicted(kv, space, &ages, v.slot);
+	wfi_ages_evicted(kv, space, &ages);
 	tag = kv_header_tag(kv, space, v.slot);
 	wfi_slot_evict_end(kv, v.run, v.slot, &tag);
 	kv_count(kv, KV_C_EVICTED, 1);

@@ -419,23 +419,3 @@ int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *
 	}
 	return -ENOENT;
 }
-
-void wfi_kv_for_each_space(const struct wfi_kv *kv,
-			   void (*fn)(void *ctx, const struct wfi_space_stat *st), void *ctx)
-{
-	for (uint32_t i = 0; i < kv->nr_spaces; i++) {
-		const struct kv_space *s = kv->spaces[i];
-		const struct wfi_space_stat st = {
-			.tenant = s->tenant->name,
-			.model = s->model,
-			.layout = s->layout,
-			.block_bytes = s->info.block_bytes,
-			.blocks = s->nr_indexed,
-			.slots = s->nr_slots,
-			.tokens_per_block = s->tokens_per_block,
-			.nr_layers = s->info.nr_layers,
-		};
-
-		fn(ctx, &st);
-	}
-}

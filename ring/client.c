@@ -446,6 +446,11 @@ int weft_ls_json(struct weft *w, char **out)
 	return get_text(w, WEFT_CTL_LS, out);
 }
 
+int weft_stat_json(struct weft *w, char **out)
+{
+	return get_text(w, WEFT_CTL_STAT, out);
+}
+
 int weft_metrics_fd(struct weft *w)
 {
 	struct wfi_ctl_call call = { .req.type = WEFT_CTL_METRICS, .fd_in = -1, .wants_fd = true };

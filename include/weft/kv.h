@@ -126,11 +126,14 @@ struct weft_space_opts {
  * @gen: the slot's generation at publish
  * @len: bytes of the block
  * @layout_id: low 32 bits of the hash of the space's layout name
- * @version: 1
- * @crc: CRC32C (Castagnoli, RFC 3720 appendix B.4) of this header with @crc = 0, then the bytes
+ * @version: 2
+ * @born: when it was published, in units of 2^20 ns (about a millisecond) of its node's clock
+ * @used: when it was used last. Changes, so it proves nothing
+ * @crc: CRC32C (Castagnoli, RFC 3720 appendix B.4) of this header with @crc = @used = 0, then the
+ *       bytes
  *
- * Written once at publish, checked by every read from another node or tier. It lies beside the
- * slots, in a table that engines do not map.
+ * Written once at publish, but for @used; checked by every read from another node or tier. It lies
+ * beside the slots, in a table that engines do not map.
  */
 struct weft_block_header {
 	uint64_t incarnation;
@@ -140,8 +143,8 @@ struct weft_block_header {
 	uint32_t version;
 	uint64_t len;
 	uint32_t layout_id;
-	uint32_t reserved;
-	uint32_t reserved2;
+	uint32_t born;
+	uint32_t used;
 	uint32_t crc;
 };
 

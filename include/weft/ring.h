@@ -30,7 +30,8 @@
  *                  .len inside it. Private memory: no fd, .addr and .len in the engine's address
  *                  space (the node then uses process_vm_readv/writev: PR_SET_PTRACER may be needed)
  *   REGION_DEREG   .id; answered when no copy touches the region any more
- *   STATUS, LS  -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
+ *   STATUS, LS, STAT
+ *               -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
  *                  node's own user, else of the engine's own
  *   METRICS     -> fd 0 is the node's metrics segment
  *   DRAIN          the node takes no new engine, and stops when the last has left; -EPERM for
@@ -303,6 +304,7 @@ enum weft_ctl_type {
 	WEFT_CTL_DRAIN = 10,
 	WEFT_CTL_BYE = 11,
 	WEFT_CTL_PEER_HELLO = 12, /* from another node; see the control protocol between nodes */
+	WEFT_CTL_STAT = 13,
 };
 
 #define WEFT_TOKEN_MAX 64

@@ -332,6 +332,8 @@ WEFT_API int weft_drop(struct weft_ring *ring, const struct weft_space *space,
 /* JSON texts, malloc'ed: free() them. @out is zero-terminated */
 WEFT_API int weft_status_json(struct weft *w, char **out);
 WEFT_API int weft_ls_json(struct weft *w, char **out);
+/* of each space: occupancy, and how long blocks live, lie idle and wait for their next use */
+WEFT_API int weft_stat_json(struct weft *w, char **out);
 /* the node's metrics segment; the caller closes the fd */
 WEFT_API int weft_metrics_fd(struct weft *w);
 /* ask the node to take no new engine, and to stop when the last has left. -EPERM: only its own

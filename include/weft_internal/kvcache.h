@@ -305,19 +305,28 @@ int wfi_tenant_arena_ro_fd(const struct wfi_tenant *t);
 int wfi_kv_headers_ro_fd(const struct wfi_kv *kv);
 
 void wfi_kv_stat(const struct wfi_kv *kv, const struct wfi_tenant *t, struct weft_stat *out);
-/* calls @fn for each space; for weft ls */
+
+/* units of born and used of block headers: 2 to this many ns */
+#define WFI_BLOCK_TICK_BITS 20
+
 struct wfi_space_stat {
-	const char *tenant;
+	const struct wfi_tenant *tenant;
 	const char *model;
 	const char *layout;
 	uint64_t block_bytes;
 	uint64_t blocks;
 	uint64_t slots;
+	uint64_t slots_free, slots_filling, slots_quarantined, slots_pinned;
+	uint64_t puts, evicted, hits, misses; /* blocks */
+	const struct wfi_hist *lifetime; /* ns, from publish to eviction */
+	const struct wfi_hist *idle; /* from the last use to eviction */
+	const struct wfi_hist *reuse; /* from use to use */
+	uint32_t id;
 	uint32_t tokens_per_block;
 	uint32_t nr_layers;
 };
-void wfi_kv_for_each_space(const struct wfi_kv *kv,
-			   void (*fn)(void *ctx, const struct wfi_space_stat *st), void *ctx);
+/* of space @idx, from 0 on. Return: 0, -ENOENT there are no more */
+int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_stat *out);
 /* bytes of index, slot state and policy, for the benchmark that reports them per block */
 uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv);
 

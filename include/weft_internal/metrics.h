@@ -65,15 +65,20 @@ static inline void wfi_gauge_set(struct wfi_counter *c, uint64_t v)
 	__atomic_store_n(&c->value, v, __ATOMIC_RELAXED);
 }
 
-static inline void wfi_hist_add(struct wfi_hist *h, uint64_t value)
+static inline void wfi_hist_add_nr(struct wfi_hist *h, uint64_t value, uint64_t nr)
 {
 	uint64_t *b = &h->bucket[wfi_hist_idx(value)];
 
-	__atomic_store_n(b, *b + 1, __ATOMIC_RELAXED);
-	__atomic_store_n(&h->sum, h->sum + value, __ATOMIC_RELAXED);
-	__atomic_store_n(&h->nr, h->nr + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(b, *b + nr, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->sum, h->sum + value * nr, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->nr, h->nr + nr, __ATOMIC_RELAXED);
 	if (value > h->max)
 		__atomic_store_n(&h->max, value, __ATOMIC_RELAXED);
+}
+
+static inline void wfi_hist_add(struct wfi_hist *h, uint64_t value)
+{
+	wfi_hist_add_nr(h, value, 1);
 }
 
 enum wfi_metric_kind { WFI_METRIC_COUNTER, WFI_METRIC_GAUGE, WFI_METRIC_HIST };

@@ -60,7 +60,7 @@ start()
 }
 
 # ---- without a node
-for cmd in status ls top drain "get --key a" "drop --key a"; do
+for cmd in status stat ls top drain "get --key a" "drop --key a"; do
 	# shellcheck disable=SC2086
 	expect 4 $cmd
 	says "$WEFT_SOCKET" err
@@ -111,6 +111,11 @@ json 'd["tenants"][0]["slots_filling"] == 0 and len(d["engines"]) >= 1'
 expect 0 ls
 expect 0 ls --json
 json 'sum(s["blocks"] for s in d["spaces"]) > 0'
+expect 0 stat
+says 'reuse gap'
+expect 0 stat --json
+json 'sum(s["puts"] for s in d["spaces"]) >= 3 and sum(s["hits"] for s in d["spaces"]) > 3'
+json 'all(s["slots"] >= s["blocks"] and s["lifetime"]["count"] == 0 for s in d["spaces"])'
 expect 0 top --once --interval 20ms
 expect 0 top --once --interval 20ms --json
 json 'd["ops_per_s"] >= 0' lines

@@ -526,6 +526,8 @@ static int on_request(struct fake_node *n, const struct weft_ctl_req *req, struc
 		return on_text(rep, "{\"status\":1}");
 	case WEFT_CTL_LS:
 		return on_text(rep, "{\"ls\":1}");
+	case WEFT_CTL_STAT:
+		return on_text(rep, "{\"stat\":1}");
 	case WEFT_CTL_METRICS:
 		return dup(n->arena_fd);
 	default:

@@ -614,6 +614,49 @@ static void readers_find_what_is_held(void **state)
 	wfi_kv_reader_destroy(NULL);
 }
 
+/* ---- figures ---- */
+
+#define TICK (1ull << WFI_BLOCK_TICK_BITS)
+
+static void figures_of_a_space(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_space_stat st;
+	struct weft_key key;
+	uint32_t slot;
+
+	f->now = 100 * TICK;
+	put_chain(f, 0, ARENA_SLOTS);
+	f->now += 5 * TICK;
+	assert_int_not_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	/* the same request again: one use */
+	assert_int_not_equal(slot_of(f, 0), WFI_SLOT_NONE);
+	f->now += 7 * TICK;
+	key = key_of(0);
+	assert_int_equal(wfi_kv_prefix(f->kv, f->space.id, &key, 1, &slot, f->now), 1);
+	key = key_of(1000);
+	assert_int_equal(wfi_kv_lookup(f->kv, f->space.id, &key, 1, &slot, f->now), 0);
+	assert_int_equal(wfi_kv_space_stat(f->kv, 0, &st), 0);
+	assert_int_equal(wfi_kv_space_stat(f->kv, 1, &st), -ENOENT);
+	assert_int_equal(st.id, f->space.id);
+	assert_int_equal(st.blocks, ARENA_SLOTS);
+	assert_int_equal(st.puts, ARENA_SLOTS);
+	assert_int_equal(st.hits, 3);
+	assert_int_equal(st.misses, 1);
+	assert_int_equal(st.reuse->nr, 2);
+	assert_int_equal(st.reuse->sum, 12 * TICK);
+	assert_int_equal(st.reuse->max, 7 * TICK);
+	/* all go; the first block was used 12 ticks after it came, and 8 before it goes */
+	f->now += 8 * TICK;
+	assert_int_equal(claim(f, ARENA_SLOTS), ARENA_SLOTS);
+	assert_int_equal(st.lifetime->nr, ARENA_SLOTS);
+	assert_int_equal(st.lifetime->sum, ARENA_SLOTS * 20 * TICK);
+	assert_int_equal(st.idle->sum, (ARENA_SLOTS * 20 - 12) * TICK);
+	assert_int_equal(wfi_kv_space_stat(f->kv, 0, &st), 0);
+	assert_int_equal(st.evicted, ARENA_SLOTS);
+	assert_int_equal(st.slots_free, ARENA_SLOTS);
+}
+
 /* ---- bits that flip ---- */
 
 static void flipped_bits_are_misses(void **state)
@@ -637,6 +680,11 @@ static void flipped_bits_are_misses(void **state)
 			i = (uint32_t)(wfi_sim_rand(f->sim) % (8 * BLOCK_BYTES));
 		}
 		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
+		/* when it was used says nothing of the block: another bit for that */
+		if (bit / 8 - offsetof(struct weft_block_header, used) < sizeof(h->used)) {
+			assert_int_equal(wfi_kv_verify(f->kv, slot), 0);
+			h->crc ^= 1u << bit % 8;
+		}
 		assert_int_equal(wfi_kv_verify(f->kv, slot), -EBADMSG);
 		assert_int_equal(wfi_kv_match(f->kv, f->space.id, &key, 1, NULL), 0);
 		/* who has just looked it up may still hold its number */
@@ -802,6 +850,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(bad_options_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(peers_map_for_reading_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(readers_find_what_is_held, setup, teardown),
+		cmocka_unit_test_setup_teardown(figures_of_a_space, setup, teardown),
 		cmocka_unit_test_setup_teardown(flipped_bits_are_misses, setup, teardown),
 		cmocka_unit_test_setup_teardown(changed_key_is_evicted_cleanly, setup, teardown),
 		cmocka_unit_test_setup_teardown(spaces_take_from_each_other, setup, teardown),
