@@ -114,6 +114,13 @@ int wfi_cli_failed(const char *what, int err);
 int wfi_cli_fetch(const struct wfi_cli_common *common, int (*ask)(struct weft *, char **),
 		  const char *what, json_t **out);
 
+/* the space that a node knows as @name: a model, MODEL:LAYOUT, or an id.
+ * Return: WFI_EXIT_OK and the node's object in @out; or the exit code, after a message that says
+ * which name is nearest */
+int wfi_cli_space_find(struct weft *w, const char *name, json_t **out);
+/* a page of blocks. Return: the same */
+int wfi_cli_blocks(struct weft *w, uint32_t space_id, uint64_t from, json_t **out);
+
 /* options that name a space, for commands that put and get; within the command's own */
 struct wfi_cli_space {
 	const char *model;

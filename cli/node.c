@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cli/cli.h"
+#include "daemon/value.h"
 
 static int exit_of(int err)
 {
@@ -70,31 +71,105 @@ int wfi_cli_space_open(struct weft *w, const struct wfi_cli_space *opts, const c
 	return ret ? wfi_cli_failed("opening the space", ret) : WFI_EXIT_OK;
 }
 
+/* takes @text. Return: exit code */
+static int parse(char *text, const char *what, json_t **out)
+{
+	json_error_t err;
+
+	*out = json_loads(text, 0, &err);
+	free(text);
+	if (*out)
+		return WFI_EXIT_OK;
+	fprintf(stderr, "weft: %s: the node's answer is no JSON: %s\n", what, err.text);
+	return WFI_EXIT_FAILED;
+}
+
 int wfi_cli_fetch(const struct wfi_cli_common *common, int (*ask)(struct weft *, char **),
 		  const char *what, json_t **out)
 {
 	struct weft *w = NULL;
 	char *text = NULL;
-	json_error_t err;
 	int ret;
 
 	ret = wfi_cli_open(common, 0, &w);
 	if (ret)
 		return ret;
 	ret = ask(w, &text);
-	if (ret < 0) {
-		ret = wfi_cli_failed(what, ret);
-		goto out_close;
-	}
-	ret = WFI_EXIT_OK;
-	*out = json_loads(text, 0, &err);
-	if (!*out) {
-		fprintf(stderr, "weft: %s: the node's answer is no JSON: %s\n", what, err.text);
-		ret = WFI_EXIT_FAILED;
-	}
-
-out_close:
-	free(text);
+	ret = ret < 0 ? wfi_cli_failed(what, ret) : parse(text, what, out);
 	weft_close(w);
+	return ret;
+}
+
+int wfi_cli_blocks(struct weft *w, uint32_t space_id, uint64_t from, json_t **out)
+{
+	char *text = NULL;
+	const int ret = weft_blocks_json(w, space_id, from, &text);
+
+	return ret < 0 ? wfi_cli_failed("blocks", ret) : parse(text, "blocks", out);
+}
+
+/* ---- spaces by name ---- */
+
+static bool is_named(const json_t *space, const char *name)
+{
+	const char *model = wfi_json_str(space, "model");
+	const size_t len = strlen(model);
+	uint64_t id;
+
+	if (!strcmp(name, model) || (!wfi_value_u64(name, &id) && id == wfi_json_u64(space, "id")))
+		return true;
+	return !strncmp(name, model, len) && name[len] == ':' &&
+	       !strcmp(name + len + 1, wfi_json_str(space, "layout"));
+}
+
+static int no_such_space(const json_t *spaces, const char *name)
+{
+	struct wfi_nearest near;
+	size_t i;
+
+	wfi_nearest_init(&near, name);
+	for (i = 0; i < json_array_size(spaces); i++)
+		wfi_nearest_offer(&near, wfi_json_str(json_array_get(spaces, i), "model"));
+	fprintf(stderr, "weft: no space is named \"%s\"", name);
+	if (near.best)
+		fprintf(stderr, "; did you mean \"%s\"?\n", near.best);
+	else
+		fputs(json_array_size(spaces) ? ": weft ls shows those that there are\n"
+					      : ": no space is open\n",
+		      stderr);
+	return WFI_EXIT_FAILED;
+}
+
+int wfi_cli_space_find(struct weft *w, const char *name, json_t **out)
+{
+	json_t *root, *spaces, *found = NULL;
+	char *text = NULL;
+	unsigned nr = 0;
+	size_t i;
+	int ret;
+
+	ret = weft_ls_json(w, &text);
+	ret = ret < 0 ? wfi_cli_failed("ls", ret) : parse(text, "ls", &root);
+	if (ret)
+		return ret;
+	spaces = json_object_get(root, "spaces");
+	for (i = 0; i < json_array_size(spaces); i++) {
+		if (!is_named(json_array_get(spaces, i), name))
+			continue;
+		found = json_array_get(spaces, i);
+		nr++;
+	}
+	if (!nr) {
+		ret = no_such_space(spaces, name);
+	} else if (nr > 1) {
+		fprintf(stderr,
+			"weft: %u spaces are named \"%s\": say MODEL:LAYOUT, or the id that "
+			"weft ls --json shows\n",
+			nr, name);
+		ret = WFI_EXIT_FAILED;
+	} else {
+		*out = json_incref(found);
+	}
+	json_decref(root);
 	return ret;
 }

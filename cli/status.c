@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* status, ls, drain: what the node says of itself */
+/* status, drain: what the node says of itself */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -145,45 +145,6 @@ static int run_status(const void *opts, int argc, char **argv)
 	return wfi_cli_flushed();
 }
 
-static void show_space(const json_t *s)
-{
-	char tenant[CLEAN], model[CLEAN], layout[CLEAN], bytes[WFI_TEXT], held[WFI_TEXT];
-	const uint64_t blocks = wfi_json_u64(s, "blocks"), slots = wfi_json_u64(s, "slots");
-	const uint64_t block_bytes = wfi_json_u64(s, "block_bytes");
-
-	wfi_text_bytes((double)block_bytes, bytes);
-	wfi_text_bytes((double)blocks * (double)block_bytes, held);
-	printf("%-12s %-28s %-20s %10s %6" PRIu64 " %6" PRIu64 " %10" PRIu64 " %10" PRIu64
-	       " %5.1f%% %10s\n",
-	       clean(s, "tenant", tenant), clean(s, "model", model), clean(s, "layout", layout),
-	       bytes, wfi_json_u64(s, "tokens_per_block"), wfi_json_u64(s, "layers"), blocks, slots,
-	       slots ? 100.0 * (double)blocks / (double)slots : 0.0, held);
-}
-
-static int run_ls(const void *opts, int argc, char **argv)
-{
-	const struct wfi_cli_common *common = opts;
-	json_t *root = NULL, *s;
-	size_t i;
-	int ret;
-
-	(void)argc;
-	(void)argv;
-	ret = wfi_cli_fetch(common, weft_ls_json, "ls", &root);
-	if (ret)
-		return ret;
-	if (common->json)
-		return wfi_cli_print_json(root, 2);
-	printf("%-12s %-28s %-20s %10s %6s %6s %10s %10s %6s %10s\n", "TENANT", "MODEL", "LAYOUT",
-	       "BLOCK", "TOKENS", "LAYERS", "BLOCKS", "SLOTS", "FULL", "HELD");
-	for (i = 0; i < json_array_size(json_object_get(root, "spaces")); i++) {
-		s = json_array_get(json_object_get(root, "spaces"), i);
-		show_space(s);
-	}
-	json_decref(root);
-	return wfi_cli_flushed();
-}
-
 static int run_drain(const void *opts, int argc, char **argv)
 {
 	const struct wfi_cli_common *common = opts;
@@ -214,14 +175,6 @@ const struct wfi_cli_cmd wfi_cmd_status = {
 		    "  weft status --json | jq .slow_paths\n"
 		    "  weft status --socket /run/weft-b/weftd.sock\n",
 	.run = run_status,
-};
-
-const struct wfi_cli_cmd wfi_cmd_ls = {
-	.name = "ls",
-	.summary = "spaces, and how full they are",
-	.opts_len = sizeof(struct wfi_cli_common),
-	.examples = "  weft ls\n  weft ls --json | jq '.spaces[] | select(.blocks > 0)'\n",
-	.run = run_ls,
 };
 
 const struct wfi_cli_cmd wfi_cmd_drain = {

@@ -28,6 +28,8 @@
 #define CONNS_MAX 1024u
 #define DEREG_POLL_MS 1
 #define EVENTS_PER_WAIT 16
+#define BLOCKS_PAGE 4096u /* blocks in one answer, about, and slices that it takes at most */
+#define BLOCKS_SLICES 1024u
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -481,6 +483,48 @@ static void on_stat(struct request *q)
 	answer_text(q);
 }
 
+struct blocks_call {
+	struct node_blocks b;
+	const struct wfi_tenant *only;
+};
+
+static void run_blocks(struct node *node, void *arg)
+{
+	struct blocks_call *call = arg;
+	const struct wfi_tenant *t = wfi_kv_space_tenant(node->kv, call->b.space);
+
+	call->b.nr = -ENOENT;
+	if (t && (!call->only || call->only == t))
+		call->b.nr = wfi_kv_blocks(node->kv, call->b.space, &call->b.at, wfi_now(node->env),
+					   call->b.blocks);
+}
+
+/* a page of slices, between which the worker serves */
+static void on_blocks(struct request *q)
+{
+	struct blocks_call call = { .b.space = q->req.id, .only = only_of(q) };
+	json_t *list = json_array(), *root;
+	unsigned slices = 0;
+
+	call.b.at = q->req.u.blocks.from;
+	do {
+		node_call(q->c->node, run_blocks, &call);
+		node_blocks_json(&call.b, list);
+	} while (call.b.nr >= 0 && call.b.at && json_array_size(list) < BLOCKS_PAGE &&
+		 ++slices < BLOCKS_SLICES);
+	if (call.b.nr < 0) {
+		json_decref(list);
+		refuse(q, -ENOENT, "there is no such space");
+		return;
+	}
+	root = json_pack("{s:o}", "blocks", list);
+	if (call.b.at)
+		json_object_set_new(root, "next", json_integer((json_int_t)call.b.at));
+	q->text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	json_decref(root);
+	answer_text(q);
+}
+
 static void on_metrics(struct request *q)
 {
 	q->fd_out = wfi_metrics_fd(q->c->node->metrics);
@@ -511,6 +555,7 @@ static void (*const on_request[])(struct request *q) = {
 	[WEFT_CTL_STATUS] = on_status,
 	[WEFT_CTL_LS] = on_status,
 	[WEFT_CTL_STAT] = on_stat,
+	[WEFT_CTL_BLOCKS] = on_blocks,
 	[WEFT_CTL_METRICS] = on_metrics,
 	[WEFT_CTL_DRAIN] = on_drain,
 	[WEFT_CTL_BYE] = on_bye,

@@ -339,6 +339,13 @@ void peers_guard(struct node *node);
 /* messages of peers, ends of endpoints */
 int peers_poll(struct node *node);
 
+struct node_blocks {
+	uint32_t space;
+	int nr; /* or -ENOENT */
+	uint64_t at;
+	struct wfi_block_stat blocks[WFI_BLOCKS_SLICE];
+};
+
 /* ---- status.c ---- */
 
 /* JSON texts, malloc'ed; of one tenant, or of all when @only is NULL. NULL when out of memory */
@@ -352,5 +359,7 @@ struct node_slice {
 };
 /* figures of spaces. Return: true when there may be more */
 bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct node_slice *s);
+/* what a slice has of blocks. Context: any thread */
+void node_blocks_json(const struct node_blocks *b, struct json_t *list);
 
 #endif

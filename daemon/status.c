@@ -241,3 +241,34 @@ bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct no
 	}
 	return true;
 }
+
+/* ---- weft ls --space ---- */
+
+void node_blocks_json(const struct node_blocks *b, json_t *list)
+{
+	static const char *const tiers[] = {
+		[WEFT_TIER_GPU] = "gpu",
+		[WEFT_TIER_DRAM] = "dram",
+		[WEFT_TIER_SSD] = "ssd",
+	};
+	char key[2 * sizeof(struct weft_key) + 1];
+
+	for (int i = 0; i < b->nr; i++) {
+		const struct wfi_block_stat *st = &b->blocks[i];
+		json_t *json = json_pack("{s:s, s:s}", "tier", tiers[st->tier], "state", st->state);
+
+		if (st->key.lo || st->key.hi) {
+			snprintf(key, sizeof(key), "%016llx%016llx", (unsigned long long)st->key.hi,
+				 (unsigned long long)st->key.lo);
+			json_object_set_new(json, "key", json_string(key));
+			json_object_set_new(json, "depth", json_integer((json_int_t)st->depth));
+		}
+		if (st->tier == WEFT_TIER_DRAM)
+			json_object_update_new(
+				json,
+				json_pack("{s:I, s:I, s:I}", "pins", (json_int_t)st->pins, "age_ms",
+					  (json_int_t)(st->age_ns / WFI_NSEC_PER_MSEC), "idle_ms",
+					  (json_int_t)(st->idle_ns / WFI_NSEC_PER_MSEC)));
+		json_array_append_new(list, json);
+	}
+}

@@ -2,6 +2,9 @@
 /* figures of spaces: how full they are, and the ages of what is evicted and used */
 #include <errno.h>
 #include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
+
+#define SKIP 1024u /* granules without a run that one slice passes over */
 
 void wfi_stat_init(struct wfi_kv *kv, struct wfi_metrics *m)
 {
@@ -78,4 +81,109 @@ int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_st
 		.nr_layers = s->info.nr_layers,
 	};
 	return 0;
+}
+
+/* ---- what a space has ---- */
+
+#define BELOW (1ull << 32) /* where the tier's slots begin */
+
+static const char *state_name(const struct kv_slot *st)
+{
+	switch (st->state) {
+	case KV_FILLING:
+		return "filling";
+	case KV_QUARANTINED:
+		return "leaving";
+	default:
+		return st->indexed ? "held" : "dropped";
+	}
+}
+
+static void block_fill(const struct wfi_kv *kv, uint32_t slot, struct wfi_block_stat *out)
+{
+	const struct weft_block_header *h = &kv->headers[slot];
+	const struct kv_slot *st = kv_slot(kv, slot);
+	const uint32_t now = kv_tick(kv);
+
+	*out = (struct wfi_block_stat){
+		.pins = st->pins,
+		.tier = WEFT_TIER_DRAM,
+		.state = state_name(st),
+	};
+	if (st->state != KV_SEALED)
+		return;
+	out->key = h->key;
+	out->depth = st->depth;
+	out->age_ns = (uint64_t)(now - h->born) << WFI_BLOCK_TICK_BITS;
+	out->idle_ns = (uint64_t)(now - h->used) << WFI_BLOCK_TICK_BITS;
+}
+
+static uint32_t slots_slice(const struct wfi_kv *kv, const struct kv_space *space, uint64_t *at,
+			    struct wfi_block_stat *out)
+{
+	const uint64_t end = (uint64_t)space->nr_granules << KV_GRANULE_BITS;
+	uint32_t nr = 0, seen = 0, skipped = 0;
+
+	while (*at < end && seen < WFI_BLOCKS_SLICE && skipped < SKIP) {
+		const struct kv_run *run = space->granules[*at >> KV_GRANULE_BITS];
+		const uint64_t idx = run ? *at - run->local : 0;
+
+		if (!run || idx >= run->fresh) {
+			*at = (*at | (KV_GRANULE - 1)) + 1;
+			skipped++;
+			continue;
+		}
+		if (kv_slot(kv, run->first + (uint32_t)idx)->state != KV_FREE)
+			block_fill(kv, run->first + (uint32_t)idx, &out[nr++]);
+		++*at;
+		seen++;
+	}
+	if (*at >= end)
+		*at = kv->mover ? BELOW : 0;
+	return nr;
+}
+
+struct below {
+	struct wfi_block_stat *out;
+	enum weft_tier tier;
+	uint32_t nr;
+};
+
+static void below_fill(void *ctx, const struct wfi_tier_block *b)
+{
+	struct below *below = ctx;
+
+	below->out[below->nr++] = (struct wfi_block_stat){
+		.key = b->key,
+		.depth = b->depth,
+		.tier = below->tier,
+		.state = "held",
+	};
+}
+
+int wfi_kv_blocks(struct wfi_kv *kv, uint32_t space_id, uint64_t *at, uint64_t now_ns,
+		  struct wfi_block_stat out[WFI_BLOCKS_SLICE])
+{
+	const struct kv_space *space = kv_space(kv, space_id);
+	struct below below = { .out = out };
+	uint32_t next;
+
+	if (!space)
+		return -ENOENT;
+	kv_now(kv, now_ns);
+	if (*at < BELOW)
+		return (int)slots_slice(kv, space, at, out);
+	below.tier = kv->mover ? wfi_mover_kind(kv->mover) : WEFT_TIER_SSD;
+	next = kv->mover ? wfi_mover_each(kv->mover, space, (uint32_t)*at, WFI_BLOCKS_SLICE,
+					  below_fill, &below)
+			 : 0;
+	*at = next ? BELOW + next : 0;
+	return (int)below.nr;
+}
+
+const struct wfi_tenant *wfi_kv_space_tenant(const struct wfi_kv *kv, uint32_t space_id)
+{
+	const struct kv_space *space = kv_space(kv, space_id);
+
+	return space ? space->tenant : NULL;
 }

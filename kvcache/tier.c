@@ -654,6 +654,18 @@ int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier
 	return 0;
 }
 
+uint32_t wfi_mover_each(const struct kv_mover *m, const struct kv_space *space, uint32_t from,
+			uint32_t nr, void (*fn)(void *ctx, const struct wfi_tier_block *b),
+			void *ctx)
+{
+	return m->tier->ops->each(m->tier, space->info.tag, from, nr, fn, ctx);
+}
+
+enum weft_tier wfi_mover_kind(const struct kv_mover *m)
+{
+	return m->tier->ops->kind;
+}
+
 int wfi_kv_tier_resize(struct wfi_kv *kv, uint64_t bytes)
 {
 	return kv->mover ? kv->mover->tier->ops->resize(kv->mover->tier, bytes) : -ENOENT;

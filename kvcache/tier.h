@@ -16,6 +16,11 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key);
 /* whose blocks those of a space are, and what that tenant has a right to */
 void wfi_mover_share(struct kv_mover *m, const struct kv_space *space);
+/* as the tier's each */
+uint32_t wfi_mover_each(const struct kv_mover *m, const struct kv_space *space, uint32_t from,
+			uint32_t nr, void (*fn)(void *ctx, const struct wfi_tier_block *b),
+			void *ctx);
+enum weft_tier wfi_mover_kind(const struct kv_mover *m);
 int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns);
 uint64_t wfi_mover_next_event_ns(const struct kv_mover *m);
 /* closes the tier too. Takes NULL */

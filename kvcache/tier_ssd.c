@@ -588,20 +588,21 @@ static uint64_t ssd_fetch_ns(const struct wfi_tier *t, uint64_t bytes)
 			  (double)bps);
 }
 
-static void ssd_each(const struct wfi_tier *t, uint64_t space_tag,
-		     void (*fn)(void *ctx, const struct wfi_tier_block *b), void *ctx)
+static uint32_t ssd_each(const struct wfi_tier *t, uint64_t space_tag, uint32_t from, uint32_t nr,
+			 void (*fn)(void *ctx, const struct wfi_tier_block *b), void *ctx)
 {
 	const struct ssd *s = to_ssd(t);
+	const uint64_t all = s->phase == SSD_RUN ? s->super.used_pages * SSD_PAGE_SLOTS : 0;
+	const uint64_t end = wfi_min(all, (uint64_t)from + nr);
 	struct wfi_tier_block b;
 
-	if (s->phase != SSD_RUN)
-		return;
-	for (uint32_t slot = 0; slot < s->super.used_pages * SSD_PAGE_SLOTS; slot++) {
+	for (uint64_t slot = from; slot < end; slot++) {
 		if (s->slots[slot].state != SSD_HELD || s->slots[slot].space_tag != space_tag)
 			continue;
-		ssd_block(t, slot, &b);
+		ssd_block(t, (uint32_t)slot, &b);
 		fn(ctx, &b);
 	}
+	return end < all ? (uint32_t)end : 0;
 }
 
 static void ssd_lend(struct wfi_tier *t, void *addr, uint64_t len)

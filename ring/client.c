@@ -424,16 +424,22 @@ static int read_text(int fd, uint64_t len, char **out)
 	return 0;
 }
 
-static int get_text(struct weft *w, uint32_t type, char **out)
+static int call_text(struct weft *w, struct wfi_ctl_call *call, char **out)
 {
-	struct wfi_ctl_call call = { .req.type = type, .fd_in = -1, .wants_fd = true };
-	int ret = wfi_client_ctl_locked(w, &call, WFI_CTL_TIMEOUT_MS);
+	int ret = wfi_client_ctl_locked(w, call, WFI_CTL_TIMEOUT_MS);
 
 	if (ret < 0)
 		return ret;
-	ret = read_text(call.fd_out, call.rep.len, out);
-	close(call.fd_out);
+	ret = read_text(call->fd_out, call->rep.len, out);
+	close(call->fd_out);
 	return ret;
+}
+
+static int get_text(struct weft *w, uint32_t type, char **out)
+{
+	struct wfi_ctl_call call = { .req.type = type, .fd_in = -1, .wants_fd = true };
+
+	return call_text(w, &call, out);
 }
 
 int weft_status_json(struct weft *w, char **out)
@@ -449,6 +455,19 @@ int weft_ls_json(struct weft *w, char **out)
 int weft_stat_json(struct weft *w, char **out)
 {
 	return get_text(w, WEFT_CTL_STAT, out);
+}
+
+int weft_blocks_json(struct weft *w, uint32_t space_id, uint64_t from, char **out)
+{
+	struct wfi_ctl_call call = {
+		.req.type = WEFT_CTL_BLOCKS,
+		.req.id = space_id,
+		.req.u.blocks.from = from,
+		.fd_in = -1,
+		.wants_fd = true,
+	};
+
+	return call_text(w, &call, out);
 }
 
 int weft_metrics_fd(struct weft *w)

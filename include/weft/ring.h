@@ -33,6 +33,9 @@
  *   STATUS, LS, STAT
  *               -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
  *                  node's own user, else of the engine's own
+ *   BLOCKS         .id of a space, as LS says it, and .from
+ *               -> the same, with some of its blocks; where the text has a "next", there are more
+ *                  from that one on
  *   METRICS     -> fd 0 is the node's metrics segment
  *   DRAIN          the node takes no new engine, and stops when the last has left; -EPERM for
  *                  others than root and the node's own user
@@ -305,6 +308,7 @@ enum weft_ctl_type {
 	WEFT_CTL_BYE = 11,
 	WEFT_CTL_PEER_HELLO = 12, /* from another node; see the control protocol between nodes */
 	WEFT_CTL_STAT = 13,
+	WEFT_CTL_BLOCKS = 14,
 };
 
 #define WEFT_TOKEN_MAX 64
@@ -318,6 +322,7 @@ enum weft_ctl_type {
  * @ring.arg_bytes: multiple of 4096; 0: 4 MiB
  * @space: as struct weft_space_opts, strings zero-terminated
  * @region: see REGION_REG
+ * @blocks.from: 0, or as the last answer's text says
  */
 struct weft_ctl_req {
 	uint64_t magic;
@@ -353,6 +358,9 @@ struct weft_ctl_req {
 			uint32_t has_fd;
 			uint32_t reserved;
 		} region;
+		struct {
+			uint64_t from;
+		} blocks;
 		uint8_t bytes[488];
 	} u;
 };

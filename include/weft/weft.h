@@ -334,6 +334,9 @@ WEFT_API int weft_status_json(struct weft *w, char **out);
 WEFT_API int weft_ls_json(struct weft *w, char **out);
 /* of each space: occupancy, and how long blocks live, lie idle and wait for their next use */
 WEFT_API int weft_stat_json(struct weft *w, char **out);
+/* some blocks of the space that weft_ls_json() gives this id, from @from on (0: the first); where
+ * the text has a "next", there are more from that one on */
+WEFT_API int weft_blocks_json(struct weft *w, uint32_t space_id, uint64_t from, char **out);
 /* the node's metrics segment; the caller closes the fd */
 WEFT_API int weft_metrics_fd(struct weft *w);
 /* ask the node to take no new engine, and to stop when the last has left. -EPERM: only its own

@@ -327,6 +327,27 @@ struct wfi_space_stat {
 };
 /* of space @idx, from 0 on. Return: 0, -ENOENT there are no more */
 int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_stat *out);
+struct wfi_block_stat {
+	struct weft_key key; /* zero: the slot has no block, or none that can be found */
+	uint64_t age_ns; /* since it was published */
+	uint64_t idle_ns; /* since it was used */
+	uint32_t depth;
+	uint32_t pins;
+	enum weft_tier tier; /* of an ssd tier only what stands above this is known */
+	const char *state;
+};
+#define WFI_BLOCKS_SLICE 128u
+/**
+ * wfi_kv_blocks - a slice of what a space has: slots in use, then blocks of the tier below
+ * @at: 0, then as it was left; 0 again when that was all. Good over changes, which may then be seen
+ *      or not
+ *
+ * Takes some 20 us. Return: how many of @out were written, -ENOENT there is no such space
+ */
+int wfi_kv_blocks(struct wfi_kv *kv, uint32_t space, uint64_t *at, uint64_t now_ns,
+		  struct wfi_block_stat out[WFI_BLOCKS_SLICE]);
+/* Return: whose space that is, or NULL */
+const struct wfi_tenant *wfi_kv_space_tenant(const struct wfi_kv *kv, uint32_t space);
 /* bytes of index, slot state and policy, for the benchmark that reports them per block */
 uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv);
 

@@ -125,9 +125,10 @@ struct wfi_tier_ops {
 	/* until blocks of @bytes in all are here, if they were asked for now: from the measured
 	 * bandwidth and what is queued. UINT64_MAX: the tier gives nothing now. Hot */
 	uint64_t (*fetch_ns)(const struct wfi_tier *t, uint64_t bytes);
-	/* calls @fn for each block of a space, in no order */
-	void (*each)(const struct wfi_tier *t, uint64_t space_tag,
-		     void (*fn)(void *ctx, const struct wfi_tier_block *b), void *ctx);
+	/* looks at @nr slots from @from on, and calls @fn for each that has a block of the space.
+	 * Return: where the next call goes on; 0 when that was all */
+	uint32_t (*each)(const struct wfi_tier *t, uint64_t space_tag, uint32_t from, uint32_t nr,
+			 void (*fn)(void *ctx, const struct wfi_tier_block *b), void *ctx);
 	/* memory that bytes mostly come from and go to; may do nothing. Cold */
 	void (*lend)(struct wfi_tier *t, void *addr, uint64_t len);
 	/* while in use. Return: 0 (done in the background), -EINVAL, -ENOSPC, -EBUSY; logged */

@@ -111,6 +111,16 @@ json 'd["tenants"][0]["slots_filling"] == 0 and len(d["engines"]) >= 1'
 expect 0 ls
 expect 0 ls --json
 json 'sum(s["blocks"] for s in d["spaces"]) > 0'
+expect 1 ls --space weft-cli
+says '2 spaces are named' err
+expect 1 ls --space weft-cly
+says 'did you mean "weft-cli"' err
+expect 0 ls --json
+id=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["spaces"][1]["id"])' <"$dir/out")
+expect 0 ls --space "$id"
+says '^[0-9a-f]\{32\} *0 dram *held *0 '
+expect 0 ls --space "$id" --json
+json 'd["state"] == "held" and d["age_ms"] >= d["idle_ms"] and len(d["key"]) == 32' lines
 expect 0 stat
 says 'reuse gap'
 expect 0 stat --json

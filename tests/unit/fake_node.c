@@ -528,6 +528,9 @@ static int on_request(struct fake_node *n, const struct weft_ctl_req *req, struc
 		return on_text(rep, "{\"ls\":1}");
 	case WEFT_CTL_STAT:
 		return on_text(rep, "{\"stat\":1}");
+	case WEFT_CTL_BLOCKS:
+		return on_text(rep,
+			       req->id == 7 && req->u.blocks.from == 9 ? "{\"blocks\":1}" : "{}");
 	case WEFT_CTL_METRICS:
 		return dup(n->arena_fd);
 	default:

@@ -199,6 +199,9 @@ static void test_control(void **state)
 	assert_int_equal(weft_stat_json(f->w, &text), 0);
 	assert_string_equal(text, "{\"stat\":1}");
 	free(text);
+	assert_int_equal(weft_blocks_json(f->w, 7, 9, &text), 0);
+	assert_string_equal(text, "{\"blocks\":1}");
+	free(text);
 	fd = weft_metrics_fd(f->w);
 	assert_true(fd >= 0);
 	close(fd);

@@ -657,6 +657,50 @@ static void figures_of_a_space(void **state)
 	assert_int_equal(st.slots_free, ARENA_SLOTS);
 }
 
+static void blocks_of_a_space(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_space_info other = space_open(f, "other", BLOCK_BYTES);
+	struct wfi_block_stat b[WFI_BLOCKS_SLICE];
+	uint32_t depths = 0, pinned = 0, filling = 0, dropped = 0, nr = 0, slot;
+	struct weft_slot slots[3];
+	uint64_t at = 0;
+	int ret;
+
+	put_chain(f, 0, 40);
+	slot = slot_of(f, 39);
+	wfi_kv_pin(f->kv, &slot, 1);
+	assert_int_equal(drop(f, 39), 0);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 3, slots, ++f->now), 3);
+	do {
+		ret = wfi_kv_blocks(f->kv, f->space.id, &at, f->now, b);
+		assert_in_range(ret, 0, WFI_BLOCKS_SLICE);
+		for (int i = 0; i < ret; i++, nr++) {
+			depths += b[i].depth;
+			pinned += b[i].pins;
+			filling += !strcmp(b[i].state, "filling");
+			dropped += !strcmp(b[i].state, "dropped");
+			assert_int_equal(b[i].tier, WEFT_TIER_DRAM);
+			assert_true(!strcmp(b[i].state, "filling") == !b[i].key.lo);
+		}
+	} while (at);
+	assert_int_equal(nr, 43);
+	assert_int_equal(depths, 39 * 40 / 2);
+	assert_int_equal(pinned, 1);
+	assert_int_equal(filling, 3);
+	assert_int_equal(dropped, 1);
+	assert_int_equal(wfi_kv_blocks(f->kv, other.id, &at, f->now, b), 0);
+	assert_int_equal(at, 0);
+	assert_int_equal(wfi_kv_blocks(f->kv, 0, &at, f->now, b), -ENOENT);
+	/* what nobody gave us: it ends */
+	for (unsigned bit = 0; bit < 64; bit++) {
+		at = 1ull << bit;
+		assert_true(wfi_kv_blocks(f->kv, f->space.id, &at, f->now, b) >= 0);
+		assert_int_equal(at, 0);
+	}
+	wfi_kv_unpin(f->kv, &slot, 1);
+}
+
 /* ---- bits that flip ---- */
 
 static void flipped_bits_are_misses(void **state)
@@ -851,6 +895,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(peers_map_for_reading_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(readers_find_what_is_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(figures_of_a_space, setup, teardown),
+		cmocka_unit_test_setup_teardown(blocks_of_a_space, setup, teardown),
 		cmocka_unit_test_setup_teardown(flipped_bits_are_misses, setup, teardown),
 		cmocka_unit_test_setup_teardown(changed_key_is_evicted_cleanly, setup, teardown),
 		cmocka_unit_test_setup_teardown(spaces_take_from_each_other, setup, teardown),

@@ -471,7 +471,11 @@ static uint64_t held(struct fixture *f, uint64_t tag)
 {
 	uint64_t bytes = 0;
 
-	f->tier->ops->each(f->tier, tag, count_one, &bytes);
+	uint32_t at = 0;
+
+	do {
+		at = f->tier->ops->each(f->tier, tag, at, 100, count_one, &bytes);
+	} while (at);
 	return bytes;
 }
 
