@@ -85,6 +85,7 @@ extern const struct wfi_cli_cmd wfi_cmd_put;
 extern const struct wfi_cli_cmd wfi_cmd_replay;
 extern const struct wfi_cli_cmd wfi_cmd_stat;
 extern const struct wfi_cli_cmd wfi_cmd_status;
+extern const struct wfi_cli_cmd wfi_cmd_tier;
 extern const struct wfi_cli_cmd wfi_cmd_top;
 
 /* ---- options (options.c) ---- */

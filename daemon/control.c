@@ -540,6 +540,21 @@ static void on_drain(struct request *q)
 	q->c->node->draining = true;
 }
 
+static void run_tier_resize(struct node *node, void *arg)
+{
+	struct request *q = arg;
+
+	q->rep.status = node_tier_resize(node, q->req.u.tier.bytes, q->rep.why, sizeof(q->rep.why));
+}
+
+static void on_tier_resize(struct request *q)
+{
+	if (!conn_is_keeper(q->k))
+		refuse(q, -EPERM, "only the node's own user, or root, may resize its tier");
+	else
+		node_call(q->c->node, run_tier_resize, q);
+}
+
 static void on_bye(struct request *q)
 {
 	q->k->bye = true;
@@ -559,6 +574,7 @@ static void (*const on_request[])(struct request *q) = {
 	[WEFT_CTL_METRICS] = on_metrics,
 	[WEFT_CTL_DRAIN] = on_drain,
 	[WEFT_CTL_BYE] = on_bye,
+	[WEFT_CTL_TIER_RESIZE] = on_tier_resize,
 };
 
 static int answer(struct conn *k, struct request *q)

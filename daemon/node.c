@@ -157,6 +157,32 @@ static void tier_create(struct node *node, const struct node_opts *opts)
 	wfi_warn("node: serves without its SSD tier: %s", node->tier_why);
 }
 
+int node_tier_resize(struct node *node, uint64_t bytes, char *why, size_t why_len)
+{
+	const int ret = wfi_kv_tier_resize(node->kv, bytes);
+	struct wfi_tier_stat st = { 0 };
+	const char *name;
+
+	if (!ret)
+		return 0;
+	wfi_kv_tier_stat(node->kv, &name, &st);
+	if (ret == -ENOENT)
+		snprintf(why, why_len, "this node has no SSD tier: %s",
+			 *node->tier_why ? node->tier_why : "tier_path names none");
+	else if (ret == -EINVAL)
+		snprintf(why, why_len,
+			 "the tier's file may have %llu to %llu bytes: more takes a new file",
+			 (unsigned long long)st.min_bytes, (unsigned long long)st.max_bytes);
+	else if (ret == -EBUSY)
+		snprintf(why, why_len, "the tier is %s",
+			 st.state == WFI_TIER_OK ? "still getting smaller: try again when it is"
+						 : wfi_tier_state_name(st.state));
+	else
+		snprintf(why, why_len, "the tier's file cannot have %llu bytes: %s",
+			 (unsigned long long)bytes, strerror(-ret));
+	return ret;
+}
+
 static int handoffs_create(struct node *node)
 {
 	struct wfi_handoffs_opts o = {

@@ -219,6 +219,8 @@ void node_poke(struct node *node);
 void node_run(struct node *node);
 /* Context: any thread */
 void node_stop(struct node *node);
+/* its SSD tier's file, in use. @why: on errors, one sentence. Return: as wfi_kv_tier_resize() */
+int node_tier_resize(struct node *node, uint64_t bytes, char *why, size_t why_len);
 /* Context: the control thread, while the worker runs. Waits for it */
 void node_call(struct node *node, void (*run)(struct node *node, void *arg), void *arg);
 

@@ -633,6 +633,12 @@ static void ssd_stat(const struct wfi_tier *t, struct wfi_tier_stat *out)
 		.recover_ns = s->recover_ns,
 		.scrubbed = s->count[SSD_C_SCRUBBED]->value,
 	};
+	if (s->phase == SSD_RUN) {
+		out->file_bytes = file_bytes(&s->super, s->super.nr_chunks);
+		out->want_bytes = file_bytes(&s->super, s->limit_chunks);
+		out->min_bytes = file_bytes(&s->super, 1);
+		out->max_bytes = file_bytes(&s->super, s->super.max_chunks);
+	}
 	for (unsigned i = 0; i < WFI_TIER_NR_BAD; i++)
 		out->bad[i] = s->count[SSD_C_BAD + i]->value;
 }

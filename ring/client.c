@@ -485,6 +485,15 @@ int weft_drain(struct weft *w)
 	return wfi_client_ctl_locked(w, &call, WFI_CTL_TIMEOUT_MS);
 }
 
+int weft_tier_resize(struct weft *w, uint64_t bytes)
+{
+	struct wfi_ctl_call call = { .req.type = WEFT_CTL_TIER_RESIZE,
+				     .req.u.tier.bytes = bytes,
+				     .fd_in = -1 };
+
+	return wfi_client_ctl_locked(w, &call, WFI_CTL_TIMEOUT_MS);
+}
+
 const char *weft_version(void)
 {
 	return WEFT_VERSION;

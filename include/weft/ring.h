@@ -309,6 +309,7 @@ enum weft_ctl_type {
 	WEFT_CTL_PEER_HELLO = 12, /* from another node; see the control protocol between nodes */
 	WEFT_CTL_STAT = 13,
 	WEFT_CTL_BLOCKS = 14,
+	WEFT_CTL_TIER_RESIZE = 15,
 };
 
 #define WEFT_TOKEN_MAX 64
@@ -323,6 +324,7 @@ enum weft_ctl_type {
  * @space: as struct weft_space_opts, strings zero-terminated
  * @region: see REGION_REG
  * @blocks.from: 0, or as the last answer's text says
+ * @tier.bytes: what its file may take, all in all
  */
 struct weft_ctl_req {
 	uint64_t magic;
@@ -361,6 +363,9 @@ struct weft_ctl_req {
 		struct {
 			uint64_t from;
 		} blocks;
+		struct {
+			uint64_t bytes;
+		} tier;
 		uint8_t bytes[488];
 	} u;
 };

@@ -342,6 +342,14 @@ WEFT_API int weft_metrics_fd(struct weft *w);
 /* ask the node to take no new engine, and to stop when the last has left. -EPERM: only its own
  * user, and root, may */
 WEFT_API int weft_drain(struct weft *w);
+/**
+ * weft_tier_resize - let the file of the node's SSD tier take more or fewer bytes, while in use
+ *
+ * It is larger on return; it gets smaller afterwards, as the status shows.
+ * Return: 0; -EPERM only the node's own user, and root, may; -ENOENT no tier; -EINVAL out of
+ * bounds; -EBUSY not open yet, or still getting smaller; -ENOSPC.
+ */
+WEFT_API int weft_tier_resize(struct weft *w, uint64_t bytes);
 
 /* "0.1.0" */
 WEFT_API const char *weft_version(void);

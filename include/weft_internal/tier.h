@@ -73,6 +73,9 @@ struct wfi_tier_stat {
 	enum wfi_tier_state state;
 	const char *why; /* one sentence when the state is not OK, else "" */
 	uint64_t bytes; /* that it has for blocks */
+	uint64_t file_bytes; /* all in all; and what it shall have, see resize */
+	uint64_t want_bytes;
+	uint64_t min_bytes, max_bytes; /* that resize takes; 0: not known yet */
 	uint64_t bytes_held;
 	uint64_t blocks;
 	uint64_t retired; /* slots that are used no more until the next start */

@@ -137,6 +137,12 @@ expect 1 status --token wrong
 says token err
 expect 4 status --socket "$dir/other.sock"
 
+expect 1 tier resize 64M
+says 'no SSD tier' err
+expect 2 tier
+expect 2 tier resize much
+says 'is no size' err
+
 # ---- traces
 "$build/cli/weft" replay --generate 60 --seed 3 >"$dir/trace" || fail "no trace"
 "$build/cli/weft" replay --generate 60 --seed 3 | cmp - "$dir/trace" || fail "seeds mean nothing"

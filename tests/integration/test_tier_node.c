@@ -76,7 +76,7 @@ static void node_fini(struct tier_node *t)
 struct tier_status {
 	char state[16];
 	char why[256];
-	uint64_t bytes, blocks, retired, recovered, evicted;
+	uint64_t bytes, file, want, blocks, retired, recovered, evicted;
 	uint64_t bad[WFI_TIER_NR_BAD];
 };
 
@@ -104,6 +104,8 @@ static struct tier_status tier_status(struct weft *w)
 		snprintf(st.why, sizeof(st.why), "%s",
 			 json_string_value(json_object_get(tier, "why")));
 		st.bytes = integer(tier, "bytes");
+		st.file = integer(tier, "file_bytes");
+		st.want = integer(tier, "file_bytes_wanted");
 		st.blocks = integer(tier, "blocks");
 		st.retired = integer(tier, "retired");
 		st.recovered = integer(tier, "recovered");
@@ -349,6 +351,67 @@ static void test_killed(void **state)
 	fill_whole(&e, next);
 	stop(&t, &e);
 	node_fini(&t);
+}
+
+/* ---- another size, while in use ---- */
+
+struct sizes {
+	struct weft *w;
+	uint64_t file, want;
+};
+
+static bool sizes_are(void *ctx)
+{
+	const struct sizes *s = ctx;
+	const struct tier_status st = tier_status(s->w);
+
+	return st.file == s->file && st.want == s->want;
+}
+
+static void test_resize(void **state)
+{
+	struct tier_node t;
+	struct test_engine e;
+	struct tier_status st;
+	struct sizes s;
+	struct stat file;
+	uint64_t nr;
+
+	(void)state;
+	file_node(&t, "resize", TIER);
+	start(&t, &e);
+	st = tier_status(e.w);
+	assert_int_equal(st.file, st.want);
+	assert_int_equal(weft_tier_resize(e.w, 1), -EINVAL);
+	assert_non_null(strstr(weft_why(), "bytes"));
+	assert_int_equal(weft_tier_resize(e.w, 64 * (uint64_t)TIER), -EINVAL);
+	assert_int_equal(weft_tier_resize(e.w, 2 * TIER), 0);
+	assert_true(tier_status(e.w).file > st.file);
+	/* more than there was room for at first */
+	nr = put_until(&e, 0, TIER / BLOCK + NR_MEMORY);
+	assert_int_equal(weft_tier_resize(e.w, TIER), 0);
+	s = (struct sizes){ .w = e.w, .file = st.file, .want = st.file };
+	assert_true(test_until(WAIT_MS, sizes_are, &s));
+	assert_false(stat(t.file, &file));
+	assert_int_equal(file.st_size, st.file);
+	assert_true(get(&e, 0, (unsigned)nr) > 0);
+	fill_whole(&e, nr);
+	stop(&t, &e);
+	start(&t, &e);
+	assert_true(sizes_are(&(struct sizes){ .w = e.w, .file = st.file, .want = st.file }));
+	stop(&t, &e);
+	node_fini(&t);
+}
+
+static void test_resize_nothing(void **state)
+{
+	struct test_engine e;
+
+	(void)state;
+	test_engine_open(&e, NULL, NULL, &geometry);
+	assert_int_equal(weft_tier_resize(e.w, TIER), -ENOENT);
+	assert_non_null(strstr(weft_why(), "no SSD tier"));
+	test_engine_close(&e);
 }
 
 /* ---- files that are not this node's to use ---- */
@@ -643,6 +706,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_more_than_memory), cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_resize),		 cmocka_unit_test(test_resize_nothing),
 		cmocka_unit_test(test_two_nodes),	 cmocka_unit_test(test_other_version),
 		cmocka_unit_test(test_other_node),	 cmocka_unit_test(test_unwritable),
 		cmocka_unit_test(test_cut_while_down),	 cmocka_unit_test(test_cut_while_up),
