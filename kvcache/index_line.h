@@ -48,16 +48,36 @@ static inline __attribute__((always_inline)) uint32_t index_line_find(const stru
 	return INDEX_SLOT_NONE;
 }
 
-static inline uint32_t index_next(const struct index_table *t, uint32_t l)
-{
-	return l + 1 == t->nr_lines ? 0 : l + 1;
-}
-
 /* lines that an entry may be away from its home: so few that its line and the bits that are stored
  * leave one home only */
 static inline uint32_t index_reach(const struct index_table *t)
 {
 	return t->nr_lines / 64 - 2;
+}
+
+static inline uint32_t index_next(const struct index_table *t, uint32_t l)
+{
+	return l + 1 == t->nr_lines ? 0 : l + 1;
+}
+
+/*
+ * Some time after wfi_index_prefetch(): the two lines behind, where a look-up may have to go on to
+ * them. Without this they are the longest wait of a put in a full cache. Inlined by force, as that
+ * one is
+ */
+static inline __attribute__((always_inline)) void index_prefetch_behind(const struct wfi_index *ix,
+									const struct index_tag *tag)
+{
+	const struct index_view v = wfi_index_view(ix);
+	const struct index_table *t = index_table_of(&v, tag->hash);
+	const uint32_t home = index_home(t, tag->hash);
+
+	if (index_passed(&t->lines[home])) {
+		const uint32_t next = index_next(t, home);
+
+		__builtin_prefetch(&t->lines[next], 1);
+		__builtin_prefetch(&t->lines[index_next(t, next)], 1);
+	}
 }
 
 /* Return: slot, or INDEX_SLOT_NONE when it is not behind @l either; its line in @l, its place */

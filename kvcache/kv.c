@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sodium.h>
 #include <string.h>
+#include "kvcache/index_line.h"
 #include "kvcache/kv_private.h"
 #include "kvcache/tier.h"
 #include "weft_internal/log.h"
@@ -295,6 +296,7 @@ int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft
 /* ---- put ---- */
 
 #define PUT_AHEAD 16u
+#define PUT_NEAR 8u /* lines of the index that should have come by now */
 
 struct put_ctx {
 	struct wfi_kv *kv;
@@ -491,7 +493,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 		.prev = KV_NONE,
 		.leaf = KV_NONE,
 	};
-	uint32_t held = 0, sealed = 0, ahead = 0;
+	uint32_t held = 0, sealed = 0, ahead = 0, near = 0;
 
 	if (!c.space || c.space->tenant != owner->tenant || !kv_owner(kv, owner))
 		return -ENOENT;
@@ -501,6 +503,8 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 	for (uint32_t i = 0; i < nr; i++) {
 		for (; ahead < nr && ahead < i + PUT_AHEAD; ahead++)
 			put_prefetch(&c, &keys[ahead], &slots[ahead], ahead);
+		for (; near < ahead && near <= i + PUT_NEAR; near++)
+			index_prefetch_behind(&kv->index, &c.tags[near % (2 * PUT_AHEAD)]);
 		results[i] = put_one(&c, &keys[i], &slots[i], &c.tags[i % (2 * PUT_AHEAD)],
 				     crcs ? &crcs[i] : NULL);
 		sealed += !results[i];

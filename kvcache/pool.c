@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <string.h>
+#include "kvcache/index_line.h"
 #include "kvcache/kv_private.h"
 #include "kvcache/tier.h"
 #include "weft_internal/log.h"
 
 #define EVICT_BATCH 32u
+#define EVICT_NEAR 8u /* of a batch: lines of the index that should have come by now */
 #define TAKE_TRIES 8u /* runs that hold what the policy would have go next */
 #define LOOK_NS WFI_NSEC_PER_MSEC
 
@@ -323,7 +325,7 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bo
 	struct victim v[EVICT_BATCH];
 	struct kv_ages ages = { 0 };
 	uint64_t done = 0;
-	uint32_t n, i;
+	uint32_t n, i, near;
 
 	while (done < nr) {
 		n = choose(kv, space, v, (uint32_t)wfi_min(EVICT_BATCH, nr - done));
@@ -334,7 +336,9 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bo
 			wfi_index_prefetch(&kv->index, &v[i].tag);
 			kv_age_evicted(kv, space, &ages, v[i].slot);
 		}
-		for (i = 0; i < n; i++) {
+		for (i = 0, near = 0; i < n; i++) {
+			for (; near < n && near <= i + EVICT_NEAR; near++)
+				index_prefetch_behind(&kv->index, &v[near].tag);
 			if (keep && wfi_mover_take(kv->mover, v[i].run, v[i].slot, &v[i].parent))
 				wfi_slot_evict_hold(kv, v[i].run, v[i].slot, &v[i].tag);
 			else
