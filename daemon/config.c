@@ -220,12 +220,15 @@ static const struct wfi_config_setting settings[] = {
 	  .kind = &wfi_config_kind_device,
 	  AT(wfi_config, device),
 	  .example = "\"mlx5_0\"",
-	  .help = "Which device of that transport. Default: its first that can be used." },
+	  .help = "Which device of that transport. Default: its first that can be used.\n"
+		  "Several, with commas between them, are rails: what is read from a node goes\n"
+		  "over all that lead to it." },
 	{ .key = "listen",
 	  .kind = &wfi_config_kind_address,
 	  AT(wfi_config, listen),
 	  .example = "\"127.0.0.1:7470\"",
-	  .help = "Where nodes on other hosts connect. Default: nowhere." },
+	  .help = "Where nodes on other hosts connect; of several devices, an address each, in\n"
+		  "the same order. Default: nowhere." },
 	{ .key = "insecure",
 	  .kind = &wfi_config_kind_bool,
 	  AT(wfi_config, insecure),
@@ -654,7 +657,7 @@ static int address_check(const struct wfi_config *cfg, const char *text, char *w
 	struct sockaddr_storage addr;
 	socklen_t len;
 
-	if (!text[0] || cfg->insecure || inet_parse(text, &addr, &len) || inet_loopback(&addr))
+	if (cfg->insecure || inet_parse(text, &addr, &len) || inet_loopback(&addr))
 		return 0;
 	snprintf(why, why_len,
 		 "%s is an address of a network, and connections to nodes on other hosts are not "
@@ -664,13 +667,38 @@ static int address_check(const struct wfi_config *cfg, const char *text, char *w
 	return -EINVAL;
 }
 
+/* addresses go with the devices at their places. Return: 0, -EINVAL */
+static int addresses_check(const struct wfi_config *cfg, const char *list, char *why,
+			   size_t why_len)
+{
+	char copy[WFI_CONFIG_PATH];
+	const char *items[WFI_CONFIG_RAILS];
+	unsigned nr, nr_devices, i;
+
+	strcpy(copy, cfg->device);
+	nr_devices = wfi_max(wfi_value_split(copy, items, WFI_CONFIG_RAILS), 1u);
+	strcpy(copy, list);
+	nr = wfi_value_split(copy, items, WFI_CONFIG_RAILS);
+	if (nr > nr_devices) {
+		snprintf(why, why_len,
+			 "\"%s\" has %u addresses and device names %u: each address goes with the "
+			 "device at its place",
+			 list, nr, nr_devices);
+		return -EINVAL;
+	}
+	for (i = 0; i < nr; i++)
+		if (address_check(cfg, items[i], why, why_len))
+			return -EINVAL;
+	return 0;
+}
+
 static int net_check(const struct wfi_config *cfg, char *why, size_t why_len)
 {
 	if (cfg->listen[0] && !wfi_config_has_net(cfg)) {
 		snprintf(why, why_len, "listen is set and transport is not: set it to \"verbs\"");
 		return -EINVAL;
 	}
-	return address_check(cfg, cfg->listen, why, why_len);
+	return addresses_check(cfg, cfg->listen, why, why_len);
 }
 
 static int peer_check(const struct wfi_config *cfg, const struct wfi_config_peer *p, char *why,
@@ -696,7 +724,7 @@ static int peer_check(const struct wfi_config *cfg, const struct wfi_config_peer
 			 p->name);
 		return -EINVAL;
 	}
-	return address_check(cfg, p->address, why, why_len);
+	return addresses_check(cfg, p->address, why, why_len);
 }
 
 bool wfi_config_shares_memory(const struct wfi_config *cfg)

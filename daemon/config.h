@@ -29,6 +29,7 @@
 #define WFI_CONFIG_PATH 108 /* sun_path */
 #define WFI_CONFIG_SALT 32
 #define WFI_CONFIG_TENANTS 64
+#define WFI_CONFIG_RAILS 4
 #define WFI_CONFIG_PEERS 64
 #define WFI_CONFIG_WHY 512 /* bytes that hold any @why */
 
@@ -53,9 +54,9 @@ struct wfi_config_peer {
 struct wfi_config {
 	char name[WFI_CONFIG_NAME];
 	char socket[WFI_CONFIG_PATH];
-	char listen[WFI_CONFIG_PATH]; /* IP:PORT, or "" */
+	char listen[WFI_CONFIG_PATH]; /* IP:PORT for each rail, or "" */
 	char transport[16]; /* "none", or one that reaches other hosts */
-	char device[WFI_CONFIG_NAME];
+	char device[WFI_CONFIG_PATH]; /* one for each rail, between commas */
 	char policy[32]; /* one that wfi_evict_find() knows */
 	uint64_t node_id; /* after wfi_config_finish() never 0 */
 	uint64_t arena_bytes; /* of each tenant that names none */

@@ -81,18 +81,26 @@ static void text_print(const struct wfi_config_setting *s, const void *base, FIL
 	quote(wfi_config_field_const(s, base), out);
 }
 
-static int name_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
-		      const char *text, void *base)
+/* @text: not empty. Return: 0, or the setting's complaint */
+static int name_check(struct wfi_config_source *src, const struct wfi_config_setting *s,
+		      const char *text)
 {
 	const char *p;
 
 	for (p = text; isalnum((unsigned char)*p) || (*p && strchr("._-", *p)); p++)
 		;
-	if (*p || p == text)
-		return wfi_config_complain(
-			src, s->key,
-			"\"%s\" is no name: letters, digits, '.', '_' and '-' make one", text);
-	return text_store(src, s, text, base);
+	if (!*p && p != text)
+		return 0;
+	return wfi_config_complain(
+		src, s->key, "\"%s\" is no name: letters, digits, '.', '_' and '-' make one", text);
+}
+
+static int name_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+		      const char *text, void *base)
+{
+	const int ret = name_check(src, s, text);
+
+	return ret ? ret : text_store(src, s, text, base);
 }
 
 static int path_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
@@ -108,22 +116,54 @@ static int path_parse(struct wfi_config_source *src, const struct wfi_config_set
 	return text_store(src, s, text, base);
 }
 
+static int address_check(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			 const char *text)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+
+	if (!inet_parse(text, &addr, &len))
+		return 0;
+	return wfi_config_complain(src, s->key, "\"%s\" is no address: IP:PORT or [IPv6]:PORT",
+				   text);
+}
+
+/* "" stands for none; else one for each rail at most */
+static int list_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+		      const char *text, void *base,
+		      int (*check)(struct wfi_config_source *, const struct wfi_config_setting *,
+				   const char *))
+{
+	char copy[WFI_CONFIG_PATH];
+	const char *items[WFI_CONFIG_RAILS];
+	unsigned nr, i;
+	int ret;
+
+	if (strlen(text) >= sizeof(copy))
+		return text_store(src, s, text, base); /* which complains */
+	strcpy(copy, text);
+	nr = wfi_value_split(copy, items, WFI_CONFIG_RAILS);
+	if (nr > WFI_CONFIG_RAILS)
+		return wfi_config_complain(src, s->key, "has %u entries: %d at most", nr,
+					   WFI_CONFIG_RAILS);
+	for (i = 0; i < nr; i++) {
+		ret = check(src, s, items[i]);
+		if (ret)
+			return ret;
+	}
+	return text_store(src, s, text, base);
+}
+
 static int device_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
 			const char *text, void *base)
 {
-	return text[0] ? name_parse(src, s, text, base) : text_store(src, s, text, base);
+	return list_parse(src, s, text, base, name_check);
 }
 
 static int address_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
 			 const char *text, void *base)
 {
-	struct sockaddr_storage addr;
-	socklen_t len;
-
-	if (text[0] && inet_parse(text, &addr, &len))
-		return wfi_config_complain(src, s->key,
-					   "\"%s\" is no address: IP:PORT or [IPv6]:PORT", text);
-	return text_store(src, s, text, base);
+	return list_parse(src, s, text, base, address_check);
 }
 
 /* "" stands for none */

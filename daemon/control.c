@@ -39,7 +39,7 @@
 #define OF_PROCESS 1u
 
 /* what it points to when it is not a connection */
-static char tag_listen, tag_net, tag_link, tag_stop, tag_signal, tag_inbox, tag_poke;
+static char tag_listen, tag_link, tag_stop, tag_signal, tag_inbox, tag_poke;
 
 bool conn_is_keeper(const struct conn *k)
 {
@@ -700,6 +700,15 @@ static void accept_refused(struct control *c, int listen_fd)
 	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+static unsigned rail_of(const struct control *c, int listen_fd)
+{
+	unsigned i;
+
+	for (i = 0; c->net_fds[i] != listen_fd; i++)
+		;
+	return i;
+}
+
 static void on_accept(struct control *c, int listen_fd)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -713,8 +722,8 @@ static void on_accept(struct control *c, int listen_fd)
 	}
 	if (c->stopping)
 		close(fd);
-	else if (listen_fd == c->net_fd)
-		peer_accept_net(c, fd);
+	else if (listen_fd != c->listen_fd)
+		peer_accept_net(c, fd, rail_of(c, listen_fd));
 	else
 		conn_add(c, fd);
 }
@@ -752,8 +761,8 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 
 	if (p == &tag_listen)
 		on_accept(c, c->listen_fd);
-	else if (p == &tag_net)
-		on_accept(c, c->net_fd);
+	else if ((int *)p >= c->net_fds && (int *)p < c->net_fds + NODE_NETS_MAX)
+		on_accept(c, *(int *)p);
 	else if (p == &tag_link)
 		node_wake(c->node);
 	else if (p == &tag_inbox)
@@ -771,7 +780,7 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 /* closes what is marked, asks again for regions. Return: ms until it must be called again */
 static int conns_sweep(struct control *c)
 {
-	int timeout = c->nr_peers || c->net_fd >= 0 ? REDIAL_MS : -1;
+	int timeout = c->nr_peers || c->nr_net_fds ? REDIAL_MS : -1;
 	struct conn *k, *next;
 
 	for (k = c->conns; k; k = next) {
@@ -844,20 +853,30 @@ static int links_watch(struct control *c)
 {
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLET, .data.ptr = &tag_link };
 	int fds[LINK_WAITS_MAX];
-	unsigned nr = link_wait_fds(&c->node->net, fds), i;
+	unsigned nr, i, k;
 
-	for (i = 0; i < nr; i++)
-		if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev))
-			return -errno;
+	for (k = 0; k < c->node->nr_nets; k++) {
+		nr = link_wait_fds(&c->node->nets[k], fds);
+		for (i = 0; i < nr; i++)
+			if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev))
+				return -errno;
+	}
 	return 0;
 }
 
-static int net_listen(struct control *c, const char *addr)
+static int nets_listen(struct control *c, const struct control_opts *opts)
 {
-	c->net_fd = inet_listen(addr);
-	if (c->net_fd < 0)
-		return c->net_fd;
-	return epoll_add(c, c->net_fd, &tag_net);
+	int *fd, ret = 0;
+
+	while (!ret && c->nr_net_fds < opts->nr_listens) {
+		fd = &c->net_fds[c->nr_net_fds];
+		*fd = inet_listen(opts->listens[c->nr_net_fds]);
+		if (*fd < 0)
+			return *fd;
+		c->nr_net_fds++;
+		ret = epoll_add(c, *fd, fd);
+	}
+	return ret;
 }
 
 static int signals_watch(struct control *c)
@@ -902,7 +921,7 @@ int control_create(const struct control_opts *opts, struct control **out)
 		return -ENOMEM;
 	c->node = opts->node;
 	c->env = env;
-	c->listen_fd = c->net_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
+	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
 	c->inbox[0] = c->inbox[1] = -1;
 	c->nr_peers = opts->nr_peers;
 	c->peers = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->peers));
@@ -912,8 +931,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 		ret = listen_on(c, opts->socket);
 	if (!ret)
 		ret = links_watch(c);
-	if (!ret && opts->listen)
-		ret = net_listen(c, opts->listen);
+	if (!ret)
+		ret = nets_listen(c, opts);
 	if (!ret && opts->signals)
 		ret = signals_watch(c);
 	if (ret) {
@@ -928,8 +947,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 
 void control_destroy(struct control *c)
 {
-	int *fds[] = { &c->listen_fd, &c->net_fd,   &c->signal_fd, &c->epfd,
-		       &c->stop_fd,   &c->spare_fd, &c->inbox[0],  &c->inbox[1] };
+	int *fds[] = { &c->listen_fd, &c->signal_fd, &c->epfd,	  &c->stop_fd,
+		       &c->spare_fd,  &c->inbox[0],  &c->inbox[1] };
 	unsigned i;
 
 	while (c->conns)
@@ -937,6 +956,8 @@ void control_destroy(struct control *c)
 	for (i = 0; i < WFI_ARRAY_SIZE(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
+	while (c->nr_net_fds)
+		close(c->net_fds[--c->nr_net_fds]);
 	if (c->socket[0])
 		unlink(c->socket);
 	if (c->peers)

@@ -11,12 +11,15 @@ struct control_peer {
 	const char *name;
 	const char *addr; /* socket, or host and port */
 	bool net; /* it is host and port */
+	unsigned rail; /* .net: over which of the node's devices */
 };
 
 struct control_opts {
 	struct node *node;
 	const char *socket; /* path to listen on; NULL: none, engines come by control_add() */
-	const char *listen; /* host and port where nodes of other hosts connect; NULL: none */
+	/* hosts and ports where nodes of other hosts connect, by the devices that they then use */
+	const char *const *listens;
+	unsigned nr_listens;
 	const struct control_peer *peers; /* nodes to connect to, and to connect to again */
 	unsigned nr_peers;
 	bool signals; /* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node */

@@ -32,7 +32,7 @@ struct peer_call {
 static void run_peer_create(struct node *node, void *arg)
 {
 	struct peer_call *p = arg;
-	struct node_link *link = p->k->net ? &node->net : &node->host;
+	struct node_link *link = p->k->net ? &node->nets[p->k->rail] : &node->host;
 
 	p->ret = peer_create(node, link, p->addr, p->k->pid, &p->k->peer, &p->hello, p->fds,
 			     &p->nr_fds, &p->nr_lent);
@@ -137,7 +137,7 @@ int peer_accept(struct control *c, struct conn *k)
 }
 
 /* Return: NULL: no room, @fd is closed */
-static struct conn *net_conn(struct control *c, int fd)
+static struct conn *net_conn(struct control *c, int fd, unsigned rail)
 {
 	struct conn *k = conn_add(c, fd);
 
@@ -145,15 +145,16 @@ static struct conn *net_conn(struct control *c, int fd)
 		return NULL;
 	inet_watchful(fd);
 	k->net = true;
+	k->rail = rail;
 	peer_wait(c, k);
 	k->hello = wfi_alloc(c->env, sizeof(*k->hello));
 	k->closing = !k->hello;
 	return k;
 }
 
-void peer_accept_net(struct control *c, int fd)
+void peer_accept_net(struct control *c, int fd, unsigned rail)
 {
-	struct conn *k = net_conn(c, fd);
+	struct conn *k = net_conn(c, fd, rail);
 
 	if (k && !k->closing && peer_say_hello(c, k))
 		k->closing = true;
@@ -188,7 +189,7 @@ static void peer_dial_host(struct control *c, unsigned idx)
 static void peer_dial_net(struct control *c, unsigned idx)
 {
 	int fd = inet_dial(c->peers[idx].addr);
-	struct conn *k = fd < 0 ? NULL : net_conn(c, fd);
+	struct conn *k = fd < 0 ? NULL : net_conn(c, fd, c->peers[idx].rail);
 
 	if (!k)
 		return;

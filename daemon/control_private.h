@@ -28,6 +28,7 @@ struct conn {
 	bool bye;
 	bool closing;
 	bool net; /* TCP: no fds travel, messages come in parts */
+	unsigned rail; /* .net: the device */
 	uint32_t owner_id;
 	uint32_t dereg; /* region whose last operations are awaited, 0: none */
 	struct session *session;
@@ -45,7 +46,9 @@ struct control {
 	struct control_peer *peers;
 	bool *dialled; /* a connection to that peer exists */
 	unsigned nr_peers;
-	int epfd, listen_fd, net_fd, stop_fd, signal_fd, inbox[2];
+	int epfd, listen_fd, stop_fd, signal_fd, inbox[2];
+	int net_fds[NODE_NETS_MAX]; /* by rail */
+	unsigned nr_net_fds;
 	int spare_fd; /* given up for a moment when descriptors run out */
 	struct conn *conns;
 	unsigned nr_conns, nr_engines;
@@ -67,7 +70,7 @@ bool conn_is_keeper(const struct conn *k);
  * it is to be closed */
 int peer_accept(struct control *c, struct conn *k);
 /* a node of another host dialled: takes @fd */
-void peer_accept_net(struct control *c, int fd);
+void peer_accept_net(struct control *c, int fd, unsigned rail);
 /* something can be read of a CONN_PEER_WAIT. Return: 0, why it is to be closed */
 int peer_hear_hello(struct control *c, struct conn *k);
 /* dials those that there is no connection to, now and then */

@@ -43,7 +43,7 @@ static uint64_t tenant_tag(const struct wfi_tenant_opts *t)
 
 static int tenants_create(struct node *node, const struct node_opts *opts)
 {
-	unsigned i;
+	unsigned i, k;
 	int ret;
 
 	if (!opts->nr_tenants || opts->nr_tenants > NODE_TENANTS_MAX)
@@ -56,8 +56,8 @@ static int tenants_create(struct node *node, const struct node_opts *opts)
 			return ret;
 		arena = wfi_tenant_arena(node->tenants[i]);
 		ret = link_arena_add(&node->host, arena);
-		if (!ret && node->net.dev)
-			ret = link_arena_add(&node->net, arena);
+		for (k = 0; !ret && k < node->nr_nets; k++)
+			ret = link_arena_add(&node->nets[k], arena);
 		if (ret)
 			return ret;
 		node->tags[i] = tenant_tag(&opts->tenants[i]);
@@ -69,18 +69,22 @@ static int tenants_create(struct node *node, const struct node_opts *opts)
 static int net_create(struct node *node, const struct node_opts *opts)
 {
 	const struct weft_transport *t = wfi_transport_find(node->env->transports, opts->transport);
-	const char *device = opts->device && opts->device[0] ? opts->device : NULL;
-	int ret;
+	const unsigned nr = opts->nr_devices ? opts->nr_devices : 1;
+	const char *device;
+	int ret = 0;
 
 	if (!t) {
 		wfi_err("transport %s is not built in: weft doctor shows those that are",
 			opts->transport);
 		return -EOPNOTSUPP;
 	}
-	ret = link_open(&node->net, node->env, t, device);
-	if (ret)
-		wfi_err("transport %s does not open %s: %s; weft doctor says more", t->name,
-			device ? device : "a device", strerror(-ret));
+	for (; !ret && node->nr_nets < nr; node->nr_nets += !ret) {
+		device = opts->devices[node->nr_nets];
+		ret = link_open(&node->nets[node->nr_nets], node->env, t, device);
+		if (ret)
+			wfi_err("transport %s does not open %s: %s; weft doctor says more", t->name,
+				device ? device : "a device", strerror(-ret));
+	}
 	return ret;
 }
 
@@ -88,6 +92,7 @@ static int transports_create(struct node *node, const struct node_opts *opts)
 {
 	const struct weft_transport *shm = wfi_transport_find(node->env->transports, "shm");
 	struct wfi_xfer_engine_opts x = { .env = node->env, .metrics = node->metrics };
+	unsigned i;
 	int ret;
 
 	/* a simulated world has only what it simulates */
@@ -102,7 +107,8 @@ static int transports_create(struct node *node, const struct node_opts *opts)
 		return ret;
 	/* failed messages to peers complete there too, and hold back the end of their endpoint */
 	x.send_cqs[0] = node->host.send_cq;
-	x.send_cqs[1] = node->net.send_cq;
+	for (i = 0; i < node->nr_nets; i++)
+		x.send_cqs[1 + i] = node->nets[i].send_cq;
 	return wfi_xfer_engine_create(&x, &node->xfer);
 }
 
@@ -271,9 +277,11 @@ void node_destroy(struct node *node)
 		return;
 	ops_destroy(node);
 	wfi_handoffs_destroy(node->handoffs);
+	rails_fini(node);
 	wfi_xfer_engine_destroy(node->xfer);
 	link_close(&node->host);
-	link_close(&node->net);
+	while (node->nr_nets)
+		link_close(&node->nets[--node->nr_nets]);
 	wfi_kv_destroy(node->kv);
 	wfi_metrics_destroy(node->metrics);
 	if (node->poke_fd >= 0)
@@ -406,6 +414,7 @@ static int housekeeping(struct node *node)
 	int work;
 
 	work = wfi_xfer_poll(node->xfer, now_ns);
+	work += rails_poll(node, now_ns);
 	work += wfi_handoffs_poll(node->handoffs, now_ns);
 	work += peers_poll(node);
 	work += wfi_kv_poll(node->kv, now_ns);
@@ -484,12 +493,17 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 	}
 	if (!node->nr_peers)
 		return true;
-	return waits_link(w, &node->host) && (!node->net.dev || waits_link(w, &node->net));
+	if (!waits_link(w, &node->host))
+		return false;
+	for (i = 0; i < node->nr_nets; i++)
+		if (!waits_link(w, &node->nets[i]))
+			return false;
+	return true;
 }
 
 static uint64_t next_event_ns(struct node *node)
 {
-	return wfi_min(wfi_kv_next_event_ns(node->kv),
+	return wfi_min(wfi_min(wfi_kv_next_event_ns(node->kv), rails_next_event_ns(node)),
 		       wfi_min(wfi_xfer_next_event_ns(node->xfer),
 			       wfi_handoffs_next_event_ns(node->handoffs)));
 }
@@ -530,7 +544,8 @@ static void worker_sleep(struct node *node)
 	for (i = 0; i < nr_asleep; i++)
 		wfi_ring_awake(node->rings[i]->ring);
 	link_disarm(&node->host);
-	link_disarm(&node->net);
+	for (i = 0; i < node->nr_nets; i++)
+		link_disarm(&node->nets[i]);
 }
 
 void node_run(struct node *node)

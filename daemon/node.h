@@ -28,6 +28,7 @@
 #define NODE_RINGS_MAX 1024u
 #define SESSION_REGIONS_MAX 256u
 #define SESSION_RINGS_MAX 64u
+#define NODE_NETS_MAX 4u
 #define NODE_PEERS_MAX 64u
 #define NODE_TENANTS_MAX 64u
 
@@ -132,7 +133,8 @@ struct node_opts {
 	uint64_t node_id;
 	const char *policy; /* NULL: the default */
 	const char *transport; /* to nodes of other hosts; NULL: none */
-	const char *device; /* of that transport; NULL or "": its first */
+	const char *devices[NODE_NETS_MAX]; /* of that transport: a rail each */
+	unsigned nr_devices; /* 0: its first alone */
 	const char *tier_path; /* of the SSD tier; NULL or "": none */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bps, tier_scrub_bps;
@@ -159,7 +161,9 @@ struct node {
 	struct wfi_xfer_engine *xfer;
 	struct wfi_handoffs *handoffs;
 	struct node_link host; /* reaches engines and nodes of this host */
-	struct node_link net; /* reaches nodes of other hosts, when there is one */
+	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
+	unsigned nr_nets;
+	struct node_rails *rails; /* by the nodes that they lead to */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
 	uint64_t tags[NODE_TENANTS_MAX]; /* of the salts: equal on the nodes of a cluster */
 	unsigned nr_tenants;
@@ -278,6 +282,21 @@ int ops_poll_ring(struct node *node, struct node_ring *r);
 /* cancels what a session or, when not NULL, one of its rings has open */
 void ops_cancel(struct session *s, const struct node_ring *only);
 
+/* ---- rails.c: connections to one node, over a device each, are used together ---- */
+
+/* another one to that node. Return: 0, -ENOSPC, -ENOMEM */
+int rails_join(struct node_peer *p, uint64_t incarnation);
+/* nothing more goes over it. Takes one that never joined */
+void rails_leave(struct node_peer *p);
+/* reads over it that have not completed yet */
+unsigned rails_open(const struct node_peer *p);
+/* @p is freed. Takes one that never joined */
+void rails_put(struct node_peer *p);
+int rails_poll(struct node *node, uint64_t now_ns);
+uint64_t rails_next_event_ns(const struct node *node);
+/* there are no peers any more */
+void rails_fini(struct node *node);
+
 /* ---- peer.c ---- */
 
 #define PEER_TENANTS_MAX 16u
@@ -311,6 +330,8 @@ struct peer_hello {
 
 struct node_peer {
 	struct wfi_peer base;
+	struct node_rails *rails; /* NULL: of this host, or not connected */
+	unsigned rail;
 	struct ep_owner ep_owner;
 	struct node *node;
 	struct node_link *link;

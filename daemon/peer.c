@@ -250,6 +250,11 @@ int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int 
 	}
 	memcpy(p->name, hello->name, sizeof(p->name));
 	p->base.node = hello->node;
+	if (node->nr_nets > 1 && p->link != &node->host) {
+		ret = rails_join(p, hello->incarnation);
+		if (ret)
+			return ret;
+	}
 	p->connected = true;
 	wfi_info("peer %s is connected over %s", p->name, p->link->dev->transport->name);
 	return 0;
@@ -264,6 +269,7 @@ void peer_detach(struct node_peer *p)
 		if (node->peers[i] == p)
 			node->peers[i] = node->peers[--node->nr_peers];
 	p->connected = false;
+	rails_leave(p);
 	wfi_handoffs_peer_lost(node->handoffs, &p->base);
 	p->ep_down = true;
 	p->link->dev->transport->ep_shutdown(p->base.ep);
@@ -280,13 +286,15 @@ bool peer_end_poll(struct node_peer *p)
 
 	/* transfers from this peer complete before WEFT_WC_CLOSED; their handoffs have ended with
 	 * it */
-	if (!p->ep_owner.closed || wfi_handoffs_reads_of(node->handoffs, p->base.ep))
+	if (!p->ep_owner.closed || rails_open(p) ||
+	    wfi_handoffs_reads_of(node->handoffs, p->base.ep))
 		return false;
 	for (i = 0; i < node->nr_tenants; i++)
 		if (p->arenas[i].rkey)
 			t->rkey_destroy(p->arenas[i].rkey);
 	wfi_gather_close(p->base.gather);
 	t->ep_destroy(p->base.ep);
+	rails_put(p);
 	wfi_free(node->env, p, sizeof(*p));
 	node->nr_ending--;
 	return true;
@@ -378,8 +386,9 @@ static int link_poll(struct node_link *link)
 int peers_poll(struct node *node)
 {
 	int work = link_poll(&node->host);
+	unsigned i;
 
-	if (node->net.dev)
-		work += link_poll(&node->net);
+	for (i = 0; i < node->nr_nets; i++)
+		work += link_poll(&node->nets[i]);
 	return work;
 }

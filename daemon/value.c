@@ -160,6 +160,27 @@ static void format_units(uint64_t v, const struct unit *units, unsigned nr,
 	snprintf(out, WFI_VALUE_TEXT, "%" PRIu64, v);
 }
 
+unsigned wfi_value_split(char *text, const char *out[], unsigned max)
+{
+	unsigned nr = 0;
+	char *end, *next;
+
+	if (!text[strspn(text, " \t")])
+		return 0;
+	for (; text; text = next, nr++) {
+		next = strchr(text, ',');
+		if (next)
+			*next++ = 0;
+		text += strspn(text, " \t");
+		for (end = text + strlen(text); end > text && strchr(" \t", end[-1]); end--)
+			;
+		*end = 0;
+		if (nr < max)
+			out[nr] = text;
+	}
+	return nr;
+}
+
 void wfi_value_format_size(uint64_t bytes, char out[WFI_VALUE_TEXT])
 {
 	format_units(bytes, size_units, WFI_ARRAY_SIZE(size_units), out);

@@ -27,6 +27,14 @@ int wfi_value_duration(const char *text, uint64_t unit_ns, uint64_t *out_ns);
 /* pairs of hex digits. Return: bytes written, -EINVAL not hex, -ERANGE more than @max bytes */
 int wfi_value_hex(const char *text, void *buf, size_t max);
 
+/**
+ * wfi_value_split - "a, b,c": what stands between commas, without blanks around it
+ * @out: up to @max of them, in @text itself, which is cut
+ *
+ * Return: how many there are, perhaps more than @max; 0 for a blank text
+ */
+unsigned wfi_value_split(char *text, const char *out[], unsigned max);
+
 /* shortest exact text: "1G", "1536M", "1000" */
 void wfi_value_format_size(uint64_t bytes, char out[WFI_VALUE_TEXT]);
 /* shortest exact text: "5s", "1500ms", "0" */

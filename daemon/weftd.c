@@ -12,6 +12,7 @@
 #include "config.h"
 #include "control.h"
 #include "node.h"
+#include "value.h"
 #include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 #include "weft_internal/transport_registry.h"
@@ -133,7 +134,6 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.tier_scrub_bps = cfg->tier_scrub_bytes,
 		.policy = cfg->policy[0] ? cfg->policy : NULL,
 		.transport = wfi_config_has_net(cfg) ? cfg->transport : NULL,
-		.device = cfg->device,
 		.memory_bytes = wfi_config_shares_memory(cfg) ? cfg->memory_bytes : 0,
 		.tenant_idle_ns = cfg->tenant_idle_ms * WFI_NSEC_PER_MSEC,
 		.spin_ns = cfg->spin_us * WFI_NSEC_PER_USEC,
@@ -144,8 +144,11 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.tenants = tenants,
 		.nr_tenants = cfg->nr_tenants,
 	};
+	char devices[sizeof(cfg->device)];
 	unsigned i;
 
+	memcpy(devices, cfg->device, sizeof(devices));
+	opts.nr_devices = wfi_value_split(devices, opts.devices, NODE_NETS_MAX);
 	for (i = 0; i < cfg->nr_tenants; i++) {
 		tenants[i] = (struct wfi_tenant_opts){
 			.name = cfg->tenants[i].name,
@@ -168,15 +171,36 @@ static void *control_main(void *arg)
 	return NULL;
 }
 
+/* one that is reached over several devices is several. Return: how many */
+static unsigned peer_add(const struct wfi_config_peer *p, char text[WFI_CONFIG_PATH],
+			 struct control_peer out[NODE_NETS_MAX])
+{
+	const char *addrs[NODE_NETS_MAX];
+	unsigned nr, i;
+
+	if (p->socket[0]) {
+		out[0] = (struct control_peer){ .name = p->name, .addr = p->socket };
+		return 1;
+	}
+	memcpy(text, p->address, WFI_CONFIG_PATH);
+	nr = wfi_value_split(text, addrs, NODE_NETS_MAX);
+	for (i = 0; i < nr; i++)
+		out[i] = (struct control_peer){
+			.name = p->name, .addr = addrs[i], .net = true, .rail = i
+		};
+	return nr;
+}
+
 static int serve(const struct wfi_config *cfg, struct node *node)
 {
-	struct control_peer peers[WFI_CONFIG_PEERS];
+	static struct control_peer peers[WFI_CONFIG_PEERS * NODE_NETS_MAX];
+	static char texts[WFI_CONFIG_PEERS + 1][WFI_CONFIG_PATH];
+	const char *listens[NODE_NETS_MAX];
 	struct control_opts opts = {
 		.node = node,
 		.socket = cfg->socket,
-		.listen = cfg->listen[0] ? cfg->listen : NULL,
+		.listens = listens,
 		.peers = peers,
-		.nr_peers = cfg->nr_peers,
 		.signals = true,
 	};
 	struct control *control;
@@ -184,13 +208,10 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	unsigned i;
 	int ret;
 
+	memcpy(texts[WFI_CONFIG_PEERS], cfg->listen, sizeof(cfg->listen));
+	opts.nr_listens = wfi_value_split(texts[WFI_CONFIG_PEERS], listens, NODE_NETS_MAX);
 	for (i = 0; i < cfg->nr_peers; i++)
-		peers[i] = (struct control_peer){
-			.name = cfg->peers[i].name,
-			.addr = cfg->peers[i].socket[0] ? cfg->peers[i].socket
-							: cfg->peers[i].address,
-			.net = cfg->peers[i].address[0] != 0,
-		};
+		opts.nr_peers += peer_add(&cfg->peers[i], texts[i], &peers[opts.nr_peers]);
 	if (cfg->insecure && wfi_config_has_net(cfg))
 		wfi_warn("insecure: nodes on other hosts connect unencrypted and unproven; all who "
 			 "reach this network may read every block");

@@ -19,6 +19,7 @@
 #include "weft_internal/env.h"
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
+#include "weft_internal/rail.h"
 #include "weft_internal/xfer.h"
 
 #define WFI_HANDOFF_BLOCKS_MAX 8192u
@@ -78,6 +79,7 @@ struct wfi_peer {
 	uint32_t reserved;
 	struct weft_ep *ep; /* to READ from it */
 	struct wfi_gather *gather; /* over .ep, or NULL */
+	struct wfi_rails *rails; /* over all connections to that node, or NULL: .ep alone */
 	/* Return: 0, -EAGAIN (kept by the caller, tried again), -ENOTCONN. @msg is lent for the
 	 * call */
 	int (*send)(struct wfi_peer *peer, const void *msg, size_t len);
@@ -85,6 +87,9 @@ struct wfi_peer {
 	 * shares none */
 	const struct wfi_peer_arena *(*arena)(struct wfi_peer *peer,
 					      const struct wfi_tenant *tenant);
+	/* the same over each of .rails */
+	void (*arenas)(struct wfi_peer *peer, const struct wfi_tenant *tenant,
+		       struct wfi_rail_mem mem[WFI_RAILS_MAX]);
 };
 
 struct wfi_handoffs;

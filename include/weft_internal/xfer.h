@@ -81,7 +81,7 @@ struct wfi_xfer_engine_opts {
 	struct wfi_env *env;
 	struct wfi_metrics *metrics; /* may be NULL */
 	/* polled even when no transfer is open: others post there; NULL: none */
-	struct weft_cq *send_cqs[2];
+	struct weft_cq *send_cqs[8];
 	uint32_t max_xfers; /* in flight; 0: 1024 */
 	/* most that one poll copies or sums up by CPU before others' turn; 0: 512 KiB */
 	uint64_t slice_bytes;

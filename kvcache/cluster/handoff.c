@@ -191,6 +191,14 @@ static void handoff_end_now(struct wfi_handoffs *hs, struct handoff *h)
 	opts.done(opts.ctx, res, 0, NULL);
 }
 
+static void read_job_cancel(struct wfi_handoffs *hs, struct read_job *r)
+{
+	if (r->xfer)
+		wfi_xfer_cancel(hs->opts.xfer, r->xfer);
+	if (r->over)
+		wfi_rails_cancel(r->over);
+}
+
 /* ends it without success; waits for READs in flight to be fenced first */
 static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 {
@@ -205,8 +213,8 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 		return;
 	}
 	for (i = 0; i < NR_READS; i++)
-		if (hs->reads[i].busy && hs->reads[i].h == h && hs->reads[i].xfer)
-			wfi_xfer_cancel(hs->opts.xfer, hs->reads[i].xfer);
+		if (hs->reads[i].busy && hs->reads[i].h == h)
+			read_job_cancel(hs, &hs->reads[i]);
 }
 
 /* publishes what READs filled, in runs; blocks that came by reference are their engine's to
@@ -395,6 +403,7 @@ static void read_job_put(struct wfi_handoffs *hs, struct read_job *r)
 {
 	r->busy = false;
 	r->xfer = NULL;
+	r->over = NULL;
 	r->next_free = hs->free_reads;
 	hs->free_reads = r;
 }
@@ -481,10 +490,14 @@ static int handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint3
 	return 0;
 }
 
+static bool over_rails(const struct wfi_peer *peer)
+{
+	return peer->rails && wfi_rails_nr(peer->rails) > 1;
+}
+
 /* takes a free job for the layers that a message names; what it reads lands in @h's own slots */
 static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *peer,
-				     const struct wfi_peer_arena *arena, struct handoff *h,
-				     const struct wfi_msg_layers *m,
+				     struct handoff *h, const struct wfi_msg_layers *m,
 				     const struct wfi_msg_piece *pieces)
 {
 	uint64_t layer_bytes = h->space.block_bytes / h->opts.nr_layers;
@@ -492,10 +505,8 @@ static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *p
 	uint32_t i;
 
 	hs->free_reads = r->next_free;
-	r->arena = arena;
 	r->h = h;
 	r->peer = peer;
-	r->ep = peer->ep;
 	r->push = m->push;
 	r->layer = m->layer;
 	r->nr_layers = m->nr_layers;
@@ -515,6 +526,21 @@ static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *p
 		h->named[m->first_block + i] = (uint16_t)(m->layer + m->nr_layers);
 	}
 	return r;
+}
+
+/* over all connections to the peer where there are several */
+static int read_job_start(struct wfi_handoffs *hs, struct read_job *r,
+			  const struct wfi_xfer_opts *o)
+{
+	struct wfi_rail_mem mem[WFI_RAILS_MAX];
+
+	if (!over_rails(r->peer)) {
+		r->ep = o->ep;
+		return wfi_xfer_submit(hs->opts.xfer, o, &r->xfer);
+	}
+	r->ep = NULL;
+	r->peer->arenas(r->peer, r->h->tenant, mem);
+	return wfi_rails_submit(r->peer->rails, o, mem, &r->over);
 }
 
 static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
@@ -542,7 +568,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	arena = peer->arena(peer, h->tenant);
 	if (!arena)
 		return -EXDEV;
-	r = read_job_get(hs, peer, arena, h, m, pieces);
+	r = read_job_get(hs, peer, h, m, pieces);
 	x = (struct wfi_xfer_opts){
 		.ep = peer->ep,
 		.dir = WFI_XFER_READ,
@@ -562,7 +588,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	};
 	h->feeder = peer;
 	h->nr_reads++;
-	ret = wfi_xfer_submit(hs->opts.xfer, &x, &r->xfer);
+	ret = read_job_start(hs, r, &x);
 	if (ret) {
 		/* layers of these blocks are now out of order: the handoff can't be completed */
 		h->nr_reads--;

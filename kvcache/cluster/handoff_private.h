@@ -47,8 +47,10 @@ struct read_job {
 	struct wfi_handoffs *hs;
 	struct handoff *h; /* stays until its reads are over */
 	struct wfi_peer *peer; /* NULL: lost meanwhile, nobody to answer */
-	struct weft_ep *ep;
-	struct wfi_xfer *xfer; /* NULL: done, or never started */
+	struct weft_ep *ep; /* NULL: over rails, which know theirs */
+	/* one of the two; NULL: done, or never started */
+	struct wfi_xfer *xfer;
+	struct wfi_rails_xfer *over;
 	struct read_job *next_free;
 	uint64_t push;
 	uint32_t layer;
@@ -56,7 +58,6 @@ struct read_job {
 	uint32_t first;
 	uint32_t nr;
 	bool busy;
-	const struct wfi_peer_arena *arena;
 	struct wfi_piece pieces[MSG_PIECES_MAX];
 	uint32_t crc[MSG_PIECES_MAX];
 	int32_t results[MSG_PIECES_MAX];

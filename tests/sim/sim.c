@@ -150,6 +150,7 @@ static int node_start(struct sim *sim, uint32_t n)
 		.node_id = 0x100 + n,
 		.lease_ns = SIM_LEASE_NS,
 		.op_timeout_ns = SIM_OP_TIMEOUT_NS,
+		.nr_devices = SIM_RAILS,
 		.tenants = tenants,
 		.nr_tenants = SIM_TENANTS,
 	};
@@ -172,6 +173,7 @@ static int node_start(struct sim *sim, uint32_t n)
 	}
 	sn->env->transports = sn->transports;
 	opts.env = sn->env;
+	opts.transport = sn->transports[0]->name;
 	return node_create(&opts, &sn->node);
 }
 
@@ -186,22 +188,33 @@ static void link_detach(struct sim *sim, struct sim_link *l, int side)
 {
 	if (!l->end[side])
 		return;
+	if (l->end[side]->base.rails) {
+		struct wfi_rail_stat st;
+
+		wfi_rails_stat(l->end[side]->base.rails, l->end[side]->rail, &st);
+		sim->report->railed_bytes += st.bytes;
+	}
 	peer_detach(l->end[side]);
 	l->end[side] = NULL;
 	sim_trace(sim, sim->now_ns);
 }
 
+static struct node_link *link_device(struct node *node, const struct sim_link *l)
+{
+	return l->net ? &node->nets[l->rail] : &node->host;
+}
+
 static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
 {
+	struct node *node[2] = { link_node(sim, a, b, 0), link_node(sim, a, b, 1) };
 	struct peer_hello hello[2];
 	int fds[2][PEER_FDS_MAX];
 	unsigned nr[2] = { 0 }, lent[2] = { 0 };
 	int side, ret = 0;
 
 	for (side = 0; side < 2 && !ret; side++)
-		ret = peer_create(link_node(sim, a, b, side), &link_node(sim, a, b, side)->host, "",
-				  getpid(), &l->end[side], &hello[side], fds[side], &nr[side],
-				  &lent[side]);
+		ret = peer_create(node[side], link_device(node[side], l), "", getpid(),
+				  &l->end[side], &hello[side], fds[side], &nr[side], &lent[side]);
 	for (side = 0; side < 2 && !ret; side++)
 		ret = peer_connect(l->end[side], &hello[!side], fds[!side], nr[!side]);
 	for (side = 0; side < 2; side++)
@@ -218,10 +231,10 @@ static void link_down(struct sim *sim, struct sim_link *l)
 	sim->report->lost_links++;
 }
 
-static void link_poll(struct sim *sim, uint32_t a, uint32_t b)
+static void link_poll(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
 {
-	struct sim_link *l = &sim->links[a][b];
-
+	if (!l->used)
+		return;
 	if (l->end[0] && l->end[1]) {
 		if (l->end[0]->broken || l->end[1]->broken)
 			link_down(sim, l);
@@ -241,11 +254,28 @@ static void link_poll(struct sim *sim, uint32_t a, uint32_t b)
 
 static void links_poll(struct sim *sim)
 {
-	uint32_t a, b;
+	uint32_t a, b, k;
 
 	for (a = 0; a < sim->nr_nodes; a++)
 		for (b = a + 1; b < sim->nr_nodes; b++)
-			link_poll(sim, a, b);
+			for (k = 0; k < SIM_RAILS; k++)
+				link_poll(sim, &sim->links[a][b][k], a, b);
+}
+
+/* two nodes are of one host, or have two rails between their hosts */
+static void links_place(struct sim *sim)
+{
+	uint32_t a, b, k;
+
+	for (a = 0; a < sim->nr_nodes; a++)
+		for (b = a + 1; b < sim->nr_nodes; b++) {
+			const bool net = sim_chance(sim, 50);
+
+			for (k = 0; k < SIM_RAILS; k++)
+				sim->links[a][b][k] = (struct sim_link){ .used = net || !k,
+									 .net = net,
+									 .rail = k };
+		}
 }
 
 /* ---- a node dies, and another life begins ---- */
@@ -281,7 +311,7 @@ static void node_crash(struct sim *sim, uint32_t n)
 {
 	const struct wfi_sim_faults none = { 0 };
 	struct sim_node *sn = &sim->nodes[n];
-	uint32_t i;
+	uint32_t i, k;
 
 	if (sim->nr_corpses == SIM_CORPSES || sim->nr_ghosts + SIM_ENGINES >= SIM_GHOSTS)
 		return;
@@ -292,10 +322,11 @@ static void node_crash(struct sim *sim, uint32_t n)
 	for (i = 0; i < sim->nr_ghosts; i++)
 		if (sim->ghosts[i].node == n)
 			sim->ghosts[i].writes = false;
-	for (i = 0; i < sim->nr_nodes; i++) {
-		link_lose_end(sim, &sim->links[n][i], 0);
-		link_lose_end(sim, &sim->links[i][n], 1);
-	}
+	for (i = 0; i < sim->nr_nodes; i++)
+		for (k = 0; k < SIM_RAILS; k++) {
+			link_lose_end(sim, &sim->links[n][i][k], 0);
+			link_lose_end(sim, &sim->links[i][n][k], 1);
+		}
 	sim->corpses[sim->nr_corpses++] =
 		(struct sim_corpse){ .node = sn->node, .fault = sn->fault };
 	*sn = (struct sim_node){ .polled_ns = sim->now_ns };
@@ -440,7 +471,7 @@ static void engine_turn(struct sim *sim, struct sim_engine *e)
 static void mishap(struct sim *sim)
 {
 	struct sim_engine *e = &sim->engines[sim_rand(sim, sim->nr_engines)];
-	uint32_t a, b;
+	struct sim_link *l;
 
 	switch (sim_rand(sim, 8)) {
 	case 0:
@@ -452,10 +483,10 @@ static void mishap(struct sim *sim)
 			engine_refit(e);
 		break;
 	case 2:
-		a = (uint32_t)sim_rand(sim, sim->nr_nodes);
-		b = (uint32_t)sim_rand(sim, sim->nr_nodes);
-		if (a < b && sim->links[a][b].end[0] && sim->links[a][b].end[1])
-			link_down(sim, &sim->links[a][b]);
+		l = &sim->links[sim_rand(sim, sim->nr_nodes)][sim_rand(sim, sim->nr_nodes)]
+			       [sim_rand(sim, SIM_RAILS)];
+		if (l->end[0] && l->end[1])
+			link_down(sim, l);
 		break;
 	case 3:
 		if (sim_chance(sim, 10))
@@ -602,7 +633,7 @@ static void nothing_left(struct sim *sim, uint32_t n)
 
 static void finish(struct sim *sim)
 {
-	uint32_t turn, i, a, b;
+	uint32_t turn, i, a, b, k;
 
 	drain(sim);
 	for (i = 0; i < sim->nr_engines; i++)
@@ -616,10 +647,11 @@ static void finish(struct sim *sim)
 	for (i = 0; i < sim->nr_nodes && !sim->failed; i++)
 		nothing_left(sim, i);
 	for (a = 0; a < sim->nr_nodes; a++)
-		for (b = a + 1; b < sim->nr_nodes; b++) {
-			link_detach(sim, &sim->links[a][b], 0);
-			link_detach(sim, &sim->links[a][b], 1);
-		}
+		for (b = a + 1; b < sim->nr_nodes; b++)
+			for (k = 0; k < SIM_RAILS; k++) {
+				link_detach(sim, &sim->links[a][b][k], 0);
+				link_detach(sim, &sim->links[a][b][k], 1);
+			}
 	for (turn = 0; turn < END_TURNS && !sim->failed; turn++) {
 		time_move(sim, END_TURN_NS);
 		polls(sim, HOUSEKEEPING_POLLS);
@@ -683,6 +715,7 @@ static bool world_begin(struct sim *sim)
 		if (node_start(sim, i))
 			return false;
 	engines_place(sim);
+	links_place(sim);
 	return true;
 }
 

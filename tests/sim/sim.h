@@ -25,6 +25,7 @@
 #include "weft_internal/transport_registry.h"
 
 #define SIM_NODES 3u
+#define SIM_RAILS 2u
 #define SIM_TENANTS 2u
 #define SIM_SPACES 2u /* of each tenant */
 #define SIM_ENGINES 6u
@@ -174,8 +175,12 @@ struct sim_corpse {
 	struct weft_transport *fault;
 };
 
+/* a connection between two nodes: over their hosts' link, or over one of two rails */
 struct sim_link {
 	struct node_peer *end[2];
+	bool used;
+	bool net;
+	uint32_t rail;
 	uint64_t event_ns; /* when the other side hears of the end, or a new one is made */
 };
 
@@ -197,6 +202,7 @@ struct sim_report {
 	uint64_t blocks_checked;
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
 	uint64_t hangups, refits, lost_links, crashes;
+	uint64_t railed_bytes; /* that arrived over one of several rails */
 	struct wfi_fault_stats faults;
 };
 
@@ -213,7 +219,7 @@ struct sim {
 	bool quiet; /* no new work: the end is near */
 	struct sim_geometry geometry[SIM_SPACES];
 	struct sim_node nodes[SIM_NODES];
-	struct sim_link links[SIM_NODES][SIM_NODES];
+	struct sim_link links[SIM_NODES][SIM_NODES][SIM_RAILS];
 	struct sim_corpse corpses[SIM_CORPSES];
 	uint32_t nr_corpses;
 	struct sim_engine engines[SIM_ENGINES];

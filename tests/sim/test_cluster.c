@@ -51,6 +51,7 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->refits += r->refits;
 	sum->lost_links += r->lost_links;
 	sum->crashes += r->crashes;
+	sum->railed_bytes += r->railed_bytes;
 	sum->faults.delayed += r->faults.delayed;
 	sum->faults.eagain += r->faults.eagain;
 	sum->faults.op += r->faults.op;
@@ -88,6 +89,7 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 	       " nodes lost\n",
 	       sum->blocks_checked, sum->handoffs_local, sum->handoffs_remote, sum->hangups,
 	       sum->lost_links, sum->crashes);
+	printf("%" PRIu64 " KiB came over one of several rails\n", sum->railed_bytes >> 10);
 }
 
 /* a simulation in which nothing happens finds nothing */
@@ -100,7 +102,8 @@ static void assert_lively(const struct sim_report *sum)
 	for (i = WEFT_OP_CLAIM; i < WEFT_OP_HANDOFF_CANCEL; i++)
 		assert_true(sum->good[i]);
 	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
-	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes);
+	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes &&
+		    sum->railed_bytes);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
 	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
 	assert_true(sum->faults.late && sum->faults.late_at_end && sum->faults.late_lost);
