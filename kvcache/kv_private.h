@@ -118,6 +118,7 @@ struct kv_space {
 	uint64_t used_ns; /* last claim or use of a block */
 	uint64_t look_ns; /* nobody has more than its share until then, likely */
 	uint32_t demand; /* the most slots that were claimed at once */
+	uint32_t short_of; /* slots that the reserve below a tier lacked of late */
 
 	uint64_t nr_slots;
 	uint64_t nr_free;

@@ -351,6 +351,16 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bo
 	return done;
 }
 
+/* for a claim, which waits for no drive */
+static uint64_t evict_now(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
+{
+	const uint64_t done = evict(kv, space, nr, false);
+
+	if (kv->mover)
+		wfi_mover_short(kv->mover, space, done);
+	return done;
+}
+
 uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_t nr)
 {
 	wfi_point(kv->env, "evict.begin");
@@ -459,12 +469,12 @@ int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 	if (used + nr > space->max_blocks) {
 		const uint64_t over = used + nr - space->max_blocks;
 
-		if (evict(kv, space, over, false) < over)
+		if (evict_now(kv, space, over) < over)
 			return -ENOSPC;
 	}
 	while (space->nr_free < nr) {
 		may_grow = may_grow && !grow(kv, space, false);
-		if (may_grow || evict(kv, space, nr - space->nr_free, false))
+		if (may_grow || evict_now(kv, space, nr - space->nr_free))
 			continue;
 		if (grow(kv, space, true))
 			return -ENOSPC;

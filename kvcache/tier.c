@@ -12,6 +12,7 @@
 #define SPACES_A_POLL 8u
 #define GHOSTS_LOG2 16
 #define LOW_SHIFT 4 /* a sixteenth of the slots is kept free, and more for large claims */
+#define SHORT_SHIFT 3 /* what claims lacked adds up to an eighth to that */
 #define BURST_NS WFI_NSEC_PER_SEC
 
 struct waiter {
@@ -48,7 +49,15 @@ struct wfi_fetch {
 	int res;
 };
 
-enum mover_counter { C_REFUSED, C_LOST, C_PROMOTED, C_AHEAD, C_NOT_PAID, NR_MOVER_COUNTERS };
+enum mover_counter {
+	C_REFUSED,
+	C_LOST,
+	C_PROMOTED,
+	C_AHEAD,
+	C_NOT_PAID,
+	C_UNWRITTEN,
+	NR_MOVER_COUNTERS
+};
 
 struct kv_mover {
 	struct wfi_kv *kv;
@@ -148,14 +157,25 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 /* Return: how many blocks should go now, ahead of who will want the room */
 static uint64_t wanted(const struct kv_mover *m, const struct kv_space *space)
 {
-	const uint64_t low = wfi_min(space->nr_slots / 2,
-				     wfi_max(space->nr_slots >> LOW_SHIFT, 2ull * space->demand));
+	const uint64_t low =
+		wfi_min(space->nr_slots / 2,
+			wfi_max(space->nr_slots >> LOW_SHIFT, 2ull * space->demand) +
+				wfi_min(space->nr_slots >> SHORT_SHIFT, space->short_of));
 	const uint64_t grows =
 		wfi_min(wfi_space_could_grow(space),
 			space->max_blocks - wfi_min(space->nr_slots, space->max_blocks));
 	const uint64_t coming = space->nr_free + m->nr_writes + grows;
 
 	return coming < low ? wfi_min(low - coming, NR_WRITES - m->nr_writes) : 0;
+}
+
+void wfi_mover_short(struct kv_mover *m, struct kv_space *space, uint64_t nr)
+{
+	const uint64_t most = space->nr_slots >> SHORT_SHIFT;
+
+	wfi_count(m->count[C_UNWRITTEN], nr);
+	/* a larger reserve takes up a burst; where claims outrun the drive, none is large enough */
+	space->short_of = (uint32_t)wfi_min(most, space->short_of + nr);
 }
 
 void wfi_mover_share(struct kv_mover *m, const struct kv_space *space)
@@ -189,8 +209,10 @@ static int reclaim(struct kv_mover *m)
 	int work = 0;
 
 	/* claims that were large once are forgotten in some seconds */
-	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_spaces; i++)
+	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_spaces; i++) {
 		kv->spaces[i]->demand -= (kv->spaces[i]->demand + 3) / 4;
+		kv->spaces[i]->short_of -= (kv->spaces[i]->short_of + 3) / 4;
+	}
 	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_tenants; i++)
 		tenant_share(m, kv->tenants[i]);
 	if (kv->now_ns >= m->demand_ns)
@@ -682,6 +704,8 @@ static void counters_init(struct kv_mover *m, struct wfi_metrics *metrics)
 		[C_LOST] = { "weft_tier_lost", "Blocks whose write to the tier failed" },
 		[C_PROMOTED] = { "weft_tier_promoted", "Blocks brought back into memory" },
 		[C_AHEAD] = { "weft_tier_read_ahead", "Of those, before they were asked for" },
+		[C_UNWRITTEN] = { "weft_tier_unwritten",
+				  "Blocks evicted for a claim before they could be written" },
 		[C_NOT_PAID] = { "weft_tier_not_paid",
 				 "Blocks left in the tier: too slow for a get's budget" },
 	};

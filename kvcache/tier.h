@@ -12,6 +12,8 @@
  */
 bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 		    const struct weft_key *parent);
+/* a claim came before the room that was made for it: @nr blocks went unwritten */
+void wfi_mover_short(struct kv_mover *m, struct kv_space *space, uint64_t nr);
 /* Return: whether the tier had it */
 bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key);
 /* whose blocks those of a space are, and what that tenant has a right to */

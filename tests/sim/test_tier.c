@@ -447,6 +447,65 @@ static void test_down_and_up(void **state)
 	wfi_sim_destroy(w.sim);
 }
 
+/* Return: of the first @nr numbers, those that are nowhere */
+static unsigned lost(struct world *w, uint64_t nr)
+{
+	unsigned none = 0;
+
+	for (uint64_t n = 0; n < nr; n++) {
+		const struct weft_key key = key_of(n);
+
+		none += !wfi_kv_match(w->kv, w->space.id, &key, 1, NULL) &&
+			!wfi_kv_match_tiers(w->kv, w->space.id, &key, 1, 0, NULL);
+	}
+	return none;
+}
+
+/* claims that come faster than the drive writes. Return: blocks that nobody wrote */
+static unsigned burst(struct world *w, uint64_t *n)
+{
+	const unsigned before = lost(w, *n);
+
+	for (unsigned i = 0; i < 8; i++, ++*n)
+		put(w, *n, 1);
+	settle(w);
+	return lost(w, *n) - before;
+}
+
+/* what claims did not find makes the reserve larger, for a while */
+static void test_reserve(void **state)
+{
+	struct world w;
+	uint64_t n = 0;
+	unsigned first;
+
+	(void)state;
+	world_init(&w, 1);
+	start(&w);
+	settle(&w);
+	for (; n < 48; n++) {
+		put(&w, n, 1);
+		settle(&w);
+	}
+	assert_int_equal(lost(&w, n), 0);
+	first = burst(&w, &n);
+	assert_true(first > 0);
+	assert_true(burst(&w, &n) < first);
+	for (unsigned i = 0; i < 60; i++) {
+		wfi_sim_advance(w.sim, WFI_NSEC_PER_SEC);
+		turn(&w);
+	}
+	for (unsigned i = 0; i < 16; i++, n++) {
+		put(&w, n, 1);
+		settle(&w);
+	}
+	/* it is forgotten */
+	assert_true(burst(&w, &n) >= first);
+	wfi_owner_fini(w.kv, &w.owner, false);
+	wfi_kv_destroy(w.kv);
+	wfi_sim_destroy(w.sim);
+}
+
 /* a fetch that is cancelled, and one whose drive never answers in time */
 static void test_ends(void **state)
 {
@@ -486,9 +545,8 @@ static void test_ends(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_down_and_up),
-		cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_kills),
+		cmocka_unit_test(test_down_and_up), cmocka_unit_test(test_reserve),
+		cmocka_unit_test(test_ends),	    cmocka_unit_test(test_kills),
 		cmocka_unit_test(test_bad_drive),
 	};
 
