@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -29,6 +30,7 @@
 #define SLOWEST 8u
 #define OUTAGE_US 400000
 #define MSGS 1000
+#define FAIL_AT 100
 
 /* what the two tell each other first */
 struct intro {
@@ -39,7 +41,7 @@ struct intro {
 /* how the two meet */
 enum way { WAY_NONE, WAY_RAW, WAY_CM };
 
-enum order { ORDER_DIE = 'k', ORDER_STOP = 's', ORDER_LINK = 'l' };
+enum order { ORDER_DIE = 'k', ORDER_STOP = 's', ORDER_LINK = 'l', ORDER_REBOOT = 'r' };
 
 struct duo {
 	struct wfi_env env;
@@ -48,8 +50,10 @@ struct duo {
 	struct intro peer;
 	struct weft_rkey *mem;
 	bool closed;
+	uint8_t scope; /* of what closed it */
 };
 
+static bool fatal_due;
 static const struct weft_transport *provider;
 static char port_addr[64];
 static uint64_t slowness = 1; /* how much less than usual this guest gets of a processor */
@@ -145,7 +149,38 @@ static void introduce(struct duo *d, enum way way, bool serves)
 	move_all(d->sock, &mine, 1, 0);
 }
 
+/* the device says once that it is broken, when that is wanted. Linked over the library's */
+int __real_ibv_get_async_event(struct ibv_context *ctx, struct ibv_async_event *event);
+int __wrap_ibv_get_async_event(struct ibv_context *ctx, struct ibv_async_event *event);
+
+int __wrap_ibv_get_async_event(struct ibv_context *ctx, struct ibv_async_event *event)
+{
+	if (!fatal_due)
+		return __real_ibv_get_async_event(ctx, event);
+	fatal_due = false;
+	event->event_type = IBV_EVENT_DEVICE_FATAL;
+	return 0;
+}
+
 /* ---- the other side ---- */
+
+static void link_flap(void)
+{
+	assert_int_equal(system("ip link set eth0 down"), 0);
+	usleep(OUTAGE_US);
+	assert_int_equal(system("ip link set eth0 up"), 0);
+}
+
+/* nothing is said to anybody; ./run starts the guest anew */
+static void reboot_now(void)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "touch %s/again.%s", getenv("WEFT_VM_SCRATCH"),
+		 getenv("WEFT_VM_HOST"));
+	assert_int_equal(system(command), 0);
+	reboot(RB_AUTOBOOT);
+}
 
 static void obey(struct duo *d)
 {
@@ -157,11 +192,10 @@ static void obey(struct duo *d)
 		raise(SIGKILL);
 	if (order == ORDER_STOP)
 		raise(SIGSTOP);
-	if (order == ORDER_LINK) {
-		assert_int_equal(system("ip link set eth0 down"), 0);
-		usleep(OUTAGE_US);
-		assert_int_equal(system("ip link set eth0 up"), 0);
-	}
+	if (order == ORDER_LINK)
+		link_flap();
+	if (order == ORDER_REBOOT)
+		reboot_now();
 }
 
 static void echo(struct duo *d, const struct weft_wc *wc)
@@ -255,15 +289,22 @@ static int dial(char more)
 	return sock;
 }
 
+/* whatever was before: once the other side is there, they meet within a second */
 static int setup_way(void **state, enum way way)
 {
 	struct duo *d = calloc(1, sizeof(*d));
+	uint64_t start_ns;
+	char heard;
 
 	assert_non_null(d);
 	d->sock = dial((char)way);
 	assert_int_equal(wfi_env_real_init(&d->env), 0);
+	/* it may still wait for the end of the one before */
+	assert_int_equal(recv(d->sock, &heard, 1, MSG_PEEK), 1);
+	start_ns = wfi_now(&d->env);
 	side_open(&d->a, provider, &d->env, 256, 64);
 	introduce(d, way, false);
+	assert_true(wfi_now(&d->env) - start_ns < HEAL_NS);
 	*state = d;
 	return 0;
 }
@@ -440,9 +481,15 @@ static void qp_fail(struct duo *d)
 	assert_int_equal(ibv_modify_qp(wfi_verbs_ep(d->a.ep)->qp, &attr, IBV_QP_STATE), 0);
 }
 
-/* posts until the endpoint ends, each completes in time; behind post @fail_at, when not 0, its
- * queue pair is broken. Return: why it ended */
-static int run_dry(struct duo *d, uint64_t fail_at)
+static void device_fail(struct duo *d)
+{
+	(void)d;
+	fatal_due = true;
+}
+
+/* posts until the endpoint ends, each completes in time; behind FAIL_AT posts @break_it happens,
+ * when it is not NULL. Return: why it ended */
+static int run_dry(struct duo *d, void (*break_it)(struct duo *d))
 {
 	struct weft_piece piece = { d->a.mem, 0, 16384, d->mem };
 	struct weft_post post = post_of(d, &piece, 1);
@@ -456,8 +503,8 @@ static int run_dry(struct duo *d, uint64_t fail_at)
 			at[posted % 64] = wfi_now(&d->env);
 			ret = weft_ep_post_write(d->a.ep, &post);
 			posted += !ret;
-			if (!ret && posted == fail_at)
-				qp_fail(d);
+			if (!ret && break_it && posted == FAIL_AT)
+				break_it(d);
 			ret = ret == -EAGAIN ? 0 : ret;
 		}
 		if (weft_cq_poll(d->a.send_cq, &wc, 1)) {
@@ -468,6 +515,7 @@ static int run_dry(struct duo *d, uint64_t fail_at)
 		if (weft_cq_poll(d->a.recv_cq, &wc, 1) && wc.op == WEFT_WC_CLOSED) {
 			assert_int_equal(done, posted);
 			d->closed = true;
+			d->scope = wc.scope;
 			return wc.status;
 		}
 	}
@@ -479,7 +527,7 @@ static void test_dialed_killed(void **state)
 	struct duo *d = *state;
 
 	send_order(d, ORDER_DIE);
-	assert_true(run_dry(d, 0) < 0);
+	assert_true(run_dry(d, NULL) < 0);
 	teardown(state);
 	setup_cm(state);
 	echo_messages(*state, 16);
@@ -493,18 +541,15 @@ static void test_killed(void **state)
 	struct weft_export old = d->peer.mem;
 	struct weft_rkey *rkey = NULL;
 	struct weft_rkey_src src = { .size = sizeof(src), .blob = old.blob, .fd = -1 };
-	uint64_t start;
 	int why;
 
 	send_order(d, ORDER_DIE);
 	/* its kernel takes back its memory first, and then its queue pair */
-	why = run_dry(d, 0);
+	why = run_dry(d, NULL);
 	assert_true(why == -ECONNRESET || why == -ESTALE);
-	start = wfi_now(&d->env);
 	teardown(state);
 	setup(state);
 	d = *state;
-	assert_true(wfi_now(&d->env) - start < HEAL_NS);
 	src.blob_len = old.blob_len;
 	assert_int_equal(provider->rkey_import(d->a.ep, &src, &rkey), -ESTALE);
 	echo_messages(d, 16);
@@ -530,10 +575,75 @@ static void test_stopped(void **state)
  * it has to see the silence, and takes the next connection then */
 static void test_fault_qp(void **state)
 {
-	assert_true(run_dry(*state, 100) < 0);
+	assert_true(run_dry(*state, qp_fail) < 0);
 	teardown(state);
 	setup(state);
 	echo_messages(*state, 16);
+}
+
+/* the device dies: all ends with that scope, it takes no endpoint more, and opened anew it works */
+static void test_fault_device(void **state)
+{
+	struct duo *d = *state;
+	struct weft_ep_opts o = { .size = sizeof(o),
+				  .send_cq = d->a.send_cq,
+				  .recv_cq = d->a.recv_cq };
+	struct weft_ep *ep = NULL;
+
+	assert_int_equal(run_dry(d, device_fail), -EIO);
+	assert_int_equal(d->scope, WEFT_SCOPE_DEVICE);
+	assert_int_equal(provider->ep_create(d->a.dev, &o, &ep), -ENODEV);
+	teardown(state);
+	setup(state);
+	test_pieces(state);
+	echo_messages(*state, 16);
+}
+
+/* more messages than the peer has buffers, which stands still: its NIC says so each time, the
+ * endpoint ends, and the next one works */
+static void test_fault_rnr(void **state)
+{
+	struct duo *d = *state;
+	struct wfi_verbs_ep *ep = wfi_verbs_ep(d->a.ep);
+	uint64_t start_ns = wfi_now(&d->env);
+	struct weft_wc wc;
+	int ret = 0;
+
+	send_order(d, ORDER_STOP);
+	while (!d->closed) {
+		/* whatever it said of its room */
+		ep->tx_limit = ep->tx_sent + 1;
+		if (!ret || ret == -EAGAIN)
+			ret = weft_ep_post_send(d->a.ep, "storm", 5, 0, WEFT_POST_QUIET);
+		weft_cq_poll(d->a.send_cq, &wc, 1);
+		d->closed = weft_cq_poll(d->a.recv_cq, &wc, 1) == 1 && wc.op == WEFT_WC_CLOSED;
+		assert_true(wfi_now(&d->env) - start_ns < 4 * LIMIT_NS);
+	}
+	assert_int_equal(wc.status, -ECONNRESET);
+	teardown(state);
+	setup(state);
+	echo_messages(*state, 16);
+}
+
+/* the peer's machine starts anew and has the same addresses: all ends in time, and the keys of its
+ * earlier life are not good */
+static void test_fault_reboot(void **state)
+{
+	struct duo *d = *state;
+	struct weft_export old = d->peer.mem;
+	struct weft_rkey *rkey = NULL;
+	struct weft_rkey_src src = { .size = sizeof(src), .blob = old.blob, .fd = -1 };
+
+	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+		skip();
+	send_order(d, ORDER_REBOOT);
+	assert_int_equal(run_dry(d, NULL), -ECONNRESET);
+	teardown(state);
+	setup(state);
+	d = *state;
+	src.blob_len = old.blob_len;
+	assert_int_equal(provider->rkey_import(d->a.ep, &src, &rkey), -ESTALE);
+	echo_messages(d, 16);
 }
 
 static void on_done(void *ctx, int res)
@@ -627,8 +737,8 @@ static void test_fault_wire(void **state)
 	}
 }
 
-/* the link goes and comes: either nobody noticed, or the endpoint ended and a new one works */
-static void test_link(void **state)
+/* a link goes and comes: nobody noticed, or the endpoint ended in time and a new one works */
+static void link_outage(void **state, pid_t flaps)
 {
 	struct duo *d = *state;
 	struct weft_piece piece = { d->a.mem, 0, 4096, d->mem };
@@ -636,9 +746,6 @@ static void test_link(void **state)
 	struct weft_wc wc;
 	unsigned i;
 
-	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
-		skip();
-	send_order(d, ORDER_LINK);
 	for (i = 0; i < 400; i++) {
 		uint64_t start = wfi_now(&d->env);
 
@@ -649,9 +756,35 @@ static void test_link(void **state)
 		if (wc.status)
 			break;
 	}
+	if (flaps)
+		assert_int_equal(waitpid(flaps, NULL, 0), flaps);
 	teardown(state);
 	setup(state);
 	echo_messages(*state, 16);
+}
+
+static void test_link(void **state)
+{
+	struct duo *d = *state;
+
+	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+		skip();
+	send_order(d, ORDER_LINK);
+	link_outage(state, 0);
+}
+
+static void test_link_own(void **state)
+{
+	pid_t pid;
+
+	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+		skip();
+	pid = fork();
+	if (!pid) {
+		link_flap();
+		_exit(0);
+	}
+	link_outage(state, pid);
 }
 
 int main(int argc, char **argv)
@@ -665,9 +798,13 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_dialed, setup_cm, teardown),
 		cmocka_unit_test_setup_teardown(test_dialed_killed, setup_cm, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_qp, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_device, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_rnr, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_reuse, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_wire, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_link_own, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_reboot, setup, teardown),
 	};
 	const char *addr = getenv("WEFT_VM_ADDR_1"), *host = getenv("WEFT_VM_HOST");
 	const char *hosts = getenv("WEFT_VM_HOSTS");
