@@ -275,34 +275,24 @@ struct first {
 static int first_one(struct wfi_vrig_side *s, uint64_t *ns)
 {
 	uint64_t start_ns = wfi_perf_now_ns();
-	struct wfi_vrig_intro mine = { 0 }, theirs;
 	struct weft_piece piece = { s->mem, 0, 8, NULL };
 	struct weft_post post = { .pieces = &piece, .nr_pieces = 1, .local_mr = s->mr };
-	char ready;
-	int ret = wfi_vrig_tell(s->sock, &mine, 1);
-
+	char go = 0;
 	/* both make theirs at once, and join at once */
+	int ret = wfi_vrig_tell(s->sock, &go, 1);
+
 	if (!ret)
-		ret = wfi_vrig_ep_open(s, &mine);
-	if (!ret)
-		ret = wfi_vrig_tell(s->sock, &mine, sizeof(mine));
-	if (!ret)
-		ret = wfi_vrig_hear(s->sock, &theirs, sizeof(theirs));
-	if (!ret)
-		ret = wfi_vrig_ep_join(s, &theirs);
+		ret = wfi_vrig_meet(s);
 	piece.rkey = s->rkey;
-	/* what is written to a queue pair that is not ready is lost, and sent anew much later */
-	if (!ret)
-		ret = wfi_vrig_hear(s->sock, &ready, 1);
 	if (!ret)
 		ret = weft_ep_post_write(s->ep, &post);
 	if (!ret)
 		ret = wfi_vrig_wait(s);
 	*ns += wfi_perf_now_ns() - start_ns;
 	if (!ret)
-		ret = wfi_vrig_tell(s->sock, &mine, 1);
+		ret = wfi_vrig_tell(s->sock, &go, 1);
 	wfi_vrig_ep_close(s);
-	return ret ? ret : wfi_vrig_hear(s->sock, &theirs, 1);
+	return ret ? ret : wfi_vrig_hear(s->sock, &go, 1);
 }
 
 static int first_round(void *ctx, double *out)

@@ -92,26 +92,18 @@ static int gather_turns(struct wfi_vrig_side *s)
 
 static int connect_turns(struct wfi_vrig_side *s)
 {
-	struct wfi_vrig_intro mine, theirs;
+	char go;
 	int ret;
 
 	for (;;) {
-		if (wfi_vrig_hear(s->sock, &theirs, 1))
+		if (wfi_vrig_hear(s->sock, &go, 1))
 			return 0;
-		ret = wfi_vrig_ep_open(s, &mine);
+		ret = wfi_vrig_meet(s);
 		if (!ret)
-			ret = wfi_vrig_tell(s->sock, &mine, sizeof(mine));
-		if (!ret)
-			ret = wfi_vrig_hear(s->sock, &theirs, sizeof(theirs));
-		if (!ret)
-			ret = wfi_vrig_ep_join(s, &theirs);
-		if (!ret)
-			ret = wfi_vrig_tell(s->sock, &mine, 1);
-		if (!ret)
-			ret = wfi_vrig_hear(s->sock, &theirs, 1);
+			ret = wfi_vrig_hear(s->sock, &go, 1);
 		wfi_vrig_ep_close(s);
 		if (!ret)
-			ret = wfi_vrig_tell(s->sock, &mine, 1);
+			ret = wfi_vrig_tell(s->sock, &go, 1);
 		if (ret)
 			return ret;
 	}

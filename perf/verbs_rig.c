@@ -13,6 +13,12 @@
 #define MSG_BYTES 8u
 #define LIMIT_NS (20 * 1000000000ull) /* nothing here takes longer */
 
+/* what the two tell each other first */
+struct intro {
+	struct weft_ep_addr addr;
+	struct weft_export mem;
+};
+
 int wfi_vrig_tell(int sock, const void *buf, size_t len)
 {
 	return send(sock, buf, len, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -ECONNRESET;
@@ -120,7 +126,7 @@ void wfi_vrig_close(struct wfi_vrig_side *s)
 	s->dev = NULL;
 }
 
-int wfi_vrig_ep_open(struct wfi_vrig_side *s, struct wfi_vrig_intro *mine)
+static int ep_open(struct wfi_vrig_side *s, struct intro *mine)
 {
 	const struct weft_transport *t = s->dev->transport;
 	struct weft_ep_opts opts = { .size = sizeof(opts),
@@ -135,7 +141,7 @@ int wfi_vrig_ep_open(struct wfi_vrig_side *s, struct wfi_vrig_intro *mine)
 	return ret ? ret : t->ep_addr(s->ep, &mine->addr);
 }
 
-int wfi_vrig_ep_join(struct wfi_vrig_side *s, const struct wfi_vrig_intro *theirs)
+static int ep_join(struct wfi_vrig_side *s, const struct intro *theirs)
 {
 	const struct weft_transport *t = s->dev->transport;
 	struct weft_ep_peer peer = { .size = sizeof(peer),
@@ -170,17 +176,17 @@ void wfi_vrig_ep_close(struct wfi_vrig_side *s)
 
 int wfi_vrig_meet(struct wfi_vrig_side *s)
 {
-	struct wfi_vrig_intro mine, theirs;
+	struct intro mine, theirs;
 	char ready = 0;
-	int ret = wfi_vrig_ep_open(s, &mine);
+	int ret = ep_open(s, &mine);
 
 	if (!ret)
 		ret = wfi_vrig_tell(s->sock, &mine, sizeof(mine));
 	if (!ret)
 		ret = wfi_vrig_hear(s->sock, &theirs, sizeof(theirs));
 	if (!ret)
-		ret = wfi_vrig_ep_join(s, &theirs);
-	/* neither posts before both are connected */
+		ret = ep_join(s, &theirs);
+	/* what is written to a queue pair that is not ready is lost, and sent anew much later */
 	if (!ret)
 		ret = wfi_vrig_tell(s->sock, &ready, 1);
 	if (!ret)

@@ -57,22 +57,13 @@ struct wfi_vrig_side {
 	int sock;
 };
 
-/* what the two tell each other first */
-struct wfi_vrig_intro {
-	struct weft_ep_addr addr;
-	struct weft_export mem;
-};
-
 /* ---- verbs_rig.c. Return: 0 or negative errno (said) unless said otherwise ---- */
 
 int wfi_vrig_open(struct wfi_vrig_side *s, const struct wfi_vrig_place *place, int sock);
 void wfi_vrig_close(struct wfi_vrig_side *s);
-/* makes .ep; and its introduction */
-int wfi_vrig_ep_open(struct wfi_vrig_side *s, struct wfi_vrig_intro *mine);
-int wfi_vrig_ep_join(struct wfi_vrig_side *s, const struct wfi_vrig_intro *theirs);
 /* ends it, and waits for that */
 void wfi_vrig_ep_close(struct wfi_vrig_side *s);
-/* both at once, over .sock */
+/* makes .ep and joins it with the other side's: both at once, over .sock */
 int wfi_vrig_meet(struct wfi_vrig_side *s);
 /* whole or not at all. Return: 0, -ECONNRESET; says nothing */
 int wfi_vrig_tell(int sock, const void *buf, size_t len);

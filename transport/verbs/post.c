@@ -111,6 +111,30 @@ static int key_check(const struct wfi_verbs_ep *ep, const struct weft_rkey *rkey
 	return !rkey || rkey->ep != &ep->base || !(rkey->access & need) ? -EACCES : 0;
 }
 
+/* Return: 0, or what is wrong with the piece: the peer's side is looked at first */
+static inline int piece_check(const struct weft_piece *piece, const struct wfi_verbs_rkey *key,
+			      uintptr_t mem, uint64_t mem_len)
+{
+	if (wfi_unlikely(!wfi_range_ok(piece->remote, piece->len, key->base.len)))
+		return -ERANGE;
+	if (wfi_unlikely(!wfi_range_ok((uintptr_t)piece->local - mem, piece->len, mem_len)))
+		return -EFAULT;
+	return 0;
+}
+
+/* .next is set already */
+static inline void wr_fill(struct ibv_send_wr *wr, uint64_t id, struct ibv_sge *sge,
+			   enum ibv_wr_opcode opcode, uint64_t addr, uint32_t rkey)
+{
+	wr->wr_id = id;
+	wr->sg_list = sge;
+	wr->num_sge = 1;
+	wr->opcode = opcode;
+	wr->send_flags = 0;
+	wr->wr.rdma.remote_addr = addr;
+	wr->wr.rdma.rkey = rkey;
+}
+
 /* one request a piece; pieces that follow each other at the peer share one */
 static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 		       enum ibv_wr_opcode opcode, uint32_t need, struct build *b)
@@ -140,14 +164,9 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 			key = wfi_container_of(piece->rkey, struct wfi_verbs_rkey, base);
 			end = 0;
 		}
-		if (wfi_unlikely(!wfi_range_ok(piece->remote, len, key->base.len))) {
-			b->status = -ERANGE;
+		b->status = piece_check(piece, key, mem, mem_len);
+		if (wfi_unlikely(b->status))
 			break;
-		}
-		if (wfi_unlikely(!wfi_range_ok((uintptr_t)piece->local - mem, len, mem_len))) {
-			b->status = -EFAULT;
-			break;
-		}
 		if (wfi_unlikely(!len))
 			continue;
 		if (wfi_unlikely(len > max_msg))
@@ -161,14 +180,7 @@ static int build_chain(struct wfi_verbs_ep *ep, const struct weft_post *post,
 		if (addr == end && run <= max_msg && wr->num_sge < max_sge) {
 			wr->num_sge++;
 		} else {
-			wr++;
-			wr->wr_id = ep->wr_base | seq++;
-			wr->sg_list = sge;
-			wr->num_sge = 1;
-			wr->opcode = opcode;
-			wr->send_flags = 0;
-			wr->wr.rdma.remote_addr = addr;
-			wr->wr.rdma.rkey = key->rkey;
+			wr_fill(++wr, ep->wr_base | seq++, sge, opcode, addr, key->rkey);
 			run = len;
 		}
 		end = addr + len;
