@@ -34,7 +34,8 @@ static void chances(const struct wfi_curve *c, const float shape[WFI_CURVE_AGES]
 		/* the younger the node, the fewer blocks can have reached this age */
 		if (seen > 0)
 			nr += c->nr * seen;
-		use[i] = (c->uses[i] + prior * (shape[i] + SHAPE_WEIGHT / WFI_CURVE_AGES)) / nr;
+		use[i] = ((float)c->uses[i] + prior * (shape[i] + SHAPE_WEIGHT / WFI_CURVE_AGES)) /
+			 nr;
 		kept[i] = used < .99f ? 1 - used : .01f;
 		used += use[i];
 	}
@@ -79,7 +80,7 @@ void wfi_curve_shape(const struct wfi_curve *curves, unsigned nr, float out[WFI_
 
 	for (unsigned c = 0; c < nr; c++)
 		for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
-			sum[i] += curves[c].uses[i];
+			sum[i] += (float)curves[c].uses[i];
 	for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
 		out[i] = sum[i];
 }

@@ -17,7 +17,7 @@
 #define WFI_CURVE_AGES 32u /* two an octave of ticks */
 
 struct wfi_curve {
-	float uses[WFI_CURVE_AGES]; /* by age at the use */
+	uint32_t uses[WFI_CURVE_AGES]; /* by age at the use */
 	float index[WFI_CURVE_AGES];
 	float nr; /* blocks that entered the class, but for those in since */
 	float prior; /* chance of another use, before any is seen */
@@ -35,7 +35,7 @@ static inline unsigned wfi_curve_age(uint32_t ticks)
 }
 
 /* counts a use of a block of the class; @weight: of how many like it this one was seen */
-static inline void wfi_curve_use(struct wfi_curve *c, uint32_t ticks, float weight)
+static inline void wfi_curve_use(struct wfi_curve *c, uint32_t ticks, uint32_t weight)
 {
 	c->uses[wfi_curve_age(ticks)] += weight;
 }
@@ -43,7 +43,7 @@ static inline void wfi_curve_use(struct wfi_curve *c, uint32_t ticks, float weig
 /* enough is new for an index that differs */
 static inline bool wfi_curve_is_due(const struct wfi_curve *c)
 {
-	return c->since >= 16 && (float)c->since * 64 >= c->nr;
+	return c->since >= 16 && (float)c->since * 16 >= c->nr;
 }
 
 /**

@@ -3,98 +3,93 @@
  * Evicts the block that earns least for its place, by the curve of its class (evict_curve.h). What
  * was tried, and how it measures: docs/eviction.md.
  *
- * A use costs one word: the class and the tick of a block are written in place. Only leaves, which
- * alone may go, are in lists: one for each class and span of ages, so that all in a list are worth
- * the same. Where ages of two spans have come close, their lists become one. The victim is any of
- * the list that is worth least: a tree of minima over the classes leads to it.
+ * A use costs one word: the class and the tick of a block are written in place. Leaves, which alone
+ * may go, are put on stacks: one for each class and span of ages, so that all on a stack are worth
+ * the same. A leaf that is used, or gets a child, stays where it is: it is looked at when it comes
+ * up, and put where it belongs by then, or off the stacks. So each use moves it at most once. Where
+ * ages of two spans have come close, their stacks become one. The victim is the top of the stack
+ * that is worth least: a tree of minima over the classes leads to it.
  */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "kvcache/evict_curve.h"
 #include "kvcache/evict_policies.h"
+#include "weft_internal/table.h"
 #include "weft_internal/util.h"
 
-#define LINK_NONE UINT32_MAX
-#define STAMP_BITS 22
-#define STAMP_MASK ((1u << STAMP_BITS) - 1)
+#define END UINT32_MAX /* of a stack */
 
-/* what is known of a block is in a code of 8 bits: what it is, and the logarithm of its depth */
-#define LOGS 8u /* logarithms of lengths end here */
-#define TOUCHES_MAX 4u
+/*
+ * what is known of a block is in a code of 7 bits: what it is, or how often it was used again; and
+ * two for its depth
+ */
+#define DEPTHS 4u /* to 3, 15, 63, and below */
+#define LENGTHS 7u /* 1, to 3, 7, 15, 31, 63, and more */
 #define KIND_TAIL 0u /* the last block of its chain */
 #define KIND_FRESH 1u /* by the number of new blocks */
-#define KIND_CONTINUED (KIND_FRESH + LOGS)
-#define NR_KINDS (KIND_CONTINUED + LOGS)
-#define CODE_TOUCHED (NR_KINDS * LOGS) /* by how often it was used again */
-#define NR_CODES (CODE_TOUCHED + TOUCHES_MAX * LOGS)
-#define CODE_NONE 255u /* no ghost */
-#define NR_CLASSES (NR_KINDS + TOUCHES_MAX * LOGS)
+#define KIND_CONTINUED (KIND_FRESH + LENGTHS)
+#define NR_KINDS (KIND_CONTINUED + LENGTHS)
+#define TOUCHES_MAX 4u
+#define CODE_TOUCHED (NR_KINDS * DEPTHS)
+#define NR_CODES (CODE_TOUCHED + TOUCHES_MAX * DEPTHS)
+#define NR_CLASSES (NR_KINDS + TOUCHES_MAX * DEPTHS)
 
-#define NR_LEAVES 64u /* of the tree over all classes */
-#define LEAF_NONE UINT32_MAX
-#define NR_SPANS 64u /* of ages: bits of a mask */
+/* the word of a block: its state, its code, the tick of its last use */
+#define PRESENT 1u
+#define LEAF 2u /* may go */
+#define STACKED 4u /* on a stack, or waits to be put there, whether or not it is a leaf */
+#define STATE_MASK 7u
+#define CODE_SHIFT 3
+#define CODE_MASK 0x7fu
+#define STAMP_SHIFT 10
+#define STAMP_MASK (UINT32_MAX >> STAMP_SHIFT)
+
+#define NR_LEAVES 32u /* of the tree over all classes */
+#define NOTHING UINT32_MAX /* no leaf of this class */
+#define NR_SPANS 32u /* of ages: bits of a mask */
 #define NEAR_AGES 64u /* ticks back whose span is in a table */
 #define PENDING_MAX 32u
+#define LOOKS 32u /* at stacks for one victim */
 
-#define TICKS_LOG 4 /* ticks while as many blocks are published as there are slots */
+#define TICKS_LOG 3 /* ticks while as many blocks are published as there are slots */
 #define WINDOW_LOG 4 /* the first measurement of that time takes 1/16 of it */
 #define SHIFT_FIRST 28 /* until then: a quarter of a second a tick */
 #define SHIFT_MAX 44
 
-#define GHOST_TAG_BITS 12
-#define GHOST_STAMP_BITS 12
-#define GHOST_STAMP_MASK ((1u << GHOST_STAMP_BITS) - 1)
-#define GHOST_ALL_LOG 3u /* blocks above depth 4 are remembered, and every second below: */
-#define GHOST_EVERY 2u /* what one of a chain has done, its neighbours have done */
+/* the word of a ghost: its code plus 1, the tick of its last use, and bits of the hash */
 #define GHOST_WAYS 4u
+#define GHOST_NONE 0u
+#define GHOST_CODE_MASK 0xffu
+#define GHOST_STAMP_SHIFT 8
+#define GHOST_STAMP_MASK 0xfffu
+#define GHOST_TAG_MASK 0xfff00000u
+/* what one of a chain has done, its neighbours have done: all above this depth are remembered, and
+ * one in as many below */
+#define GHOST_EVERY 4u
 #define HASH_NONE 0u /* of a block that leaves no ghost */
-#define GHOSTS_PER_SLOT 1u
 
 #define LEARN_EVERY 16u /* uses and blocks, until another class is looked at */
-#define PREFETCH 8u /* blocks ahead */
 
-enum state {
-	ABSENT, /* zero, as memory comes */
-	PRESENT,
-	PENDING, /* a leaf that is not in its list yet */
-	LEAF,
+struct block {
+	uint32_t word;
+	uint32_t next; /* below it on its stack */
 };
 
-struct past {
-	uint32_t stamp : STAMP_BITS; /* tick of the last use */
-	uint32_t code : 8;
-	uint32_t state : 2;
+/* blocks that were evicted: what they would have hit, and what they had done. The latest first */
+struct ghosts {
+	uint32_t words[GHOST_WAYS];
 };
 
-struct link {
-	uint32_t next;
-	uint32_t prev;
+static_assert(sizeof(struct block) == 8, "eight blocks a cache line");
+static_assert(NR_CODES <= CODE_MASK && NR_CLASSES <= NR_LEAVES, "seven bits, and one of 32");
+
+struct stack {
+	uint32_t top; /* END: empty */
+	uint32_t bottom;
 };
 
-/* a block that was evicted: what it would have hit, and what it had done */
-struct ghost {
-	uint32_t tag : GHOST_TAG_BITS;
-	uint32_t stamp : GHOST_STAMP_BITS;
-	uint32_t code : 8;
-};
-
-static_assert(sizeof(struct past) == 4, "sixteen blocks a cache line");
-static_assert(sizeof(struct past) + sizeof(struct link) + sizeof(uint32_t) +
-			      GHOSTS_PER_SLOT * sizeof(struct ghost) ==
-		      20,
-	      "bytes a slot");
-static_assert(NR_CODES <= CODE_NONE && NR_CLASSES <= NR_LEAVES, "eight bits, and one of 64");
-
-/* the arrays, in one piece of memory */
-struct tables {
-	struct link *links; /* of leaves: a ring for each list */
-	struct ghost *ghosts;
-	struct past *past;
-	uint32_t *hash; /* of the key */
-};
-
-/* a span of ticks in which leaves were used last; the column of lists that is theirs */
+/* a span of ticks in which leaves were used last; the column of stacks that is theirs */
 struct span {
 	uint32_t first;
 	uint32_t last;
@@ -103,77 +98,113 @@ struct span {
 
 /* blocks published one below the other by one request */
 struct run {
-	uint32_t slot; /* the last; LINK_NONE: none, or gone */
+	uint32_t slot; /* the last; END: none, or gone */
 	uint32_t first_depth;
 	uint32_t chain_len;
 	uint64_t now_ns;
 	unsigned kind; /* of a parent that was itself just published; 0: none */
 	unsigned code; /* of its blocks, but the last, at depth 0 */
-	unsigned touches; /* as its last ghost had, plus 1; 0: it had none */
+	unsigned touched; /* code of blocks that had a ghost, at depth 0; 0: the last had none */
+};
+
+/* what there is for each slot */
+struct tables {
+	struct wfi_table blocks; /* struct block */
+	struct wfi_table hashes; /* uint32_t: of the key */
+	struct wfi_table ghosts; /* struct ghosts: a set for each four slots */
 };
 
 struct wfi_evict {
-	struct wfi_env *env;
-	struct tables t;
-	uint32_t nr_slots;
+	struct block *blocks;
+	uint32_t *hashes;
+	struct ghosts *ghosts;
 	uint32_t nr_sets; /* of ghosts */
+	uint32_t sets_mask; /* the least 2^n - 1 that has all sets */
 
 	/* the clock: real time, in ticks that follow how fast blocks come */
 	uint32_t tick;
+	uint32_t nr_inserts;
+	uint32_t seen_inserts; /* when a run began last */
+	uint32_t window_left; /* blocks to come */
+	uint64_t tick_ns;
+	uint64_t next_tick_ns; /* 0: not started */
+	uint64_t window_ns;
 	unsigned shift;
 	unsigned window_log;
-	uint32_t window_left;
-	uint64_t tick_ns;
-	uint64_t window_ns;
-	bool started;
 
-	struct past victim; /* the last that came from a list */
-	uint32_t victim_tick;
+	uint32_t victim; /* word of the last that came from a stack in this tick, or 0 */
 	uint32_t nr_pending;
 	uint32_t pending[PENDING_MAX];
 	struct run run;
 
-	uint64_t stale; /* classes whose leaf in the tree must be found anew */
-	uint64_t filled[NR_CLASSES]; /* columns with a leaf */
+	uint32_t stale; /* classes whose leaf in the tree must be found anew */
+	uint32_t filled[NR_CLASSES]; /* columns whose stack is not known to be empty */
 	uint8_t best[NR_CLASSES]; /* the column with the least index */
 	/*
 	 * a tree of minima, the root at 1 and the leaves from NR_LEAVES. A leaf is the bits of its
 	 * class's least index (not negative, so that they sort as integers do), with the class in
-	 * the lowest six
+	 * the lowest five
 	 */
 	uint32_t tree[2 * NR_LEAVES];
 
 	unsigned nr_spans;
 	struct span spans[NR_SPANS]; /* the youngest first */
-	uint64_t free_columns;
+	uint32_t free_columns;
 	uint8_t near[NEAR_AGES]; /* column by age */
 	uint8_t column_age[NR_SPANS];
 	uint8_t class_of[NR_CODES];
 	uint8_t next_code[NR_CODES]; /* after another use */
 
-	unsigned learn_left;
+	uint32_t learn_left;
 	unsigned learn_next;
 	float shape[WFI_CURVE_AGES];
 	struct wfi_curve curves[NR_CLASSES];
-	uint32_t heads[NR_CLASSES][NR_SPANS];
+	struct stack stacks[NR_CLASSES][NR_SPANS];
+
+	struct wfi_env *env;
+	struct tables t;
+	uint32_t nr_slots;
+	uint32_t nr_used; /* of these, as resize says; 0: it says nothing, so all */
 };
 
-static bool past_is_same(struct past a, struct past b)
+/* slots that are to be used */
+static uint32_t room(const struct wfi_evict *ev)
 {
-	return !memcmp(&a, &b, sizeof(a));
+	return ev->nr_used ? ev->nr_used : ev->nr_slots;
 }
 
-/* class and last use alike: worth the same, at any time */
-static bool past_is_alike(struct past a, struct past b)
+static unsigned word_code(uint32_t word)
 {
-	return a.stamp == b.stamp && a.code == b.code;
+	return word >> CODE_SHIFT & CODE_MASK;
+}
+
+static uint32_t word_age(const struct wfi_evict *ev, uint32_t word)
+{
+	return (ev->tick - (word >> STAMP_SHIFT)) & STAMP_MASK;
+}
+
+static uint32_t word_now(const struct wfi_evict *ev, unsigned code)
+{
+	return ev->tick << STAMP_SHIFT | code << CODE_SHIFT;
 }
 
 static unsigned log_of(uint32_t v)
 {
-	unsigned log = v ? 32 - (unsigned)__builtin_clz(v) : 0;
+	return 31 - (unsigned)__builtin_clz(v);
+}
 
-	return log < LOGS - 1 ? log : LOGS - 1;
+static unsigned depth_class(uint32_t depth)
+{
+	const unsigned log = log_of(depth | 1) / 2;
+
+	return log < DEPTHS ? log : DEPTHS - 1;
+}
+
+static unsigned length_class(uint32_t len)
+{
+	const unsigned log = log_of(len | 1);
+
+	return log < LENGTHS ? log : LENGTHS - 1;
 }
 
 /* ---- learning ---- */
@@ -186,25 +217,25 @@ static unsigned log_of(uint32_t v)
  */
 static float class_prior(unsigned cls)
 {
-	static const float continued[LOGS] = { .45f, .45f, .45f, .3f, .15f, .07f, .07f, .07f };
+	static const float continued[LENGTHS] = { .45f, .45f, .3f, .15f, .07f, .07f, .07f };
 
 	if (cls == KIND_TAIL)
 		return .03f;
 	if (cls < KIND_CONTINUED)
-		return .42f - .04f * (float)(cls - KIND_FRESH);
+		return .38f - .04f * (float)(cls - KIND_FRESH);
 	if (cls < NR_KINDS)
 		return continued[cls - KIND_CONTINUED];
-	return 1 - 1.1f / (float)(2 + (cls - NR_KINDS) / LOGS);
+	return 1 - 1.1f / (float)(2 + (cls - NR_KINDS) / DEPTHS);
 }
 
-static void learn_next(struct wfi_evict *ev)
+static __attribute__((noinline)) void learn_next(struct wfi_evict *ev)
 {
 	struct wfi_curve *curve = &ev->curves[ev->learn_next];
 
 	ev->learn_left = LEARN_EVERY;
-	if (wfi_unlikely(wfi_curve_is_due(curve))) {
+	if (wfi_curve_is_due(curve)) {
 		wfi_curve_learn(curve, ev->shape, ev->tick);
-		ev->stale |= 1ull << ev->learn_next;
+		ev->stale |= 1u << ev->learn_next;
 	}
 	if (++ev->learn_next < NR_CLASSES)
 		return;
@@ -212,20 +243,20 @@ static void learn_next(struct wfi_evict *ev)
 	wfi_curve_shape(ev->curves, NR_CLASSES, ev->shape);
 }
 
-static void learn_entries(struct wfi_evict *ev, unsigned cls, unsigned nr)
+/* so many blocks were used or published */
+static void learn_after(struct wfi_evict *ev, uint32_t nr)
 {
-	ev->curves[cls].since += nr;
 	if (wfi_unlikely(ev->learn_left <= nr))
 		learn_next(ev);
 	else
 		ev->learn_left -= nr;
 }
 
-/* ---- lists of leaves ---- */
+/* ---- stacks of leaves ---- */
 
-static unsigned column_of(const struct wfi_evict *ev, uint32_t stamp)
+static unsigned column_of(const struct wfi_evict *ev, uint32_t word)
 {
-	const uint32_t age = (ev->tick - stamp) & STAMP_MASK;
+	const uint32_t age = word_age(ev, word);
 	unsigned i = 0;
 
 	if (wfi_likely(age < NEAR_AGES))
@@ -235,105 +266,89 @@ static unsigned column_of(const struct wfi_evict *ev, uint32_t stamp)
 	return ev->spans[i].column;
 }
 
-static void leaf_link(struct wfi_evict *ev, uint32_t slot)
+static void stack_push(struct wfi_evict *ev, uint32_t slot, uint32_t word)
 {
-	struct past *past = &ev->t.past[slot];
-	const unsigned cls = ev->class_of[past->code];
-	const unsigned column = column_of(ev, past->stamp);
-	uint32_t *head = &ev->heads[cls][column];
-	struct link *links = ev->t.links;
+	const unsigned cls = ev->class_of[word_code(word)];
+	const unsigned column = column_of(ev, word);
+	struct stack *stack = &ev->stacks[cls][column];
 
-	past->state = LEAF;
-	if (*head == LINK_NONE) {
-		links[slot] = (struct link){ slot, slot };
-		ev->filled[cls] |= 1ull << column;
-		ev->stale |= 1ull << cls;
-	} else {
-		const uint32_t last = links[*head].prev;
-
-		links[slot] = (struct link){ *head, last };
-		links[*head].prev = slot;
-		links[last].next = slot;
+	ev->blocks[slot].next = stack->top;
+	if (stack->top == END)
+		stack->bottom = slot;
+	stack->top = slot;
+	if (!(ev->filled[cls] & 1u << column)) {
+		ev->filled[cls] |= 1u << column;
+		ev->stale |= 1u << cls;
 	}
-	*head = slot;
 }
 
-static void leaf_unlink(struct wfi_evict *ev, uint32_t slot)
+static void prefetch_block(const struct wfi_evict *ev, uint32_t slot)
 {
-	const struct past past = ev->t.past[slot];
-	const unsigned cls = ev->class_of[past.code];
-	const unsigned column = column_of(ev, past.stamp);
-	uint32_t *head = &ev->heads[cls][column];
-	struct link *links = ev->t.links;
-	const struct link link = links[slot];
-
-	if (link.next == slot) {
-		*head = LINK_NONE;
-		ev->filled[cls] &= ~(1ull << column);
-		ev->stale |= 1ull << cls;
-		return;
-	}
-	links[link.prev].next = link.next;
-	links[link.next].prev = link.prev;
-	if (*head == slot)
-		*head = link.next;
+	__builtin_prefetch(&ev->blocks[slot], 1);
+	__builtin_prefetch(&ev->hashes[slot]);
 }
 
-/* blocks often become leaves for a moment only: they are put into lists when one has to go */
-static void pending_flush(struct wfi_evict *ev)
+/* Return: END when there is none. Only then is it known to be empty: often more is to come */
+static uint32_t stack_pop(struct wfi_evict *ev, unsigned cls, unsigned column)
+{
+	struct stack *stack = &ev->stacks[cls][column];
+	const uint32_t slot = stack->top;
+
+	if (slot == END) {
+		ev->filled[cls] &= ~(1u << column);
+		ev->stale |= 1u << cls;
+		return END;
+	}
+	stack->top = ev->blocks[slot].next;
+	if (stack->top != END)
+		prefetch_block(ev, stack->top);
+	return slot;
+}
+
+/* puts what is on no stack where it belongs, if anywhere */
+static void stack_place(struct wfi_evict *ev, uint32_t slot)
+{
+	const uint32_t word = ev->blocks[slot].word;
+
+	if (word & LEAF)
+		stack_push(ev, slot, word);
+	else
+		ev->blocks[slot].word = word & ~STACKED;
+}
+
+/* blocks often become leaves for a moment only: they are put on stacks when one has to go */
+static __attribute__((noinline)) void pending_flush(struct wfi_evict *ev)
 {
 	for (uint32_t i = 0; i < ev->nr_pending; i++)
-		if (ev->t.past[ev->pending[i]].state == PENDING)
-			leaf_link(ev, ev->pending[i]);
+		stack_place(ev, ev->pending[i]);
 	ev->nr_pending = 0;
-}
-
-static void prefetch_leaf(const struct wfi_evict *ev, uint32_t slot)
-{
-	__builtin_prefetch(&ev->t.links[slot], 1);
-	__builtin_prefetch(&ev->t.past[slot], 1);
-	__builtin_prefetch(&ev->t.hash[slot]);
-}
-
-static void leaf_begin(struct wfi_evict *ev, uint32_t slot)
-{
-	if (wfi_unlikely(ev->nr_pending == PENDING_MAX))
-		pending_flush(ev);
-	ev->t.past[slot].state = PENDING;
-	ev->pending[ev->nr_pending++] = slot;
-	prefetch_leaf(ev, slot);
 }
 
 /* ---- spans ---- */
 
-static void rings_join(struct link *links, uint32_t *into, uint32_t *from)
+static void stacks_join(struct wfi_evict *ev, struct stack *into, struct stack *from)
 {
-	if (*into == LINK_NONE) {
-		*into = *from;
-	} else {
-		const uint32_t last = links[*into].prev;
-		const uint32_t end = links[*from].prev;
-
-		links[last].next = *from;
-		links[*from].prev = last;
-		links[end].next = *into;
-		links[*into].prev = end;
-	}
-	*from = LINK_NONE;
+	if (from->top == END)
+		return;
+	if (into->top == END)
+		into->top = from->top;
+	else
+		ev->blocks[into->bottom].next = from->top;
+	into->bottom = from->bottom;
+	from->top = END;
 }
 
 /* the span after @at becomes part of it */
 static void span_merge(struct wfi_evict *ev, unsigned at)
 {
 	struct span *span = &ev->spans[at];
-	const uint64_t old = 1ull << span[1].column;
+	const uint32_t old = 1u << span[1].column;
 
 	for (unsigned cls = 0; cls < NR_CLASSES; cls++) {
 		if (!(ev->filled[cls] & old))
 			continue;
-		rings_join(ev->t.links, &ev->heads[cls][span->column],
-			   &ev->heads[cls][span[1].column]);
-		ev->filled[cls] = (ev->filled[cls] & ~old) | 1ull << span->column;
+		stacks_join(ev, &ev->stacks[cls][span->column], &ev->stacks[cls][span[1].column]);
+		ev->filled[cls] = (ev->filled[cls] & ~old) | 1u << span->column;
 	}
 	span->first = span[1].first;
 	ev->free_columns |= old;
@@ -387,30 +402,35 @@ static void span_begin(struct wfi_evict *ev)
 	ev->spans[0] = (struct span){
 		.first = now,
 		.last = now,
-		.column = (uint8_t)__builtin_ctzll(ev->free_columns),
+		.column = (uint8_t)__builtin_ctz(ev->free_columns),
 	};
 	ev->free_columns &= ev->free_columns - 1;
 	near_fill(ev);
-	ev->stale = UINT64_MAX;
+	ev->stale = (1ull << NR_CLASSES) - 1;
+	ev->victim = 0;
 }
 
 /* ---- clock ---- */
 
-static void clock_advance(struct wfi_evict *ev, uint64_t now_ns)
+static __attribute__((noinline)) void clock_tick(struct wfi_evict *ev, uint64_t now_ns)
 {
 	const uint64_t ticks = (now_ns - ev->tick_ns) >> ev->shift;
 
-	if (wfi_likely(ev->started && !ticks))
-		return;
-	if (!ev->started) {
-		ev->started = true;
+	if (ev->next_tick_ns) {
+		ev->tick += (uint32_t)ticks;
+		ev->tick_ns += ticks << ev->shift;
+		span_begin(ev);
+	} else {
 		ev->tick_ns = now_ns;
 		ev->window_ns = now_ns;
-		return;
 	}
-	ev->tick += (uint32_t)ticks;
-	ev->tick_ns += ticks << ev->shift;
-	span_begin(ev);
+	ev->next_tick_ns = ev->tick_ns + (1ull << ev->shift);
+}
+
+static void clock_advance(struct wfi_evict *ev, uint64_t now_ns)
+{
+	if (wfi_unlikely(now_ns >= ev->next_tick_ns))
+		clock_tick(ev, now_ns);
 }
 
 /* the cold end of a window: as many blocks have come as it was set for */
@@ -426,124 +446,146 @@ static void clock_tune(struct wfi_evict *ev, uint64_t now_ns)
 		shift = SHIFT_MAX;
 	if (elapsed && (first || shift > ev->shift + 1 || shift + 1 < ev->shift))
 		ev->shift = shift;
+	ev->next_tick_ns = ev->tick_ns + (1ull << ev->shift);
 	if (ev->window_log)
 		ev->window_log--;
 	ev->window_ns = now_ns;
-	ev->window_left = ev->nr_slots >> ev->window_log;
+	ev->window_left = room(ev) >> ev->window_log;
 }
 
 /* ---- ghosts ---- */
 
-static bool ghost_is_sampled(const struct wfi_evict *ev, uint32_t depth)
+static bool ghost_is_sampled(uint32_t depth)
 {
-	return (depth < 1u << (GHOST_ALL_LOG - 1) || !(depth % GHOST_EVERY)) && ev->nr_sets;
+	return depth < GHOST_EVERY || !(depth % GHOST_EVERY);
 }
 
-static struct ghost *ghost_set(const struct wfi_evict *ev, uint32_t hash)
+/* as linear hashing does: most stay where they are when sets are added. Bit 0 is always set */
+static struct ghosts *ghosts_of(const struct wfi_evict *ev, uint32_t hash)
 {
-	return &ev->t.ghosts[GHOST_WAYS * ((uint64_t)hash * ev->nr_sets >> 32)];
+	uint32_t set = hash >> 1 & ev->sets_mask;
+
+	if (set >= ev->nr_sets)
+		set &= ev->sets_mask >> 1;
+	return &ev->ghosts[set];
 }
 
+/* the multiplication's upper bits are of all bits of the hash */
 static uint32_t ghost_tag(uint32_t hash)
 {
-	return hash >> 1 & ((1u << GHOST_TAG_BITS) - 1);
+	return hash * 0x9e3779b1u & GHOST_TAG_MASK;
 }
 
-static uint32_t ghost_age(const struct wfi_evict *ev, const struct ghost *ghost)
+static void ghost_leave(struct wfi_evict *ev, uint32_t slot, uint32_t word)
 {
-	return (ev->tick - ghost->stamp) & GHOST_STAMP_MASK;
-}
-
-static void ghost_leave(struct wfi_evict *ev, uint32_t slot)
-{
-	const uint32_t hash = ev->t.hash[slot];
-	struct ghost *set, *oldest;
+	const uint32_t hash = ev->hashes[slot];
+	struct ghosts *set;
 
 	if (hash == HASH_NONE)
 		return;
-	set = ghost_set(ev, hash);
-	oldest = set;
-	for (unsigned i = 0; i < GHOST_WAYS && oldest->code != CODE_NONE; i++)
-		if (set[i].code == CODE_NONE || ghost_age(ev, &set[i]) > ghost_age(ev, oldest))
-			oldest = &set[i];
-	*oldest = (struct ghost){
-		.tag = ghost_tag(hash),
-		.stamp = ev->t.past[slot].stamp & GHOST_STAMP_MASK,
-		.code = ev->t.past[slot].code,
-	};
+	set = ghosts_of(ev, hash);
+	set->words[3] = set->words[2];
+	set->words[2] = set->words[1];
+	set->words[1] = set->words[0];
+	set->words[0] = ghost_tag(hash) |
+			(word >> STAMP_SHIFT & GHOST_STAMP_MASK) << GHOST_STAMP_SHIFT |
+			(word_code(word) + 1);
 }
 
-static unsigned touches_of(unsigned code)
+/* Return: the code of a block at depth 0 that is published again after it was @code */
+static unsigned code_again(unsigned code)
 {
-	return code < CODE_TOUCHED ? 0 : (code - CODE_TOUCHED) / LOGS + 1;
+	const unsigned touches = code < CODE_TOUCHED ? 0 : (code - CODE_TOUCHED) / DEPTHS + 1;
+
+	return CODE_TOUCHED + (touches < TOUCHES_MAX ? touches : TOUCHES_MAX - 1) * DEPTHS;
 }
 
-/* Return: how often the block had been used again before it was evicted, plus 1; 0: not known */
+static unsigned ghost_use(struct wfi_evict *ev, uint32_t *ghost)
+{
+	const unsigned code = (*ghost & GHOST_CODE_MASK) - 1;
+	const uint32_t age = (ev->tick - (*ghost >> GHOST_STAMP_SHIFT)) & GHOST_STAMP_MASK;
+
+	wfi_curve_use(&ev->curves[ev->class_of[code]], age, code % DEPTHS ? GHOST_EVERY : 1);
+	*ghost = GHOST_NONE;
+	return code_again(code);
+}
+
+/* Return: as code_again(); 0: there is no ghost */
 static unsigned ghost_take(struct wfi_evict *ev, uint32_t hash)
 {
-	struct ghost *set = ghost_set(ev, hash);
+	struct ghosts *set = ghosts_of(ev, hash);
+	const uint32_t tag = ghost_tag(hash);
+	unsigned at = GHOST_WAYS;
 
-	for (unsigned i = 0; i < GHOST_WAYS; i++) {
-		const unsigned code = set[i].code;
-
-		if (code == CODE_NONE || set[i].tag != ghost_tag(hash))
-			continue;
-		wfi_curve_use(&ev->curves[ev->class_of[code]], ghost_age(ev, &set[i]),
-			      code % LOGS < GHOST_ALL_LOG ? 1 : GHOST_EVERY);
-		set[i].code = CODE_NONE;
-		return touches_of(code) + 1;
-	}
-	return 0;
+	/* no branch for each: where it lies cannot be foreseen */
+	for (unsigned i = 0; i < GHOST_WAYS; i++)
+		at = (set->words[i] ^ tag) & GHOST_TAG_MASK ? at : i;
+	if (at == GHOST_WAYS || set->words[at] == GHOST_NONE)
+		return 0;
+	return ghost_use(ev, &set->words[at]);
 }
 
-/* ---- the table ---- */
+/* ---- tables ---- */
 
-static uint32_t ghost_sets(uint32_t nr_slots)
+static uint64_t ghosts_bytes(uint32_t nr_slots)
 {
-	return nr_slots / (GHOST_WAYS / GHOSTS_PER_SLOT);
+	return (nr_slots + GHOST_WAYS - 1ull) / GHOST_WAYS * sizeof(struct ghosts);
 }
 
-static uint64_t tables_bytes(uint32_t nr)
+static void tables_fini(struct wfi_env *env, struct tables *t)
 {
-	return nr * (sizeof(struct link) + sizeof(struct past) + sizeof(uint32_t)) +
-	       ghost_sets(nr) * GHOST_WAYS * sizeof(struct ghost);
+	wfi_table_fini(env, &t->blocks);
+	wfi_table_fini(env, &t->hashes);
+	wfi_table_fini(env, &t->ghosts);
 }
 
-static int tables_alloc(struct wfi_env *env, uint32_t nr, struct tables *out)
+static int tables_init(struct wfi_env *env, struct tables *t, uint32_t nr_slots)
 {
-	const uint64_t ghost_bytes = ghost_sets(nr) * GHOST_WAYS * sizeof(struct ghost);
-	uint8_t *mem;
+	int ret;
 
-	if (nr == LINK_NONE)
+	if (nr_slots == END)
 		return -ENOMEM;
-	mem = nr ? wfi_alloc(env, tables_bytes(nr)) : NULL;
-	if (!mem && nr)
-		return -ENOMEM;
-	out->links = (struct link *)mem;
-	out->ghosts = (struct ghost *)(out->links + nr);
-	out->past = (struct past *)((uint8_t *)out->ghosts + ghost_bytes);
-	out->hash = (uint32_t *)(out->past + nr);
-	if (ghost_bytes)
-		memset(out->ghosts, 0xff, ghost_bytes);
+	ret = wfi_table_init(env, &t->blocks, nr_slots * sizeof(struct block), 0);
+	if (ret)
+		return ret;
+	ret = wfi_table_init(env, &t->hashes, nr_slots * sizeof(uint32_t), 0);
+	if (ret)
+		goto err_blocks;
+	ret = wfi_table_init(env, &t->ghosts, ghosts_bytes(nr_slots), 0);
+	if (ret)
+		goto err_hashes;
 	return 0;
+
+err_hashes:
+	wfi_table_fini(env, &t->hashes);
+err_blocks:
+	wfi_table_fini(env, &t->blocks);
+	return ret;
 }
 
-static void tables_free(struct wfi_env *env, struct tables *t, uint32_t nr)
+static void ghosts_use(struct wfi_evict *ev)
 {
-	if (t->links)
-		wfi_free(env, t->links, tables_bytes(nr));
+	ev->nr_sets = (uint32_t)(ghosts_bytes(room(ev)) / sizeof(*ev->ghosts));
+	ev->sets_mask = ev->nr_sets > 1 ? UINT32_MAX >> __builtin_clz(ev->nr_sets - 1) : 0;
+}
+
+static void tables_set(struct wfi_evict *ev, const struct tables *t, uint32_t nr_slots)
+{
+	ev->t = *t;
+	ev->blocks = t->blocks.addr;
+	ev->hashes = t->hashes.addr;
+	ev->ghosts = t->ghosts.addr;
+	ev->nr_slots = nr_slots;
+	ghosts_use(ev);
 }
 
 static void codes_init(struct wfi_evict *ev)
 {
 	for (unsigned code = 0; code < NR_CODES; code++) {
-		unsigned touches = touches_of(code);
-
-		ev->class_of[code] =
-			(uint8_t)(touches ? code - CODE_TOUCHED + NR_KINDS : code / LOGS);
-		if (touches == TOUCHES_MAX)
-			touches--;
-		ev->next_code[code] = (uint8_t)(CODE_TOUCHED + touches * LOGS + code % LOGS);
+		ev->class_of[code] = (uint8_t)(code < CODE_TOUCHED
+						       ? code / DEPTHS
+						       : code - CODE_TOUCHED + NR_KINDS);
+		ev->next_code[code] = (uint8_t)(code_again(code) + code % DEPTHS);
 	}
 }
 
@@ -551,28 +593,28 @@ static int gittins_create(struct wfi_env *env, uint32_t nr_slots, uint64_t seed,
 			  struct wfi_evict **out)
 {
 	struct wfi_evict *ev;
+	struct tables t;
 	int ret;
 
 	(void)seed;
 	ev = wfi_alloc(env, sizeof(*ev));
 	if (!ev)
 		return -ENOMEM;
-	ret = tables_alloc(env, nr_slots, &ev->t);
+	ret = tables_init(env, &t, nr_slots);
 	if (ret < 0) {
 		wfi_free(env, ev, sizeof(*ev));
 		return ret;
 	}
 	ev->env = env;
-	ev->nr_slots = nr_slots;
-	ev->nr_sets = ghost_sets(nr_slots);
+	tables_set(ev, &t, nr_slots);
 	ev->shift = SHIFT_FIRST;
 	ev->window_log = WINDOW_LOG;
-	ev->window_left = nr_slots >> WINDOW_LOG;
-	ev->run.slot = LINK_NONE;
+	ev->window_left = nr_slots >> ev->window_log;
+	ev->run.slot = END;
 	ev->learn_left = LEARN_EVERY;
-	ev->free_columns = UINT64_MAX;
+	ev->free_columns = UINT32_MAX;
 	memset(ev->tree, 0xff, sizeof(ev->tree));
-	memset(ev->heads, 0xff, sizeof(ev->heads));
+	memset(ev->stacks, 0xff, sizeof(ev->stacks));
 	codes_init(ev);
 	span_begin(ev);
 	for (unsigned cls = 0; cls < NR_CLASSES; cls++) {
@@ -587,7 +629,7 @@ static void gittins_destroy(struct wfi_evict *ev)
 {
 	if (!ev)
 		return;
-	tables_free(ev->env, &ev->t, ev->nr_slots);
+	tables_fini(ev->env, &ev->t);
 	wfi_free(ev->env, ev, sizeof(*ev));
 }
 
@@ -596,21 +638,25 @@ static int gittins_resize(struct wfi_evict *ev, uint32_t nr_slots)
 	struct tables t;
 	int ret;
 
-	if (nr_slots <= ev->nr_slots)
+	if (nr_slots <= ev->nr_slots) {
+		ev->nr_used = (uint32_t)wfi_max(ev->nr_used, nr_slots);
+		wfi_table_use(ev->env, &ev->t.blocks, nr_slots * sizeof(*ev->blocks));
+		wfi_table_use(ev->env, &ev->t.hashes, nr_slots * sizeof(*ev->hashes));
+		wfi_table_use(ev->env, &ev->t.ghosts, ghosts_bytes(nr_slots));
+		ghosts_use(ev);
 		return 0;
-	ret = tables_alloc(ev->env, nr_slots, &t);
+	}
+	ret = tables_init(ev->env, &t, nr_slots);
 	if (ret < 0)
 		return ret;
-	/* where a ghost lies depends on how many there are: they start anew */
 	if (ev->nr_slots) {
-		memcpy(t.links, ev->t.links, ev->nr_slots * sizeof(*t.links));
-		memcpy(t.past, ev->t.past, ev->nr_slots * sizeof(*t.past));
-		memcpy(t.hash, ev->t.hash, ev->nr_slots * sizeof(*t.hash));
+		memcpy(t.blocks.addr, ev->blocks, ev->nr_slots * sizeof(*ev->blocks));
+		memcpy(t.hashes.addr, ev->hashes, ev->nr_slots * sizeof(*ev->hashes));
+		memcpy(t.ghosts.addr, ev->ghosts, ghosts_bytes(ev->nr_slots));
 	}
-	tables_free(ev->env, &ev->t, ev->nr_slots);
-	ev->t = t;
-	ev->nr_slots = nr_slots;
-	ev->nr_sets = ghost_sets(nr_slots);
+	tables_fini(ev->env, &ev->t);
+	ev->nr_used = nr_slots;
+	tables_set(ev, &t, nr_slots);
 	return 0;
 }
 
@@ -620,178 +666,153 @@ static unsigned kind_new(const struct run *run)
 		return run->kind;
 	/* one block in common is a shared prompt rather than an earlier turn */
 	return (run->first_depth > 1 ? KIND_CONTINUED : KIND_FRESH) +
-	       log_of(run->chain_len - run->first_depth);
+	       length_class(run->chain_len - run->first_depth);
 }
 
 /* nobody has used @parent again: what comes below it belongs to the same request */
 static void run_inherit(struct wfi_evict *ev, struct run *run, uint32_t parent)
 {
-	const unsigned code = ev->t.past[parent].code;
+	const unsigned code = word_code(ev->blocks[parent].word);
 
-	if (code < CODE_TOUCHED && code / LOGS != KIND_TAIL)
-		run->kind = code / LOGS;
+	if (code < CODE_TOUCHED && code / DEPTHS != KIND_TAIL)
+		run->kind = code / DEPTHS;
 }
 
 static void run_extend(struct wfi_evict *ev, const struct wfi_evict_info *info)
 {
 	struct run *run = &ev->run;
-	struct past *parent;
+	uint32_t *parent;
+	unsigned code;
 
-	if (run->slot == LINK_NONE || info->parent != run->slot) {
+	if (run->slot == END || info->parent != run->slot) {
 		*run = (struct run){ .first_depth = info->depth, .chain_len = info->chain_len };
 		if (info->parent != WFI_SLOT_NONE)
 			run_inherit(ev, run, info->parent);
 	} else if (run->chain_len != info->chain_len) {
 		/* a chain that is published in pieces: what looked like its end is none */
 		run->chain_len = info->chain_len;
-		parent = &ev->t.past[info->parent];
-		if (parent->code / LOGS == KIND_TAIL && parent->state == PRESENT)
-			parent->code = kind_new(run) * LOGS + parent->code % LOGS;
+		parent = &ev->blocks[info->parent].word;
+		code = word_code(*parent);
+		if (code / DEPTHS == KIND_TAIL)
+			*parent += kind_new(run) * DEPTHS << CODE_SHIFT;
 	}
-}
-
-/* Return: uses before it was evicted, as its own ghost or that of a neighbour in the run says */
-static unsigned touches_before(struct wfi_evict *ev, uint32_t hash)
-{
-	unsigned touches;
-
-	if (hash != HASH_NONE)
-		ev->run.touches = ghost_take(ev, hash);
-	touches = ev->run.touches;
-	return touches < TOUCHES_MAX ? touches : TOUCHES_MAX;
 }
 
 /* another request, or more of one: cold next to the blocks of a run */
 static __attribute__((noinline)) void run_begin(struct wfi_evict *ev,
 						const struct wfi_evict_info *info, uint64_t now_ns)
 {
+	const uint32_t nr = ev->nr_inserts - ev->seen_inserts;
+
 	clock_advance(ev, now_ns);
+	ev->seen_inserts = ev->nr_inserts;
+	if (wfi_unlikely(ev->window_left <= nr))
+		clock_tune(ev, now_ns);
+	else
+		ev->window_left -= nr;
+	learn_after(ev, nr);
 	run_extend(ev, info);
 	ev->run.now_ns = now_ns;
-	ev->run.code = kind_new(&ev->run) * LOGS;
+	ev->run.code = kind_new(&ev->run) * DEPTHS;
 }
 
 static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,
 			   uint64_t now_ns)
 {
 	struct run *run = &ev->run;
-	unsigned touches, code;
-	uint32_t hash;
+	uint32_t hash = HASH_NONE;
+	unsigned code;
 
-	assert(slot < ev->nr_slots && ev->t.past[slot].state == ABSENT);
-	if (wfi_unlikely(!ev->window_left--))
-		clock_tune(ev, now_ns);
+	assert(slot < ev->nr_slots && !(ev->blocks[slot].word & PRESENT));
 	if (wfi_unlikely(info->parent != run->slot || info->parent == WFI_SLOT_NONE ||
 			 info->chain_len != run->chain_len || now_ns != run->now_ns))
 		run_begin(ev, info, now_ns);
 	run->slot = slot;
-	hash = ghost_is_sampled(ev, info->depth) ? (uint32_t)info->key_hash | 1 : HASH_NONE;
-	touches = touches_before(ev, hash);
-	code = info->depth + 1 == info->chain_len ? KIND_TAIL * LOGS : run->code;
-	if (touches)
-		code = CODE_TOUCHED + (touches - 1) * LOGS;
-	code += log_of(info->depth);
-	ev->t.hash[slot] = hash;
-	ev->t.past[slot] = (struct past){
-		.stamp = ev->tick & STAMP_MASK,
-		.code = (uint8_t)code,
-		.state = PRESENT,
-	};
-	learn_entries(ev, ev->class_of[code], 1);
-}
-
-/* one leaf in its list, or blocks that are alike. Return: what they are from now on */
-static struct past touch_alike(struct wfi_evict *ev, struct past past, unsigned nr)
-{
-	wfi_curve_use(&ev->curves[ev->class_of[past.code]], (ev->tick - past.stamp) & STAMP_MASK,
-		      (float)nr);
-	past.stamp = ev->tick & STAMP_MASK;
-	past.code = ev->next_code[past.code];
-	learn_entries(ev, ev->class_of[past.code], nr);
-	return past;
-}
-
-static void touch_leaf(struct wfi_evict *ev, uint32_t slot)
-{
-	leaf_unlink(ev, slot);
-	ev->t.past[slot] = touch_alike(ev, ev->t.past[slot], 1);
-	leaf_begin(ev, slot);
+	/* the others are as the one before them was */
+	if (ghost_is_sampled(info->depth)) {
+		hash = (uint32_t)info->key_hash | 1;
+		run->touched = ghost_take(ev, hash);
+	}
+	code = info->depth + 1 == info->chain_len ? KIND_TAIL * DEPTHS : run->code;
+	if (run->touched)
+		code = run->touched;
+	code += depth_class(info->depth);
+	ev->hashes[slot] = hash;
+	ev->blocks[slot].word = word_now(ev, code) | PRESENT | (ev->blocks[slot].word & STACKED);
+	ev->curves[ev->class_of[code]].since++;
+	ev->nr_inserts++;
 }
 
 /* blocks of a chain were mostly used together before: they are counted together */
 static void gittins_touch(struct wfi_evict *ev, const uint32_t *slots, unsigned nr, uint64_t now_ns)
 {
-	struct past *past = ev->t.past;
-	unsigned i, first;
+	struct block *blocks = ev->blocks;
+	unsigned i = 0;
 
 	clock_advance(ev, now_ns);
-	for (i = 0; i < nr && i < PREFETCH; i++)
-		__builtin_prefetch(&past[slots[i]], 1);
-	for (i = 0; i < nr;) {
-		const struct past old = past[slots[i]];
-		struct past new;
+	while (i < nr) {
+		const uint32_t old = blocks[slots[i]].word & ~STATE_MASK;
+		const unsigned code = word_code(old), next = ev->next_code[code];
+		const uint32_t flip = word_now(ev, next) ^ old;
+		const unsigned first = i;
 
-		assert(slots[i] < ev->nr_slots && old.state != ABSENT);
-		if (old.state == LEAF) {
-			touch_leaf(ev, slots[i++]);
-			continue;
-		}
-		new = old;
-		new.stamp = ev->tick &STAMP_MASK;
-		new.code = ev->next_code[old.code];
-		for (first = i; i < nr && past_is_same(past[slots[i]], old); i++) {
-			if (i + PREFETCH < nr)
-				__builtin_prefetch(&past[slots[i + PREFETCH]], 1);
-			past[slots[i]] = new;
-		}
-		touch_alike(ev, old, i - first);
+		do {
+			assert(slots[i] < ev->nr_slots && blocks[slots[i]].word & PRESENT);
+			blocks[slots[i++]].word ^= flip;
+		} while (i < nr && (blocks[slots[i]].word ^ old) <= STATE_MASK);
+		wfi_curve_use(&ev->curves[ev->class_of[code]], word_age(ev, old), i - first);
+		ev->curves[ev->class_of[next]].since += i - first;
 	}
+	learn_after(ev, nr);
 }
 
 static void gittins_candidate_add(struct wfi_evict *ev, uint32_t slot)
 {
-	assert(slot < ev->nr_slots && ev->t.past[slot].state != ABSENT);
-	if (ev->t.past[slot].state == PRESENT)
-		leaf_begin(ev, slot);
+	const uint32_t word = ev->blocks[slot].word;
+
+	assert(slot < ev->nr_slots && word & PRESENT);
+	ev->blocks[slot].word = word | LEAF | STACKED;
+	if (word & STACKED)
+		return;
+	if (wfi_unlikely(ev->nr_pending == PENDING_MAX))
+		pending_flush(ev);
+	ev->pending[ev->nr_pending++] = slot;
+	__builtin_prefetch(&ev->hashes[slot]);
 }
 
 static void gittins_candidate_del(struct wfi_evict *ev, uint32_t slot)
 {
-	struct past *past = &ev->t.past[slot];
-
-	assert(slot < ev->nr_slots && past->state != ABSENT);
-	if (past->state == LEAF)
-		leaf_unlink(ev, slot);
-	past->state = PRESENT;
+	assert(slot < ev->nr_slots && ev->blocks[slot].word & PRESENT);
+	ev->blocks[slot].word &= ~LEAF;
 }
 
-static void slot_forget(struct wfi_evict *ev, uint32_t slot)
+/* @stacked: STACKED, if something still leads there */
+static void block_forget(struct wfi_evict *ev, uint32_t slot, uint32_t stacked)
 {
-	ev->t.past[slot].state = ABSENT;
+	ev->blocks[slot].word = stacked;
 	if (ev->run.slot == slot)
-		ev->run.slot = LINK_NONE;
+		ev->run.slot = END;
 }
 
 static void gittins_remove(struct wfi_evict *ev, uint32_t slot)
 {
-	gittins_candidate_del(ev, slot);
-	slot_forget(ev, slot);
+	assert(slot < ev->nr_slots && ev->blocks[slot].word & PRESENT);
+	block_forget(ev, slot, ev->blocks[slot].word & STACKED);
 }
 
 /* Return: the leaf of a class: how little its best candidate is worth */
 static uint32_t class_least(struct wfi_evict *ev, unsigned cls)
 {
 	const float *index = ev->curves[cls].index;
-	uint64_t columns = ev->filled[cls];
-	float least = 0;
-	uint32_t bits;
+	uint32_t columns = ev->filled[cls], bits;
+	float least;
 
 	if (!columns)
-		return LEAF_NONE;
-	ev->best[cls] = (uint8_t)__builtin_ctzll(columns);
+		return NOTHING;
+	ev->best[cls] = (uint8_t)__builtin_ctz(columns);
 	least = index[ev->column_age[ev->best[cls]]];
 	for (columns &= columns - 1; columns; columns &= columns - 1) {
-		const unsigned column = (unsigned)__builtin_ctzll(columns);
+		const unsigned column = (unsigned)__builtin_ctz(columns);
 
 		if (index[ev->column_age[column]] >= least)
 			continue;
@@ -804,11 +825,11 @@ static uint32_t class_least(struct wfi_evict *ev, unsigned cls)
 
 static void tree_refresh(struct wfi_evict *ev)
 {
-	uint64_t stale = ev->stale & ((1ull << NR_CLASSES) - 1);
+	uint32_t stale = ev->stale;
 	uint32_t *tree = ev->tree;
 
 	for (; stale; stale &= stale - 1) {
-		const unsigned cls = (unsigned)__builtin_ctzll(stale);
+		const unsigned cls = (unsigned)__builtin_ctz(stale);
 		const uint32_t leaf = class_least(ev, cls);
 
 		if (tree[NR_LEAVES + cls] == leaf)
@@ -821,52 +842,73 @@ static void tree_refresh(struct wfi_evict *ev)
 	ev->stale = 0;
 }
 
-static uint32_t evict_from(struct wfi_evict *ev, uint32_t slot)
+/* @stacked: as block_forget() */
+static uint32_t evict_block(struct wfi_evict *ev, uint32_t slot, uint32_t stacked)
 {
-	prefetch_leaf(ev, ev->t.links[slot].next);
-	ev->victim = ev->t.past[slot];
-	ev->victim_tick = ev->tick;
-	leaf_unlink(ev, slot);
-	ghost_leave(ev, slot);
-	slot_forget(ev, slot);
+	ghost_leave(ev, slot, ev->blocks[slot].word);
+	block_forget(ev, slot, stacked);
 	return slot;
 }
 
-/* Return: a list with a leaf that is worth least; NULL when there is no leaf */
-static uint32_t *least(struct wfi_evict *ev)
+static float worth(const struct wfi_evict *ev, uint32_t word)
 {
-	unsigned cls;
+	return ev->curves[ev->class_of[word_code(word)]].index[wfi_curve_age(word_age(ev, word))];
+}
 
-	pending_flush(ev);
-	if (ev->stale)
-		tree_refresh(ev);
-	if (ev->tree[1] == LEAF_NONE)
-		return NULL;
-	cls = ev->tree[1] & (NR_LEAVES - 1);
-	return &ev->heads[cls][ev->best[cls]];
+/*
+ * What is on the stack that is worth least may belong elsewhere by now. So many are looked at; then
+ * the least of them goes, and its place on a stack is left to whoever has the slot next.
+ */
+static uint32_t evict_from_stacks(struct wfi_evict *ev)
+{
+	uint32_t slot, word, least = END;
+
+	for (unsigned looks = 0; looks < LOOKS || least == END; looks++) {
+		unsigned cls, column;
+
+		if (ev->stale)
+			tree_refresh(ev);
+		if (ev->tree[1] == NOTHING)
+			break;
+		cls = ev->tree[1] & (NR_LEAVES - 1);
+		column = ev->best[cls];
+		slot = stack_pop(ev, cls, column);
+		if (slot == END)
+			continue;
+		word = ev->blocks[slot].word;
+		if (wfi_likely(word & LEAF && ev->class_of[word_code(word)] == cls &&
+			       column_of(ev, word) == column)) {
+			ev->victim = word;
+			return evict_block(ev, slot, 0);
+		}
+		stack_place(ev, slot);
+		if (word & LEAF &&
+		    (least == END || worth(ev, word) < worth(ev, ev->blocks[least].word)))
+			least = slot;
+	}
+	return least == END ? WFI_SLOT_NONE : evict_block(ev, least, STACKED);
 }
 
 static uint32_t gittins_evict(struct wfi_evict *ev, uint64_t now_ns)
 {
 	const uint32_t next = ev->pending[0];
-	const uint32_t *head;
 
 	clock_advance(ev, now_ns);
-	/* the last victim's parent, and like it: no leaf was worth less, so no list is asked */
-	if (ev->nr_pending == 1 && ev->t.past[next].state == PENDING &&
-	    past_is_alike(ev->t.past[next], ev->victim) && ev->victim_tick == ev->tick) {
+	/* the last victim's parent, and like it: no leaf was worth less, so no stack is asked */
+	if (ev->nr_pending == 1 && ev->blocks[next].word == ev->victim) {
 		ev->nr_pending = 0;
-		ghost_leave(ev, next);
-		slot_forget(ev, next);
-		return next;
+		return evict_block(ev, next, 0);
 	}
-	head = least(ev);
-	return head ? evict_from(ev, *head) : WFI_SLOT_NONE;
+	pending_flush(ev);
+	return evict_from_stacks(ev);
 }
 
 static uint64_t gittins_bytes(const struct wfi_evict *ev)
 {
-	return sizeof(*ev) + tables_bytes(ev->nr_slots);
+	const uint64_t nr = room(ev);
+
+	return sizeof(*ev) + nr * (sizeof(*ev->blocks) + sizeof(*ev->hashes)) +
+	       ghosts_bytes(room(ev));
 }
 
 const struct wfi_evict_policy wfi_evict_gittins = {

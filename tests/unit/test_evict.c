@@ -263,6 +263,35 @@ static void test_contract(void **state)
 	}
 }
 
+/* all are used after they became candidates; they go one by one, and slots are taken anew */
+static void test_all_used(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; wfi_evict_policies[i]; i++) {
+		struct test_env te = env_make();
+		struct model m = { .policy = wfi_evict_policies[i], .nr_slots = NR_SLOTS };
+
+		assert_int_equal(m.policy->create(&te.env, NR_SLOTS, 1, &m.ev), 0);
+		for (unsigned turn = 0; turn < 4; turn++) {
+			for (unsigned n = 0; n < NR_SLOTS; n++)
+				model_insert(&m);
+			for (unsigned n = 0; n < NR_SLOTS; n++)
+				model_add(&m);
+			assert_int_equal(m.nr_candidates, NR_SLOTS);
+			model_evict(&m);
+			for (uint32_t slot = 0; slot < NR_SLOTS; slot++) {
+				m.now_ns += WFI_NSEC_PER_SEC;
+				if (m.state[slot] == CANDIDATE)
+					m.policy->touch(m.ev, &slot, 1, m.now_ns);
+			}
+			while (m.nr_candidates > NR_SLOTS / 4)
+				model_evict(&m);
+		}
+		model_drain(&m);
+		m.policy->destroy(m.ev);
+	}
+}
+
 static void test_deterministic(void **state)
 {
 	(void)state;
@@ -393,9 +422,10 @@ static void test_lru_chains(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_find),	      cmocka_unit_test(test_contract),
-		cmocka_unit_test(test_deterministic), cmocka_unit_test(test_no_memory),
-		cmocka_unit_test(test_lru_order),     cmocka_unit_test(test_lru_chains),
+		cmocka_unit_test(test_find),	   cmocka_unit_test(test_contract),
+		cmocka_unit_test(test_all_used),   cmocka_unit_test(test_deterministic),
+		cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_lru_order),
+		cmocka_unit_test(test_lru_chains),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
