@@ -8,18 +8,24 @@
  *
  * The cache around the policy would cost more than the policy. So its calls are recorded on one
  * instance, and a second one, which is equal and thus decides alike, takes them again for the time.
+ *
+ * The cases of `kv` are of the same requests to the KV manager, with each policy: index, tree,
+ * headers and policy together, as a node meets them.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "perf/kv_rig.h"
 #include "perf/perf.h"
+#include "perf/rig.h"
 #include "weft_internal/env.h"
 #include "weft_internal/evict.h"
 #include "weft_internal/util.h"
 
 #define CHAIN 24u
 #define OPS (1u << 20) /* of a round */
+#define KV_SPARE (1u << 20) /* spaces take blocks in steps of half a million */
 #define OP_WORDS 10u /* of the record, at most */
 #define STEP_NS (100 * WFI_NSEC_PER_MSEC) /* of the policy's clock, from chain to chain */
 
@@ -168,10 +174,10 @@ static void replay(struct cache *c)
 }
 
 /* two of three come from the third of the chains that are used most */
-static uint32_t next_chain(struct cache *c)
+static uint32_t next_chain(uint64_t *turn, uint32_t many)
 {
-	const uint64_t r = wfi_perf_rand(c->turn++);
-	const uint32_t many = c->nr_chains, few = many / 3 + 1;
+	const uint64_t r = wfi_perf_rand((*turn)++);
+	const uint32_t few = many / 3 + 1;
 
 	return (uint32_t)((r >> 32) % 3 ? (uint32_t)r % few : (uint32_t)r % many);
 }
@@ -184,7 +190,7 @@ static int round_ns(void *ctx, double *ns)
 
 	c->nr_record = 0;
 	while (done < c->nr_ops)
-		done += request(c, next_chain(c));
+		done += request(c, next_chain(&c->turn, c->nr_chains));
 	start_ns = wfi_perf_now_ns();
 	replay(c);
 	*ns = (double)(wfi_perf_now_ns() - start_ns) / done;
@@ -263,6 +269,79 @@ static int compare(const struct wfi_perf *p, struct wfi_env *env, uint32_t nr_sl
 	return ret;
 }
 
+/* ---- in the KV manager ---- */
+
+struct node {
+	struct wfi_perf_kv kv;
+	struct wfi_space_info space;
+	uint32_t chain;
+	uint32_t nr_chains;
+	uint32_t nr_ops;
+	uint64_t turn;
+};
+
+static int node_round_ns(void *ctx, double *ns)
+{
+	struct node *n = ctx;
+	struct weft_key keys[CHAIN];
+	const uint64_t start_ns = wfi_perf_now_ns();
+	uint32_t done;
+	int ret = 0;
+
+	for (done = 0; done < n->nr_ops && !ret; done += n->chain) {
+		wfi_perf_keys(keys, (uint64_t)next_chain(&n->turn, n->nr_chains) * n->chain,
+			      n->chain);
+		ret = wfi_perf_kv_request(&n->kv, n->space.id, keys, n->chain);
+	}
+	*ns = (double)(wfi_perf_now_ns() - start_ns) / done;
+	return ret;
+}
+
+/* Return: 0, -errno (said); to be closed in any case */
+static int node_open(struct node *n, const struct wfi_evict_policy *policy, uint32_t nr_slots,
+		     uint32_t chain)
+{
+	int ret = wfi_perf_kv_open_with(&n->kv, policy, nr_slots + KV_SPARE);
+	double ns;
+
+	n->chain = chain;
+	n->nr_chains = nr_slots / chain * 2;
+	n->nr_ops = OPS;
+	if (!ret)
+		ret = wfi_perf_kv_space(&n->kv, "evict", nr_slots, &n->space);
+	/* full, and the classes known */
+	for (uint32_t done = 0; done < 3 * nr_slots && !ret; done += OPS)
+		ret = node_round_ns(n, &ns);
+	wfi_perf_kv_settle(&n->kv);
+	return ret;
+}
+
+static int compare_in_kv(const struct wfi_perf *p, uint32_t nr_slots, uint32_t chain)
+{
+	const char *const names[] = { wfi_evict_policies[0]->name, "lru" };
+	static struct node nodes[WFI_ARRAY_SIZE(names)];
+	struct wfi_perf_side sides[WFI_ARRAY_SIZE(names)];
+	unsigned nr = 0;
+	char label[64];
+	int ret = 0;
+
+	snprintf(label, sizeof(label), chain > 1 ? "kv_%u" : "kv_flat_%u", nr_slots);
+	while (nr < WFI_ARRAY_SIZE(names) && !ret) {
+		ret = node_open(&nodes[nr], wfi_evict_find(names[nr]), nr_slots, chain);
+		if (p->quick)
+			nodes[nr].nr_ops /= 16;
+		sides[nr] = (struct wfi_perf_side){ nr ? names[nr] : NULL, node_round_ns,
+						    &nodes[nr], NULL };
+		nr++;
+	}
+	if (!ret)
+		ret = wfi_perf_compare(p, &(struct wfi_perf_case){ "evict", label, "ns", false },
+				       sides, nr);
+	while (nr--)
+		wfi_perf_kv_close(&nodes[nr].kv);
+	return ret;
+}
+
 static int run(const struct wfi_perf *p, int nr_args, char **args)
 {
 	struct wfi_env env;
@@ -279,11 +358,17 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 		ret = compare(p, &env, 10000, 1);
 	if (!ret)
 		ret = compare(p, &env, 1000000, 1);
+	if (!ret)
+		ret = compare_in_kv(p, 10000, CHAIN);
+	if (!ret)
+		ret = compare_in_kv(p, 1000000, CHAIN);
+	if (!ret)
+		ret = compare_in_kv(p, 1000000, 1);
 	return ret;
 }
 
 const struct wfi_perf_bench wfi_perf_evict = {
 	.name = "evict",
-	.summary = "what the eviction policy costs by itself, beside LRU",
+	.summary = "what the eviction policy costs, by itself and in the KV manager, beside LRU",
 	.run = run,
 };

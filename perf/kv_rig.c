@@ -27,7 +27,13 @@ int wfi_perf_kv_space(struct wfi_perf_kv *kv, const char *model, uint64_t max_bl
 
 int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks)
 {
-	struct wfi_kv_opts opts = { .env = &kv->env };
+	return wfi_perf_kv_open_with(kv, NULL, nr_blocks);
+}
+
+int wfi_perf_kv_open_with(struct wfi_perf_kv *kv, const struct wfi_evict_policy *policy,
+			  uint64_t nr_blocks)
+{
+	struct wfi_kv_opts opts = { .env = &kv->env, .policy = policy };
 	struct wfi_tenant_opts tenant_opts = {
 		.name = "default",
 		.token = "",
@@ -58,10 +64,10 @@ void wfi_perf_kv_close(struct wfi_perf_kv *kv)
 	wfi_kv_destroy(kv->kv);
 }
 
-int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
-		       uint32_t nr)
+/* Return: 0, -errno */
+static int put_below(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *parent,
+		     const struct weft_key *keys, uint32_t nr)
 {
-	static const struct weft_key root;
 	static const uint32_t crcs[WFI_PERF_KV_PUT_MAX];
 	struct weft_slot slots[WFI_PERF_KV_PUT_MAX];
 	int32_t results[WFI_PERF_KV_PUT_MAX];
@@ -71,8 +77,29 @@ int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft
 	ret = wfi_kv_claim(kv->kv, &kv->owner, space, nr, slots, now_ns);
 	if (ret < 0)
 		return ret;
-	ret = wfi_kv_put(kv->kv, &kv->owner, space, &root, keys, slots, nr, crcs, results, now_ns);
+	ret = wfi_kv_put(kv->kv, &kv->owner, space, parent, keys, slots, nr, crcs, results, now_ns);
 	return ret == (int)nr ? 0 : ret < 0 ? ret : -EIO;
+}
+
+int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
+		       uint32_t nr)
+{
+	static const struct weft_key root;
+
+	return put_below(kv, space, &root, keys, nr);
+}
+
+int wfi_perf_kv_request(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
+			uint32_t nr)
+{
+	static const struct weft_key root;
+	uint32_t slots[WFI_PERF_KV_PUT_MAX];
+	int held = wfi_kv_prefix(kv->kv, space, keys, nr, slots, wfi_now(&kv->env));
+
+	if (held < 0 || held == (int)nr)
+		return held < 0 ? held : 0;
+	return put_below(kv, space, held ? &keys[held - 1] : &root, keys + held,
+			 nr - (uint32_t)held);
 }
 
 int wfi_perf_kv_put(struct wfi_perf_kv *kv, const struct weft_key *keys, uint32_t nr)

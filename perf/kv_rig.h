@@ -21,6 +21,9 @@ struct wfi_perf_kv {
 
 /* room for @nr_blocks; blocks are never touched. Return: 0, -errno (said) */
 int wfi_perf_kv_open(struct wfi_perf_kv *kv, uint64_t nr_blocks);
+/* the same, with @policy (NULL: the default) */
+int wfi_perf_kv_open_with(struct wfi_perf_kv *kv, const struct wfi_evict_policy *policy,
+			  uint64_t nr_blocks);
 /* takes one that wfi_perf_kv_open() left half made, too */
 void wfi_perf_kv_close(struct wfi_perf_kv *kv);
 /* one chain of up to WFI_PERF_KV_PUT_MAX new blocks: claimed and published, headers only */
@@ -30,6 +33,9 @@ int wfi_perf_kv_space(struct wfi_perf_kv *kv, const char *model, uint64_t max_bl
 		      struct wfi_space_info *out);
 int wfi_perf_kv_put_in(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
 		       uint32_t nr);
+/* what a prefill asks for: the prefix that is held is used, the rest published */
+int wfi_perf_kv_request(struct wfi_perf_kv *kv, uint32_t space, const struct weft_key *keys,
+			uint32_t nr);
 /* bytes of index, slot and policy state a block */
 double wfi_perf_kv_state(const struct wfi_perf_kv *kv, uint64_t nr_blocks);
 
