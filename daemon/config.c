@@ -240,8 +240,8 @@ static const struct wfi_config_setting settings[] = {
 	  AT(wfi_config, policy),
 	  .choice = policy_name,
 	  .def = WFI_EVICT_DEFAULT,
-	  .help = "Which blocks go when an arena is full: lru; gittins, which finds more\n"
-		  "and costs more; or s3fifo, arc, lfu." },
+	  .help = "Which blocks go when an arena is full: gittins, which learns what is used\n"
+		  "again; or lru, s3fifo, arc, lfu." },
 	{ .key = "tier_path",
 	  .kind = &wfi_config_kind_any_path,
 	  AT(wfi_config, tier_path),

@@ -62,7 +62,7 @@ struct wfi_evict_policy {
 	uint64_t (*bytes)(const struct wfi_evict *ev);
 };
 
-#define WFI_EVICT_DEFAULT "lru"
+#define WFI_EVICT_DEFAULT "gittins"
 
 /* the policies there are, NULL-terminated; the first is the one that finds most */
 extern const struct wfi_evict_policy *const wfi_evict_policies[];

@@ -67,6 +67,7 @@ static void at_point(struct wfi_env *env, const char *label)
 struct world {
 	struct wfi_sim *sim;
 	struct wfi_env *env;
+	const struct wfi_evict_policy *policy; /* NULL: the default */
 	struct wfi_kv *kv;
 	struct wfi_tier *tier;
 	struct wfi_tenant *tenant;
@@ -126,7 +127,9 @@ static void turn(struct world *w)
 
 static void start(struct world *w)
 {
-	const struct wfi_kv_opts kv = { .env = w->env, .extent_bytes = 16384, .max_slots = 4096 };
+	const struct wfi_kv_opts kv = {
+		.env = w->env, .policy = w->policy, .extent_bytes = 16384, .max_slots = 4096
+	};
 	const struct wfi_tenant_opts tenant = { .name = "t", .token = "", .arena_bytes = ARENA };
 	const struct weft_space_opts space = { .size = sizeof(space),
 					       .block_bytes = w->block_bytes,
@@ -403,13 +406,14 @@ static void test_down_and_up(void **state)
 
 	(void)state;
 	world_init(&w, 1);
+	w.policy = wfi_evict_find("lru");
 	start(&w);
 	settle(&w);
 	for (uint64_t n = 0; n < 8 * CHAIN; n += CHAIN / 2) {
 		put(&w, n, CHAIN / 2);
 		settle(&w);
 	}
-	/* memory holds 32 blocks: the first chain is below it */
+	/* memory holds 32 blocks, those used last: the first chain is below it */
 	for (unsigned i = 0; i < CHAIN; i++)
 		keys[i] = key_of(i);
 	assert_int_equal(wfi_kv_match(w.kv, w.space.id, keys, CHAIN, NULL), 0);
