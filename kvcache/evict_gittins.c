@@ -68,6 +68,7 @@
  * one in as many below */
 #define GHOST_EVERY 4u
 #define HASH_NONE 0u /* of a block that leaves no ghost */
+#define NR_LEAVING 8u
 
 #define LEARN_EVERY 16u /* uses and blocks, until another class is looked at */
 
@@ -107,6 +108,12 @@ struct run {
 	unsigned touched; /* code of blocks that had a ghost, at depth 0; 0: the last had none */
 };
 
+/* a ghost that is not written yet */
+struct leaving {
+	uint32_t hash;
+	uint32_t word; /* of the block */
+};
+
 /* what there is for each slot */
 struct tables {
 	struct wfi_table blocks; /* struct block */
@@ -132,6 +139,8 @@ struct wfi_evict {
 	unsigned shift;
 	unsigned window_log;
 
+	uint32_t nr_leaving;
+	struct leaving leaving[NR_LEAVING];
 	uint32_t victim; /* word of the last that came from a stack in this tick, or 0 */
 	uint32_t nr_pending;
 	uint32_t pending[PENDING_MAX];
@@ -476,20 +485,32 @@ static uint32_t ghost_tag(uint32_t hash)
 	return hash * 0x9e3779b1u & GHOST_TAG_MASK;
 }
 
-static void ghost_leave(struct wfi_evict *ev, uint32_t slot, uint32_t word)
+static void ghost_write(struct wfi_evict *ev, uint32_t hash, uint32_t word)
 {
-	const uint32_t hash = ev->hashes[slot];
-	struct ghosts *set;
+	struct ghosts *set = ghosts_of(ev, hash);
 
-	if (hash == HASH_NONE)
-		return;
-	set = ghosts_of(ev, hash);
 	set->words[3] = set->words[2];
 	set->words[2] = set->words[1];
 	set->words[1] = set->words[0];
 	set->words[0] = ghost_tag(hash) |
 			(word >> STAMP_SHIFT & GHOST_STAMP_MASK) << GHOST_STAMP_SHIFT |
 			(word_code(word) + 1);
+}
+
+/* written some evictions later, when its line has come */
+static void ghost_leave(struct wfi_evict *ev, uint32_t slot, uint32_t word)
+{
+	const uint32_t hash = ev->hashes[slot];
+	struct leaving *at = &ev->leaving[ev->nr_leaving % NR_LEAVING];
+	const struct leaving old = *at;
+
+	if (hash == HASH_NONE)
+		return;
+	__builtin_prefetch(ghosts_of(ev, hash), 1);
+	*at = (struct leaving){ hash, word };
+	ev->nr_leaving++;
+	if (wfi_likely(old.hash != HASH_NONE))
+		ghost_write(ev, old.hash, old.word);
 }
 
 /* Return: the code of a block at depth 0 that is published again after it was @code */
@@ -716,6 +737,12 @@ static __attribute__((noinline)) void run_begin(struct wfi_evict *ev,
 	ev->run.code = kind_new(&ev->run) * DEPTHS;
 }
 
+static void gittins_prefetch(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash)
+{
+	if (ghost_is_sampled(depth))
+		__builtin_prefetch(ghosts_of(ev, (uint32_t)key_hash), 1);
+}
+
 static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,
 			   uint64_t now_ns)
 {
@@ -916,6 +943,7 @@ const struct wfi_evict_policy wfi_evict_gittins = {
 	.create = gittins_create,
 	.destroy = gittins_destroy,
 	.resize = gittins_resize,
+	.prefetch = gittins_prefetch,
 	.insert = gittins_insert,
 	.touch = gittins_touch,
 	.candidate_add = gittins_candidate_add,

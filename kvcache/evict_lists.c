@@ -262,6 +262,13 @@ static int ghost_take(struct wfi_evict *ev, uint32_t hash, const uint32_t limits
 	return -1;
 }
 
+static void lists_prefetch(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash)
+{
+	const struct wfi_evict_info info = { .depth = depth, .key_hash = key_hash };
+
+	__builtin_prefetch(ghost_set(ev, hash_of(&info)), 1);
+}
+
 /* ---- create, destroy ---- */
 
 static void free_arrays(struct wfi_env *env, struct node *nodes, struct ghost *ghosts, uint32_t nr)
@@ -512,6 +519,7 @@ static uint32_t lfu_evict(struct wfi_evict *ev, uint64_t now_ns)
 		.create = lists_create,                                                            \
 		.destroy = lists_destroy,                                                          \
 		.resize = lists_resize,                                                            \
+		.prefetch = lists_prefetch,                                                        \
 		.insert = policy##_insert,                                                         \
 		.touch = policy##_touch,                                                           \
 		.candidate_add = lists_candidate_add,                                              \

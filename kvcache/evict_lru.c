@@ -134,6 +134,13 @@ static int lru_resize(struct wfi_evict *ev, uint32_t nr_slots)
 	return 0;
 }
 
+static void lru_prefetch(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash)
+{
+	(void)ev;
+	(void)depth;
+	(void)key_hash;
+}
+
 static void lru_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,
 		       uint64_t now_ns)
 {
@@ -264,6 +271,7 @@ const struct wfi_evict_policy wfi_evict_lru = {
 	.create = lru_create,
 	.destroy = lru_destroy,
 	.resize = lru_resize,
+	.prefetch = lru_prefetch,
 	.insert = lru_insert,
 	.touch = lru_touch,
 	.candidate_add = lru_candidate_add,

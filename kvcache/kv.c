@@ -452,12 +452,13 @@ static int put_one(struct put_ctx *c, const struct weft_key *key, const struct w
 }
 
 static void put_prefetch(struct put_ctx *c, const struct weft_key *key,
-			 const struct weft_slot *slot, uint32_t i)
+			 const struct weft_slot *slot, uint32_t i, uint32_t depth)
 {
 	struct index_tag *tag = &c->tags[i % (2 * PUT_AHEAD)];
 
 	*tag = index_tag(&c->space->salt, key);
 	wfi_index_prefetch(&c->kv->index, tag);
+	c->space->policy->prefetch(c->space->evict, depth, tag->hash);
 	if (!kv_run_checked(c->kv, slot->idx))
 		return;
 	__builtin_prefetch(kv_slot(c->kv, slot->idx), 1);
@@ -502,7 +503,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 	put_parent(&c, parent);
 	for (uint32_t i = 0; i < nr; i++) {
 		for (; ahead < nr && ahead < i + PUT_AHEAD; ahead++)
-			put_prefetch(&c, &keys[ahead], &slots[ahead], ahead);
+			put_prefetch(&c, &keys[ahead], &slots[ahead], ahead, c.depth + ahead - i);
 		for (; near < ahead && near <= i + PUT_NEAR; near++)
 			index_prefetch_behind(&kv->index, &c.tags[near % (2 * PUT_AHEAD)]);
 		results[i] = put_one(&c, &keys[i], &slots[i], &c.tags[i % (2 * PUT_AHEAD)],

@@ -93,6 +93,13 @@ static void heap_down(struct wfi_evict *ev, uint32_t at, uint32_t slot)
 	heap_put(ev, at, slot);
 }
 
+static void belady_prefetch(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash)
+{
+	(void)ev;
+	(void)depth;
+	(void)key_hash;
+}
+
 static void belady_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,
 			  uint64_t now_ns)
 {
@@ -161,6 +168,7 @@ const struct wfi_evict_policy wfi_tsim_belady = {
 	.create = belady_create,
 	.destroy = belady_destroy,
 	.resize = belady_resize,
+	.prefetch = belady_prefetch,
 	.insert = belady_insert,
 	.touch = belady_touch,
 	.candidate_add = belady_candidate_add,

@@ -40,6 +40,11 @@ struct wfi_evict_policy {
 	/* slots below @nr_slots are to be used soon: takes microseconds, if they are no more than
 	 * there were. Else the bound moves, and what there is may be copied. Return: 0, -ENOMEM */
 	int (*resize)(struct wfi_evict *ev, uint32_t nr_slots);
+	/*
+	 * a block with this key is likely to be published soon, at this depth: what is remembered
+	 * of it may be asked for from memory. Decides nothing
+	 */
+	void (*prefetch)(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash);
 	/* a block was published in @slot (not yet a candidate); @now_ns never goes back */
 	void (*insert)(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,
 		       uint64_t now_ns);
