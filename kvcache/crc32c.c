@@ -83,7 +83,7 @@ static wfi_crc32c_copy_fn *best_stream = resolve_stream;
 
 static uint32_t resolve_stream(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
 {
-	wfi_crc32c_copy_fn *fn = wfi_crc32c_copy_machine();
+	wfi_crc32c_copy_fn *fn = wfi_crc32c_copy_machine(0);
 
 	if (!fn)
 		fn = copy_bounced;

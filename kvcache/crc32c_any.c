@@ -8,7 +8,8 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 	return NULL;
 }
 
-wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(void)
+wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n)
 {
+	(void)n;
 	return NULL;
 }

@@ -15,8 +15,7 @@ typedef uint32_t wfi_crc32c_copy_fn(uint32_t reg, uint8_t *dst, const uint8_t *s
 
 /* the n-th fastest way that this machine has, from 0; NULL when there is none but the portable */
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n);
-/* NULL when this machine has none */
-wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(void);
+wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n);
 
 /* x^(8 * len) modulo the polynomial, reflected: what moves a CRC past @len bytes */
 uint32_t wfi_crc32c_power(uint64_t len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CRC32C by the crc32 instruction, and by folding 256 bytes at a time with 512-bit carry-less
- * products (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", 2009)
+ * CRC32C by the crc32 instruction, and by folding lines with carry-less products (Gopal et al.,
+ * "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", 2009)
  */
 #include <immintrin.h>
 #include <pthread.h>
@@ -12,6 +12,8 @@
 #define AVX512 __attribute__((target("sse4.2,pclmul,avx512f,avx512vl,vpclmulqdq")))
 
 #define AVX2 __attribute__((target("sse4.2,avx2")))
+#define PCLMUL __attribute__((target("sse4.2,pclmul")))
+#define FOLD256 __attribute__((target("sse4.2,pclmul,avx2,vpclmulqdq")))
 
 #define STREAM_BYTES 1024 /* of each of three interleaved streams */
 #define COPY_STREAM_BYTES 256 /* of each of four: what is written stays in order, nearly */
@@ -160,7 +162,7 @@ AVX512 static inline __m512i fold(__m512i x, __m512i k, __m512i y)
 					 _mm512_clmulepi64_epi128(x, k, 0x11), y, 0x96);
 }
 
-AVX512 static inline __m128i fold_lane(__m128i x, __m128i k, __m128i y)
+PCLMUL static inline __m128i fold_lane(__m128i x, __m128i k, __m128i y)
 {
 	return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00),
 					   _mm_clmulepi64_si128(x, k, 0x11)),
@@ -205,6 +207,145 @@ AVX512 static uint32_t folded(uint32_t reg, const uint8_t *buf, size_t len)
 	return one_stream(reduce(x), buf, len);
 }
 
+/* ---- a copy that folds ---- */
+
+/*
+ * Four places are walked side by side, as transport/copy_x86.c does and for its reasons: each a
+ * quarter of a page behind the one before it, going round in its own part. Two products a vector
+ * take less of the core than four crc32 instructions do, so that more loads are under way.
+ */
+#define WALKERS 4u
+#define WALK_STEP 256u
+#define WALK_AHEAD 256u
+#define WALK_LAG (4096u / WALKERS)
+
+struct walk {
+	size_t apart; /* bytes of each walker's part: a power of two, at least a page */
+	uint32_t past_part; /* moves a register past a part; see past_by() */
+	uint32_t past_rest[WALKERS]; /* past what a walker sums up first */
+};
+
+static struct walk walks[] = { { .apart = 64u << 10 }, { .apart = 4u << 10 } };
+static pthread_once_t walks_once = PTHREAD_ONCE_INIT;
+
+/* the crc32 instruction multiplies by x^32, and a product of reflected words is one bit low */
+static uint32_t past_constant(size_t len)
+{
+	return wfi_crc32c_mul(wfi_crc32c_power(len - 5), 1u << (31 - 7));
+}
+
+PCLMUL static inline uint32_t past_by(uint32_t reg, uint32_t constant)
+{
+	const __m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)reg),
+						     _mm_cvtsi32_si128((int)constant), 0x00);
+
+	return (uint32_t)_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
+}
+
+static void walks_init(void)
+{
+	for (unsigned i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
+		struct walk *walk = &walks[i];
+
+		walk->past_part = past_constant(walk->apart);
+		for (unsigned w = 0; w < WALKERS; w++)
+			walk->past_rest[w] = past_constant(walk->apart - w * WALK_LAG);
+	}
+}
+
+FOLD256 static inline __m256i fold256(__m256i x, __m256i y)
+{
+	const __m256i k512 = _mm256_broadcastsi128_si256(
+		_mm_set_epi64x(0x75bba45b00000000ll, 0x1c19243b00000000ll));
+
+	return _mm256_xor_si256(_mm256_xor_si256(_mm256_clmulepi64_epi128(x, k512, 0x00),
+						 _mm256_clmulepi64_epi128(x, k512, 0x11)),
+				y);
+}
+
+/* the line that one walker has folded all of its own into */
+struct folded_line {
+	__m256i a, b;
+};
+
+FOLD256 static inline uint32_t reduce_line(const struct folded_line *x)
+{
+	const __m128i k128 = _mm_set_epi64x(0x3171d43000000000ll, 0x3743f7bd00000000ll);
+	__m128i lane = _mm256_castsi256_si128(x->a);
+	uint64_t reg;
+
+	lane = fold_lane(lane, k128, _mm256_extracti128_si256(x->a, 1));
+	lane = fold_lane(lane, k128, _mm256_castsi256_si128(x->b));
+	lane = fold_lane(lane, k128, _mm256_extracti128_si256(x->b, 1));
+	reg = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
+	return (uint32_t)_mm_crc32_u64(reg, (uint64_t)_mm_extract_epi64(lane, 1));
+}
+
+FOLD256 static inline __attribute__((always_inline)) void
+fold_step(struct folded_line *x, uint8_t *dst, const uint8_t *src)
+{
+#pragma GCC unroll 4
+	for (size_t i = 0; i < WALK_STEP; i += 64) {
+		const __m256i a = _mm256_loadu_si256((const void *)(src + i));
+		const __m256i b = _mm256_loadu_si256((const void *)(src + i + 32));
+
+		_mm_prefetch(src + i + WALK_AHEAD, _MM_HINT_T0);
+		x->a = fold256(x->a, a);
+		x->b = fold256(x->b, b);
+		_mm256_stream_si256((void *)(dst + i), a);
+		_mm256_stream_si256((void *)(dst + i + 32), b);
+	}
+}
+
+FOLD256 static uint32_t walk_folded(uint32_t reg, uint8_t *dst, const uint8_t *src,
+				    const struct walk *walk)
+{
+	const struct folded_line none = { _mm256_setzero_si256(), _mm256_setzero_si256() };
+	struct folded_line x[WALKERS] = { none, none, none, none };
+	uint32_t rest[WALKERS] = { 0 };
+	const size_t apart = walk->apart;
+
+	for (size_t i = 0; i < apart; i += WALK_STEP) {
+#pragma GCC unroll 4
+		for (unsigned w = 0; w < WALKERS; w++) {
+			const size_t in = (i + w * WALK_LAG) & (apart - 1);
+
+			if (w && __builtin_expect(!in, 0)) {
+				rest[w] = reduce_line(&x[w]);
+				x[w] = none;
+			}
+			fold_step(&x[w], dst + w * apart + in, src + w * apart + in);
+		}
+	}
+	reg = past_by(reg, walk->past_part) ^ reduce_line(&x[0]);
+	for (unsigned w = 1; w < WALKERS; w++)
+		reg = past_by(reg, walk->past_part) ^
+		      past_by(reduce_line(&x[w]), walk->past_rest[w]) ^ rest[w];
+	return reg;
+}
+
+static uint32_t copy_folded(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	const size_t head = -(uintptr_t)dst & 63;
+
+	if (len < head + WALKERS * 4096)
+		return copy_streams(reg, dst, src, len);
+	pthread_once(&walks_once, walks_init);
+	reg = copy_ends(reg, dst, src, head);
+	dst += head;
+	src += head;
+	len -= head;
+	for (unsigned i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
+		const size_t n = WALKERS * walks[i].apart;
+
+		for (; len >= n; len -= n, dst += n, src += n)
+			reg = walk_folded(reg, dst, src, &walks[i]);
+	}
+	return copy_streams(reg, dst, src, len);
+}
+
+/* ---- the ways ---- */
+
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 {
 	wfi_crc32c_fn *found[2];
@@ -219,9 +360,16 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 	return n < nr ? found[n] : NULL;
 }
 
-wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(void)
+wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n)
 {
+	wfi_crc32c_copy_fn *found[2];
+	unsigned nr = 0;
+
 	__builtin_cpu_init();
-	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("sse4.2") ? copy_streams
-										  : NULL;
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("sse4.2")) {
+		if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul"))
+			found[nr++] = copy_folded;
+		found[nr++] = copy_streams;
+	}
+	return n < nr ? found[n] : NULL;
 }

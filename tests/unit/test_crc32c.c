@@ -8,6 +8,7 @@
 #include "weft_internal/kvcache.h"
 
 #define BUF_BYTES (64u << 10)
+#define WALK_BYTES (600u << 10) /* more than any way walks at once */
 
 static uint64_t rnd_state = 20240607;
 
@@ -111,6 +112,33 @@ static void copies_are_summed(void **state)
 	free(dst);
 }
 
+/* each way to stream that this machine has, of lengths around those of its walks */
+static void streams_agree(void **state)
+{
+	uint8_t *src = random_bytes(WALK_BYTES), *dst = malloc(WALK_BYTES);
+
+	(void)state;
+	assert_non_null(dst);
+	for (unsigned round = 0; round < 120; round++) {
+		const size_t from = rnd() % 64, to = rnd() % 64;
+		const size_t len = rnd() % ((round % 2 ? WALK_BYTES : 40u << 10) - 64);
+		const uint32_t reg = (uint32_t)rnd();
+		const uint32_t expected = wfi_crc32c_portable(reg, src + from, len);
+
+		for (unsigned n = 0; wfi_crc32c_copy_machine(n); n++) {
+			memset(dst, 0x5a, WALK_BYTES);
+			assert_int_equal(wfi_crc32c_copy_machine(n)(reg, dst + to, src + from, len),
+					 expected);
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+			assert_memory_equal(dst + to, src + from, len);
+			assert_true(!to || dst[to - 1] == 0x5a);
+			assert_int_equal(dst[to + len], 0x5a);
+		}
+	}
+	free(src);
+	free(dst);
+}
+
 static void chains_and_combines(void **state)
 {
 	uint8_t *buf = random_bytes(BUF_BYTES);
@@ -131,9 +159,8 @@ static void chains_and_combines(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(known_vectors),
-		cmocka_unit_test(all_ways_agree),
-		cmocka_unit_test(copies_are_summed),
+		cmocka_unit_test(known_vectors),       cmocka_unit_test(all_ways_agree),
+		cmocka_unit_test(copies_are_summed),   cmocka_unit_test(streams_agree),
 		cmocka_unit_test(chains_and_combines),
 	};
 
