@@ -6,9 +6,9 @@
 #include "weft_internal/log.h"
 
 #define LINE 64u
-#define TRY_BYTES (512u << 10)
-#define TRY_TURNS 4u
-#define TRY_NS (6 * WFI_NSEC_PER_MSEC) /* no turn begins later */
+#define TRY_BYTES (1u << 20) /* pages and rows enough to be like larger ones */
+#define TRY_TURNS 6u
+#define TRY_NS (18 * WFI_NSEC_PER_MSEC) /* no turn begins later */
 #define BETTER_PERCENT 5u /* by which another way must beat the one before it: less is noise */
 #define MAX_WAYS 32u
 
@@ -97,6 +97,18 @@ const struct wfi_copy_ops *wfi_copy_pick(struct wfi_env *env, uint32_t *mib_per_
 			*mib_per_s = (uint32_t)rate;
 	}
 	return all[pick];
+}
+
+const struct wfi_copy_ops *wfi_copy_best(struct wfi_env *env)
+{
+	const struct wfi_copy_ops *ops = __atomic_load_n(&env->copy, __ATOMIC_RELAXED);
+
+	/* constants: it does not matter whose choice stays, nor is anything read through them */
+	if (!ops) {
+		ops = wfi_copy_pick(env, NULL);
+		__atomic_store_n(&env->copy, ops, __ATOMIC_RELAXED);
+	}
+	return ops;
 }
 
 /* ---- the copying ---- */

@@ -516,7 +516,7 @@ int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_x
 	if (!eng)
 		return -ENOMEM;
 	eng->env = opts->env;
-	eng->copy = wfi_copy_pick(opts->env, NULL);
+	eng->copy = wfi_copy_best(opts->env);
 	eng->max_xfers = opts->max_xfers ? opts->max_xfers : 1024;
 	eng->nr_ops = eng->max_xfers * OPS_PER_XFER;
 	eng->slice_bytes = opts->slice_bytes ? opts->slice_bytes : SLICE_BYTES;

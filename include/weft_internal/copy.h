@@ -52,13 +52,15 @@ const struct wfi_copy_ops *const *wfi_copy_all(void);
  * wfi_copy_pick - the way that is fastest here, between places that are in no cache
  * @mib_per_s: NULL, or is told what it made; 0: not measured
  *
- * Tries them for some milliseconds by the clock of @env. Where that stands still, or memory is
+ * Tries them for 15 to 20 ms by the clock of @env. Where that stands still, or memory is
  * short, the first of wfi_copy_all() is taken; so it is unless another one is clearly better.
  *
  * Context: any thread. Cold.
  * Return: never NULL.
  */
 const struct wfi_copy_ops *wfi_copy_pick(struct wfi_env *env, uint32_t *mib_per_s);
+/* the same, tried once for all who share an environment. Context: any thread. Return: never NULL */
+const struct wfi_copy_ops *wfi_copy_best(struct wfi_env *env);
 
 /**
  * wfi_copy_runs - copy pieces that do not overlap

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct wfi_copy_ops;
 struct wfi_env;
 struct weft_transport; /* weft/transport.h */
 
@@ -157,6 +158,7 @@ struct wfi_env {
 	 * NULL in the real world
 	 */
 	void (*point)(struct wfi_env *env, const char *label);
+	const struct wfi_copy_ops *copy; /* wfi_copy_best()'s; NULL: not asked for yet. Atomic */
 };
 
 /* a point at which a crash is tried; not for code that runs once a block */

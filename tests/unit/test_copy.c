@@ -101,10 +101,31 @@ static void test_pick(void **state)
 	(void)state;
 	for (i = 0; all[i]; i++) {
 		assert_ptr_equal(pick_when(i, 500, &rate), all[i]);
-		assert_int_equal(rate, 1000000);
+		assert_int_equal(rate, 2000000);
 		/* not for so little */
 		assert_ptr_equal(pick_when(i, 960, &rate), all[0]);
 	}
+}
+
+/* it is tried once: later calls don't look at the clock */
+static void test_best(void **state)
+{
+	static const struct wfi_clock_ops clock = { .now_ns = test_now };
+	struct test_env t = { .fast = 0, .fast_ns = 500 };
+	const struct wfi_copy_ops *best;
+	unsigned looks;
+
+	(void)state;
+	assert_int_equal(wfi_env_real_init(&t.env), 0);
+	t.env.clock = &clock;
+	while (wfi_copy_all()[t.nr_ways])
+		t.nr_ways++;
+	best = wfi_copy_best(&t.env);
+	assert_ptr_equal(best, wfi_copy_all()[0]);
+	looks = t.nr_looks;
+	assert_true(looks > 0);
+	assert_ptr_equal(wfi_copy_best(&t.env), best);
+	assert_int_equal(t.nr_looks, looks);
 }
 
 /* by the real clock some way is taken */
@@ -164,7 +185,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_way), cmocka_unit_test(test_pick),
 		cmocka_unit_test(test_pick_real), cmocka_unit_test(test_pick_sim),
-		cmocka_unit_test(test_runs),
+		cmocka_unit_test(test_best),	  cmocka_unit_test(test_runs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

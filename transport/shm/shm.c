@@ -85,7 +85,7 @@ static int shm_device_open(const struct weft_transport *t, struct wfi_env *env,
 		goto err_table_fd;
 	}
 	dev->pidfd = ret;
-	dev->copy = wfi_copy_pick(env, NULL);
+	dev->copy = wfi_copy_best(env);
 	dev->base.transport = t;
 	dev->base.env = env;
 	dev->base.caps = (struct weft_caps){
