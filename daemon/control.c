@@ -822,6 +822,7 @@ void control_run(struct control *c)
 	int timeout, nr, i;
 
 	while (!c->stopping) {
+		nets_revive(c);
 		peers_redial(c);
 		timeout = conns_sweep(c);
 		if (c->node->draining && !c->nr_engines)
@@ -849,19 +850,26 @@ static int listen_on(struct control *c, const char *path)
 }
 
 /* each arrival on an armed queue is told once; the worker asks its queue what it was */
-static int links_watch(struct control *c)
+int link_watch(struct control *c, struct node_link *link)
 {
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLET, .data.ptr = &tag_link };
 	int fds[LINK_WAITS_MAX];
-	unsigned nr, i, k;
+	unsigned nr = link_wait_fds(link, fds), i;
 
-	for (k = 0; k < c->node->nr_nets; k++) {
-		nr = link_wait_fds(&c->node->nets[k], fds);
-		for (i = 0; i < nr; i++)
-			if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev))
-				return -errno;
-	}
+	for (i = 0; i < nr; i++)
+		if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev))
+			return -errno;
 	return 0;
+}
+
+static int links_watch(struct control *c)
+{
+	unsigned i;
+	int ret = 0;
+
+	for (i = 0; i < c->node->nr_nets && !ret; i++)
+		ret = link_watch(c, &c->node->nets[i]);
+	return ret;
 }
 
 static int nets_listen(struct control *c, const struct control_opts *opts)

@@ -154,8 +154,14 @@ static struct conn *net_conn(struct control *c, int fd, unsigned rail)
 
 void peer_accept_net(struct control *c, int fd, unsigned rail)
 {
-	struct conn *k = net_conn(c, fd, rail);
+	struct conn *k;
 
+	/* they try again */
+	if (c->node->nets[rail].lost) {
+		close(fd);
+		return;
+	}
+	k = net_conn(c, fd, rail);
 	if (k && !k->closing && peer_say_hello(c, k))
 		k->closing = true;
 }
@@ -197,6 +203,82 @@ static void peer_dial_net(struct control *c, unsigned idx)
 	c->dialled[idx] = true;
 }
 
+struct net_call {
+	unsigned rail;
+	bool taken;
+	struct node_link link;
+};
+
+static void run_net_take(struct node *node, void *arg)
+{
+	struct net_call *n = arg;
+
+	n->taken = link_take(node, &node->nets[n->rail], &n->link);
+}
+
+static void run_net_give(struct node *node, void *arg)
+{
+	struct net_call *n = arg;
+
+	link_give(node, &node->nets[n->rail], &n->link);
+}
+
+/* Return: 0, or negative errno: it is not there yet */
+static int net_open(struct control *c, const struct node_link *old, struct node_link *link)
+{
+	const struct weft_transport *t = old->transport;
+	const struct node *node = c->node;
+	struct weft_probe probe;
+	unsigned i;
+	int ret;
+
+	/* quietly first: this is asked until it is there */
+	ret = t->probe(t, c->env, &probe);
+	if (ret)
+		return ret;
+	ret = link_open(link, c->env, t, old->device[0] ? old->device : NULL);
+	if (ret)
+		return ret;
+	for (i = 0; i < node->nr_tenants && !ret; i++)
+		ret = link_arena_add(link, wfi_tenant_arena(node->tenants[i]));
+	if (!ret)
+		ret = link_watch(c, link);
+	if (ret)
+		link_close(link);
+	return ret;
+}
+
+static void net_revive(struct control *c, unsigned rail)
+{
+	struct net_call n = { .rail = rail };
+
+	if (!c->net_closed[rail]) {
+		node_call(c->node, run_net_take, &n);
+		if (!n.taken)
+			return;
+		link_close(&n.link);
+		c->net_closed[rail] = true;
+	}
+	if (net_open(c, &c->node->nets[rail], &n.link))
+		return;
+	wfi_info("transport %s is open again", n.link.transport->name);
+	node_call(c->node, run_net_give, &n);
+	c->net_closed[rail] = false;
+}
+
+void nets_revive(struct control *c)
+{
+	uint64_t now_ns = wfi_now(c->env);
+	unsigned i;
+
+	if (now_ns < c->revive_ns)
+		return;
+	c->revive_ns = now_ns + REDIAL_MS * WFI_NSEC_PER_MSEC;
+	for (i = 0; i < c->node->nr_nets; i++)
+		if (c->node->nets[i].lost)
+			net_revive(c, i);
+}
+
 void peers_redial(struct control *c)
 {
 	uint64_t now_ns = wfi_now(c->env);
@@ -206,7 +288,7 @@ void peers_redial(struct control *c)
 		return;
 	c->redial_ns = now_ns + REDIAL_MS * WFI_NSEC_PER_MSEC;
 	for (i = 0; i < c->nr_peers; i++) {
-		if (c->dialled[i])
+		if (c->dialled[i] || (c->peers[i].net && c->node->nets[c->peers[i].rail].lost))
 			continue;
 		if (c->peers[i].net)
 			peer_dial_net(c, i);

@@ -54,6 +54,8 @@ struct control {
 	unsigned nr_conns, nr_engines;
 	bool stopping, had_engine;
 	uint64_t redial_ns;
+	uint64_t revive_ns;
+	bool net_closed[NODE_NETS_MAX]; /* its device failed, and its next life is not open yet */
 };
 
 /* ---- control.c ---- */
@@ -64,7 +66,13 @@ struct conn *conn_add(struct control *c, int fd);
  * another node */
 bool conn_is_keeper(const struct conn *k);
 
+/* news of @link's device wake the worker. Context: no worker has it yet */
+int link_watch(struct control *c, struct node_link *link);
+
 /* ---- control_peer.c: connections to other nodes ---- */
+
+/* devices that failed are closed, and opened anew once they are there */
+void nets_revive(struct control *c);
 
 /* a node of this host dialled: its request came, its hello follows; ours answers. Return: 0, why
  * it is to be closed */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* link.c - a device of the node: its queues, and the arenas that are registered with it */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "node.h"
@@ -18,6 +19,8 @@ int link_open(struct node_link *link, struct wfi_env *env, const struct weft_tra
 	ret = t->device_open(t, env, &dev, &link->dev);
 	if (ret)
 		return ret;
+	link->transport = t;
+	snprintf(link->device, sizeof(link->device), "%s", device ? device : "");
 	ret = t->cq_create(link->dev, &cq, &link->send_cq);
 	if (!ret)
 		ret = t->cq_create(link->dev, &cq, &link->recv_cq);
@@ -84,6 +87,43 @@ unsigned link_wait_fds(struct node_link *link, int fds[LINK_WAITS_MAX])
 			fds[nr++] = waits[i].fd;
 	link_disarm(link);
 	return nr;
+}
+
+void link_lost(struct node *node, struct node_link *link)
+{
+	if (link == &node->host || link->lost)
+		return;
+	link->lost = true;
+	node_poke(node);
+}
+
+bool link_take(struct node *node, struct node_link *link, struct node_link *out)
+{
+	const struct node_peer *p;
+	unsigned i;
+
+	for (i = 0; i < node->nr_peers; i++)
+		if (node->peers[i]->link == link)
+			return false;
+	for (p = node->ending_peers; p; p = p->next_ending)
+		if (p->link == link)
+			return false;
+	wfi_xfer_queue_del(node->xfer, link->send_cq);
+	*out = *link;
+	link->dev = NULL;
+	link->send_cq = NULL;
+	link->recv_cq = NULL;
+	link->nr_arenas = 0;
+	return true;
+}
+
+void link_give(struct node *node, struct node_link *link, struct node_link *fresh)
+{
+	fresh->lost = true;
+	*link = *fresh;
+	/* there is room: it had one before */
+	wfi_xfer_queue_add(node->xfer, link->send_cq);
+	link->lost = false;
 }
 
 void link_close(struct node_link *link)

@@ -496,7 +496,7 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 	if (!waits_link(w, &node->host))
 		return false;
 	for (i = 0; i < node->nr_nets; i++)
-		if (!waits_link(w, &node->nets[i]))
+		if (node->nets[i].dev && !waits_link(w, &node->nets[i]))
 			return false;
 	return true;
 }

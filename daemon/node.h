@@ -125,6 +125,9 @@ struct node_link {
 	struct weft_mr *arenas[NODE_TENANTS_MAX];
 	unsigned nr_arenas;
 	unsigned nr_armed; /* of the queues */
+	const struct weft_transport *transport; /* this and .device also while .dev is away */
+	char device[64]; /* "": the first */
+	_Atomic bool lost; /* .dev failed: the control thread opens it anew */
 };
 
 struct node_opts {
@@ -243,6 +246,13 @@ void link_disarm(struct node_link *link);
 /* what becomes readable when something arrives on an armed queue, the same for its whole life.
  * Context: no worker runs yet. Return: how many @fds */
 unsigned link_wait_fds(struct node_link *link, int fds[LINK_WAITS_MAX]);
+/* the device of @link has failed. Context: worker */
+void link_lost(struct node *node, struct node_link *link);
+/* what a failed link has, out of the node. Context: worker. Return: false: peers have not ended yet
+ */
+bool link_take(struct node *node, struct node_link *link, struct node_link *out);
+/* it has a device again. Context: worker */
+void link_give(struct node *node, struct node_link *link, struct node_link *fresh);
 /* takes a link that is not open */
 void link_close(struct node_link *link);
 

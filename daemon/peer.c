@@ -122,6 +122,8 @@ int peer_create(struct node *node, struct node_link *link, const char *addr, pid
 
 	if (node->nr_peers == NODE_PEERS_MAX)
 		return -EMFILE;
+	if (!link->dev)
+		return -ENODEV;
 	p = wfi_alloc(node->env, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
@@ -134,6 +136,8 @@ int peer_create(struct node *node, struct node_link *link, const char *addr, pid
 	snprintf(p->addr, sizeof(p->addr), "%s", addr);
 	opts.ctx = &p->ep_owner;
 	ret = link->dev->transport->ep_create(link->dev, &opts, &p->base.ep);
+	if (ret == -ENODEV)
+		link_lost(node, link);
 	if (ret)
 		goto err_free;
 	ret = peer_gather(p);
@@ -364,7 +368,7 @@ static void session_lost(struct session *s)
 		s->broken = true;
 }
 
-static int link_poll(struct node_link *link)
+static int link_poll(struct node *node, struct node_link *link)
 {
 	struct weft_wc wcs[WCS_MAX];
 	struct ep_owner *owner;
@@ -375,6 +379,8 @@ static int link_poll(struct node_link *link)
 		owner = wcs[i].ep->ctx;
 		if (wcs[i].op == WEFT_WC_CLOSED)
 			owner->closed = true;
+		if (wcs[i].op == WEFT_WC_CLOSED && wcs[i].scope == WEFT_SCOPE_DEVICE)
+			link_lost(node, link);
 		if (owner->kind == EP_PEER)
 			peer_event(wfi_container_of(owner, struct node_peer, ep_owner), &wcs[i]);
 		else if (owner->closed)
@@ -385,10 +391,11 @@ static int link_poll(struct node_link *link)
 
 int peers_poll(struct node *node)
 {
-	int work = link_poll(&node->host);
+	int work = link_poll(node, &node->host);
 	unsigned i;
 
 	for (i = 0; i < node->nr_nets; i++)
-		work += link_poll(&node->nets[i]);
+		if (node->nets[i].dev)
+			work += link_poll(node, &node->nets[i]);
 	return work;
 }

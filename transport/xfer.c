@@ -505,10 +505,27 @@ static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
 		s->time = &eng->no_hist;
 }
 
+int wfi_xfer_queue_add(struct wfi_xfer_engine *eng, struct weft_cq *cq)
+{
+	uint32_t idx;
+
+	return wfi_xfer_cq_get(eng, cq, &idx);
+}
+
+void wfi_xfer_queue_del(struct wfi_xfer_engine *eng, struct weft_cq *cq)
+{
+	uint32_t i;
+
+	for (i = 0; i < eng->nr_cqs; i++)
+		if (eng->cqs[i].cq == cq && eng->cqs[i].nr_xfers)
+			break;
+	wfi_xfer_cq_put(eng, i);
+}
+
 int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out)
 {
 	struct wfi_xfer_engine *eng;
-	uint32_t i, idx;
+	uint32_t i;
 
 	if (!opts->env || opts->max_xfers > (1u << 20))
 		return -EINVAL;
@@ -542,7 +559,7 @@ int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_x
 	stats_init(eng, opts->metrics);
 	for (i = 0; i < WFI_ARRAY_SIZE(opts->send_cqs); i++)
 		if (opts->send_cqs[i]) /* the first ones: there is room */
-			wfi_xfer_cq_get(eng, opts->send_cqs[i], &idx);
+			wfi_xfer_queue_add(eng, opts->send_cqs[i]);
 	*out = eng;
 	return 0;
 

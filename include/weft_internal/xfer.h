@@ -90,6 +90,10 @@ struct wfi_xfer_engine_opts {
 
 int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out);
 void wfi_xfer_engine_destroy(struct wfi_xfer_engine *eng);
+/* a queue that is polled until _del(), as .send_cqs are. Return: 0, -EAGAIN too many */
+int wfi_xfer_queue_add(struct wfi_xfer_engine *eng, struct weft_cq *cq);
+/* one of those, or of .send_cqs; nothing is open there any more */
+void wfi_xfer_queue_del(struct wfi_xfer_engine *eng, struct weft_cq *cq);
 /* Hot. Return: 0 accepted (when done was called already, *out is NULL), -EAGAIN too many in flight,
  * -EINVAL a piece outside its region, an rkey of another endpoint, or send_cq is recv_cq; -EACCES
  * an rkey without the right. Refused: done is not called. An endpoint that is not connected is a
