@@ -134,11 +134,12 @@ class Demo:
         self.sockets = {}
         self.nodes = {}
         self.arguments = arguments
-        hosts = [arguments.here, arguments.there or arguments.here]
+        hosts = [arguments.here_all, arguments.there_all or arguments.here_all]
         if arguments.serve:
             hosts.reverse()
-        self.addresses = {"node-a": f"{hosts[0]}:{NODE_PORT}",
-                          "node-b": f"{hosts[1]}:{NODE_PORT + (not arguments.there)}"}
+        ports = [NODE_PORT, NODE_PORT + (not arguments.there)]
+        self.addresses = {name: ",".join(f"{address}:{port}" for address in addresses)
+                          for name, addresses, port in zip(("node-a", "node-b"), hosts, ports)}
         self.figures = {"requests": 0, "identical": 0, "prompt_tokens": 0, "saved": 0,
                         "by_handoff": 0, "cold_us": [], "warm_us": []}
 
@@ -193,7 +194,8 @@ class Demo:
             while True:
                 status = self.status(name)
                 peers = status["peers"] if status else []
-                if any(p["state"] == "connected" for p in peers):
+                connected = sum(p["state"] == "connected" for p in peers)
+                if connected >= len(self.arguments.here_all):
                     break
                 if self.nodes[name].poll() is not None:
                     raise Failure(f"node {name} has ended with status "
@@ -481,8 +483,10 @@ def arguments_parse():
     parser.add_argument("--transport", choices=("shm", "verbs"), default="shm",
                         help="how the nodes reach each other")
     parser.add_argument("--device", help="device of that transport, e.g. mlx5_0")
-    parser.add_argument("--here", default=LOOPBACK, help="address of this host, for verbs")
-    parser.add_argument("--there", help="address of a second host, where node-b is")
+    parser.add_argument("--here", default=LOOPBACK,
+                        help="address of this host, for verbs; one of each device: A,B")
+    parser.add_argument("--there",
+                        help="address of a second host, where node-b is; as many as --here has")
     parser.add_argument("--serve", action="store_true", help="this is the second host")
     parser.add_argument("--arena", default="384M", help="memory of each node")
     parser.add_argument("--generate", type=int, default=1500,
@@ -493,6 +497,13 @@ def arguments_parse():
         parser.error("shared memory ends at the host: --there and --serve need --transport verbs")
     if arguments.serve and not arguments.there:
         parser.error("--serve needs --there: the address of the first host")
+    arguments.here_all = arguments.here.split(",")
+    arguments.there_all = arguments.there.split(",") if arguments.there else None
+    if arguments.there and len(arguments.here_all) != len(arguments.there_all):
+        parser.error("--here and --there need as many addresses: each pair is a rail")
+    # what is not a matter of nodes goes by the first
+    arguments.here = arguments.here_all[0]
+    arguments.there = arguments.there_all[0] if arguments.there else None
     return arguments
 
 
