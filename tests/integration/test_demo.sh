@@ -71,7 +71,7 @@ for signal in INT TERM HUP; do
 	mkfifo "$dir/said.$signal"
 	# a script's children ignore SIGINT, unless job control is on
 	set -m
-	TMPDIR=$dir python3 "$script" --build "$build" --size kv8b --max-tokens 2000 \
+	TMPDIR=$dir python3 "$script" --build "$build" --size kv8b --max-tokens 1000 \
 		>"$dir/said.$signal" 2>"$dir/errors" &
 	pid=$!
 	set +m
