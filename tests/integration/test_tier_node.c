@@ -46,7 +46,7 @@ struct tier_node {
 	struct test_node node;
 	char file[96];
 	char path[112], bytes[48];
-	const char *sets[9];
+	const char *sets[10];
 };
 
 static void node_init(struct tier_node *t, const char *file, uint64_t bytes)
@@ -61,7 +61,8 @@ static void node_init(struct tier_node *t, const char *file, uint64_t bytes)
 	t->sets[4] = "tier_scrub_bytes=64M";
 	t->sets[5] = t->path;
 	t->sets[6] = t->bytes;
-	t->sets[7] = NULL;
+	t->sets[7] = "policy=lru"; /* what was put last stays, though the tier takes nothing */
+	t->sets[8] = NULL;
 	test_node_init(&t->node, t->sets);
 }
 
