@@ -184,28 +184,6 @@ static int read_all(int fd, size_t front, uint8_t **out, size_t *out_len)
 	return 0;
 }
 
-static int write_all(int fd, const uint8_t *buf, size_t len)
-{
-	ssize_t n;
-
-	while (len) {
-		n = write(fd, buf, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buf += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static int say_file(const char *path, int err)
-{
-	fprintf(stderr, "weft: %s: %s\n", path, strerror(-err));
-	return WFI_EXIT_FAILED;
-}
-
 /* the argument's file, with @front bytes of room before its bytes. Return: exit code */
 static int load_file(int argc, char **argv, size_t front, uint8_t **out, size_t *len)
 {
@@ -216,11 +194,11 @@ static int load_file(int argc, char **argv, size_t front, uint8_t **out, size_t 
 	if (!is_stdin)
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return say_file(path, -errno);
+		return wfi_cli_file_failed(path, -errno);
 	ret = read_all(fd, front, out, len);
 	if (!is_stdin)
 		close(fd);
-	return ret ? say_file(path, ret) : WFI_EXIT_OK;
+	return ret ? wfi_cli_file_failed(path, ret) : WFI_EXIT_OK;
 }
 
 static int save_file(int argc, char **argv, const uint8_t *buf, size_t len)
@@ -232,11 +210,11 @@ static int save_file(int argc, char **argv, const uint8_t *buf, size_t len)
 	if (!is_stdout)
 		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	if (fd < 0)
-		return say_file(path, -errno);
-	ret = write_all(fd, buf, len);
+		return wfi_cli_file_failed(path, -errno);
+	ret = wfi_cli_write(fd, buf, len);
 	if (!is_stdout && close(fd) && !ret)
 		ret = -errno;
-	return ret ? say_file(path, ret) : WFI_EXIT_OK;
+	return ret ? wfi_cli_file_failed(path, ret) : WFI_EXIT_OK;
 }
 
 /* ---- put ---- */
@@ -254,7 +232,7 @@ static int put_blocks(struct job *j, const uint8_t *buf, size_t len, uint64_t nr
 
 	last = calloc(1, block_bytes);
 	if (!last)
-		return say_file("the last block", -ENOMEM);
+		return wfi_cli_file_failed("the last block", -ENOMEM);
 	memcpy(last, buf + (nr - 1) * block_bytes, len - (nr - 1) * block_bytes);
 	for (done = 0; done < nr && !ret; done += n) {
 		n = batch_of(j, nr - done);
@@ -404,7 +382,7 @@ static int get_rest(struct job *j, uint8_t **buf, struct file_header *header)
 		return WFI_EXIT_FAILED;
 	grown = realloc(*buf, nr * j->opts->space.block_bytes);
 	if (!grown)
-		return say_file("the blocks", -ENOMEM);
+		return wfi_cli_file_failed("the blocks", -ENOMEM);
 	*buf = grown;
 	ret = get_blocks(j, 1, nr, *buf);
 	if (ret)
@@ -434,7 +412,7 @@ static int get_bytes(struct job *j, int argc, char **argv)
 
 	buf = malloc(len);
 	if (!buf)
-		return say_file("a block", -ENOMEM);
+		return wfi_cli_file_failed("a block", -ENOMEM);
 	ret = get_blocks(j, 0, 1, buf);
 	if (!ret && !j->opts->raw) {
 		ret = get_rest(j, &buf, &header);
@@ -480,7 +458,7 @@ static int count_blocks(struct job *j, uint64_t *nr)
 		return WFI_EXIT_OK;
 	buf = malloc(j->opts->space.block_bytes);
 	if (!buf)
-		return say_file("a block", -ENOMEM);
+		return wfi_cli_file_failed("a block", -ENOMEM);
 	ret = get_blocks(j, 0, 1, buf);
 	if (!ret && header_check(j, buf, &header, nr))
 		ret = WFI_EXIT_FAILED;

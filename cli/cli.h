@@ -79,7 +79,9 @@ struct wfi_cli_cmd {
 extern const struct wfi_cli_cmd wfi_cmd_doctor;
 extern const struct wfi_cli_cmd wfi_cmd_drain;
 extern const struct wfi_cli_cmd wfi_cmd_drop;
+extern const struct wfi_cli_cmd wfi_cmd_export;
 extern const struct wfi_cli_cmd wfi_cmd_get;
+extern const struct wfi_cli_cmd wfi_cmd_import;
 extern const struct wfi_cli_cmd wfi_cmd_ls;
 extern const struct wfi_cli_cmd wfi_cmd_put;
 extern const struct wfi_cli_cmd wfi_cmd_replay;
@@ -161,6 +163,10 @@ int wfi_cli_space_open(struct weft *w, const struct wfi_cli_space *opts, const c
 int wfi_cli_print_json(json_t *value, size_t indent);
 /* after text. Return: the same */
 int wfi_cli_flushed(void);
+/* all of @buf. Return: 0, -errno */
+int wfi_cli_write(int fd, const void *buf, size_t len);
+/* says what became of a file. Return: WFI_EXIT_FAILED */
+int wfi_cli_file_failed(const char *path, int err);
 /* a member of an object as what it should be, or 0, "" and NULL when it is not */
 uint64_t wfi_json_u64(const json_t *obj, const char *key);
 const char *wfi_json_str(const json_t *obj, const char *key);

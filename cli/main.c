@@ -29,9 +29,9 @@ static const struct wfi_cli_cmd cmd_help = {
 };
 
 static const struct wfi_cli_cmd *const commands[] = {
-	&wfi_cmd_status, &wfi_cmd_top,	&wfi_cmd_ls,	 &wfi_cmd_stat, &wfi_cmd_put,
-	&wfi_cmd_get,	 &wfi_cmd_drop, &wfi_cmd_replay, &wfi_cmd_tier, &wfi_cmd_drain,
-	&wfi_cmd_doctor, &cmd_version,	&cmd_help,
+	&wfi_cmd_status, &wfi_cmd_top,	 &wfi_cmd_ls,	  &wfi_cmd_stat,   &wfi_cmd_put,
+	&wfi_cmd_get,	 &wfi_cmd_drop,	 &wfi_cmd_export, &wfi_cmd_import, &wfi_cmd_replay,
+	&wfi_cmd_tier,	 &wfi_cmd_drain, &wfi_cmd_doctor, &cmd_version,	   &cmd_help,
 };
 
 static const struct wfi_cli_cmd *find_command(const char *name)
@@ -139,8 +139,9 @@ int main(int argc, char **argv)
 {
 	const struct wfi_cli_cmd *cmd;
 
-	/* a reader that has gone is an error of the output, not the end of this process */
+	/* errors of the output, which says what it was, not the end of this process */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	wfi_log_init(WFI_LOG_WARN, "weft");
 	if (argc < 2) {
 		overview(stderr);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 #include "cli/cli.h"
 #include "weft_internal/env.h"
 #include "weft_internal/util.h"
@@ -22,6 +24,29 @@ int wfi_cli_print_json(json_t *value, size_t indent)
 int wfi_cli_flushed(void)
 {
 	return fflush(stdout) || ferror(stdout) ? WFI_EXIT_FAILED : WFI_EXIT_OK;
+}
+
+int wfi_cli_write(int fd, const void *buf, size_t len)
+{
+	const uint8_t *at = buf;
+	ssize_t n;
+
+	while (len) {
+		n = write(fd, at, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		at += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+int wfi_cli_file_failed(const char *path, int err)
+{
+	fprintf(stderr, "weft: %s: %s\n", path, strerror(-err));
+	return WFI_EXIT_FAILED;
 }
 
 uint64_t wfi_json_u64(const json_t *obj, const char *key)

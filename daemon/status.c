@@ -178,12 +178,12 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only)
 /* what each list of spaces begins with */
 static json_t *space_json(const struct wfi_space_stat *st)
 {
-	return json_pack("{s:I, s:o, s:o, s:o, s:I, s:i, s:i, s:I, s:I}", "id", (json_int_t)st->id,
-			 "tenant", text(wfi_tenant_name(st->tenant)), "model", text(st->model),
-			 "layout", text(st->layout), "block_bytes", (json_int_t)st->block_bytes,
-			 "tokens_per_block", (int)st->tokens_per_block, "layers",
-			 (int)st->nr_layers, "blocks", (json_int_t)st->blocks, "slots",
-			 (json_int_t)st->slots);
+	return json_pack("{s:I, s:o, s:o, s:o, s:I, s:i, s:i, s:i, s:I, s:I}", "id",
+			 (json_int_t)st->id, "tenant", text(wfi_tenant_name(st->tenant)), "model",
+			 text(st->model), "layout", text(st->layout), "block_bytes",
+			 (json_int_t)st->block_bytes, "tokens_per_block", (int)st->tokens_per_block,
+			 "layers", (int)st->nr_layers, "dtype", (int)st->dtype, "blocks",
+			 (json_int_t)st->blocks, "slots", (json_int_t)st->slots);
 }
 
 char *node_ls_json(struct node *node, const struct wfi_tenant *only)
@@ -218,8 +218,9 @@ static json_t *figures_json(const struct wfi_space_stat *st)
 	json_t *json = space_json(st);
 
 	json_object_update_new(json,
-			       json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "slots_free",
-					 (json_int_t)st->slots_free, "slots_filling",
+			       json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+					 "slots_free", (json_int_t)st->slots_free, "slots_room",
+					 (json_int_t)st->slots_room, "slots_filling",
 					 (json_int_t)st->slots_filling, "slots_quarantined",
 					 (json_int_t)st->slots_quarantined, "slots_pinned",
 					 (json_int_t)st->slots_pinned, "puts", (json_int_t)st->puts,
@@ -247,6 +248,15 @@ bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct no
 
 /* ---- weft ls --space ---- */
 
+static json_t *key_json(const struct weft_key *key)
+{
+	char text[2 * sizeof(*key) + 1];
+
+	snprintf(text, sizeof(text), "%016llx%016llx", (unsigned long long)key->hi,
+		 (unsigned long long)key->lo);
+	return json_string(text);
+}
+
 void node_blocks_json(const struct node_blocks *b, json_t *list)
 {
 	static const char *const tiers[] = {
@@ -254,16 +264,14 @@ void node_blocks_json(const struct node_blocks *b, json_t *list)
 		[WEFT_TIER_DRAM] = "dram",
 		[WEFT_TIER_SSD] = "ssd",
 	};
-	char key[2 * sizeof(struct weft_key) + 1];
-
 	for (int i = 0; i < b->nr; i++) {
 		const struct wfi_block_stat *st = &b->blocks[i];
 		json_t *json = json_pack("{s:s, s:s}", "tier", tiers[st->tier], "state", st->state);
 
 		if (st->key.lo || st->key.hi) {
-			snprintf(key, sizeof(key), "%016llx%016llx", (unsigned long long)st->key.hi,
-				 (unsigned long long)st->key.lo);
-			json_object_set_new(json, "key", json_string(key));
+			json_object_set_new(json, "key", key_json(&st->key));
+			if (st->parent.lo || st->parent.hi)
+				json_object_set_new(json, "parent", key_json(&st->parent));
 			json_object_set_new(json, "depth", json_integer((json_int_t)st->depth));
 		}
 		if (st->tier == WEFT_TIER_DRAM)

@@ -52,6 +52,15 @@ void wfi_ages_used(struct wfi_kv *kv, struct kv_space *space, struct kv_ages *ag
 	ages->nr = 0;
 }
 
+static uint64_t room(const struct wfi_kv *kv, const struct kv_space *s)
+{
+	const uint64_t used = s->nr_slots - s->nr_free;
+	const uint64_t more = s->nr_free + wfi_space_could_grow(s);
+	const uint64_t low = kv->mover ? wfi_mover_low(s) : 0;
+
+	return wfi_min(more - wfi_min(more, low), s->max_blocks - wfi_min(s->max_blocks, used));
+}
+
 int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_stat *out)
 {
 	const struct kv_space *s = idx < kv->nr_spaces ? kv->spaces[idx] : NULL;
@@ -69,6 +78,7 @@ int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_st
 		.slots_filling = s->nr_filling,
 		.slots_quarantined = s->nr_quarantined,
 		.slots_pinned = s->nr_pinned,
+		.slots_room = room(kv, s),
 		.puts = s->nr_put,
 		.evicted = s->nr_evicted,
 		.hits = s->nr_hit,
@@ -79,6 +89,7 @@ int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_st
 		.id = s->info.id,
 		.tokens_per_block = s->tokens_per_block,
 		.nr_layers = s->info.nr_layers,
+		.dtype = s->dtype,
 	};
 	return 0;
 }
@@ -113,6 +124,8 @@ static void block_fill(const struct wfi_kv *kv, uint32_t slot, struct wfi_block_
 	if (st->state != KV_SEALED)
 		return;
 	out->key = h->key;
+	if (st->parent != KV_NONE)
+		out->parent = kv->headers[st->parent].key;
 	out->depth = st->depth;
 	out->age_ns = (uint64_t)(now - h->born) << WFI_BLOCK_TICK_BITS;
 	out->idle_ns = (uint64_t)(now - h->used) << WFI_BLOCK_TICK_BITS;
@@ -155,6 +168,7 @@ static void below_fill(void *ctx, const struct wfi_tier_block *b)
 
 	below->out[below->nr++] = (struct wfi_block_stat){
 		.key = b->key,
+		.parent = b->parent,
 		.depth = b->depth,
 		.tier = below->tier,
 		.state = "held",

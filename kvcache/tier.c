@@ -154,13 +154,17 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 	return true;
 }
 
+uint64_t wfi_mover_low(const struct kv_space *space)
+{
+	return wfi_min(space->nr_slots / 2,
+		       wfi_max(space->nr_slots >> LOW_SHIFT, 2ull * space->demand) +
+			       wfi_min(space->nr_slots >> SHORT_SHIFT, space->short_of));
+}
+
 /* Return: how many blocks should go now, ahead of who will want the room */
 static uint64_t wanted(const struct kv_mover *m, const struct kv_space *space)
 {
-	const uint64_t low =
-		wfi_min(space->nr_slots / 2,
-			wfi_max(space->nr_slots >> LOW_SHIFT, 2ull * space->demand) +
-				wfi_min(space->nr_slots >> SHORT_SHIFT, space->short_of));
+	const uint64_t low = wfi_mover_low(space);
 	const uint64_t grows =
 		wfi_min(wfi_space_could_grow(space),
 			space->max_blocks - wfi_min(space->nr_slots, space->max_blocks));

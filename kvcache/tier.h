@@ -23,6 +23,8 @@ uint32_t wfi_mover_each(const struct kv_mover *m, const struct kv_space *space, 
 			uint32_t nr, void (*fn)(void *ctx, const struct wfi_tier_block *b),
 			void *ctx);
 enum weft_tier wfi_mover_kind(const struct kv_mover *m);
+/* slots of a space that are kept free ahead of who will want them */
+uint64_t wfi_mover_low(const struct kv_space *space);
 int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns);
 uint64_t wfi_mover_next_event_ns(const struct kv_mover *m);
 /* closes the tier too. Takes NULL */

@@ -317,6 +317,7 @@ struct wfi_space_stat {
 	uint64_t blocks;
 	uint64_t slots;
 	uint64_t slots_free, slots_filling, slots_quarantined, slots_pinned;
+	uint64_t slots_room; /* for more blocks, with none evicted */
 	uint64_t puts, evicted, hits, misses; /* blocks */
 	const struct wfi_hist *lifetime; /* ns, from publish to eviction */
 	const struct wfi_hist *idle; /* from the last use to eviction */
@@ -324,11 +325,13 @@ struct wfi_space_stat {
 	uint32_t id;
 	uint32_t tokens_per_block;
 	uint32_t nr_layers;
+	uint32_t dtype;
 };
 /* of space @idx, from 0 on. Return: 0, -ENOENT there are no more */
 int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_stat *out);
 struct wfi_block_stat {
 	struct weft_key key; /* zero: the slot has no block, or none that can be found */
+	struct weft_key parent; /* zero: none, or not held any more */
 	uint64_t age_ns; /* since it was published */
 	uint64_t idle_ns; /* since it was used */
 	uint32_t depth;
