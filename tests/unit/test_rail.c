@@ -222,7 +222,7 @@ static void job_done(void *ctx, int res)
 static int job_start(struct world *w, struct job *j, unsigned first, unsigned nr, uint64_t timeout)
 {
 	const uint64_t len = BLOCK / PER_BLOCK;
-	struct wfi_rail_mem mem[WFI_RAILS_MAX] = { { NULL } };
+	struct wfi_rail_mem mem[WFI_RAILS_MAX] = { { .rkeys = NULL } };
 	struct wfi_xfer_opts o = { .dir = WFI_XFER_READ };
 	unsigned i, k;
 
@@ -448,7 +448,7 @@ static void test_none(void **state)
 {
 	const struct wfi_fault_opts drop = { .drop_ppm = 1000000 };
 	struct wfi_xfer_opts o = { .dir = WFI_XFER_READ };
-	struct wfi_rail_mem mem[WFI_RAILS_MAX] = { { NULL } };
+	struct wfi_rail_mem mem[WFI_RAILS_MAX] = { { .rkeys = NULL } };
 	struct wfi_rails_xfer *x;
 	struct world w;
 	struct job j;
