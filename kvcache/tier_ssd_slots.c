@@ -528,5 +528,6 @@ void wfi_ssd_slots_fini(struct ssd *s)
 	mem->unmap(s->env, &s->queue_map);
 	mem->unmap(s->env, &s->owner_map);
 	mem->unmap(s->env, &s->page_map);
-	mem->unmap(s->env, &s->slot_map);
+	/* its pages may still be coming */
+	mem->unmap_begin(s->env, &s->slot_map);
 }
