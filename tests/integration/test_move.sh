@@ -12,36 +12,14 @@ nodes=()
 unset WEFT_TOKEN WEFT_SOCKET
 trap '[ ${#nodes[@]} = 0 ] || kill "${nodes[@]}" 2>/dev/null; wait; rm -rf "$dir"' EXIT
 
-fail()
-{
-	echo "test_move: $*" >&2
-	head -c 2000 "$dir/out" "$dir/err" >&2
-	exit 1
-}
+# shellcheck source=tests/integration/cli.sh
+. "$(dirname "$0")/cli.sh"
 
-# expect STATUS NODE ARGUMENT...: runs weft; its output is in $dir/out and $dir/err
-expect()
+# at STATUS NODE ARGUMENT...: runs weft there
+at()
 {
-	local want=$1 got=0
-
 	export WEFT_SOCKET=$dir/$2.sock
-	shift 2
-	"$build/cli/weft" "$@" >"$dir/out" 2>"$dir/err" </dev/null || got=$?
-	[ "$got" = "$want" ] || fail "weft $*: exit status $got, not $want"
-}
-
-# says PATTERN: on stderr
-says()
-{
-	grep -q -e "$1" "$dir/err" || fail "nothing says '$1'"
-}
-
-# json EXPRESSION: of what was printed, as d, must hold
-json()
-{
-	python3 -c 'import json, sys
-d = json.load(sys.stdin)
-assert eval(sys.argv[1]), d' "$1" <"$dir/out" 2>>"$dir/err" || fail "json: $1"
+	expect "$1" "${@:3}"
 }
 
 # start NODE SETTING...
@@ -81,79 +59,79 @@ start other arena_bytes=16M "tenants=({ name = \"default\"; salt = \"$(printf '%
 # ---- there, and all of it
 head -c 3000000 /dev/urandom >"$dir/in"
 head -c 100000 /dev/urandom >"$dir/in2"
-expect 0 a put --block-bytes 64K --key x "$dir/in"
-expect 0 a put --block-bytes 64K --key y "$dir/in2"
-expect 0 a export weft-cli "$dir/warm" --json
+at 0 a put --block-bytes 64K --key x "$dir/in"
+at 0 a put --block-bytes 64K --key y "$dir/in2"
+at 0 a export weft-cli "$dir/warm" --json
 json 'd == {"blocks": 48, "bytes": 48 << 16, "evicted_meanwhile": 0, "bad": 0}'
 [ "$(stat -c %s "$dir/warm")" = $((384 + 48 * (64 + 65536))) ] || fail "not as long as described"
-expect 0 b import "$dir/warm" --json
+at 0 b import "$dir/warm" --json
 json 'd == {"put": 48, "held_before": 0, "no_room": 0, "bad": 0, "truncated": False}'
 for k in x y; do
-	expect 0 b get --block-bytes 64K --key $k "$dir/back"
+	at 0 b get --block-bytes 64K --key $k "$dir/back"
 	cmp "$dir/back" "$dir/in$([ $k = x ] || echo 2)" || fail "other bytes came over"
 done
 # chains are chains there, too
-expect 0 b ls --space weft-cli --json
+at 0 b ls --space weft-cli --json
 [ "$(grep -c '"depth": 45' "$dir/out")" = 1 ] || fail "the chain was not kept"
-expect 0 b import "$dir/warm" weft-cli --json
+at 0 b import "$dir/warm" weft-cli --json
 json 'd["put"] == 0 and d["held_before"] == 48'
 
 # ---- files that are not as they were
 head -c 1000000 "$dir/warm" >"$dir/short"
-expect 0 b drop --block-bytes 64K --key x
-expect 1 b import "$dir/short" --json
+at 0 b drop --block-bytes 64K --key x
+at 1 b import "$dir/short" --json
 json 'd["truncated"] and d["put"] + d["held_before"] == 15 and not d["bad"]'
-says 'shorter than it says: 48'
+says 'shorter than it says: 48' err
 cp "$dir/warm" "$dir/bad"
 flip "$dir/bad" $((384 + 64 + 1000)) # bytes of the first block
 flip "$dir/bad" $((384 + 3 * (64 + 65536) + 10)) # header of the fourth
-expect 0 b drop --block-bytes 64K --key y
-expect 1 b import "$dir/bad" --json
+at 0 b drop --block-bytes 64K --key y
+at 1 b import "$dir/bad" --json
 json 'd["bad"] == 2 and d["put"] + d["held_before"] == 46 and not d["truncated"]'
-says '2 blocks are not as they were exported'
+says '2 blocks are not as they were exported' err
 cp "$dir/warm" "$dir/bad"
 flip "$dir/bad" 100
-expect 1 b import "$dir/bad"
-says 'header is not whole'
+at 1 b import "$dir/bad"
+says 'header is not whole' err
 cp "$dir/warm" "$dir/bad"
 flip "$dir/bad" 8
-expect 1 b import "$dir/bad"
-says 'a file of version 5; this weft reads version 1'
-expect 1 b import "$dir/in"
-says 'no file of weft export'
+at 1 b import "$dir/bad"
+says 'a file of version 5; this weft reads version 1' err
+at 1 b import "$dir/in"
+says 'no file of weft export' err
 head -c 20 "$dir/warm" >"$dir/short"
-expect 1 b import "$dir/short"
-says 'header is not whole'
-expect 1 b import "$dir/nonexistent"
-says nonexistent
+at 1 b import "$dir/short"
+says 'header is not whole' err
+at 1 b import "$dir/nonexistent"
+says nonexistent err
 
 # ---- other spaces
-expect 0 b put --raw --block-bytes 4K --key 0x01 <(head -c 4096 /dev/zero)
-expect 0 b ls --json
+at 0 b put --raw --block-bytes 4K --key 0x01 <(head -c 4096 /dev/zero)
+at 0 b ls --json
 id=$(python3 -c 'import json, sys
 spaces = json.load(sys.stdin)["spaces"]
 print([s["id"] for s in spaces if s["block_bytes"] == 4096][0])' <"$dir/out")
-expect 1 b import "$dir/warm" "$id"
-says 'the file has weft-cli:bytes, 65536 bytes .*; the space weft-cli:bytes, 4096 bytes'
-expect 1 b export weft-clo "$dir/none"
-says '2 spaces\|did you mean "weft-cli"'
-expect 1 other import "$dir/warm"
-says 'one salt'
+at 1 b import "$dir/warm" "$id"
+says 'the file has weft-cli:bytes, 65536 bytes .*; the space weft-cli:bytes, 4096 bytes' err
+at 1 b export weft-clo "$dir/none"
+says '2 spaces\|did you mean "weft-cli"' err
+at 1 other import "$dir/warm"
+says 'one salt' err
 
 # ---- what is there stays, unless told otherwise
-expect 0 small put --block-bytes 64K --key z "$dir/in2"
-expect 0 small import "$dir/warm" --json
+at 0 small put --block-bytes 64K --key z "$dir/in2"
+at 0 small import "$dir/warm" --json
 json 'd["put"] == 14 and d["no_room"] == 34'
-expect 0 small get --block-bytes 64K --key z "$dir/back"
+at 0 small get --block-bytes 64K --key z "$dir/back"
 cmp "$dir/back" "$dir/in2" || fail "what was there has changed"
-expect 0 small import --evict "$dir/warm" --json
+at 0 small import --evict "$dir/warm" --json
 json 'd["no_room"] == 0 and d["put"] >= 34'
 
 # ---- no room for the file: none is left behind
 (
 	ulimit -f 1000
-	expect 1 a export weft-cli "$dir/large"
-	says 'large'
+	at 1 a export weft-cli "$dir/large"
+	says 'large' err
 ) || exit 1
 if unshare -rm true 2>/dev/null; then
 	mkdir "$dir/mnt"
@@ -170,8 +148,8 @@ for ((i = 0; i < 20; i++)); do
 	"$build/cli/weft" put --block-bytes 64K --socket "$dir/small.sock" "$dir/in2" \
 		>/dev/null
 done &
-expect 0 small export weft-cli "$dir/moving" --json
+at 0 small export weft-cli "$dir/moving" --json
 wait $!
 json 'd["bad"] == 0 and d["blocks"] + d["evicted_meanwhile"] > 0'
-expect 0 b import "$dir/moving" --json
+at 0 b import "$dir/moving" --json
 json 'd["bad"] == 0 and not d["truncated"]'

@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# cli.sh - for scripts that test the command line: they set build and dir, and source this
+# shellcheck disable=SC2154 # those two
+
+fail()
+{
+	echo "${0##*/}: $*" >&2
+	echo "---- stdout" >&2
+	head -c 2000 "$dir/out" >&2
+	echo "---- stderr" >&2
+	head -c 2000 "$dir/err" >&2
+	exit 1
+}
+
+# expect STATUS ARGUMENT...: runs weft; its output is in $dir/out and $dir/err
+expect()
+{
+	local want=$1 got=0
+
+	shift
+	"$build/cli/weft" "$@" >"$dir/out" 2>"$dir/err" </dev/null || got=$?
+	[ "$got" = "$want" ] || fail "weft $*: exit status $got, not $want"
+}
+
+# says PATTERN [FILE]
+says()
+{
+	grep -q -e "$1" "$dir/${2:-out}" || fail "no line has '$1' in ${2:-out}"
+}
+
+# json EXPRESSION: of what was printed, as d, must hold
+json()
+{
+	python3 -c 'import json, sys
+text = sys.stdin.read()
+d = json.loads(text.splitlines()[-1] if sys.argv[2] == "lines" else text)
+assert eval(sys.argv[1]), d' "$1" "${2:-whole}" <"$dir/out" 2>>"$dir/err" || fail "json: $1"
+}
