@@ -26,6 +26,8 @@
 #define SLEEP_BLIND_NS                                                                             \
 	WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
 #define WAITS_MAX 128u /* FUTEX_WAITV_MAX */
+#define FLUSH_MAX_NS (10 * WFI_NSEC_PER_SEC) /* longer than this a stop waits for no drive */
+#define FLUSH_POLL_NS (50 * WFI_NSEC_PER_USEC)
 
 /* ---- set-up ---- */
 
@@ -548,6 +550,23 @@ static void worker_sleep(struct node *node)
 		link_disarm(&node->nets[i]);
 }
 
+/* a stop keeps what went to the tier: all of it is there for the next life */
+static void tier_flush(struct node *node)
+{
+	const struct timespec pause = { .tv_nsec = FLUSH_POLL_NS };
+	uint64_t now_ns = wfi_now(node->env), end_ns = now_ns + FLUSH_MAX_NS;
+
+	while (wfi_kv_tier_flush(node->kv)) {
+		if (now_ns >= end_ns) {
+			wfi_warn("node: the SSD tier does not take its last blocks: they are lost");
+			return;
+		}
+		if (!wfi_kv_poll(node->kv, now_ns))
+			clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+		now_ns = wfi_now(node->env);
+	}
+}
+
 void node_run(struct node *node)
 {
 	uint64_t idle_since = 0, now_ns;
@@ -572,4 +591,5 @@ void node_run(struct node *node)
 		worker_sleep(node);
 		idle = 0;
 	}
+	tier_flush(node);
 }

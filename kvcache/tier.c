@@ -666,6 +666,11 @@ uint64_t wfi_mover_next_event_ns(const struct kv_mover *m)
 	return next;
 }
 
+int wfi_kv_tier_flush(struct wfi_kv *kv)
+{
+	return kv->mover ? kv->mover->tier->ops->flush(kv->mover->tier) : 0;
+}
+
 bool wfi_kv_has_tier(const struct wfi_kv *kv)
 {
 	return kv->mover != NULL;

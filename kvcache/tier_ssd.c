@@ -343,7 +343,8 @@ void wfi_ssd_super_done(struct ssd *s, int64_t res)
 		ssd_count(s, SSD_C_BAD + (res == -ENOSPC ? WFI_TIER_BAD_SPACE : WFI_TIER_BAD_WRITE),
 			  1);
 		wfi_ssd_answered(s, res < 0 ? (int)res : -EIO);
-		wfi_ssd_super_dirty(s);
+		if (!s->flushing)
+			wfi_ssd_super_dirty(s);
 	}
 	if (s->phase == SSD_WRITE_SUPER)
 		recover_begin(s);
@@ -564,6 +565,19 @@ static int ssd_poll(struct wfi_tier *t, uint64_t now_ns)
 	return work;
 }
 
+static int ssd_flush(struct wfi_tier *t)
+{
+	struct ssd *s = to_ssd(t);
+
+	s->flushing = true;
+	if (s->phase != SSD_RUN || s->state == WFI_TIER_FAILED)
+		return 0;
+	return s->writes.nr || s->writes_flying || s->queue_nr || s->headers_flying ||
+			       s->super_dirty || s->super_flying
+		       ? -EAGAIN
+		       : 0;
+}
+
 static uint64_t ssd_next_event_ns(const struct wfi_tier *t, uint64_t now_ns)
 {
 	const struct ssd *s = to_ssd(t);
@@ -673,6 +687,7 @@ static const struct wfi_tier_ops ssd_ops = {
 	.get = ssd_get,
 	.drop = ssd_drop,
 	.poll = ssd_poll,
+	.flush = ssd_flush,
 	.next_event_ns = ssd_next_event_ns,
 	.fetch_ns = ssd_fetch_ns,
 	.each = ssd_each,

@@ -223,6 +223,7 @@ struct ssd {
 	uint32_t *queue; /* ring of pages to be written */
 	uint32_t queue_head, queue_nr;
 	uint64_t flush_ns; /* when the queue is written at the latest */
+	bool flushing; /* the end is near: all goes out at once, and is tried once */
 	struct ssd_chunk *chunks;
 	struct ssd_class classes[SSD_CLASSES];
 	uint32_t page_hint;

@@ -386,7 +386,7 @@ static int headers_send(struct ssd *s)
 	uint32_t turns = s->queue_nr, page, i;
 	int work = 0;
 
-	if (!turns || (s->now_ns < s->flush_ns && turns < SSD_NR_HEADER_IOS))
+	if (!turns || (s->now_ns < s->flush_ns && turns < SSD_NR_HEADER_IOS && !s->flushing))
 		return 0;
 	for (; turns; turns--) {
 		i = header_buffer(s);
@@ -433,6 +433,8 @@ static void header_done(struct ssd *s, uint32_t i, int64_t res)
 	wfi_ssd_answered(s, res < 0 ? (int)res : -ENODATA);
 	ssd_count(s, SSD_C_BAD + (res == -ENOSPC ? WFI_TIER_BAD_SPACE : WFI_TIER_BAD_WRITE), 1);
 	/* what it says of these blocks is lost at a restart, if no later writing succeeds */
+	if (s->flushing)
+		return;
 	wfi_ssd_page_dirty(s, page);
 	s->flush_ns = s->now_ns + 100 * WFI_NSEC_PER_MSEC;
 }

@@ -283,6 +283,9 @@ int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space, const struct weft_key 
 int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out);
 /* as the tier's resize; -ENOENT there is none */
 int wfi_kv_tier_resize(struct wfi_kv *kv, uint64_t bytes);
+/* as the tier's flush, before wfi_kv_destroy(); poll while it is -EAGAIN. Return: 0 too where there
+ * is no tier */
+int wfi_kv_tier_flush(struct wfi_kv *kv);
 
 /* ---- slots, for those who move bytes (hot) ---- */
 

@@ -123,6 +123,11 @@ struct wfi_tier_ops {
 	void (*drop)(struct wfi_tier *t, uint32_t slot);
 	/* Return: work done */
 	int (*poll)(struct wfi_tier *t, uint64_t now_ns);
+	/*
+	 * a close comes next: what was put goes out at once, and what fails is not tried again.
+	 * Return: 0 the next start finds what could be written; -EAGAIN poll, and call again
+	 */
+	int (*flush)(struct wfi_tier *t);
 	/* UINT64_MAX: nothing to wait for */
 	uint64_t (*next_event_ns)(const struct wfi_tier *t, uint64_t now_ns);
 	/* until blocks of @bytes in all are here, if they were asked for now: from the measured

@@ -216,14 +216,22 @@ static void fetch(struct world *w, uint64_t first, unsigned nr)
 	assert_int_equal(wfi_kv_fetch(w->kv, &o, &w->fetch), 0);
 }
 
-static void settle(struct world *w)
+static struct wfi_tier_stat tier_stat(const struct world *w)
 {
 	struct wfi_tier_stat st;
 	const char *name;
 
+	assert_int_equal(wfi_kv_tier_stat(w->kv, &name, &st), 0);
+	return st;
+}
+
+static void settle(struct world *w)
+{
+	struct wfi_tier_stat st;
+
 	for (unsigned i = 0; i < 20000; i++) {
 		turn(w);
-		wfi_kv_tier_stat(w->kv, &name, &st);
+		st = tier_stat(w);
 		if (!w->fetch && !st.queued && st.state != WFI_TIER_OPENING)
 			return;
 	}
@@ -451,6 +459,64 @@ static void test_down_and_up(void **state)
 	wfi_sim_destroy(w.sim);
 }
 
+static void stop(struct world *w)
+{
+	unsigned turns = 0;
+
+	for (; wfi_kv_tier_flush(w->kv); turns++) {
+		assert_true(turns < 20000);
+		turn(w);
+	}
+	wfi_owner_fini(w->kv, &w->owner, false);
+	wfi_kv_destroy(w->kv);
+}
+
+/* told to stop while blocks are on their way down: those that the tier took are there again */
+static void test_stop(void **state)
+{
+	struct wfi_sim_faults faults = { .disk_latency_ns = 2 * WFI_NSEC_PER_MSEC };
+	struct world w;
+	uint64_t blocks;
+
+	(void)state;
+	world_init(&w, 1);
+	wfi_sim_set_faults(w.sim, &faults);
+	start(&w);
+	settle(&w);
+	for (uint64_t n = 0; n < 8 * CHAIN; n++) {
+		put(&w, n, 1);
+		turn(&w);
+	}
+	assert_true(tier_stat(&w).queued > 0);
+	blocks = tier_stat(&w).blocks;
+	stop(&w);
+	start(&w);
+	settle(&w);
+	assert_true(tier_stat(&w).recovered > 0);
+	assert_true(tier_stat(&w).recovered >= blocks);
+	/* a drive that takes nothing any more holds up no stop */
+	for (unsigned i = 0; i < 2; i++) {
+		faults = (struct wfi_sim_faults){ .disk_latency_ns = 1 };
+		wfi_sim_set_faults(w.sim, &faults);
+		for (uint64_t n = 0; n < 4 * CHAIN; n++) {
+			put(&w, (8 + 4 * i) * CHAIN + n, 1);
+			turn(&w);
+		}
+		faults.disk_error_ppm = i ? 0 : 1000000;
+		faults.disk_full_ppm = i ? 1000000 : 0;
+		wfi_sim_set_faults(w.sim, &faults);
+		put(&w, (9 + 4 * i) * CHAIN, 4);
+		turn(&w);
+		stop(&w);
+		faults = (struct wfi_sim_faults){ 0 };
+		wfi_sim_set_faults(w.sim, &faults);
+		start(&w);
+		settle(&w);
+	}
+	stop(&w);
+	wfi_sim_destroy(w.sim);
+}
+
 /* Return: of the first @nr numbers, those that are nowhere */
 static unsigned lost(struct world *w, uint64_t nr)
 {
@@ -550,8 +616,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_down_and_up), cmocka_unit_test(test_reserve),
-		cmocka_unit_test(test_ends),	    cmocka_unit_test(test_kills),
-		cmocka_unit_test(test_bad_drive),
+		cmocka_unit_test(test_stop),	    cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_kills),	    cmocka_unit_test(test_bad_drive),
 	};
 
 	wfi_log_init(WFI_LOG_ERR, "test");
