@@ -13,7 +13,7 @@
 static const struct wfi_perf_bench *const benches[] = {
 	&wfi_perf_ring,	 &wfi_perf_copy,  &wfi_perf_get,   &wfi_perf_match,
 	&wfi_perf_put,	 &wfi_perf_index, &wfi_perf_tier,  &wfi_perf_handoff,
-	&wfi_perf_evict, &wfi_perf_trace, &wfi_perf_verbs,
+	&wfi_perf_evict, &wfi_perf_trace, &wfi_perf_verbs, &wfi_perf_compare_systems,
 };
 
 static void overview(FILE *out)
@@ -24,6 +24,7 @@ static void overview(FILE *out)
 	      "       weft-perf trace [--json] [--capacity N,...] [--policy NAME,...]\n"
 	      "                       [--plot PNG] FILE...\n"
 	      "       weft-perf verbs [--json] [[serve] ADDR]\n"
+	      "       weft-perf compare [--json] [NAME=COMMAND...]\n"
 	      "\n"
 	      "Measures Weft beside its peers, in turns, on CPUs 0 and 1; prints medians.\n"
 	      "A ratio over 1 means that Weft is better.\n"
@@ -33,7 +34,7 @@ static void overview(FILE *out)
 	for (i = 0; i < WFI_ARRAY_SIZE(benches); i++)
 		fprintf(out, "  %-8s %s\n", benches[i]->name, benches[i]->summary);
 	fprintf(out,
-		"  all      each of these but trace and verbs, one after the other\n"
+		"  all      each of these but those that take arguments, one after the other\n"
 		"\n"
 		"  --json      one object a line\n"
 		"  --rounds N  rounds of each side (default %u)\n"

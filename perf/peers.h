@@ -80,6 +80,26 @@ int wfi_peer_loop_longest_us(void *ctx, double *us);
 /* microseconds that one step in a thousand takes longer than */
 int wfi_peer_loop_p999_us(void *ctx, double *us);
 
+/* ---- other processes ---- */
+
+struct wfi_peer_tcp;
+
+/* a child on the node's core at the other end of a loopback connection. Return: 0, -errno (said) */
+int wfi_peer_tcp_open(struct wfi_peer_tcp **out);
+/* takes NULL */
+void wfi_peer_tcp_close(struct wfi_peer_tcp *t);
+/* @out bytes there in one send, then @back bytes from there. Return: 0, -EINVAL, -ECONNRESET */
+int wfi_peer_tcp_move(struct wfi_peer_tcp *t, uint32_t out, uint32_t back);
+
+struct wfi_peer_program;
+
+/* runs @command by the shell; it answers as perf/compare/side.py says. Return: 0, -errno */
+int wfi_peer_program_open(const char *command, struct wfi_peer_program **out);
+/* takes NULL */
+void wfi_peer_program_close(struct wfi_peer_program *g);
+/* median of @ops operations of the case @name in @us. Return: 0, -errno (said) */
+int wfi_peer_program_ask(struct wfi_peer_program *g, const char *name, unsigned ops, double *us);
+
 /* ---- tables ---- */
 
 struct wfi_peer_lines {

@@ -50,6 +50,7 @@ extern const struct wfi_perf_bench wfi_perf_handoff;
 extern const struct wfi_perf_bench wfi_perf_evict;
 extern const struct wfi_perf_bench wfi_perf_trace;
 extern const struct wfi_perf_bench wfi_perf_verbs;
+extern const struct wfi_perf_bench wfi_perf_compare_systems;
 
 /* ---- rows ---- */
 

@@ -93,6 +93,29 @@ fi
 grep -q 'wants gnuplot' "$dir/err" || fail "trace: does not say that gnuplot is missing"
 expect evict 'touch_evict_10000 lru' 'touch_evict_1000000 lru' 'touch_evict_flat_10000 lru'
 
+# other systems' programs, played by one that speaks as they do
+cat >"$dir/peer" <<'END'
+#!/bin/sh
+while read -r case ops; do
+	[ "$ops" -gt 0 ] && echo 1000.5
+done
+END
+chmod +x "$dir/peer"
+rows compare "nixl=exec $dir/peer" >"$dir/rows"
+for row in 'shm_write_256x1KiB nixl' 'shm_write_4096x1KiB nixl' 'shm_write_256x64KiB nixl'; do
+	grep -qx "$row" "$dir/rows" || fail "compare: no row '$row'"
+done
+grep -q '"peer_value":1000.5,' "$dir/out" || fail "compare: has not what the peer said"
+if "$perf" compare 'nixl=echo error: no; cat' >"$dir/out" 2>"$dir/err"; then
+	fail "compare: a peer that fails is taken for one that works"
+fi
+grep -q "the peer's program says: error: no" "$dir/err" || fail "compare: does not say what a peer said"
+if "$perf" compare nixl >"$dir/out" 2>"$dir/err"; then
+	fail "compare: takes what is no peer"
+fi
+rows compare >"$dir/rows"
+grep -q '"skipped":"not given' "$dir/out" || fail "compare: a peer that was not given has a figure"
+
 "$perf" --help | grep -q 'examples:' || fail "--help shows no examples"
 if "$perf" nosuch 2>/dev/null; then
 	fail "a bench that is none is accepted"

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "perf/pair.h"
+#include "perf/perf.h"
+#include "weft_internal/gather.h"
+#include "weft_internal/transport_registry.h"
+
+#define LIMIT_NS (20 * 1000000000ull) /* nothing here takes longer */
+#define DEPTH 128u
+#define RECV_BYTES (4u << 20)
+
+/* what the two tell each other first */
+struct intro {
+	struct weft_ep_addr addr;
+	struct weft_export mem;
+	struct wfi_gather_name name;
+	uint32_t max_msg;
+};
+
+struct memory {
+	uint8_t *at;
+	uint64_t len;
+	int fd;
+};
+
+struct end {
+	struct wfi_env env;
+	struct weft_device *dev;
+	struct weft_cq *send_cq, *recv_cq;
+	struct weft_mr *mr;
+	struct weft_export right;
+	struct weft_ep *ep;
+	struct weft_rkey *rkey; /* to the other's memory */
+	struct wfi_xfer_engine *eng;
+	struct wfi_gather *link;
+	struct wfi_gather_name name; /* of the other's memory */
+	bool is_closed; /* WEFT_WC_CLOSED of .ep was polled */
+	int sock;
+};
+
+struct wfi_pair {
+	struct end end;
+	struct memory here, there;
+	pid_t pid;
+};
+
+/* ---- memory that peers of this host may map, and NICs read ---- */
+
+static int memory_open(struct memory *m, uint64_t len)
+{
+	m->fd = memfd_create("weft-perf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (m->fd < 0)
+		return -errno;
+	if (ftruncate(m->fd, (off_t)len) || fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
+		return -errno;
+	m->at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, m->fd, 0);
+	if (m->at == MAP_FAILED) {
+		m->at = NULL;
+		return -errno;
+	}
+	m->len = len;
+	return 0;
+}
+
+static void memory_close(struct memory *m)
+{
+	if (m->at)
+		munmap(m->at, m->len);
+	if (m->fd >= 0)
+		close(m->fd);
+}
+
+/* ---- the socket between the two ---- */
+
+static int tell(int sock, const void *buf, size_t len)
+{
+	return send(sock, buf, len, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -ECONNRESET;
+}
+
+static int hear(int sock, void *buf, size_t len)
+{
+	return recv(sock, buf, len, MSG_WAITALL) == (ssize_t)len ? 0 : -ECONNRESET;
+}
+
+/* the file of the export comes last */
+static int tell_intro(int sock, struct intro *intro)
+{
+	union {
+		struct cmsghdr hdr;
+		uint8_t space[CMSG_SPACE(sizeof(int) * (WEFT_EP_FDS_MAX + 1))];
+	} control = { 0 };
+	struct iovec iov = { intro, sizeof(*intro) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	int fds[WEFT_EP_FDS_MAX + 1];
+	size_t nr = intro->addr.nr_fds;
+
+	memcpy(fds, intro->addr.fds, nr * sizeof(int));
+	if (intro->mem.fd >= 0)
+		fds[nr++] = intro->mem.fd;
+	if (nr) {
+		msg.msg_control = control.space;
+		msg.msg_controllen = CMSG_SPACE(nr * sizeof(int));
+		control.hdr.cmsg_level = SOL_SOCKET;
+		control.hdr.cmsg_type = SCM_RIGHTS;
+		control.hdr.cmsg_len = CMSG_LEN(nr * sizeof(int));
+		memcpy(CMSG_DATA(&control.hdr), fds, nr * sizeof(int));
+	}
+	return sendmsg(sock, &msg, MSG_NOSIGNAL) == (ssize_t)sizeof(*intro) ? 0 : -ECONNRESET;
+}
+
+static int hear_intro(int sock, struct intro *intro)
+{
+	union {
+		struct cmsghdr hdr;
+		uint8_t space[CMSG_SPACE(sizeof(int) * (WEFT_EP_FDS_MAX + 1))];
+	} control = { 0 };
+	struct iovec iov = { intro, sizeof(*intro) };
+	struct msghdr msg = { .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = control.space,
+			      .msg_controllen = sizeof(control.space) };
+	int fds[WEFT_EP_FDS_MAX + 1];
+	size_t nr = 0;
+
+	if (recvmsg(sock, &msg, MSG_WAITALL | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(*intro))
+		return -ECONNRESET;
+	if (msg.msg_controllen) {
+		nr = (control.hdr.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(&control.hdr), nr * sizeof(int));
+	}
+	if (nr != intro->addr.nr_fds + (intro->mem.fd >= 0))
+		return -EPROTO;
+	memcpy(intro->addr.fds, fds, intro->addr.nr_fds * sizeof(int));
+	if (intro->mem.fd >= 0)
+		intro->mem.fd = fds[nr - 1];
+	return 0;
+}
+
+/* ---- one end ---- */
+
+static int end_mr(struct end *e, const struct memory *m)
+{
+	const struct weft_mr_opts mr = { .size = sizeof(mr),
+					 .addr = m->at,
+					 .len = m->len,
+					 .access = WEFT_ACCESS_LOCAL_WRITE |
+						   WEFT_ACCESS_REMOTE_READ |
+						   WEFT_ACCESS_REMOTE_WRITE,
+					 .kind = WEFT_MR_MEMFD,
+					 .fd = m->fd };
+	int ret = e->dev->transport->mr_reg(e->dev, &mr, &e->mr);
+
+	return ret ? ret : e->dev->transport->mr_export(e->mr, NULL, &e->right);
+}
+
+static int end_create(struct end *e, const struct weft_transport *t, const struct memory *m)
+{
+	const struct weft_cq_opts cq = { .size = sizeof(cq), .depth = 4096 };
+	struct weft_ep_opts ep = { .size = sizeof(ep), .depth = DEPTH, .recv_bytes = RECV_BYTES };
+	const struct wfi_xfer_engine_opts eng = { .env = &e->env };
+	int ret = wfi_env_real_init(&e->env);
+
+	if (!ret)
+		ret = t->device_open(t, &e->env, NULL, &e->dev);
+	if (!ret)
+		ret = end_mr(e, m);
+	if (!ret)
+		ret = t->cq_create(e->dev, &cq, &e->send_cq);
+	if (!ret)
+		ret = t->cq_create(e->dev, &cq, &e->recv_cq);
+	ep.send_cq = e->send_cq;
+	ep.recv_cq = e->recv_cq;
+	if (!ret)
+		ret = t->ep_create(e->dev, &ep, &e->ep);
+	if (!ret)
+		ret = wfi_xfer_engine_create(&eng, &e->eng);
+	return ret;
+}
+
+static int end_join(struct end *e, const struct intro *theirs, pid_t pid)
+{
+	const struct weft_transport *t = e->dev->transport;
+	const struct weft_ep_peer peer = { .size = sizeof(peer),
+					   .blob = theirs->addr.blob,
+					   .blob_len = theirs->addr.blob_len,
+					   .nr_fds = theirs->addr.nr_fds,
+					   .fds = theirs->addr.fds,
+					   .pid = pid };
+	const struct weft_rkey_src src = { .size = sizeof(src),
+					   .fd = theirs->mem.fd,
+					   .blob = theirs->mem.blob,
+					   .blob_len = theirs->mem.blob_len };
+	uint32_t i;
+	int ret = t->ep_connect(e->ep, &peer);
+
+	if (!ret)
+		ret = t->rkey_import(e->ep, &src, &e->rkey);
+	for (i = 0; i < theirs->addr.nr_fds; i++)
+		close(theirs->addr.fds[i]);
+	if (theirs->mem.fd >= 0)
+		close(theirs->mem.fd);
+	e->name = theirs->name;
+	return ret;
+}
+
+/* both at once. @pid: of the other */
+static int end_meet(struct end *e, pid_t pid)
+{
+	struct intro mine = { 0 }, theirs;
+	char ready = 0;
+	int ret = e->dev->transport->ep_addr(e->ep, &mine.addr);
+
+	mine.mem = e->right;
+	mine.max_msg = e->dev->caps.max_msg;
+	if (!ret && e->dev->caps.cost_per_piece_ns)
+		ret = wfi_gather_open(e->eng, e->ep, 0, &e->link);
+	if (!ret && e->link)
+		ret = wfi_gather_serve(e->link, e->mr, NULL, &mine.name);
+	if (!ret)
+		ret = tell_intro(e->sock, &mine);
+	if (!ret)
+		ret = hear_intro(e->sock, &theirs);
+	if (!ret)
+		ret = end_join(e, &theirs, pid);
+	/* what is sent to an endpoint that is not ready may be lost */
+	if (!ret)
+		ret = tell(e->sock, &ready, 1);
+	return ret ? ret : hear(e->sock, &ready, 1);
+}
+
+/* Return: 0, -ECONNRESET the other side is gone */
+static int end_poll(struct end *e)
+{
+	struct weft_wc wcs[16];
+	int i, nr;
+
+	wfi_xfer_poll(e->eng, wfi_perf_now_ns());
+	nr = weft_cq_poll(e->recv_cq, wcs, 16);
+	for (i = 0; i < nr; i++) {
+		if (e->link && wfi_gather_event(e->link, &wcs[i]) < 0)
+			return -EPROTO;
+		e->is_closed |= wcs[i].op == WEFT_WC_CLOSED;
+	}
+	return e->is_closed ? -ECONNRESET : 0;
+}
+
+static void end_close(struct end *e)
+{
+	const struct weft_transport *t;
+
+	if (!e->dev)
+		return;
+	t = e->dev->transport;
+	if (e->ep) {
+		t->ep_shutdown(e->ep);
+		while (!e->is_closed)
+			end_poll(e);
+		wfi_gather_close(e->link);
+		t->rkey_destroy(e->rkey);
+		t->ep_destroy(e->ep);
+	}
+	wfi_xfer_engine_destroy(e->eng);
+	t->cq_destroy(e->send_cq);
+	t->cq_destroy(e->recv_cq);
+	t->mr_dereg(e->mr);
+	t->device_close(e->dev);
+}
+
+/* ---- the target ---- */
+
+static int target_poll(struct end *e)
+{
+	unsigned polls = 0;
+	char c;
+
+	for (;;) {
+		if (end_poll(e))
+			return -ECONNRESET;
+		if (++polls % 64 == 0 && recv(e->sock, &c, 1, MSG_DONTWAIT) >= 0)
+			return tell(e->sock, &c, 1);
+	}
+}
+
+static int target(const struct weft_transport *t, const struct memory *m, int sock)
+{
+	struct end e = { .sock = sock };
+	char order;
+	int ret = wfi_perf_pin(WFI_PERF_NODE_CPU);
+
+	if (!ret)
+		ret = end_create(&e, t, m);
+	if (!ret)
+		ret = end_meet(&e, getppid());
+	while (!ret && !hear(sock, &order, 1)) {
+		ret = tell(sock, &order, 1);
+		if (!ret)
+			ret = target_poll(&e);
+	}
+	end_close(&e);
+	return ret ? 1 : 0;
+}
+
+/* ---- the initiator ---- */
+
+int wfi_pair_open(const char *transport, uint64_t bytes, struct wfi_pair **out)
+{
+	const struct weft_transport *t = wfi_transport_find(wfi_transports, transport);
+	struct wfi_pair *p = calloc(1, sizeof(*p));
+	int socks[2], ret;
+
+	if (!p)
+		return -ENOMEM;
+	p->here.fd = p->there.fd = p->end.sock = -1;
+	ret = t ? memory_open(&p->here, bytes) : -EOPNOTSUPP;
+	if (!ret)
+		ret = memory_open(&p->there, bytes);
+	if (!ret && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks))
+		ret = -errno;
+	if (ret)
+		goto err;
+	p->pid = fork();
+	if (!p->pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(socks[0]);
+		_exit(target(t, &p->there, socks[1]));
+	}
+	close(socks[1]);
+	p->end.sock = socks[0];
+	ret = p->pid < 0 ? -errno : end_create(&p->end, t, &p->here);
+	if (!ret)
+		ret = end_meet(&p->end, p->pid);
+	if (ret)
+		goto err;
+	*out = p;
+	return 0;
+err:
+	wfi_pair_close(p);
+	return ret == -EOPNOTSUPP && !t ? ret
+					: wfi_perf_fail(ret, "%s: %s", transport, strerror(-ret));
+}
+
+void wfi_pair_close(struct wfi_pair *p)
+{
+	if (!p)
+		return;
+	if (p->end.sock >= 0)
+		shutdown(p->end.sock, SHUT_RDWR);
+	end_close(&p->end);
+	if (p->pid > 0)
+		waitpid(p->pid, NULL, 0);
+	if (p->end.sock >= 0)
+		close(p->end.sock);
+	memory_close(&p->here);
+	memory_close(&p->there);
+	free(p);
+}
+
+uint8_t *wfi_pair_here(struct wfi_pair *p)
+{
+	return p->here.at;
+}
+
+uint8_t *wfi_pair_there(struct wfi_pair *p)
+{
+	return p->there.at;
+}
+
+static int order(struct wfi_pair *p, char what)
+{
+	int ret = tell(p->end.sock, &what, 1);
+
+	return ret ? ret : hear(p->end.sock, &what, 1);
+}
+
+int wfi_pair_begin(struct wfi_pair *p)
+{
+	return order(p, 'p');
+}
+
+int wfi_pair_end(struct wfi_pair *p)
+{
+	return order(p, 's');
+}
+
+static void moved(void *ctx, int res)
+{
+	*(int *)ctx = res;
+}
+
+int wfi_pair_move(struct wfi_pair *p, enum wfi_xfer_dir dir, const struct wfi_piece *pieces,
+		  uint32_t nr)
+{
+	struct end *e = &p->end;
+	int32_t result;
+	int res = 1, ret;
+	const struct wfi_xfer_opts opts = { .ep = e->ep,
+					    .dir = dir,
+					    .local_mr = e->mr,
+					    .rkeys = &e->rkey,
+					    .nr_rkeys = 1,
+					    .pieces = pieces,
+					    .nr_pieces = nr,
+					    .nr_blocks = 1,
+					    .results = &result,
+					    .deadline_ns = wfi_perf_now_ns() + LIMIT_NS,
+					    .done = moved,
+					    .ctx = &res,
+					    .gather = e->link,
+					    .names = e->link ? &e->name : NULL };
+	struct wfi_xfer *x;
+
+	ret = wfi_xfer_submit(e->eng, &opts, &x);
+	while (!ret && res == 1)
+		ret = end_poll(e);
+	return ret ? ret : res;
+}
