@@ -24,7 +24,7 @@ uint8_t *wfi_pair_there(struct wfi_pair *pair);
 /* the target polls. Return: 0, -errno */
 int wfi_pair_begin(struct wfi_pair *pair);
 int wfi_pair_end(struct wfi_pair *pair);
-/* one transfer of @pieces, whose .local lies in our memory, until it is complete. Return: its result */
+/* one transfer, until it is complete; .local of all lies in our memory. Return: its result */
 int wfi_pair_move(struct wfi_pair *pair, enum wfi_xfer_dir dir, const struct wfi_piece *pieces,
 		  uint32_t nr);
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mooncake's store over TCP as a side of `weft-perf compare`.
 
-A master, a client that lends all the memory, and the client that is measured, which lends none: what
-it puts and gets crosses the connection between the two, as it does between hosts.
+A master, a client that lends all the memory, and the client that is measured, which lends none:
+what it puts and gets crosses the connection between the two, as it does between hosts.
 """
 
 import ctypes

@@ -109,7 +109,8 @@ grep -q '"peer_value":1000.5,' "$dir/out" || fail "compare: has not what the pee
 if "$perf" compare 'nixl=echo error: no; cat' >"$dir/out" 2>"$dir/err"; then
 	fail "compare: a peer that fails is taken for one that works"
 fi
-grep -q "the peer's program says: error: no" "$dir/err" || fail "compare: does not say what a peer said"
+grep -q "the peer's program says: error: no" "$dir/err" ||
+	fail "compare: does not say what a peer said"
 if "$perf" compare nixl >"$dir/out" 2>"$dir/err"; then
 	fail "compare: takes what is no peer"
 fi
