@@ -147,8 +147,23 @@ static int unwired_members(struct wfi_env *env, struct wfi_member *out, unsigned
 	return -EOPNOTSUPP;
 }
 
+static uint64_t unwired_changes(struct wfi_env *env)
+{
+	(void)env;
+	return 0;
+}
+
+static int unwired_publish(struct wfi_env *env, const struct wfi_member *self)
+{
+	(void)env;
+	(void)self;
+	return -EOPNOTSUPP;
+}
+
 static const struct wfi_membership_ops unwired_membership = {
 	.members = unwired_members,
+	.changes = unwired_changes,
+	.publish = unwired_publish,
 };
 
 static const struct weft_transport *const no_transports[] = { NULL };

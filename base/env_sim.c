@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "base/sim_store.h"
 
 #define DISK_DEPTH 64
 #define SECTOR 512u
@@ -86,9 +87,7 @@ struct wfi_sim {
 	struct sim_rng rng;
 	struct sim_rng fault_rng;
 	struct wfi_sim_faults faults;
-	struct wfi_member *members;
-	unsigned nr_members;
-	uint64_t epoch;
+	struct sim_store store;
 	struct sim_node nodes[WFI_SIM_MAX_NODES];
 };
 
@@ -565,19 +564,44 @@ static const struct wfi_disk_ops sim_disk_ops = {
 	.close = sim_close,
 };
 
+static const struct wfi_member_view *store_view(struct wfi_env *env)
+{
+	struct sim_node *node = to_node(env);
+	struct wfi_sim *sim = node->sim;
+
+	return sim_store_view(&sim->store, (unsigned)(node - sim->nodes), sim->now_ns);
+}
+
 static int sim_members(struct wfi_env *env, struct wfi_member *out, unsigned max, uint64_t *epoch)
 {
-	const struct wfi_sim *sim = to_node(env)->sim;
-	const unsigned nr = sim->nr_members < max ? sim->nr_members : max;
+	const struct wfi_member_view *view = store_view(env);
 
-	if (nr)
-		memcpy(out, sim->members, nr * sizeof(*out));
-	*epoch = sim->epoch;
-	return (int)nr;
+	if (!view)
+		return -ENOMEM;
+	*epoch = view->epoch;
+	return (int)wfi_member_view_copy(view, out, max);
+}
+
+static uint64_t sim_changes(struct wfi_env *env)
+{
+	const struct wfi_member_view *view = store_view(env);
+
+	return view ? view->changes : 0;
+}
+
+static int sim_publish(struct wfi_env *env, const struct wfi_member *self)
+{
+	struct sim_node *node = to_node(env);
+	struct wfi_sim *sim = node->sim;
+
+	sim_store_publish(&sim->store, (unsigned)(node - sim->nodes), self, sim->now_ns);
+	return 0;
 }
 
 static const struct wfi_membership_ops sim_membership = {
 	.members = sim_members,
+	.changes = sim_changes,
+	.publish = sim_publish,
 };
 
 static const struct weft_transport *const no_transports[] = { NULL };
@@ -611,6 +635,7 @@ int wfi_sim_create(uint64_t seed, struct wfi_sim **out)
 	sim->now_ns = WFI_NSEC_PER_SEC;
 	sim->rng.state = rng_next(&seeds);
 	sim->fault_rng.state = rng_next(&seeds);
+	sim->store.seed = ~seed;
 	for (idx = 0; idx < WFI_SIM_MAX_NODES; idx++)
 		node_init(sim, &sim->nodes[idx], rng_next(&seeds));
 	*out = sim;
@@ -682,6 +707,7 @@ void wfi_sim_crash(struct wfi_sim *sim, unsigned idx)
 	}
 	node_drop_mappings(node);
 	node_drop_blocks(node);
+	sim_store_crash(&sim->store, idx, sim->now_ns);
 }
 
 void wfi_sim_destroy(struct wfi_sim *sim)
@@ -700,7 +726,7 @@ void wfi_sim_destroy(struct wfi_sim *sim)
 			file_free(file);
 		}
 	}
-	free(sim->members);
+	sim_store_fini(&sim->store);
 	free(sim);
 }
 
@@ -750,21 +776,29 @@ int wfi_sim_truncate(struct wfi_sim *sim, unsigned idx, const char *path, uint64
 void wfi_sim_set_faults(struct wfi_sim *sim, const struct wfi_sim_faults *faults)
 {
 	sim->faults = *faults;
+	sim->store.delay_ns = faults->store_delay_ns;
+	sim->store.lost_ppm = faults->store_lost_ppm;
+}
+
+void wfi_sim_store_reach(struct wfi_sim *sim, unsigned idx, bool reached)
+{
+	sim_store_reach(&sim->store, idx, reached, sim->now_ns);
+}
+
+void wfi_sim_store_down(struct wfi_sim *sim, bool down)
+{
+	sim_store_down(&sim->store, down, sim->now_ns);
+}
+
+void wfi_sim_store_wipe(struct wfi_sim *sim)
+{
+	sim_store_wipe(&sim->store, sim->now_ns);
 }
 
 int wfi_sim_set_members(struct wfi_sim *sim, const struct wfi_member *members, unsigned nr)
 {
-	struct wfi_member *copy = NULL;
-
-	if (nr) {
-		copy = calloc(nr, sizeof(*copy));
-		if (!copy)
-			return -ENOMEM;
-		memcpy(copy, members, nr * sizeof(*copy));
-	}
-	free(sim->members);
-	sim->members = copy;
-	sim->nr_members = nr;
-	sim->epoch++;
+	if (nr > WFI_MEMBERS_MAX)
+		return -EINVAL;
+	sim_store_set(&sim->store, members, nr);
 	return 0;
 }

@@ -18,6 +18,7 @@
 
 struct wfi_copy_ops;
 struct wfi_env;
+struct wfi_members;
 struct weft_transport; /* weft/transport.h */
 
 #define WFI_NSEC_PER_USEC 1000ull
@@ -129,16 +130,53 @@ struct wfi_disk_ops {
 	void (*close)(struct wfi_disk *disk);
 };
 
-/* one member of the cluster */
-struct wfi_member {
-	uint64_t node; /* id, stable over restarts */
-	char name[64];
-	char addr[108]; /* control address: unix socket path, or host:port */
+#define WFI_MEMBERS_MAX 64u
+
+enum wfi_member_flags {
+	WFI_MEMBER_DRAINING = 1u << 0, /* takes nothing new, and goes when it is empty */
 };
 
+/* one member of the cluster, as its record says: checked, but no more than a claim */
+struct wfi_member {
+	uint64_t node; /* id, stable over restarts */
+	uint64_t incarnation; /* of its present life; 0: not known (a file's) */
+	/*
+	 * of its record: each life, and each return of a node whose record was lost, has a later
+	 * one, in the order of the store. 0 where there is no store
+	 */
+	uint64_t epoch;
+	uint64_t capacity; /* bytes of its arenas */
+	uint32_t flags; /* enum wfi_member_flags */
+	char name[64];
+	char host[72]; /* nodes with equal ones reach each other's sockets; "": not known */
+	char socket[108]; /* unix socket, for nodes of its host; "": none */
+	char addr[108]; /* IP:PORT, with commas for rails, for those of others; "": none */
+	char transport[16]; /* to nodes of other hosts; "": none */
+	char version[16];
+};
+
+/*
+ * Who is in the cluster, as far as this node has heard: a member may be gone that is still shown,
+ * and the other way round. Records live under leases: that tells who is alive, never who owns.
+ * When the store can't be reached, what was known last stays.
+ *
+ * Context: any thread. None of these waits.
+ */
 struct wfi_membership_ops {
-	/* Return: number of members (at most @max) and their epoch, or -errno */
+	/*
+	 * ordered by id, this node among them while it is one. @epoch: of the store when it last
+	 * told of a change.
+	 * Return: number of members, at most @max; -EOPNOTSUPP this node has no membership
+	 */
 	int (*members)(struct wfi_env *env, struct wfi_member *out, unsigned max, uint64_t *epoch);
+	/* changes so far: while it stays, so does what members() says. One load, where nothing is
+	 * simulated */
+	uint64_t (*changes)(struct wfi_env *env);
+	/*
+	 * what this node says of itself from now on, whole but for .epoch; NULL: it leaves. Copied.
+	 * Return: 0, -EOPNOTSUPP
+	 */
+	int (*publish)(struct wfi_env *env, const struct wfi_member *self);
 };
 
 /**
@@ -152,6 +190,7 @@ struct wfi_env {
 	const struct wfi_alloc_ops *mem;
 	const struct wfi_disk_ops *disk;
 	const struct wfi_membership_ops *membership;
+	struct wfi_members *members; /* of .membership: its own (weft_internal/member.h) */
 	const struct weft_transport *const *transports; /* NULL-terminated */
 	/*
 	 * labelled points of the code, where a test kills the node or looks on: may not return.
@@ -194,7 +233,8 @@ int wfi_env_real_init(struct wfi_env *env);
 /**
  * The simulated world: time stands still until it is moved, bytes come from a seeded generator,
  * allocations fail on demand (the nth, or with a probability), disks are memory with faults (short
- * I/O, errors, flipped bits, lost writes at a crash), members are a list that the test edits.
+ * I/O, errors, flipped bits, lost writes at a crash), members are the records of a store that
+ * nodes publish themselves to, or a list that the test edits.
  * Each node of a simulation gets its own view (wfi_sim_node()), sharing clock and seed; files
  * belong to their node.
  *
@@ -212,6 +252,8 @@ struct wfi_sim_faults {
 	uint32_t disk_full_ppm; /* a write finds no space */
 	uint32_t alloc_fail_nth; /* the nth allocation or map from now on fails, once; 0: none */
 	uint64_t disk_latency_ns; /* a request takes 0 to this long; 0: done at the next poll */
+	uint64_t store_delay_ns; /* records take 0 to this long to the store, and news from there */
+	uint32_t store_lost_ppm; /* news is lost; the node asks anew after WFI_SIM_REREAD_NS */
 };
 int wfi_sim_create(uint64_t seed, struct wfi_sim **out);
 void wfi_sim_destroy(struct wfi_sim *sim);
@@ -227,9 +269,24 @@ unsigned char *wfi_sim_file(struct wfi_sim *sim, unsigned idx, const char *path,
 /* cuts a file that may be open: what reads meet is the end. Return: 0, -ENOENT */
 int wfi_sim_truncate(struct wfi_sim *sim, unsigned idx, const char *path, uint64_t len);
 void wfi_sim_set_faults(struct wfi_sim *sim, const struct wfi_sim_faults *faults);
-/* the next epoch begins. Return: 0, -ENOMEM */
+/*
+ * The store of members. A record lives WFI_SIM_LEASE_NS longer than its node runs and reaches the
+ * store; a node whose record was lost publishes it anew when it can. Of two nodes that claim one
+ * name or id, the first has it until its lease ends.
+ */
+#define WFI_SIM_LEASE_NS (2 * WFI_NSEC_PER_SEC)
+#define WFI_SIM_REREAD_NS WFI_NSEC_PER_SEC
+/* cut off from the store, or no longer: its members stay as they are, its lease runs out */
+void wfi_sim_store_reach(struct wfi_sim *sim, unsigned idx, bool reached);
+/* nobody reaches the store, or all do again; no lease runs out meanwhile */
+void wfi_sim_store_down(struct wfi_sim *sim, bool down);
+/* it has lost all records */
+void wfi_sim_store_wipe(struct wfi_sim *sim);
+/* in place of all records, without leases, known to all at once; the next epoch begins. At most
+ * WFI_MEMBERS_MAX. Return: 0, -EINVAL */
 int wfi_sim_set_members(struct wfi_sim *sim, const struct wfi_member *members, unsigned nr);
-/* the node's process dies: its memory, maps and open disks go; its files lose writes (faults) */
+/* the node's process dies: its memory, maps and open disks go; its files lose writes (faults); its
+ * lease runs out */
 void wfi_sim_crash(struct wfi_sim *sim, unsigned idx);
 
 #endif

@@ -114,6 +114,8 @@ static void test_unwired(void **ctx)
 	(void)ctx;
 	assert_null(env.transports[0]);
 	assert_int_equal(env.membership->members(&env, &member, 1, &epoch), -EOPNOTSUPP);
+	assert_int_equal(env.membership->changes(&env), 0);
+	assert_int_equal(env.membership->publish(&env, NULL), -EOPNOTSUPP);
 }
 
 static void check_map(struct wfi_env *env, size_t len, unsigned flags)
@@ -541,7 +543,10 @@ static void test_sim_alloc(void **ctx)
 
 static void test_sim_members(void **ctx)
 {
-	struct wfi_member members[3] = { { .node = 1 }, { .node = 2 }, { .node = 3 } }, got[3];
+	struct wfi_member members[3] = { { .node = 1, .name = "a" },
+					 { .node = 2, .name = "b" },
+					 { .node = 3, .name = "c" } };
+	struct wfi_member got[3];
 	struct wfi_env *env = wfi_sim_node(*ctx, 1);
 	uint64_t first, epoch;
 
