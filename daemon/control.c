@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #include "control_private.h"
-#include "inet.h"
 #include "listen.h"
 #include "weft_internal/ctl.h"
 #include "weft_internal/guard.h"
@@ -106,7 +105,11 @@ static void conn_free(struct control *c, struct conn *k)
 	*p = k->next;
 	c->nr_conns--;
 	if (k->dial)
-		c->dialled[k->dial - 1] = false;
+		c->dials[k->dial - 1].open = false;
+	if (k->stream) {
+		stream_fini(k->stream);
+		wfi_free(c->env, k->stream, sizeof(*k->stream));
+	}
 	if (k->fd >= 0)
 		close(k->fd);
 	if (k->pidfd >= 0)
@@ -116,8 +119,6 @@ static void conn_free(struct control *c, struct conn *k)
 		epoll_ctl(c->epfd, EPOLL_CTL_DEL, k->watch, NULL);
 		close(k->watch);
 	}
-	if (k->hello)
-		wfi_free(c->env, k->hello, sizeof(*k->hello));
 	wfi_free(c->env, k, sizeof(*k));
 }
 
@@ -207,6 +208,7 @@ struct request {
 	uint64_t held; /* by the tenant's rings, in bytes */
 	struct wfi_tenant *tenant;
 	char *text;
+	json_t *dials, *network; /* of STATUS */
 	struct node_slice slice;
 	bool more;
 };
@@ -439,8 +441,9 @@ static void run_status(struct node *node, void *arg)
 {
 	struct request *q = arg;
 
-	q->text = q->req.type == WEFT_CTL_LS ? node_ls_json(node, only_of(q))
-					     : node_status_json(node, only_of(q));
+	q->text = q->req.type == WEFT_CTL_LS
+			  ? node_ls_json(node, only_of(q))
+			  : node_status_json(node, only_of(q), q->dials, q->network);
 }
 
 /* q->text goes beside the answer, and is freed */
@@ -458,6 +461,10 @@ static void answer_text(struct request *q)
 
 static void on_status(struct request *q)
 {
+	if (q->req.type == WEFT_CTL_STATUS) {
+		q->dials = peer_dials_json(q->c);
+		q->network = only_of(q) ? NULL : net_json(q->c);
+	}
 	node_call(q->c->node, run_status, q);
 	answer_text(q);
 }
@@ -538,6 +545,7 @@ static void on_drain(struct request *q)
 	}
 	wfi_info("draining: no new engines; the node stops when the last has left");
 	q->c->node->draining = true;
+	peers_tell_state(q->c);
 }
 
 static void run_tier_resize(struct node *node, void *arg)
@@ -633,11 +641,8 @@ static int conn_message(struct control *c, struct conn *k)
 	unsigned nr_fds = 0;
 	int ret;
 
-	if (k->kind == CONN_PEER_WAIT)
-		return peer_hear_hello(c, k);
-	/* peers say their hello, and no more: what else can be read is the end */
-	if (k->kind == CONN_PEER)
-		return recv(k->fd, &q.req, sizeof(q.req), MSG_DONTWAIT) > 0 ? -EPROTO : -ECONNRESET;
+	if (k->kind >= CONN_PEER_WAIT)
+		return peer_hear(c, k);
 	ret = wfi_ctl_recv(k->fd, &q.req, sizeof(q.req), &q.fd_in, 1, &nr_fds);
 	if (ret <= 0)
 		return ret ? ret : -ECONNRESET;
@@ -676,6 +681,10 @@ static void conn_event(struct control *c, struct conn *k, uint32_t events)
 {
 	int ret;
 
+	if (k->stream) {
+		net_event(c, k, events);
+		return;
+	}
 	/* read what was said before the hang-up, a BYE above all */
 	if (events & EPOLLIN) {
 		ret = conn_message(c, k);
@@ -700,15 +709,6 @@ static void accept_refused(struct control *c, int listen_fd)
 	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-static unsigned rail_of(const struct control *c, int listen_fd)
-{
-	unsigned i;
-
-	for (i = 0; c->net_fds[i] != listen_fd; i++)
-		;
-	return i;
-}
-
 static void on_accept(struct control *c, int listen_fd)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -723,7 +723,7 @@ static void on_accept(struct control *c, int listen_fd)
 	if (c->stopping)
 		close(fd);
 	else if (listen_fd != c->listen_fd)
-		peer_accept_net(c, fd, rail_of(c, listen_fd));
+		net_accept(c, fd, listen_fd);
 	else
 		conn_add(c, fd);
 }
@@ -755,6 +755,17 @@ static void on_poke(struct control *c)
 	}
 }
 
+/* a terminal that closes is a stop like any other, unless the signal has another meaning here */
+static void on_signal(struct control *c)
+{
+	struct signalfd_siginfo info;
+
+	if (read(c->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo != SIGHUP || !nets_reload(c))
+		c->stopping = true;
+}
+
 static void dispatch(struct control *c, const struct epoll_event *ev)
 {
 	void *p = ev->data.ptr;
@@ -769,8 +780,10 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 		on_inbox(c);
 	else if (p == &tag_poke)
 		on_poke(c);
-	else if (p == &tag_stop || p == &tag_signal)
+	else if (p == &tag_stop)
 		c->stopping = true;
+	else if (p == &tag_signal)
+		on_signal(c);
 	else if ((uintptr_t)p & OF_PROCESS)
 		process_event(c, (struct conn *)((char *)p - OF_PROCESS));
 	else
@@ -789,6 +802,10 @@ static int conns_sweep(struct control *c)
 			dereg_poll(c, k);
 		if (k->dereg)
 			timeout = DEREG_POLL_MS;
+		if (k->more && !k->closing)
+			net_event(c, k, 0);
+		if (k->more)
+			timeout = 0;
 		if (peer_overdue(c, k))
 			k->closing = true;
 		if (k->closing || (c->stopping && k->kind != CONN_DEAD_ENGINE))
@@ -822,8 +839,7 @@ void control_run(struct control *c)
 	int timeout, nr, i;
 
 	while (!c->stopping) {
-		nets_revive(c);
-		peers_redial(c);
+		nets_poll(c);
 		timeout = conns_sweep(c);
 		if (c->node->draining && !c->nr_engines)
 			break;
@@ -869,21 +885,6 @@ static int links_watch(struct control *c)
 
 	for (i = 0; i < c->node->nr_nets && !ret; i++)
 		ret = link_watch(c, &c->node->nets[i]);
-	return ret;
-}
-
-static int nets_listen(struct control *c, const struct control_opts *opts)
-{
-	int *fd, ret = 0;
-
-	while (!ret && c->nr_net_fds < opts->nr_listens) {
-		fd = &c->net_fds[c->nr_net_fds];
-		*fd = inet_listen(opts->listens[c->nr_net_fds]);
-		if (*fd < 0)
-			return *fd;
-		c->nr_net_fds++;
-		ret = epoll_add(c, *fd, fd);
-	}
 	return ret;
 }
 
@@ -933,8 +934,9 @@ int control_create(const struct control_opts *opts, struct control **out)
 	c->inbox[0] = c->inbox[1] = -1;
 	c->nr_peers = opts->nr_peers;
 	c->peers = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->peers));
-	c->dialled = wfi_alloc(env, opts->nr_peers + 1);
-	ret = c->peers && c->dialled ? fds_create(c) : -ENOMEM;
+	c->dials = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->dials));
+	c->secure = opts->secure;
+	ret = c->peers && c->dials ? fds_create(c) : -ENOMEM;
 	if (!ret && opts->socket)
 		ret = listen_on(c, opts->socket);
 	if (!ret)
@@ -970,8 +972,8 @@ void control_destroy(struct control *c)
 		unlink(c->socket);
 	if (c->peers)
 		wfi_free(c->env, c->peers, (c->nr_peers + 1) * sizeof(*c->peers));
-	if (c->dialled)
-		wfi_free(c->env, c->dialled, c->nr_peers + 1);
+	if (c->dials)
+		wfi_free(c->env, c->dials, (c->nr_peers + 1) * sizeof(*c->dials));
 	wfi_free(c->env, c, sizeof(*c));
 }
 

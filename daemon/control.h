@@ -6,6 +6,7 @@
 #include "node.h"
 
 struct control;
+struct secure;
 
 struct control_peer {
 	const char *name;
@@ -22,7 +23,10 @@ struct control_opts {
 	unsigned nr_listens;
 	const struct control_peer *peers; /* nodes to connect to, and to connect to again */
 	unsigned nr_peers;
-	bool signals; /* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node */
+	struct secure *secure; /* of connections to other hosts; NULL: they are plain. Lent */
+	/* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node; SIGHUP has
+	 * certificates read anew where there are any */
+	bool signals;
 };
 
 /* Return: 0; -EADDRINUSE a node listens there; -EEXIST another file is there; -ENAMETOOLONG; other

@@ -1,122 +1,341 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * control_peer.c - connections to other nodes: dialled, accepted, and the hello of both sides
+ * control_peer.c - what nodes say to each other: hello, endpoint, and what may come later
  *
- * Nodes of one host meet on unix sockets, which carry the files of their arenas. Nodes of two hosts
- * meet on TCP: the one that was dialled speaks first. Each connection carries one hello a side, and
- * after that nothing but its end.
+ * Nodes of one host meet on unix sockets, which carry the files of their arenas; nodes of two hosts
+ * on TCP (control_net.c). Both sides say who they are first. Only who was let in by that, and by
+ * what it has proved, gets an endpoint: strangers cost a connection and nothing else.
  */
 #include <errno.h>
+#include <jansson.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "control_private.h"
-#include "inet.h"
 #include "listen.h"
 #include "weft_internal/ctl.h"
 #include "weft_internal/log.h"
 
-#define DIAL_NS (500 * WFI_NSEC_PER_MSEC) /* to a host that does not answer */
-#define HELLO_NS (5 * WFI_NSEC_PER_SEC)
+#define SAY_NS (60 * WFI_NSEC_PER_SEC) /* before the log has one failure again */
+#define RETRY_MAX_MS 4000u /* between calls to a peer that refuses */
 
 struct peer_call {
 	struct conn *k;
 	const char *addr;
-	struct peer_hello hello;
-	int fds[PEER_FDS_MAX];
+	struct wire_endpoint ours;
+	const struct stream_msg *theirs;
+	int fds[WIRE_FDS_MAX];
 	unsigned nr_fds, nr_lent;
+	bool draining;
 	int ret;
 };
 
-static void run_peer_create(struct node *node, void *arg)
+static struct node_link *link_of(struct node *node, const struct conn *k)
 {
-	struct peer_call *p = arg;
-	struct node_link *link = p->k->net ? &node->nets[p->k->rail] : &node->host;
-
-	p->ret = peer_create(node, link, p->addr, p->k->pid, &p->k->peer, &p->hello, p->fds,
-			     &p->nr_fds, &p->nr_lent);
+	return k->stream ? &node->nets[k->rail] : &node->host;
 }
 
-static void run_peer_connect(struct node *node, void *arg)
+static const char *addr_of(const struct control *c, const struct conn *k)
 {
-	struct peer_call *p = arg;
-
-	(void)node;
-	p->ret = peer_connect(p->k->peer, &p->hello, p->fds, p->nr_fds);
+	return k->dial ? c->peers[k->dial - 1].addr : "";
 }
 
-static int hello_send(struct conn *k, const struct peer_call *p)
-{
-	ssize_t len;
+/* ---- failures ---- */
 
-	if (!k->net)
-		return wfi_ctl_send(k->fd, &p->hello, sizeof(p->hello), p->fds, p->nr_fds);
-	/* the first bytes of a connection: its buffer is larger */
-	len = send(k->fd, &p->hello, sizeof(p->hello), MSG_NOSIGNAL | MSG_DONTWAIT);
-	return len == sizeof(p->hello) ? 0 : -ECONNRESET;
+/* Return: the log is to have it: it is new, or was last said long ago */
+static bool is_news(const char *was, const char *why, uint64_t now_ns, uint64_t *said_ns)
+{
+	if (*said_ns && !strcmp(was, why) && now_ns - *said_ns < SAY_NS)
+		return false;
+	*said_ns = now_ns;
+	return true;
 }
 
-/* our side's hello goes out */
-static int peer_say_hello(struct control *c, struct conn *k)
+static void dial_failed(struct control *c, struct conn *k, const char *why)
 {
-	struct peer_call p = { .k = k, .addr = k->dial ? c->peers[k->dial - 1].addr : "" };
+	struct dial *d = &c->dials[k->dial - 1];
+	const struct control_peer *p = &c->peers[k->dial - 1];
+	uint64_t now_ns = wfi_now(c->env), wait_ms;
+
+	if (is_news(d->why, why, now_ns, &d->said_ns))
+		wfi_warn("peer %s (%s) %s", p->name, p->addr, why);
+	memmove(d->why, why, strlen(why) + 1);
+	/* a node that is not up yet is looked for often, one that refuses less and less so */
+	wait_ms = k->stream && k->stream->connected ? (uint64_t)REDIAL_MS << wfi_min(d->failed, 4)
+						    : REDIAL_MS;
+	d->next_ns = now_ns + wfi_min(wait_ms, RETRY_MAX_MS) * WFI_NSEC_PER_MSEC;
+	d->failed++;
+}
+
+static void refused_add(struct control *c, const struct conn *k, const char *why)
+{
+	struct refused *r = c->refused, *oldest = r;
+	uint64_t now_ns = wfi_now(c->env);
+	char from[INET_TEXT];
+
+	inet_peer(k->fd, from);
+	for (; r < c->refused + REFUSED_MAX && strcmp(r->from, from); r++)
+		if (r->last_ns < oldest->last_ns)
+			oldest = r;
+	if (r == c->refused + REFUSED_MAX) {
+		r = oldest;
+		*r = (struct refused){ .times = 0 };
+		strcpy(r->from, from);
+	}
+	if (is_news(r->why, why, now_ns, &r->said_ns))
+		wfi_warn("%s%s%s, who connects as a peer, %s", k->who.name,
+			 k->who.name[0] ? " of " : "", from, why);
+	snprintf(r->why, sizeof(r->why), "%s", why);
+	r->last_ns = now_ns;
+	r->times++;
+}
+
+void peer_note(struct control *c, struct conn *k, const char *why)
+{
+	if (k->dial)
+		dial_failed(c, k, why);
+	else if (k->stream)
+		refused_add(c, k, why);
+	else
+		wfi_warn("process %d, which connects as a peer, %s", (int)k->pid, why);
+}
+
+/* ---- what we say ---- */
+
+static int say(struct control *c, struct conn *k, enum wire_kind type, const void *body, size_t len,
+	       const int *fds, unsigned nr_fds)
+{
+	struct {
+		struct wire_head head;
+		unsigned char body[WIRE_BODY_MAX];
+	} msg;
+
+	if (k->stream)
+		return net_send(c, k, type, body, len);
+	wire_head_fill(&msg.head, type, len);
+	memcpy(msg.body, body, len);
+	return wfi_ctl_send(k->fd, &msg, sizeof(msg.head) + len, fds, nr_fds);
+}
+
+int peer_greet(struct control *c, struct conn *k)
+{
+	struct wire_hello who;
+
+	peer_hello(c->node, link_of(c->node, k), &who);
+	k->greeted = true;
+	return say(c, k, WIRE_HELLO, &who, sizeof(who), NULL, 0);
+}
+
+static int say_state(struct control *c, struct conn *k)
+{
+	const struct wire_state state = { .draining = c->node->draining };
+
+	return say(c, k, WIRE_STATE, &state, sizeof(state), NULL, 0);
+}
+
+void peers_tell_state(struct control *c)
+{
+	struct conn *k;
+
+	for (k = c->conns; k; k = k->next)
+		if (k->kind == CONN_PEER && !k->closing && say_state(c, k))
+			k->closing = true;
+}
+
+/* it hears why, and hangs up; this side does, when that takes long */
+static int refuse(struct control *c, struct conn *k, const char *why)
+{
+	struct wire_refuse msg = { .why = "" };
 	int ret;
 
-	node_call(c->node, run_peer_create, &p);
+	snprintf(msg.why, sizeof(msg.why), "%s", why);
+	ret = say(c, k, WIRE_REFUSE, &msg, sizeof(msg), NULL, 0);
+	k->kind = CONN_REFUSED;
+	k->since_ns = wfi_now(c->env);
+	return ret;
+}
+
+static void run_create(struct node *node, void *arg)
+{
+	struct peer_call *p = arg;
+
+	p->ret = peer_create(node, link_of(node, p->k), p->addr, p->k->pid, &p->k->peer, &p->ours,
+			     p->fds, &p->nr_fds, &p->nr_lent);
+}
+
+static int say_endpoint(struct control *c, struct conn *k)
+{
+	struct peer_call p = { .k = k, .addr = addr_of(c, k) };
+	int ret;
+
+	node_call(c->node, run_create, &p);
 	if (p.ret) {
-		wfi_warn("no endpoint for a peer: %s", strerror(-p.ret));
+		wfi_warn("no endpoint for peer %s: %s", k->who.name, strerror(-p.ret));
 		return p.ret;
 	}
-	ret = hello_send(k, &p);
+	ret = say(c, k, WIRE_ENDPOINT, &p.ours, wire_endpoint_len(&p.ours), p.fds, p.nr_fds);
 	while (p.nr_fds > p.nr_lent)
 		close(p.fds[--p.nr_fds]);
 	return ret;
 }
 
-/* Return: 0 it is whole, -EAGAIN more has to come, other -errno */
-static int hello_recv(struct conn *k, struct peer_call *p)
-{
-	size_t left = sizeof(p->hello) - k->hello_len;
-	ssize_t len;
+/* ---- what they say ---- */
 
-	if (!k->net) {
-		len = wfi_ctl_recv(k->fd, &p->hello, sizeof(p->hello), p->fds, PEER_FDS_MAX,
-				   &p->nr_fds);
-		if (len < 0)
-			return (int)len;
-		return len == sizeof(p->hello) ? 0 : -EPROTO;
+/* Return: 0; else @ours has why it is not let in, for the log, and @theirs the same for them */
+static int who_check(struct control *c, const struct conn *k, char ours[SECURE_WHY],
+		     char theirs[SECURE_WHY])
+{
+	const char *transport = link_of(c->node, k)->transport->name, *proved = NULL;
+	const struct wire_hello *who = &k->who;
+
+	if (k->stream)
+		proved = stream_proved(k->stream);
+	if (strcmp(who->transport, transport)) {
+		snprintf(ours, SECURE_WHY,
+			 "reaches others over %s, this node over %s: set one transport on both",
+			 who->transport, transport);
+		snprintf(theirs, SECURE_WHY, "it reaches others over %s and not over %s", transport,
+			 who->transport);
+	} else if (proved && strcmp(who->name, proved)) {
+		snprintf(ours, SECURE_WHY,
+			 "calls itself %s, and its certificate is that of node %s: give it its own",
+			 who->name, proved);
+		snprintf(theirs, SECURE_WHY, "node %s has shown a certificate of node %s",
+			 who->name, proved);
+	} else if (who->node == c->node->id) {
+		/* ours would be taken for the peer's, and the other way round */
+		snprintf(ours, SECURE_WHY,
+			 "has this node's id, %#llx: give each node its own name or node_id",
+			 (unsigned long long)who->node);
+		snprintf(theirs, SECURE_WHY, "it has the id of node %s, %#llx", who->name,
+			 (unsigned long long)who->node);
+	} else {
+		return 0;
 	}
-	len = recv(k->fd, (char *)k->hello + k->hello_len, left, MSG_DONTWAIT);
-	if (len <= 0)
-		return len < 0 ? -errno : -ECONNRESET;
-	k->hello_len += (size_t)len;
-	/* who is no node at all need not send all of it to be found out */
-	if (k->hello_len >= sizeof(k->hello->magic) && k->hello->magic != PEER_MAGIC)
+	return -EACCES;
+}
+
+static int on_hello(struct control *c, struct conn *k, const struct stream_msg *msg)
+{
+	char ours[SECURE_WHY], theirs[SECURE_WHY];
+
+	if (k->who.name[0])
 		return -EPROTO;
-	if ((size_t)len < left)
-		return -EAGAIN;
-	p->hello = *k->hello;
+	k->who = *(const struct wire_hello *)msg->body;
+	if (who_check(c, k, ours, theirs)) {
+		peer_note(c, k, ours);
+		return refuse(c, k, theirs);
+	}
+	return say_endpoint(c, k);
+}
+
+static int on_refuse(struct control *c, struct conn *k, const struct stream_msg *msg)
+{
+	const struct wire_refuse *r = msg->body;
+	char why[SECURE_WHY + sizeof(r->why)];
+
+	snprintf(why, sizeof(why), "refuses this node: %s", r->why);
+	why[SECURE_WHY - 1] = 0;
+	peer_note(c, k, why);
+	k->closing = true;
 	return 0;
 }
 
-int peer_hear_hello(struct control *c, struct conn *k)
+static void run_connect(struct node *node, void *arg)
 {
-	struct peer_call p = { .k = k };
-	int ret = hello_recv(k, &p);
+	struct peer_call *p = arg;
 
-	/* whom we dialled over TCP speaks first */
-	if (!ret && !k->peer)
-		ret = peer_say_hello(c, k);
-	if (!ret) {
-		node_call(c->node, run_peer_connect, &p);
-		ret = p.ret;
+	(void)node;
+	p->ret = peer_connect(p->k->peer, &p->k->who, p->theirs->body, p->theirs->fds,
+			      p->theirs->nr_fds);
+}
+
+static int on_endpoint(struct control *c, struct conn *k, const struct stream_msg *msg)
+{
+	struct peer_call p = { .k = k, .theirs = msg };
+
+	if (!k->peer || k->kind != CONN_PEER_WAIT)
+		return -EPROTO;
+	node_call(c->node, run_connect, &p);
+	if (p.ret)
+		return p.ret;
+	k->kind = CONN_PEER;
+	if (k->dial) {
+		c->dials[k->dial - 1].failed = 0;
+		c->dials[k->dial - 1].why[0] = 0;
+		c->dials[k->dial - 1].said_ns = 0;
 	}
-	while (p.nr_fds)
-		close(p.fds[--p.nr_fds]);
-	if (!ret)
-		k->kind = CONN_PEER;
-	return ret == -EAGAIN && k->net ? 0 : ret;
+	return c->node->draining ? say_state(c, k) : 0;
+}
+
+static void run_state(struct node *node, void *arg)
+{
+	struct peer_call *p = arg;
+
+	(void)node;
+	p->k->peer->draining = p->draining;
+}
+
+static int on_state(struct control *c, struct conn *k, const struct stream_msg *msg)
+{
+	const struct wire_state *s = msg->body;
+	struct peer_call p = { .k = k, .draining = s->draining };
+
+	if (k->kind != CONN_PEER)
+		return -EPROTO;
+	node_call(c->node, run_state, &p);
+	wfi_info("peer %s %s", k->who.name, s->draining ? "drains: it is about to leave" : "stays");
+	return 0;
+}
+
+/* by enum wire_kind. Context of all: the control thread; what concerns the worker goes there by
+ * node_call(). Return: 0, -EPROTO it has no place here, other -errno: hang up */
+static int (*const on_message[WIRE_NR])(struct control *c, struct conn *k,
+					const struct stream_msg *msg) = {
+	[WIRE_HELLO] = on_hello,
+	[WIRE_REFUSE] = on_refuse,
+	[WIRE_ENDPOINT] = on_endpoint,
+	[WIRE_STATE] = on_state,
+};
+
+int peer_message(struct control *c, struct conn *k, const struct stream_msg *msg)
+{
+	/* what it says now is of no interest any more */
+	if (k->kind == CONN_REFUSED)
+		return 0;
+	if (msg->nr_fds && msg->type != WIRE_ENDPOINT)
+		return -EPROTO;
+	return on_message[msg->type](c, k, msg);
+}
+
+/* ---- nodes of this host ---- */
+
+int peer_hear(struct control *c, struct conn *k)
+{
+	struct {
+		struct wire_head head;
+		unsigned char body[WIRE_BODY_MAX];
+	} in __attribute__((aligned(8)));
+	int fds[WIRE_FDS_MAX], ret;
+	struct stream_msg msg = { .body = in.body, .fds = fds };
+	ssize_t len;
+
+	len = wfi_ctl_recv(k->fd, &in, sizeof(in), fds, WIRE_FDS_MAX, &msg.nr_fds);
+	if (len < 0)
+		return (int)len;
+	ret = wire_datagram(&in, (size_t)len);
+	if (!ret) {
+		msg.type = (enum wire_kind)in.head.type;
+		msg.len = in.head.len;
+		ret = peer_message(c, k, &msg);
+	} else if (ret == -EPROTONOSUPPORT) {
+		wfi_warn("a peer speaks version %u, this node %u: run one release on both",
+			 in.head.version, WIRE_VERSION);
+	}
+	while (msg.nr_fds)
+		close(fds[--msg.nr_fds]);
+	return ret;
 }
 
 static void peer_wait(struct control *c, struct conn *k)
@@ -133,40 +352,10 @@ int peer_accept(struct control *c, struct conn *k)
 		return -EACCES;
 	}
 	peer_wait(c, k);
-	return peer_say_hello(c, k);
+	return peer_greet(c, k);
 }
 
-/* Return: NULL: no room, @fd is closed */
-static struct conn *net_conn(struct control *c, int fd, unsigned rail)
-{
-	struct conn *k = conn_add(c, fd);
-
-	if (!k)
-		return NULL;
-	inet_watchful(fd);
-	k->net = true;
-	k->rail = rail;
-	peer_wait(c, k);
-	k->hello = wfi_alloc(c->env, sizeof(*k->hello));
-	k->closing = !k->hello;
-	return k;
-}
-
-void peer_accept_net(struct control *c, int fd, unsigned rail)
-{
-	struct conn *k;
-
-	/* they try again */
-	if (c->node->nets[rail].lost) {
-		close(fd);
-		return;
-	}
-	k = net_conn(c, fd, rail);
-	if (k && !k->closing && peer_say_hello(c, k))
-		k->closing = true;
-}
-
-static void peer_dial_host(struct control *c, unsigned idx)
+void peer_dial_host(struct control *c, unsigned idx)
 {
 	struct weft_ctl_req req = { .magic = WEFT_CTL_MAGIC,
 				    .version = WEFT_ABI_VERSION,
@@ -185,124 +374,41 @@ static void peer_dial_host(struct control *c, unsigned idx)
 	if (!k)
 		return;
 	k->dial = idx + 1;
-	c->dialled[idx] = true;
+	c->dials[idx].open = true;
 	peer_wait(c, k);
-	if (!conn_is_keeper(k) || wfi_ctl_send(fd, &req, sizeof(req), NULL, 0) ||
-	    peer_say_hello(c, k))
+	if (!conn_is_keeper(k) || wfi_ctl_send(fd, &req, sizeof(req), NULL, 0) || peer_greet(c, k))
 		k->closing = true;
 }
 
-static void peer_dial_net(struct control *c, unsigned idx)
-{
-	int fd = inet_dial(c->peers[idx].addr);
-	struct conn *k = fd < 0 ? NULL : net_conn(c, fd, c->peers[idx].rail);
+/* ---- weft status ---- */
 
-	if (!k)
-		return;
-	k->dial = idx + 1;
-	c->dialled[idx] = true;
+static bool is_connected(const struct control *c, unsigned idx)
+{
+	const struct conn *k;
+
+	for (k = c->conns; k; k = k->next)
+		if (k->dial == idx + 1 && k->kind == CONN_PEER)
+			return true;
+	return false;
 }
 
-struct net_call {
-	unsigned rail;
-	bool taken;
-	struct node_link link;
-};
-
-static void run_net_take(struct node *node, void *arg)
+json_t *peer_dials_json(const struct control *c)
 {
-	struct net_call *n = arg;
-
-	n->taken = link_take(node, &node->nets[n->rail], &n->link);
-}
-
-static void run_net_give(struct node *node, void *arg)
-{
-	struct net_call *n = arg;
-
-	link_give(node, &node->nets[n->rail], &n->link);
-}
-
-/* Return: 0, or negative errno: it is not there yet */
-static int net_open(struct control *c, const struct node_link *old, struct node_link *link)
-{
-	const struct weft_transport *t = old->transport;
-	const struct node *node = c->node;
-	struct weft_probe probe;
-	unsigned i;
-	int ret;
-
-	/* quietly first: this is asked until it is there */
-	ret = t->probe(t, c->env, &probe);
-	if (ret)
-		return ret;
-	ret = link_open(link, c->env, t, old->device[0] ? old->device : NULL);
-	if (ret)
-		return ret;
-	for (i = 0; i < node->nr_tenants && !ret; i++)
-		ret = link_arena_add(link, wfi_tenant_arena(node->tenants[i]));
-	if (!ret)
-		ret = link_watch(c, link);
-	if (ret)
-		link_close(link);
-	return ret;
-}
-
-static void net_revive(struct control *c, unsigned rail)
-{
-	struct net_call n = { .rail = rail };
-
-	if (!c->net_closed[rail]) {
-		node_call(c->node, run_net_take, &n);
-		if (!n.taken)
-			return;
-		link_close(&n.link);
-		c->net_closed[rail] = true;
-	}
-	if (net_open(c, &c->node->nets[rail], &n.link))
-		return;
-	wfi_info("transport %s is open again", n.link.transport->name);
-	node_call(c->node, run_net_give, &n);
-	c->net_closed[rail] = false;
-}
-
-void nets_revive(struct control *c)
-{
-	uint64_t now_ns = wfi_now(c->env);
+	json_t *list = json_array();
+	const struct control_peer *p;
 	unsigned i;
 
-	if (now_ns < c->revive_ns)
-		return;
-	c->revive_ns = now_ns + REDIAL_MS * WFI_NSEC_PER_MSEC;
-	for (i = 0; i < c->node->nr_nets; i++)
-		if (c->node->nets[i].lost)
-			net_revive(c, i);
-}
-
-void peers_redial(struct control *c)
-{
-	uint64_t now_ns = wfi_now(c->env);
-	unsigned i;
-
-	if (c->stopping || now_ns < c->redial_ns)
-		return;
-	c->redial_ns = now_ns + REDIAL_MS * WFI_NSEC_PER_MSEC;
 	for (i = 0; i < c->nr_peers; i++) {
-		if (c->dialled[i] || (c->peers[i].net && c->node->nets[c->peers[i].rail].lost))
+		p = &c->peers[i];
+		if (is_connected(c, i))
 			continue;
-		if (c->peers[i].net)
-			peer_dial_net(c, i);
-		else
-			peer_dial_host(c, i);
+		json_array_append_new(
+			list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", p->name, "address",
+					p->addr, "transport",
+					(p->net ? &c->node->nets[p->rail] : &c->node->host)
+						->transport->name,
+					"state", c->dials[i].why[0] ? "failing" : "connecting",
+					"why", c->dials[i].why));
 	}
-}
-
-bool peer_overdue(const struct control *c, const struct conn *k)
-{
-	uint64_t age_ns;
-
-	if (k->kind != CONN_PEER_WAIT)
-		return false;
-	age_ns = wfi_now(c->env) - k->since_ns;
-	return age_ns > HELLO_NS || (k->net && k->dial && age_ns > DIAL_NS && inet_pending(k->fd));
+	return list;
 }

@@ -6,6 +6,8 @@
 #include <sys/un.h>
 
 #include "control.h"
+#include "inet.h"
+#include "stream.h"
 
 #define REDIAL_MS 250
 
@@ -13,8 +15,9 @@ enum conn_kind {
 	CONN_NEW, /* nothing said yet */
 	CONN_ENGINE,
 	CONN_DEAD_ENGINE, /* hung up, but its process lives and maps the arena */
-	CONN_PEER_WAIT, /* the hello of the other side has not come, or not whole */
+	CONN_PEER_WAIT, /* proofs, hello and endpoint of the other side have not all come */
 	CONN_PEER,
+	CONN_REFUSED, /* it was told why, and is to hang up */
 };
 
 struct conn {
@@ -27,16 +30,35 @@ struct conn {
 	int watch; /* CONN_ENGINE: its process, which may end before its last copy of the socket */
 	bool bye;
 	bool closing;
-	bool net; /* TCP: no fds travel, messages come in parts */
-	unsigned rail; /* .net: the device */
+	struct stream *stream; /* TCP: no fds travel, messages come in parts; NULL: of this host */
+	unsigned rail; /* .stream: the device */
 	uint32_t owner_id;
 	uint32_t dereg; /* region whose last operations are awaited, 0: none */
 	struct session *session;
 	struct node_peer *peer;
 	unsigned dial; /* index of the configured peer + 1 */
-	uint64_t since_ns; /* CONN_PEER_WAIT: when it began */
-	struct peer_hello *hello; /* .net: what has come of it */
-	size_t hello_len;
+	uint64_t since_ns; /* CONN_PEER_WAIT, CONN_REFUSED: when it began */
+	bool greeted; /* our hello is on its way */
+	bool more; /* it was stopped in the middle, so that others have their turns */
+	uint32_t events; /* .stream: that are waited for */
+	struct wire_hello who; /* .name "": the other side's has not come */
+};
+
+/* a configured peer, and what became of calling it */
+struct dial {
+	bool open; /* a connection exists */
+	unsigned failed; /* times in a row */
+	uint64_t next_ns; /* not called before */
+	uint64_t said_ns; /* when the log had .why */
+	char why[SECURE_WHY]; /* of the last failure; "": none since it was connected */
+};
+
+/* who came and was sent away: shown by weft status, for those who look on this side */
+#define REFUSED_MAX 16u
+struct refused {
+	char from[INET_TEXT];
+	char why[SECURE_WHY];
+	uint64_t times, last_ns, said_ns;
 };
 
 struct control {
@@ -44,7 +66,7 @@ struct control {
 	struct wfi_env *env;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	struct control_peer *peers;
-	bool *dialled; /* a connection to that peer exists */
+	struct dial *dials; /* of .peers */
 	unsigned nr_peers;
 	int epfd, listen_fd, stop_fd, signal_fd, inbox[2];
 	int net_fds[NODE_NETS_MAX]; /* by rail */
@@ -56,6 +78,10 @@ struct control {
 	uint64_t redial_ns;
 	uint64_t revive_ns;
 	bool net_closed[NODE_NETS_MAX]; /* its device failed, and its next life is not open yet */
+	struct secure *secure; /* of TCP connections; NULL: they are plain */
+	char listens[NODE_NETS_MAX][INET_TEXT];
+	struct refused refused[REFUSED_MAX];
+	uint64_t refresh_ns;
 };
 
 /* ---- control.c ---- */
@@ -69,21 +95,42 @@ bool conn_is_keeper(const struct conn *k);
 /* news of @link's device wake the worker. Context: no worker has it yet */
 int link_watch(struct control *c, struct node_link *link);
 
-/* ---- control_peer.c: connections to other nodes ---- */
-
-/* devices that failed are closed, and opened anew once they are there */
-void nets_revive(struct control *c);
+/* ---- control_peer.c: what nodes say to each other ---- */
 
 /* a node of this host dialled: its request came, its hello follows; ours answers. Return: 0, why
  * it is to be closed */
 int peer_accept(struct control *c, struct conn *k);
-/* a node of another host dialled: takes @fd */
-void peer_accept_net(struct control *c, int fd, unsigned rail);
-/* something can be read of a CONN_PEER_WAIT. Return: 0, why it is to be closed */
-int peer_hear_hello(struct control *c, struct conn *k);
-/* dials those that there is no connection to, now and then */
-void peers_redial(struct control *c);
-/* Return: the hello takes too long */
+/* our hello goes out. Return: 0, -errno */
+int peer_greet(struct control *c, struct conn *k);
+/* a message that wire.h lets pass. Return: 0, why it is to be closed */
+int peer_message(struct control *c, struct conn *k, const struct stream_msg *msg);
+/* something can be read of a peer of this host. Return: 0, why it is to be closed */
+int peer_hear(struct control *c, struct conn *k);
+/* a node of this host is dialled */
+void peer_dial_host(struct control *c, unsigned idx);
+/* all who are connected hear that this node drains */
+void peers_tell_state(struct control *c);
+/* why @k comes to nothing, a sentence about the other side: logged, now and then, and shown */
+void peer_note(struct control *c, struct conn *k, const char *why);
+/* peers that are not connected, for node_status_json() */
+struct json_t *peer_dials_json(const struct control *c);
+
+/* ---- control_net.c: TCP connections of nodes on other hosts ---- */
+
+int nets_listen(struct control *c, const struct control_opts *opts);
+/* somebody has dialled at @listen_fd: takes @fd */
+void net_accept(struct control *c, int fd, int listen_fd);
+void net_event(struct control *c, struct conn *k, uint32_t events);
+/* message goes to @k. Return: 0, -errno */
+int net_send(struct control *c, struct conn *k, enum wire_kind type, const void *body, size_t len);
+/* now and then: calls those that there is no connection to, opens anew devices that failed, looks
+ * for new certificates */
+void nets_poll(struct control *c);
+/* SIGHUP. Return: false: there is nothing to be read anew */
+bool nets_reload(struct control *c);
+/* Return: it takes too long */
 bool peer_overdue(const struct control *c, const struct conn *k);
+/* for node_status_json(); NULL: there is none */
+struct json_t *net_json(const struct control *c);
 
 #endif

@@ -54,6 +54,16 @@ bool inet_loopback(const struct sockaddr_storage *addr)
 	return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
 }
 
+void inet_peer(int fd, char out[INET_TEXT])
+{
+	struct sockaddr_storage addr;
+	socklen_t len = sizeof(addr);
+
+	if (getpeername(fd, (struct sockaddr *)&addr, &len) ||
+	    getnameinfo((struct sockaddr *)&addr, len, out, INET_TEXT, NULL, 0, NI_NUMERICHOST))
+		strcpy(out, "?");
+}
+
 static int inet_socket(const struct sockaddr_storage *addr)
 {
 	int fd = socket(addr->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

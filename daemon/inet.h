@@ -12,6 +12,8 @@
 int inet_parse(const char *text, struct sockaddr_storage *out, socklen_t *len);
 /* nobody outside of this host reaches it */
 bool inet_loopback(const struct sockaddr_storage *addr);
+/* who is connected to @fd, without the port: "?" when nobody is */
+void inet_peer(int fd, char out[INET_TEXT]);
 /* Return: fd; -errno: logged */
 int inet_listen(const char *text);
 /* starts to connect and does not wait. Return: fd, -errno */

@@ -23,6 +23,7 @@
 #include "weft_internal/ring_server.h"
 #include "weft_internal/util.h"
 #include "weft_internal/xfer.h"
+#include "wire.h"
 
 #define NODE_SESSIONS_MAX 256u
 #define NODE_RINGS_MAX 1024u
@@ -32,6 +33,7 @@
 #define NODE_PEERS_MAX 64u
 #define NODE_TENANTS_MAX 64u
 
+struct json_t;
 struct node;
 struct session;
 
@@ -309,35 +311,6 @@ void rails_fini(struct node *node);
 
 /* ---- peer.c ---- */
 
-#define PEER_TENANTS_MAX 16u
-#define PEER_MAGIC 0x3152454550544657ull /* "WFTPEER1" */
-#define PEER_FDS_MAX (WEFT_EP_FDS_MAX + PEER_TENANTS_MAX)
-#define PEER_VERSION 1u
-
-/* what two nodes tell each other when they connect; input */
-struct peer_hello {
-	uint64_t magic;
-	uint32_t version;
-	uint32_t nr_tenants;
-	uint64_t node;
-	uint64_t incarnation;
-	char name[64];
-	char transport[16];
-	uint32_t max_msg; /* of the device's messages */
-	uint32_t reserved;
-	uint32_t addr_len;
-	uint32_t addr_fds; /* the first of the fds beside this message */
-	uint8_t addr[WEFT_EP_ADDR_MAX];
-	struct {
-		uint64_t tag;
-		uint32_t blob_len;
-		uint32_t has_fd; /* the next one */
-		struct wfi_gather_name gather; /* of the same arena, in messages */
-		uint32_t reserved;
-		uint8_t blob[WEFT_RKEY_BLOB_MAX];
-	} tenants[PEER_TENANTS_MAX];
-};
-
 struct node_peer {
 	struct wfi_peer base;
 	struct node_rails *rails; /* NULL: of this host, or not connected */
@@ -349,20 +322,24 @@ struct node_peer {
 	char addr[108]; /* socket or host:port; "" when the other side dialled */
 	pid_t pid;
 	bool connected;
+	bool draining; /* as it says */
 	bool ep_down;
 	struct node_peer *next_ending;
 	_Atomic bool broken;
 	struct wfi_peer_arena arenas[NODE_TENANTS_MAX]; /* by our tenant's number */
 };
 
-/* makes an endpoint on @link and the hello for it. @fds: the caller closes those from *nr_own on */
+/* who this node is to a peer over @link. Context: any thread */
+void peer_hello(const struct node *node, const struct node_link *link, struct wire_hello *out);
+/* makes an endpoint on @link, and what tells of it. @fds: the caller closes those from *nr_lent on
+ */
 int peer_create(struct node *node, struct node_link *link, const char *addr, pid_t pid,
-		struct node_peer **out, struct peer_hello *hello, int fds[PEER_FDS_MAX],
+		struct node_peer **out, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
 		unsigned *nr_fds, unsigned *nr_lent);
-/* the other side's hello has come. Return: 0; -EPROTO, -EPROTONOSUPPORT, -EINVAL, -EADDRINUSE
- * its id is ours: logged */
-int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
-		 unsigned nr_fds);
+/* the other side's has come: both messages checked by wire.h. Return: 0; -EPROTO, -EINVAL,
+ * -EADDRINUSE its id is another peer's: logged */
+int peer_connect(struct node_peer *p, const struct wire_hello *who,
+		 const struct wire_endpoint *theirs, const int *fds, unsigned nr_fds);
 /* the connection is gone; @p is freed in a later turn of the worker, and invalid on return */
 void peer_detach(struct node_peer *p);
 bool peer_end_poll(struct node_peer *p);
@@ -381,8 +358,11 @@ struct node_blocks {
 
 /* ---- status.c ---- */
 
-/* JSON texts, malloc'ed; of one tenant, or of all when @only is NULL. NULL when out of memory */
-char *node_status_json(struct node *node, const struct wfi_tenant *only);
+/* JSON texts, malloc'ed; of one tenant, or of all when @only is NULL. NULL when out of memory.
+ * @dials: peers that are not connected; @network: of control connections; both handed over, or NULL
+ */
+char *node_status_json(struct node *node, const struct wfi_tenant *only, struct json_t *dials,
+		       struct json_t *network);
 char *node_ls_json(struct node *node, const struct wfi_tenant *only);
 
 /* a long list, made while the node serves: a slice for each call of the control thread */

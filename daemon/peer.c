@@ -35,64 +35,64 @@ static const struct wfi_peer_arena *peer_arena(struct wfi_peer *base,
 }
 
 /* read-only rights to our arenas, each with the file that a peer of this host maps */
-static int hello_tenants(struct node_peer *p, struct peer_hello *hello, int fds[PEER_FDS_MAX],
-			 unsigned *nr_fds)
+static int fill_arenas(struct node_peer *p, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
+		       unsigned *nr_fds)
 {
 	struct node *node = p->node;
 	struct weft_export_opts opts = { .size = sizeof(opts), .access = WEFT_ACCESS_REMOTE_READ };
+	struct wire_arena *arena;
 	struct weft_export e;
 	unsigned i;
 	int ret;
 
-	if (node->nr_tenants > PEER_TENANTS_MAX)
-		wfi_warn_once("of %u tenants the first %u can hand blocks over to other nodes",
-			      node->nr_tenants, PEER_TENANTS_MAX);
-	for (i = 0; i < node->nr_tenants && i < PEER_TENANTS_MAX; i++) {
+	for (i = 0; i < node->nr_tenants && i < WIRE_TENANTS_MAX; i++) {
+		arena = &ours->arenas[i];
 		ret = p->link->dev->transport->mr_export(p->link->arenas[i], &opts, &e);
 		if (ret)
 			return ret;
 		if (p->base.gather)
 			ret = wfi_gather_serve(p->base.gather, p->link->arenas[i], &opts,
-					       &hello->tenants[i].gather);
+					       &arena->gather);
 		if (ret)
 			return ret;
-		hello->tenants[i].tag = node->tags[i];
-		hello->tenants[i].blob_len = e.blob_len;
-		hello->tenants[i].has_fd = e.fd >= 0;
-		memcpy(hello->tenants[i].blob, e.blob, e.blob_len);
+		arena->tag = node->tags[i];
+		arena->blob_len = e.blob_len;
+		arena->has_fd = e.fd >= 0;
+		memcpy(arena->blob, e.blob, e.blob_len);
 		if (e.fd >= 0)
 			fds[(*nr_fds)++] = e.fd;
-		hello->nr_tenants++;
+		ours->nr_arenas++;
 	}
 	return 0;
 }
 
-static int hello_fill(struct node_peer *p, struct peer_hello *hello, int fds[PEER_FDS_MAX],
-		      unsigned *nr_fds, unsigned *nr_lent)
+static int fill_endpoint(struct node_peer *p, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
+			 unsigned *nr_fds, unsigned *nr_lent)
 {
-	const struct weft_transport *t = p->link->dev->transport;
-	struct node *node = p->node;
 	struct weft_ep_addr addr;
 	int ret;
 
-	*hello = (struct peer_hello){
-		.magic = PEER_MAGIC,
-		.version = PEER_VERSION,
-		.node = node->id,
-		.incarnation = wfi_kv_incarnation(node->kv),
-		.max_msg = p->link->dev->caps.max_msg,
-	};
-	snprintf(hello->name, sizeof(hello->name), "%s", node->name);
-	snprintf(hello->transport, sizeof(hello->transport), "%s", t->name);
-	ret = t->ep_addr(p->base.ep, &addr);
+	memset(ours, 0, sizeof(*ours));
+	ours->max_msg = p->link->dev->caps.max_msg;
+	ret = p->link->dev->transport->ep_addr(p->base.ep, &addr);
 	if (ret)
 		return ret;
-	hello->addr_len = addr.blob_len;
-	hello->addr_fds = addr.nr_fds;
-	memcpy(hello->addr, addr.blob, addr.blob_len);
+	ours->addr_len = addr.blob_len;
+	ours->addr_fds = addr.nr_fds;
+	memcpy(ours->addr, addr.blob, addr.blob_len);
 	memcpy(fds, addr.fds, addr.nr_fds * sizeof(*fds));
 	*nr_fds = *nr_lent = addr.nr_fds;
-	return hello_tenants(p, hello, fds, nr_fds);
+	return fill_arenas(p, ours, fds, nr_fds);
+}
+
+void peer_hello(const struct node *node, const struct node_link *link, struct wire_hello *out)
+{
+	*out = (struct wire_hello){
+		.node = node->id,
+		.incarnation = wfi_kv_incarnation(node->kv),
+	};
+	snprintf(out->name, sizeof(out->name), "%s", node->name);
+	snprintf(out->transport, sizeof(out->transport), "%s", link->transport->name);
 }
 
 /* where pieces cost more than their bytes, small ones go in messages */
@@ -107,7 +107,7 @@ static int peer_gather(struct node_peer *p)
 }
 
 int peer_create(struct node *node, struct node_link *link, const char *addr, pid_t pid,
-		struct node_peer **out, struct peer_hello *hello, int fds[PEER_FDS_MAX],
+		struct node_peer **out, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
 		unsigned *nr_fds, unsigned *nr_lent)
 {
 	struct weft_ep_opts opts = {
@@ -142,7 +142,7 @@ int peer_create(struct node *node, struct node_link *link, const char *addr, pid
 		goto err_free;
 	ret = peer_gather(p);
 	if (!ret)
-		ret = hello_fill(p, hello, fds, nr_fds, nr_lent);
+		ret = fill_endpoint(p, ours, fds, nr_fds, nr_lent);
 	if (ret)
 		goto err_ep;
 	node->peers[node->nr_peers++] = p;
@@ -159,103 +159,98 @@ err_free:
 	return ret;
 }
 
-/* Return: 0, or -errno with the reason logged */
-static int hello_check(const struct node_peer *p, const struct peer_hello *h, unsigned nr_fds)
-{
-	const char *ours = p->link->dev->transport->name;
-	unsigned i, need = h->addr_fds;
-
-	if (h->magic != PEER_MAGIC) {
-		wfi_warn("what connects to this node as a peer is no node of weft: hung up");
-		return -EPROTO;
-	}
-	if (h->version != PEER_VERSION) {
-		wfi_warn("a peer speaks version %u, this node %u: run one release on both",
-			 h->version, PEER_VERSION);
-		return -EPROTONOSUPPORT;
-	}
-	if (strncmp(h->transport, ours, sizeof(h->transport)) != 0) {
-		wfi_warn("a peer reaches others over %.*s, this node over %s: set one transport "
-			 "on both",
-			 (int)sizeof(h->transport), h->transport, ours);
-		return -EPROTONOSUPPORT;
-	}
-	if (h->nr_tenants > PEER_TENANTS_MAX || h->addr_len > WEFT_EP_ADDR_MAX ||
-	    h->addr_fds > WEFT_EP_FDS_MAX || memchr(h->name, 0, sizeof(h->name)) == NULL)
-		goto malformed;
-	for (i = 0; i < h->nr_tenants; i++) {
-		if (h->tenants[i].blob_len > WEFT_RKEY_BLOB_MAX || h->tenants[i].has_fd > 1)
-			goto malformed;
-		need += h->tenants[i].has_fd;
-	}
-	if (need == nr_fds)
-		return 0;
-malformed:
-	wfi_warn("a peer's hello is malformed: hung up");
-	return -EPROTO;
-}
-
-static int peer_import(struct node_peer *p, unsigned tenant, const struct peer_hello *h, unsigned i,
-		       int fd)
+static int peer_import(struct node_peer *p, unsigned tenant, const struct wire_arena *arena, int fd)
 {
 	struct weft_rkey_src src = {
 		.size = sizeof(src),
 		.kind = WEFT_RKEY_BLOB,
 		.access = WEFT_ACCESS_REMOTE_READ,
 		.fd = fd,
-		.blob = h->tenants[i].blob,
-		.blob_len = h->tenants[i].blob_len,
+		.blob = arena->blob,
+		.blob_len = arena->blob_len,
 	};
 
 	if (p->arenas[tenant].rkey)
 		return -EPROTO;
 	p->arenas[tenant].local = p->link->arenas[tenant];
 	if (p->base.gather)
-		p->arenas[tenant].name = h->tenants[i].gather;
+		p->arenas[tenant].name = arena->gather;
 	return p->link->dev->transport->rkey_import(p->base.ep, &src, &p->arenas[tenant].rkey);
 }
 
-int peer_connect(struct node_peer *p, const struct peer_hello *hello, const int *fds,
-		 unsigned nr_fds)
+static int import_all(struct node_peer *p, const struct wire_endpoint *theirs, const int *fds)
 {
 	struct node *node = p->node;
-	struct weft_ep_peer peer = { .size = sizeof(peer), .pid = p->pid };
-	unsigned i, t, fd;
-	int ret;
+	unsigned i, t;
+	int fd, ret;
 
-	ret = hello_check(p, hello, nr_fds);
-	if (ret)
-		return ret;
-	/* tickets name nodes by id: ours would be taken for the peer's, and the other way round */
-	if (hello->node == node->id) {
-		wfi_err("peer %s has this node's id, %#llx: give each node its own name or node_id",
-			hello->name, (unsigned long long)node->id);
-		return -EADDRINUSE;
-	}
-	peer.blob = hello->addr;
-	peer.blob_len = hello->addr_len;
-	peer.fds = fds;
-	peer.nr_fds = hello->addr_fds;
-	ret = p->link->dev->transport->ep_connect(p->base.ep, &peer);
-	if (ret)
-		return ret;
-	fd = hello->addr_fds;
-	for (i = 0; i < hello->nr_tenants; i++) {
-		int has = hello->tenants[i].has_fd ? fds[fd++] : -1;
-
+	fds += theirs->addr_fds;
+	for (i = 0; i < theirs->nr_arenas; i++) {
+		fd = theirs->arenas[i].has_fd ? *fds++ : -1;
 		for (t = 0; t < node->nr_tenants; t++)
-			if (node->tags[t] == hello->tenants[i].tag)
+			if (node->tags[t] == theirs->arenas[i].tag)
 				break;
 		if (t == node->nr_tenants)
 			continue;
-		ret = peer_import(p, t, hello, i, has);
+		ret = peer_import(p, t, &theirs->arenas[i], fd);
 		if (ret)
 			return ret;
 	}
-	memcpy(p->name, hello->name, sizeof(p->name));
-	p->base.node = hello->node;
+	return 0;
+}
+
+/* tickets name nodes by id */
+static int id_check(const struct node_peer *p, const struct wire_hello *who)
+{
+	const struct node_peer *other;
+	unsigned i;
+
+	for (i = 0; i < p->node->nr_peers; i++) {
+		other = p->node->peers[i];
+		if (!other->connected || other->base.node != who->node ||
+		    !strcmp(other->name, who->name))
+			continue;
+		wfi_err("peers %s and %s have one node id, %#llx: give each node its own name or "
+			"node_id",
+			other->name, who->name, (unsigned long long)who->node);
+		return -EADDRINUSE;
+	}
+	return 0;
+}
+
+int peer_connect(struct node_peer *p, const struct wire_hello *who,
+		 const struct wire_endpoint *theirs, const int *fds, unsigned nr_fds)
+{
+	struct node *node = p->node;
+	struct weft_ep_peer peer = {
+		.size = sizeof(peer),
+		.pid = p->pid,
+		.blob = theirs->addr,
+		.blob_len = theirs->addr_len,
+		.fds = fds,
+		.nr_fds = theirs->addr_fds,
+	};
+	unsigned i, need = theirs->addr_fds;
+	int ret;
+
+	for (i = 0; i < theirs->nr_arenas; i++)
+		need += theirs->arenas[i].has_fd;
+	if (need != nr_fds) {
+		wfi_warn("peer %s tells of %u files and sends %u: hung up", who->name, need,
+			 nr_fds);
+		return -EPROTO;
+	}
+	ret = id_check(p, who);
+	if (!ret)
+		ret = p->link->dev->transport->ep_connect(p->base.ep, &peer);
+	if (!ret)
+		ret = import_all(p, theirs, fds);
+	if (ret)
+		return ret;
+	memcpy(p->name, who->name, sizeof(p->name));
+	p->base.node = who->node;
 	if (node->nr_nets > 1 && p->link != &node->host) {
-		ret = rails_join(p, hello->incarnation);
+		ret = rails_join(p, who->incarnation);
 		if (ret)
 			return ret;
 	}

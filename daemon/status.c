@@ -89,7 +89,13 @@ static json_t *engines_json(struct node *node, const struct wfi_tenant *only)
 	return list;
 }
 
-static json_t *peers_json(struct node *node)
+static const char *peer_state(const struct node_peer *p)
+{
+	return p->draining ? "draining" : "connected";
+}
+
+/* those that are there; @dials: those that are not, handed over */
+static json_t *peers_json(struct node *node, json_t *dials)
 {
 	json_t *list = json_array();
 	unsigned i;
@@ -97,11 +103,15 @@ static json_t *peers_json(struct node *node)
 	for (i = 0; i < node->nr_peers; i++) {
 		struct node_peer *p = node->peers[i];
 
-		json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:s}", "name", text(p->name),
-						      "address", text(p->addr), "transport",
-						      p->link->dev->transport->name, "state",
-						      p->connected ? "connected" : "connecting"));
+		if (!p->connected)
+			continue;
+		json_array_append_new(list,
+				      json_pack("{s:o, s:o, s:s, s:s}", "name", text(p->name),
+						"address", text(p->addr), "transport",
+						p->link->transport->name, "state", peer_state(p)));
 	}
+	json_array_extend(list, dials);
+	json_decref(dials);
 	return list;
 }
 
@@ -156,7 +166,8 @@ static json_t *slow_paths_json(struct node *node)
 	return list;
 }
 
-char *node_status_json(struct node *node, const struct wfi_tenant *only)
+char *node_status_json(struct node *node, const struct wfi_tenant *only, json_t *dials,
+		       json_t *network)
 {
 	const uint64_t up_ns = wfi_now(node->env) - node->start_ns;
 	json_t *root;
@@ -169,7 +180,9 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only)
 			 (json_int_t)(up_ns / WFI_NSEC_PER_MSEC), "pid", (int)getpid(), "draining",
 			 (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
 			 tenants_json(node, only), "engines", engines_json(node, only), "peers",
-			 peers_json(node), "tiers", only ? json_array() : tiers_json(node));
+			 peers_json(node, dials), "tiers", only ? json_array() : tiers_json(node));
+	if (network)
+		json_object_set_new(root, "network", network);
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
 	return dump;

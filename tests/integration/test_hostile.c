@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "daemon/node.h"
+#include "daemon/wire.h"
 #include "tests/integration/node.h"
 #include "tests/integration/raw.h"
 
@@ -546,44 +546,89 @@ static void scribble_on(int fd, uint64_t *rand)
 		munmap(map, (size_t)len);
 }
 
-static void hello_forge(struct peer_hello *hello, struct raw_msg *m, uint64_t *rand,
-			const struct peer_hello *theirs, const int *fds, unsigned nr_fds)
+struct peer_msg {
+	struct wire_head head;
+	union {
+		struct wire_hello hello;
+		struct wire_endpoint endpoint;
+		struct wire_state state;
+		unsigned char bytes[WIRE_BODY_MAX];
+	} u;
+};
+
+/* some bytes of what is to be sent are others, or its length */
+static void spoil(struct raw_msg *m, struct peer_msg *msg, uint64_t *rand)
 {
+	unsigned i;
+
+	for (i = 0; i < test_rand(rand) % 8; i++)
+		((uint8_t *)msg)[test_rand(rand) % m->len] ^= (uint8_t)test_rand(rand);
+	if (test_rand(rand) % 8 == 0)
+		m->len = test_rand(rand) % sizeof(*msg);
+}
+
+static void endpoint_forge(struct peer_msg *mine, struct raw_msg *m, uint64_t *rand,
+			   const struct peer_msg *theirs, const int *fds, unsigned nr_fds)
+{
+	struct wire_endpoint *ep = &mine->u.endpoint;
 	unsigned i;
 
 	if (test_rand(rand) % 2) {
 		/* the node's own, with some bytes that are not */
-		*hello = *theirs;
+		*mine = *theirs;
 		for (i = 0; i < nr_fds; i++)
 			m->fds[m->nr_fds++] = dup(fds[i]);
-		for (i = 0; i < test_rand(rand) % 8; i++)
-			((uint8_t *)hello)[test_rand(rand) % sizeof(*hello)] ^=
-				(uint8_t)test_rand(rand);
 	} else {
-		random_bytes(hello, sizeof(*hello), rand);
-		hello->magic = PEER_MAGIC;
-		hello->version = WEFT_ABI_VERSION;
-		hello->nr_tenants = (uint32_t)edge(rand, PEER_TENANTS_MAX);
-		hello->addr_len = (uint32_t)edge(rand, WEFT_EP_ADDR_MAX);
-		hello->addr_fds = (uint32_t)(test_rand(rand) % 4);
-		hello->name[63] = 0;
-		for (i = 0; i < hello->addr_fds; i++) {
+		random_bytes(mine, sizeof(*mine), rand);
+		ep->nr_arenas = (uint32_t)edge(rand, WIRE_TENANTS_MAX);
+		ep->addr_len = (uint32_t)edge(rand, WEFT_EP_ADDR_MAX);
+		ep->addr_fds = (uint32_t)(test_rand(rand) % 4);
+		for (i = 0; i < WIRE_TENANTS_MAX; i++) {
+			ep->arenas[i].blob_len %= 2 * WEFT_RKEY_BLOB_MAX;
+			ep->arenas[i].has_fd %= 2;
+			ep->arenas[i].reserved = 0;
+		}
+		for (i = 0; i < ep->addr_fds; i++) {
 			m->fds[i] = odd_fd(rand);
 			m->nr_fds += m->fds[i] >= 0;
 		}
+		ep->nr_arenas = (uint32_t)wfi_min(ep->nr_arenas, WIRE_TENANTS_MAX);
+		wire_head_fill(&mine->head, WIRE_ENDPOINT, wire_endpoint_len(ep));
 	}
+	m->len = sizeof(mine->head) + wire_endpoint_len(ep);
+	spoil(m, mine, rand);
+}
+
+static void hello_send(struct raw *r, struct peer_msg *mine, const struct peer_msg *theirs,
+		       uint64_t *rand)
+{
+	struct raw_msg m = { .buf = mine, .len = sizeof(mine->head) + sizeof(struct wire_hello) };
+
+	*mine = *theirs;
+	mine->u.hello.node = test_rand(rand);
+	strcpy(mine->u.hello.name, "forger");
 	if (test_rand(rand) % 8 == 0)
-		m->len = test_rand(rand) % sizeof(*hello);
+		spoil(&m, mine, rand);
+	raw_send(r, &m);
+}
+
+static void state_send(struct raw *r, struct peer_msg *mine, uint64_t *rand)
+{
+	struct raw_msg m = { .buf = mine, .len = sizeof(mine->head) + sizeof(struct wire_state) };
+
+	wire_head_fill(&mine->head, WIRE_STATE, sizeof(struct wire_state));
+	mine->u.state = (struct wire_state){ .draining = test_rand(rand) % 3 };
+	raw_send(r, &m);
 }
 
 static void round_peer(struct attack *a, unsigned round)
 {
-	static struct peer_hello theirs, mine;
+	static struct peer_msg theirs, mine;
 	struct weft_ctl_req req = { .magic = WEFT_CTL_MAGIC,
 				    .version = WEFT_ABI_VERSION,
 				    .type = WEFT_CTL_PEER_HELLO };
 	struct raw_msg m = { .buf = &req, .len = sizeof(req) };
-	struct raw_msg forged = { .buf = &mine, .len = sizeof(mine) };
+	struct raw_msg forged = { .buf = &mine };
 	int fds[RAW_FDS_MAX];
 	unsigned nr, i;
 	struct raw r;
@@ -591,15 +636,22 @@ static void round_peer(struct attack *a, unsigned round)
 	(void)round;
 	raw_connect(&r, node.socket);
 	test_must(raw_send(&r, &m));
-	test_must(raw_recv(&r, &theirs, sizeof(theirs), fds, &nr) == sizeof(theirs));
-	hello_forge(&mine, &forged, &a->rand, &theirs, fds, nr);
-	raw_send(&r, &forged);
+	test_must(raw_recv(&r, &theirs, sizeof(theirs), fds, &nr) ==
+			  sizeof(theirs.head) + sizeof(theirs.u.hello) &&
+		  theirs.head.type == WIRE_HELLO && !nr);
+	hello_send(&r, &mine, &theirs, &a->rand);
+	if (raw_recv(&r, &theirs, sizeof(theirs), fds, &nr) && theirs.head.type == WIRE_ENDPOINT) {
+		endpoint_forge(&mine, &forged, &a->rand, &theirs, fds, nr);
+		raw_send(&r, &forged);
+	}
 	for (i = 0; i < nr; i++) {
 		scribble_on(fds[i], &a->rand);
 		close(fds[i]);
 	}
 	while (forged.nr_fds)
 		close(forged.fds[--forged.nr_fds]);
+	if (test_rand(&a->rand) % 2)
+		state_send(&r, &mine, &a->rand);
 	if (test_rand(&a->rand) % 2)
 		odd_message(&r, &a->rand);
 	raw_close(&r);

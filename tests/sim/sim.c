@@ -207,16 +207,19 @@ static struct node_link *link_device(struct node *node, const struct sim_link *l
 static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
 {
 	struct node *node[2] = { link_node(sim, a, b, 0), link_node(sim, a, b, 1) };
-	struct peer_hello hello[2];
-	int fds[2][PEER_FDS_MAX];
+	struct wire_endpoint ours[2];
+	struct wire_hello who[2];
+	int fds[2][WIRE_FDS_MAX];
 	unsigned nr[2] = { 0 }, lent[2] = { 0 };
 	int side, ret = 0;
 
 	for (side = 0; side < 2 && !ret; side++)
 		ret = peer_create(node[side], link_device(node[side], l), "", getpid(),
-				  &l->end[side], &hello[side], fds[side], &nr[side], &lent[side]);
-	for (side = 0; side < 2 && !ret; side++)
-		ret = peer_connect(l->end[side], &hello[!side], fds[!side], nr[!side]);
+				  &l->end[side], &ours[side], fds[side], &nr[side], &lent[side]);
+	for (side = 0; side < 2 && !ret; side++) {
+		peer_hello(node[!side], link_device(node[!side], l), &who[!side]);
+		ret = peer_connect(l->end[side], &who[!side], &ours[!side], fds[!side], nr[!side]);
+	}
 	for (side = 0; side < 2; side++)
 		while (nr[side] > lent[side])
 			close(fds[side][--nr[side]]);
