@@ -127,8 +127,7 @@ bool peer_overdue(const struct control *c, const struct conn *k)
 	age_ns = wfi_now(c->env) - k->since_ns;
 	if (k->kind == CONN_REFUSED)
 		return age_ns > REFUSED_NS;
-	return age_ns > HELLO_NS ||
-	       (k->stream && !k->stream->connected && age_ns > DIAL_NS);
+	return age_ns > HELLO_NS || (k->stream && !k->stream->connected && age_ns > DIAL_NS);
 }
 
 /* ---- those who come ---- */

@@ -228,8 +228,7 @@ int stream_send(struct stream *s, enum wire_kind type, const void *body, size_t 
 
 bool stream_wants_write(const struct stream *s)
 {
-	return !s->connected || s->out ||
-	       (s->session && s->secure->ops->wants_write(s->session));
+	return !s->connected || s->out || (s->session && s->secure->ops->wants_write(s->session));
 }
 
 const char *stream_proved(const struct stream *s)

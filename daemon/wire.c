@@ -151,9 +151,8 @@ int wire_in_got(struct wire_in *in, struct wfi_env *env, size_t len)
 {
 	in->have += len;
 	if (in->have < sizeof(in->head))
-		return in->have >= sizeof(in->head.magic) && in->head.magic != WIRE_MAGIC ?
-			       -EPROTO :
-			       0;
+		return in->have >= sizeof(in->head.magic) && in->head.magic != WIRE_MAGIC ? -EPROTO
+											  : 0;
 	if (!in->body)
 		return head_whole(in, env);
 	if (in->have < sizeof(in->head) + in->head.len)

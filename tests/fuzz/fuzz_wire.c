@@ -140,9 +140,10 @@ static uint64_t rand_next(uint64_t *state)
 /* a number where bounds are found to be wrong */
 static uint32_t edge(uint64_t *rand)
 {
-	static const uint32_t values[] = { 0,	1,     2,      15,	   16,		17,
-					   128, 129,   1024,   1025,	   16384,	16385,
-					   255, 65535, 65536u, 0x7fffffff, 0x80000000u, UINT32_MAX };
+	static const uint32_t values[] = {
+		0,    1,     2,	    15,	 16,	17,	128,	    129,	 1024,
+		1025, 16384, 16385, 255, 65535, 65536u, 0x7fffffff, 0x80000000u, UINT32_MAX
+	};
 
 	return values[rand_next(rand) % WFI_ARRAY_SIZE(values)] + (uint32_t)(rand_next(rand) % 2);
 }
@@ -272,8 +273,8 @@ static void make_corpus(const char *folder)
 	ep.arenas[0].has_fd = 1;
 	save(folder, "endpoint-full", buf, put(buf, WIRE_ENDPOINT, &ep, sizeof(ep)));
 	save(folder, "plain-http", (const uint8_t *)"GET / HTTP/1.1\r\n\r\n", 18);
-	save(folder, "client-hello", (const uint8_t *)"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-	     11);
+	save(folder, "client-hello",
+	     (const uint8_t *)"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11);
 }
 
 int main(int argc, char **argv)

@@ -165,8 +165,8 @@ struct pair {
 
 static void pair_open(struct pair *p)
 {
-	assert_int_equal(
-		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p->fd), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p->fd),
+			 0);
 	assert_int_equal(stream_init(&p->s, &env, p->fd[0], false, NULL), 0);
 	assert_int_equal(stream_ready(&p->s), 0);
 }
@@ -266,10 +266,10 @@ static void test_deaf(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_heads),	     cmocka_unit_test(test_hello),
-		cmocka_unit_test(test_endpoint),     cmocka_unit_test(test_others),
-		cmocka_unit_test(test_types),	     cmocka_unit_test(test_byte_by_byte),
-		cmocka_unit_test(test_strangers),    cmocka_unit_test(test_deaf),
+		cmocka_unit_test(test_heads),	  cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_endpoint),  cmocka_unit_test(test_others),
+		cmocka_unit_test(test_types),	  cmocka_unit_test(test_byte_by_byte),
+		cmocka_unit_test(test_strangers), cmocka_unit_test(test_deaf),
 	};
 
 	if (wfi_env_real_init(&env))
