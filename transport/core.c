@@ -27,6 +27,17 @@ int wfi_opts_read(void *dst, size_t known, const void *src)
 	return 0;
 }
 
+uint32_t wfi_blob_check(const void *blob, size_t len)
+{
+	const uint8_t *bytes = blob;
+	uint32_t sum = 2166136261u;
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		sum = (sum ^ bytes[i]) * 16777619u;
+	return sum;
+}
+
 /* ---- completion queue ---- */
 
 static unsigned cq_take_posts(struct wfi_sync_cq *cq, struct weft_wc *wcs, unsigned max)
@@ -289,13 +300,13 @@ void wfi_sync_ep_close(struct wfi_sync_ep *ep, int status, uint32_t rx_left)
 
 /* ---- posts ---- */
 
-static int piece_check(const struct wfi_sync_ep *ep, const struct weft_post *post,
-		       const struct weft_piece *piece, uint32_t need)
+int wfi_piece_check(const struct weft_ep *ep, const struct weft_post *post,
+		    const struct weft_piece *piece, uint32_t need)
 {
 	const struct weft_rkey *rkey = piece->rkey;
 	const struct weft_mr *mr = post->local_mr;
 
-	if (wfi_unlikely(!rkey || rkey->ep != &ep->base || !(rkey->access & need)))
+	if (wfi_unlikely(!rkey || rkey->ep != ep || !(rkey->access & need)))
 		return -EACCES;
 	if (wfi_unlikely(!wfi_range_ok(piece->remote, piece->len, rkey->len)))
 		return -ERANGE;
@@ -323,7 +334,7 @@ int wfi_sync_post_begin(struct wfi_sync_ep *ep, const struct weft_post *post, ui
 	if (wfi_unlikely(ep->nr_open >= ep->depth || cq->tail - cq->head >= cq->depth))
 		return -EAGAIN;
 	for (i = 0; i < post->nr_pieces; i++) {
-		status = piece_check(ep, post, &post->pieces[i], need);
+		status = wfi_piece_check(&ep->base, post, &post->pieces[i], need);
 		if (wfi_unlikely(status))
 			break;
 		bytes += post->pieces[i].len;

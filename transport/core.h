@@ -28,6 +28,9 @@
  */
 int wfi_opts_read(void *dst, size_t known, const void *src);
 
+/* a sum over what peers hand each other, against what went wrong on the way: FNV-1a */
+uint32_t wfi_blob_check(const void *blob, size_t len);
+
 enum wfi_ep_state {
 	WFI_EP_CREATED,
 	WFI_EP_DIALING,
@@ -105,6 +108,11 @@ struct wfi_post_plan {
 	uint32_t nr_good; /* pieces before the first bad one */
 	int status; /* of that one, or 0 */
 };
+
+/* @ep: the endpoint of the post; @need: the right that the rkey must have. Return: 0, or -errno of
+ * the piece. Hot */
+int wfi_piece_check(const struct weft_ep *ep, const struct weft_post *post,
+		    const struct weft_piece *piece, uint32_t need);
 
 /**
  * wfi_sync_post_begin - room for a completion, and all pieces checked

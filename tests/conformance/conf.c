@@ -132,6 +132,8 @@ void pair_open(struct pair *p, const struct weft_transport *t, uint32_t cq_depth
 	assert_int_equal(wfi_env_real_init(&p->env), 0);
 	side_open(&p->a, t, &p->env, cq_depth, depth);
 	side_open(&p->b, t, &p->env, cq_depth, depth);
+	p->a.peer = &p->b;
+	p->b.peer = &p->a;
 	pair_connect(p);
 }
 
@@ -143,14 +145,22 @@ void pair_close(struct pair *p)
 	side_close(&p->b, &p->env);
 }
 
+void side_turn(struct side *s)
+{
+	weft_cq_poll(s->send_cq, NULL, 0);
+}
+
 struct weft_wc wait_wc(struct side *s, struct weft_cq *cq)
 {
 	struct weft_wc wc;
 	unsigned i;
 
-	for (i = 0; i < POLLS_MAX; i++)
+	for (i = 0; i < POLLS_MAX; i++) {
 		if (weft_cq_poll(cq, &wc, 1) == 1)
 			return wc;
+		if (s->peer)
+			side_turn(s->peer);
+	}
 	fail_msg("no completion on %s", s->t->name);
 	memset(&wc, 0, sizeof(wc));
 	return wc;
@@ -174,6 +184,8 @@ void expect_none(struct side *s)
 	for (i = 0; i < 5000; i++) {
 		assert_int_equal(weft_cq_poll(s->send_cq, &wc, 1), 0);
 		assert_int_equal(weft_cq_poll(s->recv_cq, &wc, 1), 0);
+		if (s->peer)
+			side_turn(s->peer);
 	}
 }
 

@@ -19,6 +19,7 @@ struct side {
 	struct weft_cq *send_cq;
 	struct weft_cq *recv_cq;
 	struct weft_ep *ep;
+	struct side *peer; /* who has a turn while this side waits; NULL: it is elsewhere */
 	uint32_t depth;
 	struct wfi_map map; /* memfd, registered as .mr with all rights */
 	uint8_t *mem;
@@ -50,6 +51,8 @@ struct weft_rkey *import_export(struct weft_ep *ep, const struct weft_export *ex
 struct weft_rkey *import(struct weft_ep *ep, struct weft_mr *mr,
 			 const struct weft_export_opts *opts);
 
+/* has the provider move what is under way, and takes no completion */
+void side_turn(struct side *s);
 /* polls, a bounded number of times, until a completion of @s is there; RECV come from recv_cq */
 struct weft_wc wait_wc(struct side *s, struct weft_cq *cq);
 /* the same, and it must be of @op, with @status */

@@ -113,7 +113,7 @@ static struct wfi_verbs_hello dial_until_asked(struct rig *r)
 static void seal(struct wfi_verbs_hello *h)
 {
 	h->check = 0;
-	h->check = wfi_verbs_check(h, sizeof(*h));
+	h->check = wfi_blob_check(h, sizeof(*h));
 }
 
 /* a hello of another node */

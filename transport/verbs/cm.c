@@ -117,7 +117,7 @@ static void hello_fill(struct wfi_verbs_hello *h, const struct wfi_verbs_line *l
 		.credit_rkey = ep->credit_buf->rkey,
 	};
 	memcpy(h->ticket, line->ticket, sizeof(h->ticket));
-	h->check = wfi_verbs_check(h, sizeof(*h));
+	h->check = wfi_blob_check(h, sizeof(*h));
 }
 
 /* Return: 0, -EPROTONOSUPPORT, -EBADMSG */
@@ -136,7 +136,7 @@ static int hello_read(struct wfi_verbs_hello *h, const struct happened *ev,
 		return -EPROTONOSUPPORT;
 	check = h->check;
 	h->check = 0;
-	if (wfi_verbs_check(h, sizeof(*h)) != check || h->kind != kind || h->reserved ||
+	if (wfi_blob_check(h, sizeof(*h)) != check || h->kind != kind || h->reserved ||
 	    (1u << (h->credits_log2 & 31)) > WFI_VERBS_CREDITS_MAX)
 		return -EBADMSG;
 	return 0;

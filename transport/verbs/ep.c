@@ -502,7 +502,7 @@ int wfi_verbs_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
 
 	for (i = 0; i < dev->port.nr_gids; i++)
 		memcpy(blob.gids[i], dev->port.gids[i].raw, 16);
-	blob.check = wfi_verbs_check(&blob, sizeof(blob));
+	blob.check = wfi_blob_check(&blob, sizeof(blob));
 	memset(out, 0, sizeof(*out));
 	out->blob_len = sizeof(blob);
 	memcpy(out->blob, &blob, sizeof(blob));
@@ -525,7 +525,7 @@ static int blob_read(const struct weft_ep_peer *p, struct wfi_verbs_ep_blob *blo
 	}
 	check = blob->check;
 	blob->check = 0;
-	if (wfi_verbs_check(blob, sizeof(*blob)) != check || blob->qpn > QPN_MASK ||
+	if (wfi_blob_check(blob, sizeof(*blob)) != check || blob->qpn > QPN_MASK ||
 	    blob->psn > PSN_MASK || blob->mtu < IBV_MTU_256 || blob->mtu > IBV_MTU_4096 ||
 	    !blob->nr_gids || blob->nr_gids > WFI_VERBS_GIDS || !wfi_is_pow2(blob->credits) ||
 	    blob->credits > WFI_VERBS_CREDITS_MAX)

@@ -235,7 +235,7 @@ int wfi_verbs_mr_export(struct weft_mr *base, const struct weft_export_opts *opt
 	blob.len = o.len;
 	blob.rkey = exp->mr ? exp->mr->rkey : exp->mw->rkey;
 	blob.access = o.access;
-	blob.check = wfi_verbs_check(&blob, sizeof(blob));
+	blob.check = wfi_blob_check(&blob, sizeof(blob));
 	memset(out, 0, sizeof(*out));
 	out->id = exp->id;
 	out->fd = -1;
@@ -261,7 +261,7 @@ static int blob_read(const struct weft_rkey_src *src, struct wfi_verbs_rkey_blob
 	memcpy(blob, src->blob, sizeof(*blob));
 	check = blob->check;
 	blob->check = 0;
-	if (blob->magic != WFI_VERBS_RKEY_MAGIC || wfi_verbs_check(blob, sizeof(*blob)) != check ||
+	if (blob->magic != WFI_VERBS_RKEY_MAGIC || wfi_blob_check(blob, sizeof(*blob)) != check ||
 	    !blob->len || !blob->access || (blob->access & ~WFI_REMOTE_ACCESS) ||
 	    wfi_add_overflows(blob->addr, blob->len, &end))
 		return -EINVAL;

@@ -9,17 +9,6 @@
 #define GIDS_MAX 256
 
 /* FNV-1a: finds what was garbled on the way, not what was forged */
-uint32_t wfi_verbs_check(const void *blob, size_t len)
-{
-	const uint8_t *bytes = blob;
-	uint32_t sum = 2166136261u;
-	size_t i;
-
-	for (i = 0; i < len; i++)
-		sum = (sum ^ bytes[i]) * 16777619u;
-	return sum;
-}
-
 /* bits that two GIDs have in common from the left: addresses of one subnet share most */
 static unsigned prefix_bits(const uint8_t *a, const uint8_t *b)
 {

@@ -371,7 +371,6 @@ int wfi_verbs_port_find(const char *name, struct wfi_verbs_port *out, struct ibv
  * -ENOENT */
 int wfi_verbs_gid_pair(const struct wfi_verbs_port *port, const uint8_t (*peer)[16], uint32_t nr,
 		       uint32_t *ours, uint32_t *theirs);
-uint32_t wfi_verbs_check(const void *blob, size_t len);
 
 /* device.c */
 int wfi_verbs_probe(const struct weft_transport *t, struct wfi_env *env, struct weft_probe *out);

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* served.c - devices, exports, rkeys and queues of providers whose peers serve reads and writes */
+#include <errno.h>
+#include <string.h>
+#include "transport/served.h"
+
+#define EXPORTS_FIRST 64u
+#define EXPORTS_MAX (1u << 20)
+#define CQ_DEPTH_DEFAULT 256u
+#define CQ_DEPTH_MAX 65536u
+#define SILENT_MS_DEFAULT 3000u
+#define TICK_NS (2 * WFI_NSEC_PER_MSEC)
+#define TICK_POLLS 64u
+
+/* ---- device ---- */
+
+int wfi_srv_device_init(struct wfi_srv_device *dev, const struct weft_transport *t,
+			struct wfi_env *env, const struct wfi_srv_wire *wire, uint32_t silent_ms)
+{
+	const uint64_t room = wire->head_max - sizeof(struct wfi_srv_frame);
+
+	dev->base.transport = t;
+	dev->base.env = env;
+	dev->base.caps = (struct weft_caps){
+		.flags = WEFT_CAP_EMU_READ | WEFT_CAP_EMU_WRITE | WEFT_CAP_REVOKE | WEFT_CAP_WAIT,
+		.max_pieces = (uint32_t)wfi_min(WFI_SRV_PIECES, room / sizeof(struct wfi_srv_desc)),
+		.max_depth = WFI_SRV_DEPTH,
+		.max_msg = (uint32_t)wfi_min(WFI_SRV_MSG, room),
+		.max_inline = (uint32_t)wfi_min(WFI_SRV_MSG, room),
+		.max_piece_bytes = WFI_MAX_POST_BYTES,
+		.max_post_bytes = WFI_MAX_POST_BYTES,
+	};
+	dev->wire = wire;
+	dev->silent_ns = (silent_ms ? silent_ms : SILENT_MS_DEFAULT) * WFI_NSEC_PER_MSEC;
+	return env->rng->bytes(env, &dev->incarnation, sizeof(dev->incarnation));
+}
+
+void wfi_srv_device_fini(struct wfi_srv_device *dev)
+{
+	if (dev->exports)
+		wfi_free(dev->base.env, dev->exports, dev->nr_exports * sizeof(*dev->exports));
+}
+
+struct wfi_srv_ep *wfi_srv_ep_find(struct wfi_srv_device *dev, uint64_t id)
+{
+	struct wfi_srv_ep *ep = dev->eps[(uint32_t)id % WFI_SRV_EPS];
+
+	return ep && ep->id == id ? ep : NULL;
+}
+
+/* ---- regions and exports ---- */
+
+int wfi_srv_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out)
+{
+	struct wfi_srv_mr *mr;
+	struct weft_mr_opts o;
+	int ret;
+
+	ret = wfi_opts_read(&o, sizeof(o), opts);
+	if (!ret)
+		ret = wfi_mr_opts_check(&o);
+	if (ret)
+		return ret;
+	mr = wfi_alloc(dev->env, sizeof(*mr));
+	if (!mr)
+		return -ENOMEM;
+	mr->base.dev = dev;
+	mr->base.addr = o.addr;
+	mr->base.len = o.len;
+	mr->base.access = o.access;
+	*out = &mr->base;
+	return 0;
+}
+
+static void export_drop(struct wfi_srv_device *dev, uint32_t idx)
+{
+	struct wfi_srv_ep *ep;
+
+	memset(&dev->exports[idx], 0, sizeof(dev->exports[idx]));
+	for (ep = dev->first; ep; ep = ep->next)
+		wfi_srv_ep_retract(ep, idx);
+}
+
+void wfi_srv_mr_dereg(struct weft_mr *base)
+{
+	struct wfi_srv_device *dev;
+	uint32_t i;
+
+	if (!base)
+		return;
+	dev = wfi_srv_device(base->dev);
+	for (i = 0; i < dev->nr_exports; i++)
+		if (dev->exports[i].mr == base)
+			export_drop(dev, i);
+	wfi_free(base->dev->env, wfi_container_of(base, struct wfi_srv_mr, base),
+		 sizeof(struct wfi_srv_mr));
+}
+
+/* Return: index of a free place, -ENOSPC, -ENOMEM */
+static int export_place(struct wfi_srv_device *dev)
+{
+	struct wfi_srv_export *more;
+	uint32_t i, nr;
+
+	for (i = 0; i < dev->nr_exports; i++)
+		if (!dev->exports[i].mr)
+			return (int)i;
+	nr = dev->nr_exports ? 2 * dev->nr_exports : EXPORTS_FIRST;
+	if (nr > EXPORTS_MAX)
+		return -ENOSPC;
+	more = wfi_alloc(dev->base.env, nr * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	if (dev->exports) {
+		memcpy(more, dev->exports, dev->nr_exports * sizeof(*more));
+		wfi_free(dev->base.env, dev->exports, dev->nr_exports * sizeof(*more));
+	}
+	dev->exports = more;
+	dev->nr_exports = nr;
+	return (int)i;
+}
+
+int wfi_srv_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
+		      struct weft_export *out)
+{
+	struct wfi_srv_rkey_blob blob = { .magic = WFI_SRV_RKEY_MAGIC };
+	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
+	struct wfi_env *env = base->dev->env;
+	struct weft_export_opts o;
+	int ret, idx;
+
+	ret = wfi_export_opts_check(base, opts, &o);
+	if (!ret && o.ep && o.ep->dev != base->dev)
+		ret = -EINVAL;
+	if (!ret)
+		ret = env->rng->bytes(env, &blob.secret, sizeof(blob.secret));
+	if (ret)
+		return ret;
+	idx = export_place(dev);
+	if (idx < 0)
+		return idx;
+	dev->exports[idx] = (struct wfi_srv_export){
+		.mr = base,
+		.ep = o.ep,
+		.mem = (uint8_t *)base->addr + o.off,
+		.len = o.len,
+		.secret = blob.secret,
+		.access = o.access,
+	};
+	blob.incarnation = dev->incarnation;
+	blob.len = o.len;
+	blob.export_idx = (uint32_t)idx;
+	blob.access = o.access;
+	blob.check = wfi_blob_check(&blob, sizeof(blob));
+	memset(out, 0, sizeof(*out));
+	out->id = blob.secret;
+	out->fd = -1;
+	out->blob_len = sizeof(blob);
+	memcpy(out->blob, &blob, sizeof(blob));
+	return 0;
+}
+
+int wfi_srv_mr_revoke(struct weft_mr *base, uint64_t id)
+{
+	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
+	uint32_t i;
+
+	for (i = 0; i < dev->nr_exports; i++) {
+		if (dev->exports[i].mr != base || dev->exports[i].secret != id)
+			continue;
+		export_drop(dev, i);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+void wfi_srv_exports_end(struct wfi_srv_ep *ep)
+{
+	struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
+	uint32_t i;
+
+	for (i = 0; i < dev->nr_exports; i++)
+		if (dev->exports[i].ep == &ep->base)
+			memset(&dev->exports[i], 0, sizeof(dev->exports[i]));
+}
+
+int wfi_srv_export_find(const struct wfi_srv_ep *ep, const struct wfi_srv_desc *desc, uint32_t need,
+			uint8_t **mem)
+{
+	const struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
+	const struct wfi_srv_export *e = dev->exports + desc->export_idx;
+
+	if (wfi_unlikely(desc->export_idx >= dev->nr_exports || !e->mr ||
+			 e->secret != desc->secret || (e->ep && e->ep != &ep->base)))
+		return -ESTALE;
+	if (wfi_unlikely(!(e->access & need)))
+		return -EACCES;
+	if (wfi_unlikely(!wfi_range_ok(desc->off, desc->len, e->len)))
+		return -ERANGE;
+	*mem = e->mem + desc->off;
+	return 0;
+}
+
+/* ---- rkeys ---- */
+
+static int blob_read(const struct weft_rkey_src *src, struct wfi_srv_rkey_blob *blob)
+{
+	uint32_t check;
+
+	if (!src->blob || src->blob_len != sizeof(*blob))
+		return -EINVAL;
+	memcpy(blob, src->blob, sizeof(*blob));
+	check = blob->check;
+	blob->check = 0;
+	if (blob->magic != WFI_SRV_RKEY_MAGIC || wfi_blob_check(blob, sizeof(*blob)) != check ||
+	    !blob->len || !blob->access || (blob->access & ~WFI_REMOTE_ACCESS))
+		return -EINVAL;
+	return src->access & ~blob->access ? -EACCES : 0;
+}
+
+int wfi_srv_rkey_import(struct weft_ep *base, const struct weft_rkey_src *src,
+			struct weft_rkey **out)
+{
+	struct wfi_srv_ep *ep = wfi_srv_ep(base);
+	struct wfi_srv_rkey_blob blob;
+	struct wfi_srv_rkey *rkey;
+	struct weft_rkey_src s;
+	int ret;
+
+	if (wfi_opts_read(&s, sizeof(s), src) || (s.access & ~WFI_REMOTE_ACCESS))
+		return -EINVAL;
+	if (s.kind != WEFT_RKEY_BLOB)
+		return -EOPNOTSUPP;
+	ret = blob_read(&s, &blob);
+	if (ret)
+		return ret;
+	if (ep->state != WFI_EP_CONNECTED)
+		return -ENOTCONN;
+	/* of an earlier life of the peer, or of another node */
+	if (blob.incarnation != ep->peer_incarnation)
+		return -ESTALE;
+	rkey = wfi_alloc(base->dev->env, sizeof(*rkey));
+	if (!rkey)
+		return -ENOMEM;
+	rkey->base.ep = base;
+	rkey->base.len = blob.len;
+	rkey->base.access = s.access ? s.access : blob.access;
+	rkey->secret = blob.secret;
+	rkey->export_idx = blob.export_idx;
+	*out = &rkey->base;
+	return 0;
+}
+
+void wfi_srv_rkey_destroy(struct weft_rkey *base)
+{
+	if (base)
+		wfi_free(base->ep->dev->env, wfi_container_of(base, struct wfi_srv_rkey, base),
+			 sizeof(struct wfi_srv_rkey));
+}
+
+/* the peer reaches it, the CPU here does not */
+void *wfi_srv_rkey_ptr(const struct weft_rkey *rkey)
+{
+	(void)rkey;
+	return NULL;
+}
+
+/* ---- completion queues ---- */
+
+static void tick(struct wfi_srv_device *dev)
+{
+	uint64_t now = wfi_now(dev->base.env);
+	struct wfi_srv_ep *ep;
+
+	if (now - dev->tick_ns < TICK_NS)
+		return;
+	dev->tick_ns = now;
+	for (ep = dev->first; ep; ep = ep->next)
+		wfi_srv_ep_tick(ep, now);
+}
+
+static void progress(struct wfi_srv_device *dev)
+{
+	struct wfi_srv_ep *ep;
+
+	dev->wire->progress(dev);
+	for (ep = dev->first; ep; ep = ep->next)
+		wfi_srv_ep_settle(ep);
+}
+
+/* of the endpoints from @ep to before @end. Return: completions written */
+static unsigned cq_take(struct wfi_srv_cq *cq, struct wfi_srv_ep *ep, const struct wfi_srv_ep *end,
+			struct weft_wc *wcs, unsigned max)
+{
+	unsigned n = 0;
+
+	for (; ep && ep != end && n < max; ep = ep->next) {
+		if (ep->base.send_cq == &cq->base)
+			n += wfi_srv_take_posts(ep, wcs + n, max - n);
+		if (ep->base.recv_cq == &cq->base)
+			n += wfi_srv_take_messages(ep, wcs + n, max - n);
+	}
+	return n;
+}
+
+static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
+{
+	struct wfi_srv_cq *cq = wfi_container_of(base, struct wfi_srv_cq, base);
+	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
+	struct wfi_srv_ep *ep;
+	unsigned n;
+
+	for (ep = dev->first; ep; ep = ep->next)
+		if (ep->base.recv_cq == base)
+			wfi_srv_give_back(ep);
+	progress(dev);
+	if (wfi_unlikely(dev->nr_closing || ++dev->polls % TICK_POLLS == 0))
+		tick(dev);
+	n = cq_take(cq, cq->turn, NULL, wcs, max);
+	n += cq_take(cq, dev->first, cq->turn, wcs + n, max - n);
+	/* another one is first next time: nobody starves behind a chatty peer */
+	cq->turn = cq->turn && cq->turn->next ? cq->turn->next : dev->first;
+	return (int)n;
+}
+
+static const struct weft_cq_fast cq_fast = { .poll = cq_poll };
+
+int wfi_srv_cq_create(struct weft_device *dev, const struct weft_cq_opts *opts,
+		      struct weft_cq **out)
+{
+	struct weft_cq_opts o;
+	struct wfi_srv_cq *cq;
+
+	if (wfi_opts_read(&o, sizeof(o), opts) || o.reserved || o.depth > CQ_DEPTH_MAX)
+		return -EINVAL;
+	cq = wfi_alloc(dev->env, sizeof(*cq));
+	if (!cq)
+		return -ENOMEM;
+	cq->base.fast = &cq_fast;
+	cq->base.dev = dev;
+	cq->depth = o.depth ? o.depth : CQ_DEPTH_DEFAULT;
+	cq->turn = wfi_srv_device(dev)->first;
+	*out = &cq->base;
+	return 0;
+}
+
+void wfi_srv_cq_destroy(struct weft_cq *cq)
+{
+	if (cq)
+		wfi_free(cq->dev->env, wfi_container_of(cq, struct wfi_srv_cq, base),
+			 sizeof(struct wfi_srv_cq));
+}
+
+static bool cq_has_some(const struct weft_cq *cq)
+{
+	const struct wfi_srv_device *dev = wfi_srv_device(cq->dev);
+	const struct wfi_srv_ep *ep;
+
+	for (ep = dev->first; ep; ep = ep->next) {
+		if (ep->base.send_cq == cq && wfi_srv_has_posts(ep))
+			return true;
+		if (ep->base.recv_cq == cq && wfi_srv_has_messages(ep))
+			return true;
+	}
+	return false;
+}
+
+int wfi_srv_cq_arm(struct weft_cq *cq, struct weft_wait *waits, unsigned max)
+{
+	struct wfi_srv_device *dev = wfi_srv_device(cq->dev);
+
+	if (!max)
+		return -ENOSPC;
+	tick(dev);
+	progress(dev);
+	if (cq_has_some(cq) || dev->nr_closing)
+		return -EAGAIN;
+	return dev->wire->arm(dev, waits);
+}
+
+/* what woke its owner may have woken it for nothing: the next time finds it gone */
+void wfi_srv_cq_disarm(struct weft_cq *cq)
+{
+	progress(wfi_srv_device(cq->dev));
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* served_post.c - posts become frames */
+#include <errno.h>
+#include <string.h>
+#include "transport/served.h"
+
+/* ---- frames ---- */
+
+static void head_fill(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
+		      const struct wfi_srv_desc *descs)
+{
+	size_t bytes = f->nr * sizeof(*descs);
+
+	memcpy(tx->head, f, sizeof(*f));
+	if (bytes)
+		memcpy(tx->head + sizeof(*f), descs, bytes);
+	tx->iov[0].iov_base = tx->head;
+	tx->iov[0].iov_len = sizeof(*f) + bytes;
+	tx->nr_iov = 1;
+	tx->at = 0;
+	tx->nr_busy = 0;
+	tx->lends = false;
+}
+
+struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep, const struct wfi_srv_frame *f,
+				  const struct wfi_srv_desc *descs)
+{
+	struct wfi_srv_tx *tx = ep->tx_free;
+
+	if (wfi_unlikely(!tx))
+		return NULL;
+	ep->tx_free = tx->next;
+	ep->nr_free--;
+	tx->used = true;
+	head_fill(tx, f, descs);
+	return tx;
+}
+
+void wfi_srv_tx_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
+{
+	struct wfi_srv_frame *f = (struct wfi_srv_frame *)(void *)tx->head;
+
+	f->to = ep->peer_id;
+	f->magic = WFI_SRV_FRAME_MAGIC;
+	f->credit = ep->msg_taken;
+	ep->msg_told = ep->msg_taken;
+	wfi_srv_device(ep->base.dev)->wire->push(ep, tx);
+}
+
+void wfi_srv_tx_done(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
+{
+	tx->used = false;
+	tx->next = ep->tx_free;
+	ep->tx_free = tx;
+	ep->nr_free++;
+	ep->heard = true;
+}
+
+/* ---- posts ---- */
+
+static struct wfi_srv_cq *send_cq(const struct wfi_srv_ep *ep)
+{
+	return wfi_container_of(ep->base.send_cq, struct wfi_srv_cq, base);
+}
+
+/* Return: whether one more post has its places */
+static bool has_room(const struct wfi_srv_ep *ep)
+{
+	const struct wfi_srv_cq *cq = send_cq(ep);
+
+	return ep->open_tail - ep->open_head < ep->depth && cq->nr_open < cq->depth &&
+	       ep->nr_free > WFI_SRV_TX_ANSWERS;
+}
+
+/* Return: whether the peer has a place for a message */
+static bool has_credit(const struct wfi_srv_ep *ep, uint32_t len)
+{
+	return ep->peer_room - (ep->msg_sent - ep->msg_credit) >= WFI_SRV_RECORD + len;
+}
+
+static struct wfi_srv_open *open_add(struct wfi_srv_ep *ep, uint64_t cookie, enum weft_wc_op op,
+				     uint32_t flags)
+{
+	struct wfi_srv_open *open = &ep->opens[ep->open_tail++ & ep->open_mask];
+
+	memset(open, 0, sizeof(*open));
+	open->cookie = cookie;
+	open->op = (uint8_t)op;
+	open->flags = (uint8_t)flags;
+	send_cq(ep)->nr_open++;
+	return open;
+}
+
+/* what a post comes to, before anything is posted */
+struct build {
+	uint64_t bytes;
+	uint32_t nr; /* good pieces */
+	int status; /* of the next one */
+};
+
+/* Return: 0, -EINVAL. The descriptors are the device's */
+static int post_check(struct wfi_srv_ep *ep, const struct weft_post *post, uint32_t need,
+		      struct build *b)
+{
+	const struct weft_caps *caps = &ep->base.dev->caps;
+	struct wfi_srv_desc *desc = wfi_srv_device(ep->base.dev)->descs;
+	const struct weft_piece *p = post->pieces, *end = p + post->nr_pieces;
+
+	*b = (struct build){ 0 };
+	if (wfi_unlikely(post->nr_pieces > caps->max_pieces))
+		return -EINVAL;
+	for (; p < end; p++, desc++) {
+		const struct wfi_srv_rkey *rkey;
+
+		b->status = wfi_piece_check(&ep->base, post, p, need);
+		if (wfi_unlikely(b->status))
+			break;
+		b->bytes += p->len;
+		if (wfi_unlikely(p->len > caps->max_piece_bytes || b->bytes > caps->max_post_bytes))
+			return -EINVAL;
+		rkey = wfi_container_of(p->rkey, struct wfi_srv_rkey, base);
+		desc->off = p->remote;
+		desc->secret = rkey->secret;
+		desc->len = (uint32_t)p->len;
+		desc->export_idx = rkey->export_idx;
+	}
+	b->nr = (uint32_t)(p - post->pieces);
+	return 0;
+}
+
+/* with what is known of it at once */
+static struct wfi_srv_open *open_of(struct wfi_srv_ep *ep, const struct weft_post *post,
+				    enum weft_wc_op op, const struct build *b)
+{
+	struct wfi_srv_open *open = open_add(ep, post->cookie, op, post->flags);
+
+	open->status = b->status;
+	open->idx = b->nr;
+	open->nr = b->nr;
+	open->scope = b->status ? WEFT_SCOPE_OP : WEFT_SCOPE_NONE;
+	return open;
+}
+
+static int post_write(struct wfi_srv_ep *ep, const struct weft_post *post, bool imm)
+{
+	struct wfi_srv_frame f = { .kind = WFI_SRV_WRITE, .serial = ep->open_tail };
+	struct wfi_srv_tx *tx;
+	struct build b;
+	uint32_t i;
+	int ret;
+
+	ret = post_check(ep, post, WEFT_ACCESS_REMOTE_WRITE, &b);
+	if (wfi_unlikely(ret))
+		return ret;
+	if (wfi_unlikely(!has_room(ep) || (imm && !has_credit(ep, 0))))
+		return -EAGAIN;
+	/* bytes that will not land are not announced */
+	imm = imm && !b.status;
+	if (!b.nr && !imm) {
+		open_of(ep, post, WEFT_WC_WRITE, &b)->done = true;
+		return 0;
+	}
+	f.nr = (uint16_t)b.nr;
+	f.bytes = b.bytes;
+	if (imm) {
+		f.flags = WFI_SRV_F_IMM;
+		f.imm = post->imm;
+		ep->msg_sent += WFI_SRV_RECORD;
+	}
+	tx = wfi_srv_tx_get(ep, &f, wfi_srv_device(ep->base.dev)->descs);
+	for (i = 0; i < b.nr; i++) {
+		if (!post->pieces[i].len)
+			continue;
+		tx->iov[tx->nr_iov].iov_base = post->pieces[i].local;
+		tx->iov[tx->nr_iov++].iov_len = post->pieces[i].len;
+	}
+	open_of(ep, post, WEFT_WC_WRITE, &b);
+	wfi_srv_tx_push(ep, tx);
+	return 0;
+}
+
+static int srv_post_write(struct weft_ep *base, const struct weft_post *post)
+{
+	return post_write(wfi_srv_ep(base), post, false);
+}
+
+static int srv_post_write_imm(struct weft_ep *base, const struct weft_post *post)
+{
+	return post_write(wfi_srv_ep(base), post, true);
+}
+
+static int srv_post_read(struct weft_ep *base, const struct weft_post *post)
+{
+	struct wfi_srv_ep *ep = wfi_srv_ep(base);
+	struct wfi_srv_frame f = { .kind = WFI_SRV_READ, .serial = ep->open_tail };
+	struct wfi_srv_piece *to;
+	struct build b;
+	uint32_t i;
+	int ret;
+
+	ret = post_check(ep, post, WEFT_ACCESS_REMOTE_READ, &b);
+	if (wfi_unlikely(ret))
+		return ret;
+	if (wfi_unlikely(!has_room(ep) || ep->reads_tail - ep->reads_head == WFI_SRV_READS))
+		return -EAGAIN;
+	if (!b.nr) {
+		open_of(ep, post, WEFT_WC_READ, &b)->done = true;
+		return 0;
+	}
+	f.nr = (uint16_t)b.nr;
+	to = ep->reads[ep->reads_tail++ % WFI_SRV_READS];
+	for (i = 0; i < b.nr; i++)
+		to[i] = (struct wfi_srv_piece){ .mem = post->pieces[i].local,
+						.len = (uint32_t)post->pieces[i].len };
+	open_of(ep, post, WEFT_WC_READ, &b);
+	wfi_srv_tx_push(ep, wfi_srv_tx_get(ep, &f, wfi_srv_device(base->dev)->descs));
+	return 0;
+}
+
+static int srv_post_send(struct weft_ep *base, const void *buf, uint32_t len, uint64_t cookie,
+			 uint32_t flags)
+{
+	struct wfi_srv_frame f = { .kind = WFI_SRV_SEND, .bytes = len };
+	struct wfi_srv_ep *ep = wfi_srv_ep(base);
+	struct wfi_srv_tx *tx;
+
+	if (wfi_unlikely(!len || len > base->dev->caps.max_msg))
+		return -EINVAL;
+	if (wfi_unlikely(!has_room(ep) || !has_credit(ep, len)))
+		return -EAGAIN;
+	tx = wfi_srv_tx_get(ep, &f, NULL);
+	memcpy(tx->head + sizeof(f), buf, len);
+	tx->iov[1].iov_base = tx->head + sizeof(f);
+	tx->iov[1].iov_len = len;
+	tx->nr_iov = 2;
+	ep->msg_sent += WFI_SRV_RECORD + len;
+	open_add(ep, cookie, WEFT_WC_SEND, flags)->done = true;
+	wfi_srv_tx_push(ep, tx);
+	return 0;
+}
+
+const struct weft_ep_fast wfi_srv_fast = {
+	.post_read = srv_post_read,
+	.post_write = srv_post_write,
+	.post_write_imm = srv_post_write_imm,
+	.post_send = srv_post_send,
+};
+
+/* ---- their completions ---- */
+
+/* quiet ones that went well are nobody's business */
+static bool open_silent(const struct wfi_srv_open *open)
+{
+	return !open->status && (open->flags & WEFT_POST_QUIET);
+}
+
+unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned max)
+{
+	unsigned n = 0;
+
+	while (n < max && ep->open_head != ep->open_tail) {
+		const struct wfi_srv_open *open = &ep->opens[ep->open_head & ep->open_mask];
+
+		if (!open->done)
+			break;
+		ep->open_head++;
+		send_cq(ep)->nr_open--;
+		if (open_silent(open))
+			continue;
+		memset(&wcs[n], 0, sizeof(wcs[n]));
+		wcs[n].cookie = open->cookie;
+		wcs[n].ep = &ep->base;
+		wcs[n].status = open->status;
+		wcs[n].op = open->op;
+		wcs[n].scope = open->scope;
+		wcs[n++].idx = open->idx;
+	}
+	return n;
+}
+
+bool wfi_srv_has_posts(const struct wfi_srv_ep *ep)
+{
+	uint32_t i;
+
+	for (i = ep->open_head; i != ep->open_tail; i++) {
+		const struct wfi_srv_open *open = &ep->opens[i & ep->open_mask];
+
+		if (!open->done)
+			return false;
+		if (!open_silent(open))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* the UCX provider of a build without its headers */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "transport/none.h"
+#include "transport/ucx/provider.h"
+
+static int none_probe(const struct weft_transport *t, struct wfi_env *env, struct weft_probe *out)
+{
+	(void)t;
+	(void)env;
+	memset(out, 0, sizeof(*out));
+	snprintf(out->why, sizeof(out->why), "built without UCX: install libucx-dev, build anew");
+	return -EOPNOTSUPP;
+}
+
+const struct weft_transport wfi_transport_ucx = {
+	.size = sizeof(struct weft_transport),
+	.name = "ucx",
+	.probe = none_probe,
+	WFI_NONE_OPS,
+};

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * ucx.h - the UCX provider, inside
+ *
+ * Frames (transport/served.h) travel as active messages of UCP, eager ones, so that they come in
+ * order: the first has the frame's head as its header and some of its bytes, others what is left.
+ * UCP's own put and get are left alone: over TCP and shared memory UCX emulates them, and serves
+ * whoever can reach its port with any byte of the process. Without UCP_FEATURE_RMA it answers none.
+ */
+#ifndef WFI_TRANSPORT_UCX_H
+#define WFI_TRANSPORT_UCX_H
+
+#include "transport/served.h"
+#include "transport/ucx/lib.h"
+#include "transport/ucx/provider.h"
+
+#define WFI_UCX_TLS_MAX 128u
+
+struct wfi_ucx_device {
+	struct wfi_srv_device srv;
+	struct wfi_srv_wire wire; /* with what this worker can do */
+	const struct wfi_ucp *ucp;
+	ucp_context_h context;
+	ucp_worker_h worker;
+	int efd;
+};
+
+/* header of the parts of a frame behind the first */
+struct wfi_ucx_part {
+	uint64_t to;
+	uint64_t magic;
+};
+
+struct wfi_ucx_ep {
+	struct wfi_srv_ep srv;
+	ucp_ep_h ep;
+	ucs_status_ptr_t closing;
+	bool closed; /* .closing is over */
+	struct wfi_srv_tx *first; /* frames with parts that were not sent yet */
+	struct wfi_srv_tx **last;
+	uint64_t off; /* in .first's .iov[.at] */
+	uint32_t nr_flying; /* parts that UCX has */
+	struct wfi_ucx_part part;
+};
+
+static inline struct wfi_ucx_device *wfi_ucx_device(struct weft_device *dev)
+{
+	return wfi_container_of(wfi_srv_device(dev), struct wfi_ucx_device, srv);
+}
+
+/* what a device's name says: TLS of UCX with '+' between them, then perhaps '@' and a network
+ * device. NULL: RDMA where there is some, else TCP */
+struct wfi_ucx_place {
+	char tls[WFI_UCX_TLS_MAX];
+	char net[WFI_UCX_TLS_MAX];
+	bool fell_back; /* to TCP, nobody asked for it */
+};
+
+/* device.c */
+int wfi_ucx_place_read(const char *name, struct wfi_ucx_place *out);
+int wfi_ucx_probe(const struct weft_transport *t, struct wfi_env *env, struct weft_probe *out);
+int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
+			const struct weft_device_opts *opts, struct weft_device **out);
+void wfi_ucx_device_close(struct weft_device *dev);
+
+/* wire.c */
+extern const struct wfi_srv_wire wfi_ucx_wire;
+int wfi_ucx_worker_listen(struct wfi_ucx_device *dev);
+int wfi_ucx_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
+		      struct weft_ep **out);
+void wfi_ucx_ep_destroy(struct weft_ep *ep);
+
+#endif

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wire.c - frames as active messages */
+#include <errno.h>
+#include <string.h>
+#include "transport/ucx/ucx.h"
+#include "weft_internal/log.h"
+
+#define AM_ID 0u
+#define PART_MAGIC 0x3154525058435557ull /* "WUCXPRT1" */
+#define FLYING 32u /* parts of one endpoint that UCX has at once */
+#define CHUNK (64u << 10) /* bytes of a part of one piece */
+#define RUN (7u << 10) /* bytes of a part of several: UCX copies them together */
+#define PROGRESS 16u /* calls in a row */
+#define LEAVE_NS (30 * WFI_NSEC_PER_MSEC) /* for what is said last to leave */
+#define CLOSE_NS (5 * WFI_NSEC_PER_SEC) /* for UCX to let go of an endpoint */
+
+/* UCX's place of bytes and the kernel's are one */
+_Static_assert(sizeof(struct iovec) == sizeof(ucp_dt_iov_t), "layout");
+_Static_assert(offsetof(struct iovec, iov_base) == offsetof(ucp_dt_iov_t, buffer), "layout");
+_Static_assert(offsetof(struct iovec, iov_len) == offsetof(ucp_dt_iov_t, length), "layout");
+
+static struct wfi_ucx_ep *ucx_ep(struct wfi_srv_ep *ep)
+{
+	return wfi_container_of(ep, struct wfi_ucx_ep, srv);
+}
+
+static const struct wfi_ucp *ucp_of(const struct wfi_ucx_ep *ep)
+{
+	return wfi_ucx_device(ep->srv.base.dev)->ucp;
+}
+
+/* ---- what leaves ---- */
+
+/* all parts of a frame were handed over, and UCX is done with them */
+static void tx_end(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
+{
+	if (tx->at == tx->nr_iov && !tx->nr_busy)
+		wfi_srv_tx_done(&ep->srv, tx);
+}
+
+static void on_sent(void *req, ucs_status_t status, void *user)
+{
+	struct wfi_srv_tx *tx = user;
+	struct wfi_ucx_ep *ep = ucx_ep(tx->ep);
+
+	ucp_of(ep)->ucp_request_free(req);
+	ep->nr_flying--;
+	tx->nr_busy--;
+	if (wfi_unlikely(status != UCS_OK))
+		wfi_srv_lost(&ep->srv, -ECONNRESET);
+	tx_end(ep, tx);
+}
+
+/* what goes next. @entries: how many places it takes, whole or in part */
+struct slice {
+	const void *buf;
+	size_t count;
+	size_t bytes;
+	uint32_t entries;
+	bool list;
+};
+
+static struct slice slice_next(const struct wfi_ucx_ep *ep, const struct wfi_srv_tx *tx)
+{
+	const struct iovec *iov = tx->iov + tx->at;
+	struct slice s = { 0 };
+
+	if (tx->at == tx->nr_iov)
+		return s;
+	if (ep->off || iov->iov_len > RUN) {
+		s.buf = (const uint8_t *)iov->iov_base + ep->off;
+		s.bytes = (size_t)wfi_min(iov->iov_len - ep->off, CHUNK);
+		s.count = s.bytes;
+		return s;
+	}
+	for (; tx->at + s.entries < tx->nr_iov; s.entries++) {
+		if (s.bytes + iov[s.entries].iov_len > RUN)
+			break;
+		s.bytes += iov[s.entries].iov_len;
+	}
+	s.list = s.entries > 1;
+	s.buf = s.list ? (const void *)iov : iov->iov_base;
+	s.count = s.list ? s.entries : s.bytes;
+	return s;
+}
+
+static void slice_done(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx, const struct slice *s)
+{
+	if (s->entries || !s->bytes) {
+		tx->at += s->entries;
+		return;
+	}
+	ep->off += s->bytes;
+	if (ep->off < tx->iov[tx->at].iov_len)
+		return;
+	tx->at++;
+	ep->off = 0;
+}
+
+/* Return: false UCX refuses: the endpoint is lost */
+static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
+{
+	ucp_request_param_t param = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+				UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_DATATYPE,
+		.flags = UCP_AM_SEND_FLAG_EAGER,
+		.cb.send = on_sent,
+		.user_data = tx,
+	};
+	const bool is_first = !tx->at;
+	const void *header = is_first ? (const void *)tx->head : &ep->part;
+	const size_t len = is_first ? tx->iov[0].iov_len : sizeof(ep->part);
+	ucs_status_ptr_t req;
+	struct slice s;
+
+	tx->at += is_first;
+	s = slice_next(ep, tx);
+	param.datatype = s.list ? UCP_DATATYPE_IOV : ucp_dt_make_contig(1);
+	req = ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, header, len, s.buf, s.count, &param);
+	slice_done(ep, tx, &s);
+	if (wfi_unlikely(UCS_PTR_IS_ERR(req)))
+		return false;
+	if (req) {
+		ep->nr_flying++;
+		tx->nr_busy++;
+	}
+	return true;
+}
+
+static void tx_run(struct wfi_ucx_ep *ep)
+{
+	struct wfi_srv_tx *tx;
+
+	while ((tx = ep->first) && ep->nr_flying < FLYING && !ep->srv.stopping) {
+		if (!part_send(ep, tx)) {
+			wfi_srv_lost(&ep->srv, -ECONNRESET);
+			return;
+		}
+		if (tx->at < tx->nr_iov)
+			continue;
+		ep->first = tx->next;
+		if (!ep->first)
+			ep->last = &ep->first;
+		tx_end(ep, tx);
+	}
+}
+
+static void wire_push(struct wfi_srv_ep *base, struct wfi_srv_tx *tx)
+{
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+
+	tx->next = NULL;
+	*ep->last = tx;
+	ep->last = &tx->next;
+	tx_run(ep);
+}
+
+/* ---- what arrives ---- */
+
+static int rx_part(struct wfi_srv_ep *ep, const void *header, size_t header_len, const void *data,
+		   size_t len)
+{
+	struct wfi_ucx_part part;
+
+	if (header_len == sizeof(part)) {
+		memcpy(&part, header, sizeof(part));
+		if (part.magic != PART_MAGIC || !len || len > wfi_srv_rx_left(ep))
+			return -EPROTO;
+	} else if (wfi_srv_rx_left(ep) ||
+		   wfi_srv_rx_begin(ep, header, header_len) != (int)header_len ||
+		   len > wfi_srv_rx_left(ep)) {
+		return -EPROTO;
+	}
+	wfi_srv_rx_bytes(ep, data, len);
+	return 0;
+}
+
+static ucs_status_t on_message(void *arg, const void *header, size_t header_len, void *data,
+			       size_t len, const ucp_am_recv_param_t *param)
+{
+	struct wfi_ucx_device *dev = arg;
+	struct wfi_srv_ep *ep;
+	uint64_t to;
+
+	/* whoever finds our port can say something: to nobody, then */
+	if (header_len < sizeof(to))
+		return UCS_OK;
+	memcpy(&to, header, sizeof(to));
+	ep = wfi_srv_ep_find(&dev->srv, to);
+	if (!ep || ep->lost || (ep->state != WFI_EP_CONNECTED && ep->state != WFI_EP_CLOSING))
+		return UCS_OK;
+	if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) ||
+	    rx_part(ep, header, header_len, data, len))
+		wfi_srv_lost(ep, -EPROTO);
+	return UCS_OK;
+}
+
+int wfi_ucx_worker_listen(struct wfi_ucx_device *dev)
+{
+	const ucp_am_handler_param_t handler = {
+		.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
+			      UCP_AM_HANDLER_PARAM_FIELD_ARG,
+		.id = AM_ID,
+		.cb = on_message,
+		.arg = dev,
+	};
+	ucp_worker_attr_t attr = { .field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER };
+
+	if (dev->ucp->ucp_worker_set_am_recv_handler(dev->worker, &handler) != UCS_OK ||
+	    dev->ucp->ucp_worker_query(dev->worker, &attr) != UCS_OK)
+		return -EOPNOTSUPP;
+	dev->wire = wfi_ucx_wire;
+	dev->wire.head_max = (uint32_t)wfi_min(attr.max_am_header, WFI_SRV_HEAD_MAX);
+	if (dev->wire.head_max >= sizeof(struct wfi_srv_frame) + sizeof(struct wfi_srv_desc))
+		return 0;
+	wfi_err("ucx: these transports take headers of %u bytes: name others", dev->wire.head_max);
+	return -EOPNOTSUPP;
+}
+
+/* ---- the end ---- */
+
+/* what was not sent will not be */
+static void tx_drop(struct wfi_ucx_ep *ep)
+{
+	struct wfi_srv_tx *tx;
+
+	while ((tx = ep->first)) {
+		ep->first = tx->next;
+		tx->at = tx->nr_iov;
+		tx_end(ep, tx);
+	}
+	ep->last = &ep->first;
+}
+
+static void wire_stop(struct wfi_srv_ep *base)
+{
+	const ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
+					    .flags = UCP_EP_CLOSE_FLAG_FORCE };
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+
+	if (ep->ep)
+		ep->closing = ucp_of(ep)->ucp_ep_close_nbx(ep->ep, &param);
+	ep->ep = NULL;
+	ep->closed = !UCS_PTR_IS_PTR(ep->closing);
+}
+
+static void close_poll(struct wfi_ucx_ep *ep)
+{
+	const struct wfi_ucp *ucp = ucp_of(ep);
+
+	if (!ep->closed && ucp->ucp_request_check_status(ep->closing) != UCS_INPROGRESS) {
+		ucp->ucp_request_free(ep->closing);
+		ep->closed = true;
+	}
+	if (!ep->closed || ep->nr_flying)
+		return;
+	tx_drop(ep);
+	wfi_srv_stopped(&ep->srv);
+}
+
+static void wire_progress(struct wfi_srv_device *base)
+{
+	struct wfi_ucx_device *dev = wfi_container_of(base, struct wfi_ucx_device, srv);
+	struct wfi_srv_ep *ep;
+	unsigned i;
+
+	for (i = 0; i < PROGRESS && dev->ucp->ucp_worker_progress(dev->worker); i++)
+		;
+	for (ep = base->first; ep; ep = ep->next) {
+		if (wfi_unlikely(ep->stopping && !ep->stopped))
+			close_poll(ucx_ep(ep));
+		else if (ucx_ep(ep)->first)
+			tx_run(ucx_ep(ep));
+	}
+}
+
+static int wire_arm(struct wfi_srv_device *base, struct weft_wait *wait)
+{
+	struct wfi_ucx_device *dev = wfi_container_of(base, struct wfi_ucx_device, srv);
+	ucs_status_t st = dev->ucp->ucp_worker_arm(dev->worker);
+
+	if (st != UCS_OK)
+		return st == UCS_ERR_BUSY ? -EAGAIN : -EIO;
+	*wait = (struct weft_wait){ .fd = dev->efd };
+	return 1;
+}
+
+/* ---- endpoints ---- */
+
+static int wire_init(struct wfi_srv_ep *base)
+{
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+
+	ep->last = &ep->first;
+	return 0;
+}
+
+static void wire_fini(struct wfi_srv_ep *base)
+{
+	struct wfi_srv_device *dev = wfi_srv_device(base->base.dev);
+	struct wfi_env *env = dev->base.env;
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+	uint64_t now = wfi_now(env);
+
+	while (ep->ep && !base->lost && base->nr_free < WFI_SRV_TX && wfi_now(env) - now < LEAVE_NS)
+		wire_progress(dev);
+	if (!ep->ep && !base->stopping)
+		return;
+	if (!base->stopping)
+		wire_stop(base);
+	base->stopping = true;
+	now = wfi_now(env);
+	while (!base->stopped && wfi_now(env) - now < CLOSE_NS)
+		wire_progress(dev);
+	if (!base->stopped)
+		wfi_err("ucx: an endpoint does not close");
+}
+
+static int wire_addr(struct wfi_srv_ep *base, uint8_t *buf, size_t len)
+{
+	struct wfi_ucx_device *dev = wfi_ucx_device(base->base.dev);
+	ucp_address_t *addr;
+	size_t addr_len;
+
+	if (dev->ucp->ucp_worker_get_address(dev->worker, &addr, &addr_len) != UCS_OK)
+		return -ENOMEM;
+	if (addr_len <= len)
+		memcpy(buf, addr, addr_len);
+	dev->ucp->ucp_worker_release_address(dev->worker, addr);
+	if (addr_len <= len)
+		return (int)addr_len;
+	wfi_err("ucx: the address of %zu bytes is too long: name fewer transports or one network "
+		"device",
+		addr_len);
+	return -EMSGSIZE;
+}
+
+static void on_error(void *arg, ucp_ep_h ucp_ep, ucs_status_t status)
+{
+	struct wfi_ucx_ep *ep = arg;
+
+	(void)ucp_ep;
+	(void)status;
+	wfi_srv_lost(&ep->srv, -ECONNRESET);
+}
+
+static int wire_connect(struct wfi_srv_ep *base, const uint8_t *addr, uint32_t len)
+{
+	struct wfi_ucx_device *dev = wfi_ucx_device(base->base.dev);
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+	ucp_ep_params_t params = {
+		.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLER |
+			      UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
+		.err_mode = UCP_ERR_HANDLING_MODE_PEER,
+		.err_handler = { .cb = on_error, .arg = ep },
+	};
+	ucs_status_t st;
+
+	if (!len)
+		return -EINVAL;
+	params.address = (const ucp_address_t *)(const void *)addr;
+	ep->part = (struct wfi_ucx_part){ .to = base->peer_id, .magic = PART_MAGIC };
+	st = dev->ucp->ucp_ep_create(dev->worker, &params, &ep->ep);
+	if (st == UCS_OK)
+		return 0;
+	ep->ep = NULL;
+	wfi_warn("ucx: a peer can't be reached by the transports of this device: set the same on "
+		 "both");
+	return st == UCS_ERR_NO_MEMORY ? -ENOMEM : -EHOSTUNREACH;
+}
+
+const struct wfi_srv_wire wfi_ucx_wire = {
+	.name = "ucx",
+	.progress = wire_progress,
+	.arm = wire_arm,
+	.init = wire_init,
+	.fini = wire_fini,
+	.addr = wire_addr,
+	.connect = wire_connect,
+	.push = wire_push,
+	.stop = wire_stop,
+};
+
+int wfi_ucx_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
+		      struct weft_ep **out)
+{
+	struct wfi_ucx_ep *ep = wfi_alloc(dev->env, sizeof(*ep));
+	int ret;
+
+	if (!ep)
+		return -ENOMEM;
+	ret = wfi_srv_ep_init(&ep->srv, dev, opts);
+	if (ret) {
+		wfi_free(dev->env, ep, sizeof(*ep));
+		return ret;
+	}
+	*out = &ep->srv.base;
+	return 0;
+}
+
+void wfi_ucx_ep_destroy(struct weft_ep *base)
+{
+	struct wfi_ucx_ep *ep;
+
+	if (!base)
+		return;
+	ep = ucx_ep(wfi_srv_ep(base));
+	wfi_srv_ep_fini(&ep->srv);
+	wfi_free(base->dev->env, ep, sizeof(*ep));
+}
