@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * served.h - what providers share whose reads and writes are carried out by the provider of the peer
+ * served.h - what providers share whose reads and writes the provider of the peer carries out
  *
  * No NIC holds a peer to its rights here, so ours does: memory is reached by frames, each with the
- * pieces of one post, and who serves a frame looks each piece up in its own table of exports. What a
- * piece costs is 24 bytes of description and no copy: pieces are gathered into one frame from where
+ * pieces of one post, and who serves a frame looks each piece up in its own table of exports. A
+ * piece costs 24 bytes of description and no copy: pieces are gathered into one frame from where
  * they lie, and land where they belong.
  *
- * The core keeps posts, exports, messages and the life of endpoints. A wire (UCX, TCP) carries
- * frames: a head, that is a struct wfi_srv_frame and a struct wfi_srv_desc for each piece, then the
- * bytes. Frames of one endpoint arrive whole and in order, or the endpoint breaks.
+ * The core keeps posts, exports, messages and the life of endpoints. A wire carries frames:
+ * a head, which is a struct wfi_srv_frame and a struct wfi_srv_desc for each piece, then bytes.
+ * Frames of one endpoint arrive whole and in order, or the endpoint breaks.
  *
- * Nobody has to wait for room in order to serve: messages have credits, requests for bytes
- * (WFI_SRV_READS) and answers (the depth of an endpoint) are bounded, and have their places. So both
- * sides always take what arrives, and never block each other.
+ * Nobody waits for room in order to serve: messages have credits, requests for bytes
+ * (WFI_SRV_READS) and answers (the depth of an endpoint) are bounded, and have their places. So
+ * both sides always take what arrives, and never block each other.
  *
  * Answers come in the order of requests; one acknowledges all writes before it.
  */
@@ -246,6 +246,7 @@ struct wfi_srv_ep {
 	bool said_bye;
 	bool stopping;
 	bool stopped;
+	bool meeting; /* of the wire: the peer has not shown itself yet */
 	bool heard; /* since the last tick */
 	uint64_t heard_ns;
 	uint64_t close_ns; /* when patience with a shutdown ends */
@@ -272,9 +273,8 @@ struct wfi_srv_ep {
 	uint8_t *ring;
 	uint32_t room;
 	uint32_t ring_bytes;
-	uint32_t ring_head; /* offsets */
-	uint32_t ring_tail;
-	uint32_t ring_lent; /* up to where records were shown; .ring_head follows at the next poll */
+	uint32_t ring_tail; /* offset: where the next record goes */
+	uint32_t ring_shown; /* offset: the next one to be shown */
 	uint32_t nr_msgs; /* records that were not shown yet */
 	uint32_t lent_bytes;
 

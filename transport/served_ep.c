@@ -67,26 +67,25 @@ void wfi_srv_give_back(struct wfi_srv_ep *ep)
 {
 	ep->msg_taken += ep->lent_bytes;
 	ep->lent_bytes = 0;
-	ep->ring_head = ep->ring_lent;
 }
 
 static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
 {
 	const struct record *r;
 
-	if (ep->ring_lent == ep->ring_bytes || record_at(ep, ep->ring_lent)->skip) {
-		if (ep->ring_lent < ep->ring_bytes)
-			record_at(ep, ep->ring_lent)->skip = 0;
-		ep->ring_lent = 0;
+	if (ep->ring_shown == ep->ring_bytes || record_at(ep, ep->ring_shown)->skip) {
+		if (ep->ring_shown < ep->ring_bytes)
+			record_at(ep, ep->ring_shown)->skip = 0;
+		ep->ring_shown = 0;
 	}
-	r = record_at(ep, ep->ring_lent);
+	r = record_at(ep, ep->ring_shown);
 	memset(wc, 0, sizeof(*wc));
 	wc->ep = &ep->base;
 	wc->op = r->op;
 	wc->imm = r->imm;
 	wc->len = r->len;
 	wc->data = (const uint8_t *)r + WFI_SRV_RECORD;
-	ep->ring_lent += record_bytes(r->len);
+	ep->ring_shown += record_bytes(r->len);
 	ep->lent_bytes += WFI_SRV_RECORD + r->len;
 	ep->nr_msgs--;
 }
@@ -543,7 +542,7 @@ void wfi_srv_stopped(struct wfi_srv_ep *ep)
 void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 {
 	const struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
-	bool due = open_asked(ep) || ep->nr_free < WFI_SRV_TX;
+	bool due = ep->meeting || open_asked(ep) || ep->nr_free < WFI_SRV_TX;
 
 	if (ep->state == WFI_EP_CLOSING && !ep->lost && now_ns >= ep->close_ns)
 		ep->lost = true;
@@ -554,7 +553,7 @@ void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 		wfi_warn("%s: a peer has not answered for %llu ms: its endpoint ends",
 			 dev->base.transport->name,
 			 (unsigned long long)(dev->silent_ns / WFI_NSEC_PER_MSEC));
-		wfi_srv_lost(ep, -ETIMEDOUT);
+		wfi_srv_lost(ep, ep->meeting ? -ECONNRESET : -ETIMEDOUT);
 	}
 }
 

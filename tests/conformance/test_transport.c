@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every provider must do. Run as: test_transport PROVIDER [DEVICE], where PROVIDER is a name from the
- * registry, or fault:NAME for the fault injector (which injects nothing here) around it.
+ * What every provider must do. Run as: test_transport PROVIDER [DEVICE], where PROVIDER is a name
+ * from the registry, or fault:NAME for the fault injector (which injects nothing here) around it.
  */
 #include <errno.h>
 #include <poll.h>

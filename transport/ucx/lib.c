@@ -10,7 +10,7 @@ static struct wfi_ucp calls;
 static const char *failure;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* a pointer to an object becomes one to a function: POSIX has dlsym() work so, ISO C has no words */
+/* a pointer to an object becomes one to a function: POSIX has dlsym() work so, ISO C has no word */
 static void *lookup(void *lib, const char *name, void *to)
 {
 	void *sym = dlsym(lib, name);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/tcp/tcp.h"
+
+const struct weft_transport wfi_transport_tcp = {
+	.size = sizeof(struct weft_transport),
+	.name = "tcp",
+	.probe = wfi_tcp_probe,
+	.device_open = wfi_tcp_device_open,
+	.device_close = wfi_tcp_device_close,
+	.mr_reg = wfi_srv_mr_reg,
+	.mr_dereg = wfi_srv_mr_dereg,
+	.mr_export = wfi_srv_mr_export,
+	.mr_revoke = wfi_srv_mr_revoke,
+	.rkey_import = wfi_srv_rkey_import,
+	.rkey_destroy = wfi_srv_rkey_destroy,
+	.rkey_ptr = wfi_srv_rkey_ptr,
+	.cq_create = wfi_srv_cq_create,
+	.cq_destroy = wfi_srv_cq_destroy,
+	.cq_arm = wfi_srv_cq_arm,
+	.cq_disarm = wfi_srv_cq_disarm,
+	.ep_create = wfi_tcp_ep_create,
+	.ep_addr = wfi_srv_ep_addr,
+	.ep_connect = wfi_srv_ep_connect,
+	.ep_shutdown = wfi_srv_ep_shutdown,
+	.ep_destroy = wfi_tcp_ep_destroy,
+	.port_open = wfi_no_port_open,
+	.port_close = wfi_no_port_close,
+	.port_addr = wfi_no_port_addr,
+	.port_poll = wfi_no_port_poll,
+	.port_accept = wfi_no_port_accept,
+	.port_refuse = wfi_no_port_refuse,
+	.ep_dial = wfi_no_ep_dial,
+};
