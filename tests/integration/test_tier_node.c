@@ -24,8 +24,8 @@
 #define NR_NAMES (3 * NR_MEMORY)
 #define BATCH 16u
 #define KILLS 20u
-#define KILL_US 60000u
-#define WAIT_MS 20000
+#define KILL_US 30000u
+#define WAIT_MS 60000
 
 /* the folder, and a small file system in it where this process may mount one */
 static char dir[64], small[80];
@@ -189,29 +189,49 @@ static unsigned get(struct test_engine *e, uint64_t first, unsigned nr)
 	return came;
 }
 
-/* slowly enough for the reserve: nothing is dropped on the way to the tier */
 struct settle {
 	struct test_engine *e;
-	uint64_t blocks;
+	uint64_t blocks, want;
 };
 
 static bool written(void *ctx)
 {
-	const struct settle *s = ctx;
+	struct settle *s = ctx;
 
-	return tier_status(s->e->w).blocks >= s->blocks;
+	s->blocks = tier_status(s->e->w).blocks;
+	return s->blocks >= s->want;
 }
 
-/* puts until the tier holds @want blocks. Return: the first name behind the last one */
+static bool has_room(void *ctx)
+{
+	const struct weft_stat st = test_stat(ctx);
+
+	return st.slots_free || st.slots_total < NR_MEMORY;
+}
+
+/*
+ * puts until the tier holds @want blocks, each once there is room for it, so that nothing is
+ * dropped on the way there. Near the end the drive gets time, and more of it where it is slow: in a
+ * tier that is full each put takes a block away until its own is written.
+ * Return: the first name behind the last one
+ */
 static uint64_t put_until(struct test_engine *e, uint64_t first, uint64_t want)
 {
-	struct settle s = { .e = e, .blocks = want };
-	const uint64_t end_ms = test_now_ms() + WAIT_MS;
+	struct settle s = { .e = e, .want = want };
+	uint64_t most = 0, end_ms = test_now_ms() + WAIT_MS;
+	unsigned wait_ms = 0;
 
-	while (!written(&s)) {
-		assert_true(test_now_ms() < end_ms);
+	while (!test_until(wait_ms, written, &s)) {
+		if (s.blocks > most)
+			end_ms = test_now_ms() + WAIT_MS;
+		most = wfi_max(most, s.blocks);
+		if (test_now_ms() >= end_ms)
+			fail_msg("%llu of %llu blocks came to the tier", (unsigned long long)most,
+				 (unsigned long long)want);
+		assert_true(test_until(WAIT_MS, has_room, e->ring));
 		assert_int_equal(put(e, first, 1), 1);
 		first++;
+		wait_ms += s.blocks + BATCH >= want;
 	}
 	return first;
 }
@@ -292,14 +312,21 @@ static void kill_in(pid_t pid, uint64_t us)
 	assert_false(setitimer(ITIMER_REAL, &when, NULL));
 }
 
-/* writes, and reads what was written, until the node dies under it. Return: one behind the last */
+/*
+ * writes, and reads what was written, until the node dies under it: soon after it has begun to
+ * write to its tier, or before. Return: one behind the last
+ */
 static uint64_t write_and_die(struct tier_node *t, struct test_engine *e, uint64_t name,
 			      uint64_t *rng)
 {
-	const uint64_t first = name;
+	const uint64_t first = name, safe = first + test_rand(rng) % (2 * NR_MEMORY);
+	bool doomed = false;
 
-	kill_in(t->node.pid, 1 + test_rand(rng) % KILL_US);
 	while (true) {
+		if (!doomed && name >= safe) {
+			kill_in(t->node.pid, 1 + test_rand(rng) % KILL_US);
+			doomed = true;
+		}
 		const unsigned nr = 1 + (unsigned)(test_rand(rng) % BATCH);
 		const struct weft_key key = key_of(e, first + test_rand(rng) % (name - first + 1));
 		void *buf = blocks[0];
