@@ -57,17 +57,18 @@ static void show_tiers(const json_t *tiers)
 
 	if (!json_array_size(tiers))
 		return;
-	printf("\n%-8s %-8s %10s %10s %10s %8s %10s %10s\n", "TIER", "STATE", "SIZE", "HELD",
-	       "BLOCKS", "RETIRED", "READ/S", "WRITE/S");
+	printf("\n%-8s %-8s %10s %10s %10s %8s %8s %10s %10s\n", "TIER", "STATE", "SIZE", "HELD",
+	       "BLOCKS", "LEASED", "RETIRED", "READ/S", "WRITE/S");
 	for (i = 0; i < json_array_size(tiers); i++) {
 		t = json_array_get(tiers, i);
 		wfi_text_bytes((double)wfi_json_u64(t, "bytes"), size);
 		wfi_text_bytes((double)wfi_json_u64(t, "bytes_held"), held);
 		wfi_text_bytes((double)wfi_json_u64(t, "read_bytes_per_s"), rd);
 		wfi_text_bytes((double)wfi_json_u64(t, "write_bytes_per_s"), wr);
-		printf("%-8s %-8s %10s %10s %10" PRIu64 " %8" PRIu64 " %10s %10s\n",
+		printf("%-8s %-8s %10s %10s %10" PRIu64 " %8" PRIu64 " %8" PRIu64 " %10s %10s\n",
 		       clean(t, "name", name), clean(t, "state", state), size, held,
-		       wfi_json_u64(t, "blocks"), wfi_json_u64(t, "retired"), rd, wr);
+		       wfi_json_u64(t, "blocks"), wfi_json_u64(t, "leased"),
+		       wfi_json_u64(t, "retired"), rd, wr);
 		wfi_text_clean(wfi_json_str(t, "why"), why, sizeof(why));
 		if (*why)
 			printf("  %s\n", why);

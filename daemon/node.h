@@ -197,6 +197,7 @@ struct node {
 	struct weft_place *places;
 	struct weft_slot *slots;
 	uint32_t *idx;
+	uint32_t *where;
 	int32_t *results;
 	struct node_op *free_ops;
 	void *free_bufs[OP_BUF_CLASSES];

@@ -343,8 +343,10 @@ static int scratch_create(struct node *node)
 	node->places = wfi_alloc(node->env, n * sizeof(*node->places));
 	node->slots = wfi_alloc(node->env, n * sizeof(*node->slots));
 	node->idx = wfi_alloc(node->env, n * sizeof(*node->idx));
+	node->where = wfi_alloc(node->env, n * sizeof(*node->where));
 	node->results = wfi_alloc(node->env, n * sizeof(*node->results));
-	if (!node->keys || !node->places || !node->slots || !node->idx || !node->results)
+	if (!node->keys || !node->places || !node->slots || !node->idx || !node->where ||
+	    !node->results)
 		return -ENOMEM;
 	return 0;
 }
@@ -394,5 +396,6 @@ void ops_destroy(struct node *node)
 	wfi_free(node->env, node->places, n * sizeof(*node->places));
 	wfi_free(node->env, node->slots, n * sizeof(*node->slots));
 	wfi_free(node->env, node->idx, n * sizeof(*node->idx));
+	wfi_free(node->env, node->where, n * sizeof(*node->where));
 	wfi_free(node->env, node->results, n * sizeof(*node->results));
 }

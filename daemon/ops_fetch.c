@@ -127,7 +127,7 @@ int op_map_fetch(struct op_ctx *c, const struct wfi_space_info *space, uint32_t 
 
 	if (n < c->sqe->nr)
 		nr = (uint32_t)wfi_kv_match_tiers(c->node->kv, c->sqe->space, c->node->keys,
-						  c->sqe->nr, n, NULL);
+						  c->sqe->nr, n, NULL, NULL);
 	if (nr == n)
 		return 0;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);

@@ -66,38 +66,36 @@ static void write_where(struct op_ctx *c, uint32_t here, uint32_t n)
 	const uint32_t nr = c->sqe->nr;
 
 	for (uint32_t i = 0; i < here; i++)
-		c->node->idx[i] = WEFT_TIER_DRAM;
+		c->node->where[i] = WEFT_TIER_DRAM;
 	for (uint32_t i = n; i < nr; i++)
-		c->node->idx[i] = WEFT_TIER_NONE;
-	wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->idx, nr * sizeof(uint32_t));
+		c->node->where[i] = WEFT_TIER_NONE;
+	wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->where, nr * sizeof(uint32_t));
 }
 
 /* one pass: what is to be leased is found to be used, anything else in the index alone */
 int op_match(struct op_ctx *c)
 {
 	struct wfi_space_info space;
+	const bool lease = c->sqe->flags & WEFT_F_LEASE;
 	const uint32_t nr = c->sqe->nr;
-	int n, here, ret;
+	uint32_t here, n;
+	int ret;
 
 	ret = op_take_keys(c, c->sqe->flags & WEFT_F_WHERE ? nr * sizeof(uint32_t) : 0, &space);
 	if (ret)
 		return ret;
-	if (c->sqe->flags & WEFT_F_LEASE) {
-		n = (int)lookup_prefix(c, nr, c->node->idx);
-		here = n;
-		ret = lease_prefix(c, (uint32_t)n);
-		if (ret)
-			return ret;
-	} else {
-		here = wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr, NULL);
-		n = (uint32_t)here < nr && wfi_kv_has_tier(c->node->kv)
-			    ? wfi_kv_match_tiers(c->node->kv, c->sqe->space, c->node->keys, nr,
-						 (uint32_t)here, c->node->idx)
-			    : here;
-	}
+	here = lease ? lookup_prefix(c, nr, c->node->idx)
+		     : (uint32_t)wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr, NULL);
+	n = here;
+	if (here < nr && wfi_kv_has_tier(c->node->kv))
+		n = (uint32_t)wfi_kv_match_tiers(c->node->kv, c->sqe->space, c->node->keys, nr,
+						 here, c->node->where, lease ? c->node->idx : NULL);
+	ret = lease ? lease_prefix(c, n) : 0;
+	if (ret)
+		return ret;
 	if (c->sqe->flags & WEFT_F_WHERE)
-		write_where(c, (uint32_t)here, (uint32_t)n);
-	return n;
+		write_where(c, here, n);
+	return (int)n;
 }
 
 /* the lease, and the slots where the engine looks for them. Return: @n, -ENOMEM, -EDQUOT */

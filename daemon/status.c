@@ -136,16 +136,16 @@ static json_t *tiers_json(struct node *node)
 	json_array_append_new(
 		list,
 		json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			  "s:o}",
+			  "s:I, s:o}",
 			  "name", name, "state", wfi_tier_state_name(st.state), "why", st.why,
 			  "bytes", (json_int_t)st.bytes, "file_bytes", (json_int_t)st.file_bytes,
 			  "file_bytes_wanted", (json_int_t)st.want_bytes, "bytes_held",
-			  (json_int_t)st.bytes_held, "blocks", (json_int_t)st.blocks, "retired",
-			  (json_int_t)st.retired, "evicted", (json_int_t)st.evicted,
-			  "read_bytes_per_s", (json_int_t)st.read_bps, "write_bytes_per_s",
-			  (json_int_t)st.write_bps, "recovered", (json_int_t)st.recovered,
-			  "recover_us", (json_int_t)(st.recover_ns / WFI_NSEC_PER_USEC), "bad",
-			  bad));
+			  (json_int_t)st.bytes_held, "blocks", (json_int_t)st.blocks, "leased",
+			  (json_int_t)st.leased, "retired", (json_int_t)st.retired, "evicted",
+			  (json_int_t)st.evicted, "read_bytes_per_s", (json_int_t)st.read_bps,
+			  "write_bytes_per_s", (json_int_t)st.write_bps, "recovered",
+			  (json_int_t)st.recovered, "recover_us",
+			  (json_int_t)(st.recover_ns / WFI_NSEC_PER_USEC), "bad", bad));
 	return list;
 }
 

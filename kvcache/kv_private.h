@@ -173,6 +173,7 @@ struct kv_lease {
 	uint32_t owner;
 	uint32_t chunks; /* list of slot numbers */
 	uint32_t nr;
+	uint32_t nr_below; /* of them, in the tier below */
 	uint32_t next, prev; /* owner's list; next: also the free list */
 	enum lease_state state;
 };

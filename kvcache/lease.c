@@ -199,6 +199,14 @@ static void fill_chunks(struct kv_leases *l, struct kv_lease *lease, const uint3
 	l->free_chunk = chunk;
 }
 
+static void refs_unpin(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		if (!(slots[i] & WFI_SLOT_BELOW))
+			wfi_slot_unpin(kv, slots[i]);
+	wfi_mover_unkeep(kv->mover, slots, nr);
+}
+
 /* pins and memory of a lease go back. Return: its slots */
 static uint32_t lease_end(struct wfi_kv *kv, uint32_t idx)
 {
@@ -211,7 +219,10 @@ static uint32_t lease_end(struct wfi_kv *kv, uint32_t idx)
 		struct lease_chunk *c = chunk_at(l, chunk);
 		const uint32_t next = c->next;
 
-		wfi_kv_unpin(kv, c->slot, (uint32_t)n);
+		if (wfi_likely(!lease->nr_below))
+			wfi_kv_unpin(kv, c->slot, (uint32_t)n);
+		else
+			refs_unpin(kv, c->slot, (uint32_t)n);
 		c->next = l->free_chunk;
 		l->free_chunk = chunk;
 		l->nr_free_chunks++;
@@ -241,14 +252,31 @@ static void lease_disown(struct wfi_kv *kv, struct kv_lease *lease)
 	lease->gen++;
 }
 
-/* Return: 0; -ESTALE the block of one has failed a check since it was found */
-static int pin_all(struct wfi_kv *kv, const uint32_t *slots, uint32_t nr)
+/* Return: how many are in the tier below; -ESTALE the block of one has failed a check since it was
+ * found; -EDQUOT */
+static int pin_all(struct wfi_kv *kv, const struct wfi_tenant *t, const uint32_t *slots,
+		   uint32_t nr)
 {
-	for (uint32_t i = 0; i < nr; i++)
-		if (!kv_run_checked(kv, slots[i]) || kv_slot(kv, slots[i])->state == KV_FREE)
+	uint32_t below = 0;
+	int ret;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		if (slots[i] & WFI_SLOT_BELOW)
+			below++;
+		else if (!kv_run_checked(kv, slots[i]) || kv_slot(kv, slots[i])->state == KV_FREE)
 			return -ESTALE;
-	wfi_kv_pin(kv, slots, nr);
-	return 0;
+	}
+	if (wfi_likely(!below)) {
+		wfi_kv_pin(kv, slots, nr);
+		return 0;
+	}
+	ret = wfi_mover_keep(kv->mover, t, slots, nr);
+	if (ret)
+		return ret;
+	for (uint32_t i = 0; i < nr; i++)
+		if (!(slots[i] & WFI_SLOT_BELOW))
+			wfi_slot_pin(kv, slots[i]);
+	return (int)below;
 }
 
 int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slots, uint32_t nr,
@@ -267,8 +295,8 @@ int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slo
 	ret = leases_reserve(kv, nr);
 	if (ret)
 		return ret;
-	ret = pin_all(kv, slots, nr);
-	if (ret)
+	ret = pin_all(kv, owner->tenant, slots, nr);
+	if (ret < 0)
 		return ret;
 	idx = l->free;
 	lease = &l->leases[idx];
@@ -277,6 +305,7 @@ int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slo
 	lease->event_ns = end_ns;
 	lease->owner = kv_owner_idx(owner->id);
 	lease->nr = nr;
+	lease->nr_below = (uint32_t)ret;
 	fill_chunks(l, lease, slots);
 	lease->prev = NO_LEASE;
 	lease->next = owner->leases;

@@ -608,19 +608,35 @@ int wfi_kv_prefetch(struct wfi_kv *kv, uint32_t space_id, const struct weft_key 
 
 /* ---- what is where ---- */
 
+/* a block of a prefix, which is used. Return: where it is, to be leased */
+static uint32_t touch_found(struct kv_mover *m, const struct kv_space *space,
+			    const struct weft_key *key, uint32_t tier_slot)
+{
+	uint32_t slot;
+
+	if (tier_slot == WFI_SLOT_NONE) {
+		wfi_kv_lookup(m->kv, space->info.id, key, 1, &slot, m->kv->now_ns);
+		return slot;
+	}
+	m->tier->ops->touch(m->tier, tier_slot);
+	return tier_slot | WFI_SLOT_BELOW;
+}
+
 int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys,
-		       uint32_t nr, uint32_t from, uint32_t *where)
+		       uint32_t nr, uint32_t from, uint32_t *where, uint32_t *slots)
 {
 	const struct kv_space *space = kv_space(kv, space_id);
-	const struct kv_mover *m = kv->mover;
+	struct kv_mover *m = kv->mover;
 	uint64_t bytes = 0, us;
 	uint32_t i = from;
 
 	for (; m && space && i < nr; i++) {
-		if (held_slot(kv, space, &keys[i]) != WFI_SLOT_NONE) {
-			us = 0;
-		} else {
-			if (tier_find(m, space, &keys[i]) == WFI_SLOT_NONE)
+		uint32_t tier_slot = WFI_SLOT_NONE;
+
+		us = 0;
+		if (held_slot(kv, space, &keys[i]) == WFI_SLOT_NONE) {
+			tier_slot = tier_find(m, space, &keys[i]);
+			if (tier_slot == WFI_SLOT_NONE)
 				break;
 			bytes += space->info.block_bytes;
 			us = m->tier->ops->fetch_ns(m->tier, bytes) / WFI_NSEC_PER_USEC;
@@ -630,8 +646,40 @@ int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space_id, const struct weft_k
 			where[i] =
 				us ? WEFT_WHERE(m->tier->ops->kind, wfi_min(us, WEFT_WHERE_US_MAX))
 				   : WEFT_TIER_DRAM;
+		if (!slots)
+			continue;
+		slots[i] = touch_found(m, space, &keys[i], tier_slot);
+		if (slots[i] == WFI_SLOT_NONE)
+			break;
 	}
 	return (int)i;
+}
+
+int wfi_mover_keep(struct kv_mover *m, const struct wfi_tenant *t, const uint32_t *slots,
+		   uint32_t nr)
+{
+	struct wfi_tier_stat st;
+	uint64_t most;
+	int ret = 0;
+
+	m->tier->ops->stat(m->tier, &st);
+	most = st.bytes / 2 / m->kv->weights * t->weight;
+	for (uint32_t i = 0; i < nr; i++) {
+		if (slots[i] & WFI_SLOT_BELOW)
+			ret = m->tier->ops->keep(m->tier, slots[i] & ~WFI_SLOT_BELOW, most);
+		if (ret) {
+			wfi_mover_unkeep(m, slots, i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+void wfi_mover_unkeep(struct kv_mover *m, const uint32_t *slots, uint32_t nr)
+{
+	for (uint32_t i = 0; i < nr; i++)
+		if (slots[i] & WFI_SLOT_BELOW)
+			m->tier->ops->unkeep(m->tier, slots[i] & ~WFI_SLOT_BELOW);
 }
 
 bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key)

@@ -16,6 +16,11 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 void wfi_mover_short(struct kv_mover *m, struct kv_space *space, uint64_t nr);
 /* Return: whether the tier had it */
 bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key);
+/* of slots that a tenant leases, those with WFI_SLOT_BELOW: all of them, or none. Return: 0,
+ * -EDQUOT */
+int wfi_mover_keep(struct kv_mover *m, const struct wfi_tenant *t, const uint32_t *slots,
+		   uint32_t nr);
+void wfi_mover_unkeep(struct kv_mover *m, const uint32_t *slots, uint32_t nr);
 /* whose blocks those of a space are, and what that tenant has a right to */
 void wfi_mover_share(struct kv_mover *m, const struct kv_space *space);
 /* as the tier's each */

@@ -562,6 +562,7 @@ static int ssd_poll(struct wfi_tier *t, uint64_t now_ns)
 	wfi_gauge_set(s->count[SSD_G_BLOCKS], s->nr_held);
 	wfi_gauge_set(s->count[SSD_G_BYTES_HELD], s->bytes_held);
 	wfi_gauge_set(s->count[SSD_G_RETIRED], s->nr_retired);
+	wfi_gauge_set(s->count[SSD_G_LEASED], s->nr_kept);
 	return work;
 }
 
@@ -636,6 +637,7 @@ static void ssd_stat(const struct wfi_tier *t, struct wfi_tier_stat *out)
 		.bytes = s->phase == SSD_RUN ? s->super.nr_chunks * s->super.chunk_bytes : 0,
 		.bytes_held = s->bytes_held,
 		.blocks = s->nr_held,
+		.leased = s->nr_kept,
 		.retired = s->nr_retired,
 		.evicted = s->count[SSD_C_EVICTED]->value,
 		.queued = s->reads.nr + s->writes.nr + s->checks.nr + s->reads_flying +
@@ -685,6 +687,8 @@ static const struct wfi_tier_ops ssd_ops = {
 	.touch = ssd_touch,
 	.put = ssd_put,
 	.get = ssd_get,
+	.keep = wfi_ssd_slot_keep,
+	.unkeep = wfi_ssd_slot_unkeep,
 	.drop = ssd_drop,
 	.poll = ssd_poll,
 	.flush = ssd_flush,
@@ -727,6 +731,8 @@ static void counters_init(struct ssd *s, struct wfi_metrics *m)
 		[SSD_G_BYTES] = { "weft_tier_size", "", "bytes", "Room for blocks in a tier" },
 		[SSD_G_RETIRED] = { "weft_tier_retired", "", "",
 				    "Slots not used again until the next start" },
+		[SSD_G_LEASED] = { "weft_tier_leased", "", "",
+				   "Blocks in a tier that leases keep there" },
 		[SSD_G_STATE] = { "weft_tier_state", "", "",
 				  "0 opening, 1 ok, 2 full, 3 failed, 4 refused" },
 	};

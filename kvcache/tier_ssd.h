@@ -41,6 +41,8 @@
 #define SSD_CLASSES 16u
 #define SSD_NONE UINT32_MAX
 #define SSD_VISITS_MAX 3u
+#define SSD_SEQ_BITS 48 /* of writes over a file's life */
+#define SSD_KEPT_MAX ((1u << (64 - SSD_SEQ_BITS)) - 1)
 
 /* little-endian, as all of Weft's shared structs */
 struct ssd_super {
@@ -90,7 +92,7 @@ enum ssd_slot_state {
 	SSD_FREE, /* in its class's free list */
 	SSD_WRITING, /* found, but its bytes are on their way */
 	SSD_HELD,
-	SSD_DYING, /* forgotten, but being read or written */
+	SSD_DYING, /* forgotten, but being read or written, or leased */
 	SSD_RETIRED,
 };
 
@@ -98,7 +100,10 @@ struct ssd_slot {
 	struct weft_key key;
 	struct weft_key parent;
 	union {
-		uint64_t seq;
+		struct {
+			uint64_t seq : SSD_SEQ_BITS;
+			uint64_t kept : 64 - SSD_SEQ_BITS; /* leases */
+		};
 		uint64_t next_free;
 	};
 	uint64_t space_tag;
@@ -125,6 +130,7 @@ struct ssd_chunk {
 struct ssd_class {
 	uint32_t stride; /* 0: unused */
 	uint32_t nr_chunks;
+	uint32_t nr_kept; /* slots */
 	uint32_t free; /* list of slots */
 	uint32_t hand_chunk; /* where the clock looks next */
 	uint32_t hand;
@@ -186,6 +192,7 @@ enum ssd_counter {
 	SSD_G_BYTES_HELD,
 	SSD_G_BYTES,
 	SSD_G_RETIRED,
+	SSD_G_LEASED,
 	SSD_G_STATE,
 	SSD_NR_COUNTERS,
 };
@@ -232,7 +239,7 @@ struct ssd {
 	struct index_salt salt;
 	uint64_t seq; /* last one given */
 	uint64_t first_seq; /* of this life */
-	uint64_t nr_held, bytes_held, nr_retired;
+	uint64_t nr_held, bytes_held, nr_retired, nr_kept;
 	struct ssd_shares *shares;
 	uint32_t steal_at; /* chunk that is looked at next when a class is to lose one */
 
@@ -313,6 +320,8 @@ uint32_t wfi_ssd_slot_find(const struct ssd *s, uint64_t space_tag, const struct
 /* out of the index; free when nobody reads or writes it. @retire: never used again in this life */
 void wfi_ssd_slot_forget(struct ssd *s, uint32_t slot, bool retire);
 void wfi_ssd_slot_unpin(struct ssd *s, uint32_t slot);
+int wfi_ssd_slot_keep(struct wfi_tier *t, uint32_t slot, uint64_t most);
+void wfi_ssd_slot_unkeep(struct wfi_tier *t, uint32_t slot);
 /* Return: whether a header is whole, and of this place in this file */
 bool wfi_ssd_header_ok(const struct ssd *s, uint32_t slot, const struct ssd_header *h);
 /* takes what a page of the header area says */
@@ -328,6 +337,8 @@ int wfi_ssd_shares_init(struct ssd *s);
 void wfi_ssd_shares_fini(struct ssd *s);
 /* bytes of a space came or went */
 void wfi_ssd_share_count(struct ssd *s, uint64_t space_tag, int64_t bytes);
+/* bytes of a space are kept from eviction, or no more. Return: of its group, those that are now */
+uint64_t wfi_ssd_share_keep(struct ssd *s, uint64_t space_tag, int64_t bytes);
 void wfi_ssd_share(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
 /* whether @len bytes of one space may go for as many of another. Hot */
 bool wfi_ssd_share_yields(struct ssd *s, uint64_t space_tag, uint64_t to_tag, uint64_t len);

@@ -14,6 +14,7 @@
 struct ssd_tag {
 	uint64_t space_tag;
 	uint64_t bytes;
+	uint64_t kept; /* of them, or of slots that had some */
 	uint32_t group;
 	bool used;
 };
@@ -25,6 +26,7 @@ struct ssd_shares {
 	uint32_t nr_tags;
 	struct ssd_group {
 		uint64_t bytes;
+		uint64_t kept;
 		uint64_t floor_bytes;
 		uint32_t weight; /* 0: idle */
 	} groups[WFI_TIER_GROUPS];
@@ -74,6 +76,14 @@ void wfi_ssd_share_count(struct ssd *s, uint64_t space_tag, int64_t bytes)
 	s->shares->groups[t->group].bytes += (uint64_t)bytes;
 }
 
+uint64_t wfi_ssd_share_keep(struct ssd *s, uint64_t space_tag, int64_t bytes)
+{
+	struct ssd_tag *t = tag_get(s->shares, space_tag);
+
+	t->kept += (uint64_t)bytes;
+	return s->shares->groups[t->group].kept += (uint64_t)bytes;
+}
+
 void wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag, const struct wfi_tier_share *share)
 {
 	struct ssd_shares *sh = to_ssd(tier)->shares;
@@ -82,7 +92,9 @@ void wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag, const struct wfi_t
 
 	if (t != &sh->rest) {
 		sh->groups[t->group].bytes -= t->bytes;
+		sh->groups[t->group].kept -= t->kept;
 		g->bytes += t->bytes;
+		g->kept += t->kept;
 		t->group = share->group;
 	}
 	g->floor_bytes = share->floor_bytes;

@@ -51,11 +51,12 @@ void wfi_ssd_page_make(const struct ssd *s, uint32_t page, struct ssd_header *h)
 
 bool wfi_ssd_header_ok(const struct ssd *s, uint32_t slot, const struct ssd_header *h)
 {
-	return h->magic == SSD_SLOT_MAGIC && wfi_crc32c(0, h, sizeof(*h)) == CRC_OF_CRC &&
-	       h->version == SSD_VERSION && h->slot == slot && h->file == s->super.file &&
-	       h->node == s->super.node && h->chunk < s->super.nr_chunks && h->stride &&
-	       !(h->stride % SSD_PAGE) && h->stride <= s->super.chunk_bytes && h->len &&
-	       h->len <= h->stride && h->idx < s->super.chunk_bytes / h->stride && h->idx <= slot &&
+	return h->magic == SSD_SLOT_MAGIC && !(h->seq >> SSD_SEQ_BITS) &&
+	       wfi_crc32c(0, h, sizeof(*h)) == CRC_OF_CRC && h->version == SSD_VERSION &&
+	       h->slot == slot && h->file == s->super.file && h->node == s->super.node &&
+	       h->chunk < s->super.nr_chunks && h->stride && !(h->stride % SSD_PAGE) &&
+	       h->stride <= s->super.chunk_bytes && h->len && h->len <= h->stride &&
+	       h->idx < s->super.chunk_bytes / h->stride && h->idx <= slot &&
 	       !((slot - h->idx) % SSD_PAGE_SLOTS);
 }
 
@@ -191,7 +192,9 @@ int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk)
 		if (s->slots[c->first + i].state == SSD_HELD)
 			wfi_ssd_slot_forget(s, c->first + i, false);
 		busy |= s->slots[c->first + i].state == SSD_DYING ||
-			s->slots[c->first + i].state == SSD_WRITING;
+			s->slots[c->first + i].state == SSD_WRITING ||
+			(s->slots[c->first + i].state == SSD_RETIRED &&
+			 s->slots[c->first + i].kept);
 	}
 	if (busy)
 		return -EBUSY;
@@ -220,7 +223,8 @@ static bool chunk_yields(struct ssd *s, const struct ssd_chunk *c, uint64_t spac
 		const struct ssd_slot *st = &s->slots[c->first + i];
 
 		if (st->state == SSD_HELD &&
-		    !wfi_ssd_share_yields(s, st->space_tag, space_tag, s->super.chunk_bytes))
+		    (st->kept ||
+		     !wfi_ssd_share_yields(s, st->space_tag, space_tag, s->super.chunk_bytes)))
 			return false;
 	}
 	return true;
@@ -275,7 +279,7 @@ static uint32_t clock_evict(struct ssd *s, uint32_t class, uint64_t space_tag, u
 		const uint32_t slot = s->chunks[k->hand_chunk].first + k->hand;
 		struct ssd_slot *st = &s->slots[slot];
 
-		if (st->state != SSD_HELD || st->pins ||
+		if (st->state != SSD_HELD || st->pins || st->kept ||
 		    !wfi_ssd_share_yields(s, st->space_tag, space_tag, len))
 			continue;
 		if (st->visits) {
@@ -349,20 +353,67 @@ void wfi_ssd_slot_forget(struct ssd *s, uint32_t slot, bool retire)
 	st->state = retire ? SSD_RETIRED : SSD_FREE;
 	if (retire)
 		return;
-	if (st->pins)
+	if (st->pins || st->kept)
 		st->state = SSD_DYING;
 	else
 		free_push(s, slot);
 }
 
-void wfi_ssd_slot_unpin(struct ssd *s, uint32_t slot)
+static void dying_free(struct ssd *s, uint32_t slot)
 {
 	struct ssd_slot *st = &s->slots[slot];
 
-	if (--st->pins || st->state != SSD_DYING)
+	if (st->pins || st->kept || st->state != SSD_DYING)
 		return;
 	st->state = SSD_FREE;
 	free_push(s, slot);
+}
+
+void wfi_ssd_slot_unpin(struct ssd *s, uint32_t slot)
+{
+	s->slots[slot].pins--;
+	dying_free(s, slot);
+}
+
+/* ---- leases ---- */
+
+int wfi_ssd_slot_keep(struct wfi_tier *t, uint32_t slot, uint64_t most)
+{
+	struct ssd *s = to_ssd(t);
+	struct ssd_slot *st = &s->slots[slot];
+	struct ssd_class *k = &s->classes[ssd_chunk_of(s, slot)->class];
+	const uint64_t room =
+		(uint64_t)(k->nr_chunks + s->nr_free_chunks) * (s->super.chunk_bytes / k->stride);
+
+	if (st->kept == SSD_KEPT_MAX)
+		return -EDQUOT;
+	if (!st->kept) {
+		if (k->nr_kept >= room / 2)
+			return -EDQUOT;
+		if (wfi_ssd_share_keep(s, st->space_tag, st->len) > most) {
+			wfi_ssd_share_keep(s, st->space_tag, -(int64_t)st->len);
+			return -EDQUOT;
+		}
+		k->nr_kept++;
+		s->nr_kept++;
+	}
+	st->kept++;
+	wfi_point(s->env, "lease.kept");
+	return 0;
+}
+
+void wfi_ssd_slot_unkeep(struct wfi_tier *t, uint32_t slot)
+{
+	struct ssd *s = to_ssd(t);
+	struct ssd_slot *st = &s->slots[slot];
+
+	if (--st->kept)
+		return;
+	s->classes[ssd_chunk_of(s, slot)->class].nr_kept--;
+	s->nr_kept--;
+	wfi_ssd_share_keep(s, st->space_tag, -(int64_t)st->len);
+	wfi_point(s->env, "lease.unkept");
+	dying_free(s, slot);
 }
 
 /* ---- what the file says, at the start ---- */

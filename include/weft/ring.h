@@ -114,8 +114,12 @@ extern "C" {
  *           keys[0] in the chain, or zero. Who comes second under one key: result -EEXIST counts as
  *           published, the slot goes back. res: blocks now held under their keys
  * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: see WEFT_WHERE_TIER).
- *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased: handle;
- *           it then ends where memory does
+ *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased, all of
+ *           it or nothing: handle. Blocks in memory stay there, those in a slower tier stay in
+ *           that, for the GET, MAP or PREFETCH to come, until RELEASE, the lease's end or the
+ *           engine's. -EDQUOT: more than one engine may lease, or than the tenant may keep in a
+ *           slower tier (its part, by weight, of half of it): release what is not needed, or match
+ *           without a lease
  * GET       keys[n], places[n], out results[n]. Copies blocks out. -ENOENT is a miss. Blocks of a
  *           slower tier are fetched first, and checked. handle: a budget for that in us, or 0: what
  *           would take longer, by the node's estimate, is left, with result -ETIME. With

@@ -175,8 +175,10 @@ int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys
 		  uint32_t *slots, uint64_t now_ns);
 /**
  * wfi_kv_lease - pin slots until @end_ns or wfi_kv_release()
+ * @slots: of memory, as wfi_kv_lookup() found them, and of the tier, as wfi_kv_match_tiers() did
  *
- * Return: 0 and a handle that is never 0; -ENOMEM; -EDQUOT too many leases of this owner
+ * Return: 0 and a handle that is never 0; -ENOMEM; -EDQUOT too many leases of this owner, or its
+ * tenant keeps as much in the tier as it may: its part, by weight, of half the tier
  */
 int wfi_kv_lease(struct wfi_kv *kv, struct wfi_owner *owner, const uint32_t *slots, uint32_t nr,
 		 uint64_t end_ns, uint64_t *handle);
@@ -270,15 +272,18 @@ void wfi_kv_fetch_cancel(struct wfi_kv *kv, struct wfi_fetch *f, int res);
 /* asks for blocks and waits for none. Return: of how many, from the first on, the node has them in
  * memory or on their way */
 int wfi_kv_prefetch(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr);
+#define WFI_SLOT_BELOW (1u << 31) /* in a slot number: of the tier below, for leases alone */
+
 /**
  * wfi_kv_match_tiers - goes on with a match where memory ended
  * @from: length of the prefix that memory holds
  * @where: NULL, or of all @nr: those from @from on are written, as in weft/ring.h
+ * @slots: NULL, or of all @nr, as @where: to be leased in this turn. The blocks are then touched
  *
  * Return: length of the prefix held anywhere
  */
 int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
-		       uint32_t from, uint32_t *where);
+		       uint32_t from, uint32_t *where, uint32_t *slots);
 /* Return: 0, -ENOENT there is no tier */
 int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out);
 /* as the tier's resize; -ENOENT there is none */

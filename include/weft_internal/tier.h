@@ -78,6 +78,7 @@ struct wfi_tier_stat {
 	uint64_t min_bytes, max_bytes; /* that resize takes; 0: not known yet */
 	uint64_t bytes_held;
 	uint64_t blocks;
+	uint64_t leased; /* of them, not to be evicted; and those that are gone but for their slots */
 	uint64_t retired; /* slots that are used no more until the next start */
 	uint64_t evicted;
 	uint64_t queued; /* requests */
@@ -117,6 +118,15 @@ struct wfi_tier_ops {
 	 * Return: 0 accepted, -EAGAIN later, -ENOENT, -EIO not now
 	 */
 	int (*get)(struct wfi_tier *t, uint32_t slot, void *bytes, wfi_tier_done done, void *ctx);
+	/*
+	 * leases: a block that was found is not evicted until unkeep was called as often as keep.
+	 * It may still be dropped, turn out bad, or lie behind a new end of the tier: then its slot
+	 * stays unused as long. @most: bytes that its group may keep in all; at least half of the
+	 * room for blocks of one size can be evicted, whoever keeps the rest. Hot.
+	 * Return: 0, -EDQUOT
+	 */
+	int (*keep)(struct wfi_tier *t, uint32_t slot, uint64_t most);
+	void (*unkeep)(struct wfi_tier *t, uint32_t slot);
 	/* from now on blocks of this space are a group's, those that are held as well */
 	void (*share)(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
 	/* forgets a block that was found, also over a restart */

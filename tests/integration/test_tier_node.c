@@ -77,7 +77,7 @@ static void node_fini(struct tier_node *t)
 struct tier_status {
 	char state[16];
 	char why[256];
-	uint64_t bytes, file, want, blocks, retired, recovered, evicted;
+	uint64_t bytes, file, want, blocks, leased, retired, recovered, evicted;
 	uint64_t bad[WFI_TIER_NR_BAD];
 };
 
@@ -108,6 +108,7 @@ static struct tier_status tier_status(struct weft *w)
 		st.file = integer(tier, "file_bytes");
 		st.want = integer(tier, "file_bytes_wanted");
 		st.blocks = integer(tier, "blocks");
+		st.leased = integer(tier, "leased");
 		st.retired = integer(tier, "retired");
 		st.recovered = integer(tier, "recovered");
 		st.evicted = integer(tier, "evicted");
@@ -281,6 +282,80 @@ static void test_more_than_memory(void **state)
 	/* memory is empty: what comes, comes from the file */
 	assert_int_equal(get(&e, 0, (unsigned)nr), st.recovered);
 	assert_int_equal(st.bad[WFI_TIER_BAD_HEADER], 0);
+	stop(&t, &e);
+	node_fini(&t);
+}
+
+/* ---- leases ---- */
+
+/* Return: as the match does */
+static int lease(struct test_engine *e, uint64_t first, unsigned nr, uint32_t *where,
+		 uint64_t *handle)
+{
+	struct weft_key keys[2 * BATCH];
+	struct weft_completion cpl;
+	const struct weft_op op = {
+		.op = WEFT_OP_MATCH,
+		.flags = WEFT_F_LEASE | WEFT_F_WHERE,
+		.nr = nr,
+		.space = e->space,
+		.keys = keys,
+		.where = where,
+	};
+	int ret;
+
+	for (unsigned i = 0; i < nr; i++)
+		keys[i] = key_of(e, first + i);
+	ret = weft_call(e->ring, &op, &cpl);
+	*handle = cpl.handle;
+	return ret;
+}
+
+static bool no_leases(void *ctx)
+{
+	return !tier_status(ctx).leased;
+}
+
+/* Return: behind the last name, when the tier has evicted @nr blocks */
+static uint64_t put_over(struct test_engine *e, uint64_t first, uint64_t nr)
+{
+	const uint64_t end_ms = test_now_ms() + 2 * WAIT_MS;
+
+	for (; tier_status(e->w).evicted < nr; first += 2) {
+		assert_true(test_now_ms() < end_ms);
+		assert_int_equal(put(e, first, 2), 2);
+	}
+	return first;
+}
+
+/* what a match has leased is there for the get, though the tier was written anew meanwhile */
+static void test_lease(void **state)
+{
+	struct tier_node t;
+	struct test_engine e, other;
+	uint32_t where[2 * BATCH];
+	uint64_t nr, handle, second;
+
+	(void)state;
+	file_node(&t, "lease", TIER / 4);
+	t.node.sets[8] = "lease_ms=1h";
+	start(&t, &e);
+	test_engine_open(&other, &t.node, NULL, &geometry);
+	nr = put_until(&e, 0, NR_MEMORY);
+	assert_int_equal(lease(&e, 0, BATCH, where, &handle), BATCH);
+	for (unsigned i = 0; i < BATCH; i++)
+		assert_int_equal(WEFT_WHERE_TIER(where[i]), WEFT_TIER_SSD);
+	/* another engine's are its own */
+	assert_int_equal(lease(&other, 0, 2 * BATCH, where, &second), 2 * BATCH);
+	assert_int_equal(weft_release(e.ring, second), -ENOENT);
+	assert_int_equal(tier_status(e.w).leased, 2 * BATCH);
+	put_over(&e, nr, 2 * TIER / 4 / BLOCK);
+	assert_int_equal(get(&e, 0, 2 * BATCH), 2 * BATCH);
+	assert_true(get(&e, 2 * BATCH, BATCH) < BATCH);
+	assert_int_equal(weft_release(e.ring, handle), BATCH);
+	assert_int_equal(tier_status(e.w).leased, 2 * BATCH);
+	test_engine_close(&other);
+	assert_true(test_until(WAIT_MS, no_leases, e.w));
 	stop(&t, &e);
 	node_fini(&t);
 }
@@ -736,12 +811,13 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_more_than_memory), cmocka_unit_test(test_killed),
-		cmocka_unit_test(test_resize),		 cmocka_unit_test(test_resize_nothing),
-		cmocka_unit_test(test_two_nodes),	 cmocka_unit_test(test_other_version),
-		cmocka_unit_test(test_other_node),	 cmocka_unit_test(test_unwritable),
-		cmocka_unit_test(test_cut_while_down),	 cmocka_unit_test(test_cut_while_up),
-		cmocka_unit_test(test_no_room_at_start), cmocka_unit_test(test_no_room_later),
+		cmocka_unit_test(test_more_than_memory), cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_killed),		 cmocka_unit_test(test_resize),
+		cmocka_unit_test(test_resize_nothing),	 cmocka_unit_test(test_two_nodes),
+		cmocka_unit_test(test_other_version),	 cmocka_unit_test(test_other_node),
+		cmocka_unit_test(test_unwritable),	 cmocka_unit_test(test_cut_while_down),
+		cmocka_unit_test(test_cut_while_up),	 cmocka_unit_test(test_no_room_at_start),
+		cmocka_unit_test(test_no_room_later),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -28,6 +28,7 @@
 #define CHAIN 12u
 #define NR_LABELS 64u
 #define NR_POINTS_MIN 40u
+#define LEASE_NS (100 * WFI_NSEC_PER_SEC)
 
 /* what kills: the @nth time that a label is met */
 static struct {
@@ -75,6 +76,8 @@ struct world {
 	struct wfi_space_info space;
 	struct wfi_fetch *fetch;
 	uint32_t block_bytes;
+	uint32_t other_weight; /* of a second tenant, which does nothing; 0: there is none */
+	uint64_t lease; /* 0: none */
 	uint64_t budget_ns;
 	struct weft_key keys[CHAIN];
 	uint32_t slots[CHAIN];
@@ -131,6 +134,9 @@ static void start(struct world *w)
 		.env = w->env, .policy = w->policy, .extent_bytes = 16384, .max_slots = 4096
 	};
 	const struct wfi_tenant_opts tenant = { .name = "t", .token = "", .arena_bytes = ARENA };
+	const struct wfi_tenant_opts other = {
+		.name = "o", .token = "o", .arena_bytes = ARENA, .weight = w->other_weight
+	};
 	const struct weft_space_opts space = { .size = sizeof(space),
 					       .block_bytes = w->block_bytes,
 					       .model = "m",
@@ -144,10 +150,15 @@ static void start(struct world *w)
 					       .chunk_bytes = 1u << 16 };
 	const struct wfi_kv_tier_opts o = { .write_bps = 0 };
 
+	struct wfi_tenant *idle;
+
 	w->env->point = at_point;
 	w->fetch = NULL;
+	w->lease = 0;
 	assert_int_equal(wfi_kv_create(&kv, &w->kv), 0);
 	assert_int_equal(wfi_kv_tenant_add(w->kv, &tenant, &w->tenant), 0);
+	if (w->other_weight)
+		assert_int_equal(wfi_kv_tenant_add(w->kv, &other, &idle), 0);
 	assert_int_equal(wfi_tier_ssd_open(&ssd, &w->tier), 0);
 	assert_int_equal(wfi_kv_tier_add(w->kv, w->tier, &o), 0);
 	assert_int_equal(wfi_kv_space_open(w->kv, w->tenant, &space, &w->space, NULL), 0);
@@ -238,6 +249,24 @@ static void settle(struct world *w)
 	fail_msg("the node does not come to rest");
 }
 
+/* as a match that leases: the longest prefix of a chain, wherever it is. Return: its length, or
+ * why there is no lease */
+static int lease(struct world *w, uint64_t first, unsigned nr, uint64_t ns, uint64_t *handle)
+{
+	const uint64_t now_ns = wfi_now(w->env);
+	struct weft_key keys[CHAIN];
+	uint32_t slots[CHAIN];
+	uint32_t here;
+	int n, ret;
+
+	for (unsigned i = 0; i < nr; i++)
+		keys[i] = key_of(first + i);
+	here = (uint32_t)wfi_kv_prefix(w->kv, w->space.id, keys, nr, slots, now_ns);
+	n = wfi_kv_match_tiers(w->kv, w->space.id, keys, nr, here, NULL, slots);
+	ret = n ? wfi_kv_lease(w->kv, &w->owner, slots, (uint32_t)n, now_ns + ns, handle) : 0;
+	return ret ? ret : n;
+}
+
 /* one step of a life */
 static void step(struct world *w)
 {
@@ -264,6 +293,13 @@ static void step(struct world *w)
 	case 12:
 		if (!rnd(w, 8))
 			wfi_kv_tier_resize(w->kv, TIER_BYTES * (1 + rnd(w, 4)) / 2);
+		break;
+	case 13:
+		/* some of them are past by then */
+		if (w->lease)
+			wfi_kv_release(w->kv, &w->owner, w->lease);
+		w->lease = 0;
+		lease(w, chain, nr, rnd(w, 4) * WFI_NSEC_PER_MSEC, &w->lease);
 		break;
 	default:
 		turn(w);
@@ -425,7 +461,7 @@ static void test_down_and_up(void **state)
 	for (unsigned i = 0; i < CHAIN; i++)
 		keys[i] = key_of(i);
 	assert_int_equal(wfi_kv_match(w.kv, w.space.id, keys, CHAIN, NULL), 0);
-	assert_int_equal(wfi_kv_match_tiers(w.kv, w.space.id, keys, CHAIN, 0, where), CHAIN);
+	assert_int_equal(wfi_kv_match_tiers(w.kv, w.space.id, keys, CHAIN, 0, where, NULL), CHAIN);
 	assert_int_equal(WEFT_WHERE_TIER(where[0]), WEFT_TIER_SSD);
 	assert_true(WEFT_WHERE_US(where[0]) > 0);
 	assert_true(WEFT_WHERE_US(where[CHAIN - 1]) > WEFT_WHERE_US(where[0]));
@@ -517,29 +553,217 @@ static void test_stop(void **state)
 	wfi_sim_destroy(w.sim);
 }
 
-/* Return: of the first @nr numbers, those that are nowhere */
-static unsigned lost(struct world *w, uint64_t nr)
+/* ---- leases ---- */
+
+/* what is kept adds up */
+static void check_kept(struct world *w, uint64_t want)
+{
+	const struct ssd *s = to_ssd(w->tier);
+	uint64_t nr = 0, of_class[SSD_CLASSES] = { 0 };
+
+	for (uint32_t i = 0; i < s->super.nr_chunks; i++)
+		for (uint32_t k = 0; k < s->chunks[i].nr; k++) {
+			const struct ssd_slot *st = &s->slots[s->chunks[i].first + k];
+
+			if (st->state == SSD_FREE || !st->kept)
+				continue;
+			of_class[s->chunks[i].class]++;
+			nr++;
+		}
+	for (uint32_t i = 0; i < SSD_CLASSES; i++)
+		assert_int_equal(s->classes[i].nr_kept, of_class[i]);
+	assert_int_equal(s->nr_kept, nr);
+	assert_int_equal(nr, want);
+	assert_int_equal(tier_stat(w).leased, want);
+}
+
+/* Return: of @nr numbers, those that are nowhere */
+static unsigned lost(struct world *w, uint64_t first, uint64_t nr)
 {
 	unsigned none = 0;
 
-	for (uint64_t n = 0; n < nr; n++) {
+	for (uint64_t n = first; n < first + nr; n++) {
 		const struct weft_key key = key_of(n);
 
 		none += !wfi_kv_match(w->kv, w->space.id, &key, 1, NULL) &&
-			!wfi_kv_match_tiers(w->kv, w->space.id, &key, 1, 0, NULL);
+			!wfi_kv_match_tiers(w->kv, w->space.id, &key, 1, 0, NULL, NULL);
 	}
 	return none;
+}
+
+/* so that nothing is dropped on the way down. Return: behind the last */
+static uint64_t put_slowly(struct world *w, uint64_t first, uint64_t nr)
+{
+	const uint64_t end = first + nr;
+
+	for (; first < end; first += CHAIN / 2) {
+		put(w, first, CHAIN / 2);
+		settle(w);
+	}
+	return end;
+}
+
+/* chains that nobody asks for again, more than twice what the tier holds. Return: behind the last
+ */
+static uint64_t flood(struct world *w, uint64_t first)
+{
+	return put_slowly(w, first, wfi_align_up(2 * TIER_BYTES / w->block_bytes, CHAIN));
+}
+
+static void lease_world(struct world *w, uint32_t other_weight)
+{
+	world_init(w, 1);
+	w->policy = wfi_evict_find("lru");
+	w->other_weight = other_weight;
+	start(w);
+	settle(w);
+}
+
+static void by_release(struct world *w, uint64_t handle)
+{
+	assert_int_equal(wfi_kv_release(w->kv, &w->owner, handle), CHAIN);
+}
+
+static void by_time(struct world *w, uint64_t handle)
+{
+	wfi_sim_advance(w->sim, 2 * LEASE_NS);
+	turn(w);
+	assert_int_equal(wfi_kv_release(w->kv, &w->owner, handle), -ENOENT);
+}
+
+static void by_death(struct world *w, uint64_t handle)
+{
+	(void)handle;
+	wfi_owner_fini(w->kv, &w->owner, false);
+	assert_int_equal(wfi_owner_init(w->kv, &w->owner, w->tenant), 0);
+}
+
+/* a chain below memory stays there while it is leased, whatever comes; and no longer */
+static void test_lease(void **state)
+{
+	void (*const ends[])(struct world * w, uint64_t handle) = { by_release, by_time, by_death };
+	uint64_t n = 0, chain, handle, second;
+	struct weft_stat st;
+	struct world w;
+
+	(void)state;
+	lease_world(&w, 0);
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(ends); i++) {
+		chain = n;
+		n = put_slowly(&w, n, 6 * CHAIN);
+		assert_int_equal(lease(&w, chain, CHAIN, LEASE_NS, &handle), CHAIN);
+		check_kept(&w, CHAIN);
+		assert_int_equal(lease(&w, chain, CHAIN / 2, LEASE_NS, &second), CHAIN / 2);
+		check_kept(&w, CHAIN);
+		assert_int_equal(wfi_kv_release(w.kv, &w.owner, second), CHAIN / 2);
+		check_kept(&w, CHAIN);
+		n = flood(&w, n);
+		assert_int_equal(lost(&w, chain, CHAIN), 0);
+		assert_int_equal(lost(&w, chain + CHAIN, CHAIN), CHAIN);
+		fetch(&w, chain, CHAIN);
+		settle(&w);
+		assert_int_equal(w.came, CHAIN);
+		ends[i](&w, handle);
+		turn(&w);
+		check_kept(&w, 0);
+		n = flood(&w, n);
+		n = flood(&w, n);
+		assert_int_equal(lost(&w, chain, CHAIN), CHAIN);
+	}
+	wfi_kv_stat(w.kv, w.tenant, &st);
+	assert_int_equal(st.slots_leased, 0);
+	check_slots(&w);
+	stop(&w);
+	wfi_sim_destroy(w.sim);
+}
+
+/* what is in memory is pinned there, what is not in the tier; a lease can't keep what is dropped,
+ * but its slot */
+static void test_lease_both(void **state)
+{
+	const uint64_t chain = 3 * CHAIN;
+	const struct weft_key key = key_of(chain);
+	struct weft_stat st;
+	struct world w;
+	uint64_t handle;
+	int32_t result;
+
+	(void)state;
+	lease_world(&w, 0);
+	put_slowly(&w, 0, 8 * CHAIN);
+	fetch(&w, chain + 3, 2);
+	settle(&w);
+	assert_int_equal(w.came, 2);
+	assert_int_equal(lease(&w, chain, CHAIN, LEASE_NS, &handle), CHAIN);
+	wfi_kv_stat(w.kv, w.tenant, &st);
+	assert_true(st.slots_leased >= 2 && st.slots_leased < CHAIN);
+	check_kept(&w, CHAIN - st.slots_leased);
+	assert_int_equal(wfi_kv_drop(w.kv, w.space.id, &key, 1, &result), 1);
+	assert_int_equal(lost(&w, chain, 1), 1);
+	check_kept(&w, CHAIN - st.slots_leased);
+	/* a tier that gets smaller over them waits for the lease */
+	assert_int_equal(wfi_kv_tier_resize(w.kv, tier_stat(&w).min_bytes), 0);
+	settle(&w);
+	assert_true(tier_stat(&w).file_bytes > tier_stat(&w).want_bytes);
+	check_kept(&w, CHAIN - st.slots_leased);
+	assert_int_equal(wfi_kv_release(w.kv, &w.owner, handle), CHAIN);
+	for (unsigned i = 0; i < 100; i++)
+		turn(&w);
+	check_kept(&w, 0);
+	assert_int_equal(tier_stat(&w).file_bytes, tier_stat(&w).want_bytes);
+	check_slots(&w);
+	stop(&w);
+	wfi_sim_destroy(w.sim);
+}
+
+#define BOUND_CHAINS 14u
+
+/* a tenant keeps its part of half of the tier at most: the rest goes on evicting */
+static void lease_bound(struct world *w, uint32_t other)
+{
+	int ret = 0, lens[BOUND_CHAINS] = { 0 };
+	uint64_t kept, most, evicted, handle;
+
+	lease_world(w, other);
+	put_slowly(w, 0, (BOUND_CHAINS + 4) * CHAIN);
+	for (unsigned i = 0; i < BOUND_CHAINS && ret >= 0; i++)
+		lens[i] = ret = lease(w, i * CHAIN, CHAIN, LEASE_NS, &handle);
+	assert_int_equal(ret, -EDQUOT);
+	/* it is all or nothing */
+	kept = tier_stat(w).leased;
+	check_kept(w, kept);
+	most = tier_stat(w).bytes / 2 / (1 + other) / w->block_bytes;
+	assert_in_range(kept, most - CHAIN, most);
+	evicted = tier_stat(w).evicted;
+	flood(w, 1000 * CHAIN);
+	assert_true(tier_stat(w).evicted > evicted + 200);
+	assert_int_equal(lost(w, 1000 * CHAIN, 3), 3);
+	for (unsigned i = 0; i < BOUND_CHAINS && lens[i] > 0; i++)
+		assert_int_equal(lost(w, i * CHAIN, (uint64_t)lens[i]), 0);
+	wfi_owner_fini(w->kv, &w->owner, false);
+	check_kept(w, 0);
+	wfi_kv_destroy(w->kv);
+	wfi_sim_destroy(w->sim);
+}
+
+static void test_lease_bound(void **state)
+{
+	struct world w;
+
+	(void)state;
+	lease_bound(&w, 0);
+	lease_bound(&w, 3);
 }
 
 /* claims that come faster than the drive writes. Return: blocks that nobody wrote */
 static unsigned burst(struct world *w, uint64_t *n)
 {
-	const unsigned before = lost(w, *n);
+	const unsigned before = lost(w, 0, *n);
 
 	for (unsigned i = 0; i < 8; i++, ++*n)
 		put(w, *n, 1);
 	settle(w);
-	return lost(w, *n) - before;
+	return lost(w, 0, *n) - before;
 }
 
 /* what claims did not find makes the reserve larger, for a while */
@@ -557,7 +781,7 @@ static void test_reserve(void **state)
 		put(&w, n, 1);
 		settle(&w);
 	}
-	assert_int_equal(lost(&w, n), 0);
+	assert_int_equal(lost(&w, 0, n), 0);
 	first = burst(&w, &n);
 	assert_true(first > 0);
 	assert_true(burst(&w, &n) < first);
@@ -616,8 +840,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_down_and_up), cmocka_unit_test(test_reserve),
-		cmocka_unit_test(test_stop),	    cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_kills),	    cmocka_unit_test(test_bad_drive),
+		cmocka_unit_test(test_stop),	    cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_lease_both),  cmocka_unit_test(test_lease_bound),
+		cmocka_unit_test(test_ends),	    cmocka_unit_test(test_kills),
+		cmocka_unit_test(test_bad_drive),
 	};
 
 	wfi_log_init(WFI_LOG_ERR, "test");
