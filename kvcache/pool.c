@@ -450,10 +450,13 @@ static int grow(struct wfi_kv *kv, struct kv_space *space, bool must)
 		from = wfi_share_victim(kv, space, full, must);
 		if (!from)
 			return ret;
-		if (run_take(kv, from, full))
+		if (run_take(kv, from, full)) {
 			from->stamp = kv->stamp;
-		else
-			ret = run_attach(kv, space);
+			continue;
+		}
+		ret = run_attach(kv, space);
+		/* there may be more where that came from */
+		space->look_ns = 0;
 	}
 	return ret;
 }

@@ -116,6 +116,12 @@ bool wfi_share_idle(const struct wfi_tenant *t)
 	return true;
 }
 
+/* what nobody has a block in is for who has one, before any block goes */
+static bool space_empty(const struct kv_space *s)
+{
+	return s->nr_free == s->nr_slots;
+}
+
 static uint64_t space_bytes(const struct kv_space *s)
 {
 	return s->nr_runs * kv_run_bytes(s);
@@ -128,13 +134,14 @@ static bool tenant_may_lose(const struct kv_space *from, const struct kv_space *
 
 	if (f->used_bytes < f->floor_bytes + kv_run_bytes(from))
 		return false;
-	return wfi_share_idle(f) || (f->used_bytes - kv_run_bytes(from)) * t->weight >=
-					    (t->used_bytes + kv_run_bytes(to)) * f->weight;
+	return space_empty(from) || wfi_share_idle(f) ||
+	       (f->used_bytes - kv_run_bytes(from)) * t->weight >=
+		       (t->used_bytes + kv_run_bytes(to)) * f->weight;
 }
 
 static bool space_may_lose(const struct kv_space *from, const struct kv_space *to, bool must)
 {
-	return must || space_idle(from) ||
+	return must || space_empty(from) || space_idle(from) ||
 	       space_bytes(from) - kv_run_bytes(from) >= space_bytes(to) + kv_run_bytes(to);
 }
 
@@ -143,6 +150,8 @@ static bool goes_first(const struct kv_space *a, const struct kv_space *b)
 {
 	const struct wfi_tenant *ta = a->tenant, *tb = b->tenant;
 
+	if (space_empty(a) != space_empty(b))
+		return space_empty(a);
 	if (ta == tb && space_idle(a) != space_idle(b))
 		return space_idle(a);
 	if (ta == tb)

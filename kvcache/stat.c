@@ -52,10 +52,21 @@ void wfi_ages_used(struct wfi_kv *kv, struct kv_space *space, struct kv_ages *ag
 	ages->nr = 0;
 }
 
+/* slots that the extents of its tenant's empty spaces would be */
+static uint64_t room_of_empty(const struct kv_space *space)
+{
+	uint64_t extents = 0;
+
+	for (const struct kv_space *s = space->tenant->spaces; s; s = s->next)
+		if (s != space && s->nr_free == s->nr_slots)
+			extents += (uint64_t)s->nr_runs * s->run_extents;
+	return extents / space->run_extents * space->run_slots;
+}
+
 static uint64_t room(const struct wfi_kv *kv, const struct kv_space *s)
 {
 	const uint64_t used = s->nr_slots - s->nr_free;
-	const uint64_t more = s->nr_free + wfi_space_could_grow(s);
+	const uint64_t more = s->nr_free + wfi_space_could_grow(s) + room_of_empty(s);
 	const uint64_t low = kv->mover ? wfi_mover_low(s) : 0;
 
 	return wfi_min(more - wfi_min(more, low), s->max_blocks - wfi_min(s->max_blocks, used));

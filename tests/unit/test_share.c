@@ -388,6 +388,40 @@ static void spaces_of_a_tenant_share_too(void **state)
 	assert_int_equal(f->a.t->spaces->nr_runs, EXTENTS);
 }
 
+/* a space without a block keeps no memory from one that has use for it, its tenant's or another's
+ * beyond the floor */
+static void empty_spaces_keep_nothing(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t floor = 8;
+	struct wfi_space_stat st;
+	struct weft_key key;
+	uint32_t second;
+	int32_t result;
+
+	start(f, floor, 1);
+	second = space_open(f, f->a.t, "second");
+	flood(f, &f->b, (EXTENTS - 4) * PER_EXTENT);
+	for (uint64_t n = 1; n < f->b.next; n++) {
+		key = key_of(n);
+		assert_int_equal(wfi_kv_drop(f->kv, f->b.space, &key, 1, &result), 1);
+	}
+	turn(f);
+	assert_int_equal(put(f, &f->a, second, 1, (EXTENTS - floor - 1) * PER_EXTENT), 0);
+	assert_int_equal(extents(&f->b), floor + 1);
+	for (uint64_t n = 1; n <= (EXTENTS - floor - 1) * PER_EXTENT; n++) {
+		key = key_of(n);
+		assert_int_equal(wfi_kv_drop(f->kv, second, &key, 1, &result), 1);
+	}
+	turn(f);
+	for (uint32_t i = 0; !wfi_kv_space_stat(f->kv, i, &st); i++)
+		if (st.id == f->a.space)
+			assert_int_equal(st.slots_room, (EXTENTS - floor - 1) * PER_EXTENT);
+	flood(f, &f->a, (EXTENTS - floor - 1) * PER_EXTENT);
+	for (uint32_t i = 0; !wfi_kv_space_stat(f->kv, i, &st); i++)
+		assert_int_equal(st.evicted, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -401,6 +435,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(floors_are_no_more_than_there_is, setup, teardown),
 		cmocka_unit_test_setup_teardown(numbers_are_kept_for_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(spaces_of_a_tenant_share_too, setup, teardown),
+		cmocka_unit_test_setup_teardown(empty_spaces_keep_nothing, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
