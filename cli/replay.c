@@ -39,6 +39,7 @@ struct replay {
 	size_t buf_len;
 	unsigned chunk; /* blocks that it holds */
 	struct weft_key *keys; /* of the request at hand */
+	uint32_t *where;
 	uint64_t start_ns;
 	uint64_t progress_ns;
 	struct wfi_replay_totals *totals;
@@ -134,7 +135,8 @@ static int replay_open(struct replay *r)
 		return WFI_EXIT_FAILED;
 	}
 	r->keys = malloc(WFI_TRACE_IDS_MAX * sizeof(r->keys[0]));
-	ret = r->keys ? buf_create(r, &fd) : -ENOMEM;
+	r->where = malloc(WFI_TRACE_IDS_MAX * sizeof(r->where[0]));
+	ret = r->keys && r->where ? buf_create(r, &fd) : -ENOMEM;
 	if (ret) {
 		fprintf(stderr, "weft: replay: memory for the blocks: %s\n", strerror(-ret));
 		return WFI_EXIT_FAILED;
@@ -153,6 +155,7 @@ static void replay_close(struct replay *r)
 		weft_close(r->targets[i].w);
 	if (r->buf)
 		munmap(r->buf, r->buf_len);
+	free(r->where);
 	free(r->keys);
 	wfi_trace_close(r->trace);
 }
@@ -172,19 +175,20 @@ static unsigned route(const struct replay *r, const struct wfi_trace_request *re
 	return (unsigned)((h >> 32) % r->nr_targets);
 }
 
+int wfi_replay_key(const struct weft_space *space, uint64_t id, struct weft_key *out)
+{
+	const uint64_t le = htole64(id);
+
+	return weft_key_from_hash(space, &le, sizeof(le), out);
+}
+
 static int make_keys(struct replay *r, const struct target *t, const struct wfi_trace_request *req)
 {
-	uint64_t le;
-	uint32_t i;
-	int ret;
+	int ret = 0;
 
-	for (i = 0; i < req->nr_ids; i++) {
-		le = htole64(req->hash_ids[i]);
-		ret = weft_key_from_hash(t->space, &le, sizeof(le), &r->keys[i]);
-		if (ret)
-			return ret;
-	}
-	return 0;
+	for (uint32_t i = 0; i < req->nr_ids && !ret; i++)
+		ret = wfi_replay_key(t->space, req->hash_ids[i], &r->keys[i]);
+	return ret;
 }
 
 static int timed_call(struct target *t, const struct weft_op *op, struct wfi_hist *hist,
@@ -277,9 +281,11 @@ static int get_prefix(struct replay *r, struct target *t, const struct wfi_trace
 {
 	const struct weft_op op = {
 		.op = WEFT_OP_MATCH,
+		.flags = WEFT_F_WHERE,
 		.nr = req->nr_ids,
 		.space = t->space,
 		.keys = r->keys,
+		.where = r->where,
 	};
 	unsigned done, n;
 	int held, ret;
@@ -299,6 +305,8 @@ static int get_prefix(struct replay *r, struct target *t, const struct wfi_trace
 		r->totals->vanished += (unsigned)held - done;
 		break;
 	}
+	for (n = 0; n < done; n++)
+		r->totals->hits_below += WEFT_WHERE_TIER(r->where[n]) > WEFT_TIER_DRAM;
 	return (int)done;
 }
 
@@ -381,6 +389,8 @@ static int play_all(struct replay *r)
 			sleep_until(r->start_ns + (uint64_t)((double)(req.timestamp_ms - first_ms) *
 							     1e6 / r->opts->rate));
 		ret = play(r, &req);
+		if (ret >= 0 && r->opts->played)
+			ret = r->opts->played(r->opts->ctx, now_ns());
 		if (ret < 0)
 			return wfi_cli_failed("replay", ret);
 		progress(r, false);

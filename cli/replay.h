@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* replay.h - playing a trace (replay.c), and the command around it (cmd_replay.c) */
+/* replay.h - playing a trace (replay.c), and what came of it (replay_show.c) */
 #ifndef WFI_REPLAY_H
 #define WFI_REPLAY_H
 
@@ -16,12 +16,16 @@ struct wfi_replay_opts {
 	uint64_t generate; /* requests to write instead of playing */
 	uint64_t seed;
 	uint64_t gap_ns;
+	/* after each request; NULL: nobody looks on. Return: 0, or -errno to end it */
+	int (*played)(void *ctx, uint64_t now_ns);
+	void *ctx;
 };
 
 struct wfi_replay_totals {
 	uint64_t requests;
 	uint64_t blocks;
 	uint64_t hits;
+	uint64_t hits_below; /* of them, in a tier below memory when they were matched */
 	uint64_t vanished; /* matched, and gone when they were to be got */
 	uint64_t refused; /* blocks for which the node had no room */
 	uint64_t tokens;
@@ -43,5 +47,10 @@ int wfi_replay_run(const struct wfi_replay_opts *opts, struct wfi_replay_totals 
 double wfi_replay_hit_rate(const struct wfi_replay_totals *t);
 /* bytes got and put, over the time in those calls */
 double wfi_replay_gb_per_s(const struct wfi_replay_totals *t);
+/* on stdout. Return: exit code */
+int wfi_replay_show(const struct wfi_replay_totals *t);
+int wfi_replay_show_json(const struct wfi_replay_totals *t);
+/* the key of what a trace's id stands for. Return: 0, -errno */
+int wfi_replay_key(const struct weft_space *space, uint64_t id, struct weft_key *out);
 
 #endif

@@ -15,13 +15,14 @@ static const char *clean(const json_t *obj, const char *key, char out[CLEAN])
 
 static void show_node(const json_t *node)
 {
-	char name[CLEAN], id[CLEAN], version[CLEAN], age[WFI_TEXT];
+	char name[CLEAN], id[CLEAN], version[CLEAN], policy[CLEAN], age[WFI_TEXT];
 
 	printf("node     %s%s\n", clean(node, "name", name),
 	       wfi_json_bool(node, "draining") ? "  (draining)" : "");
 	printf("id       %s\n", clean(node, "id", id));
 	printf("version  %s, pid %" PRIu64 ", up %s\n", clean(node, "version", version),
 	       wfi_json_u64(node, "pid"), wfi_text_age(wfi_json_u64(node, "uptime_s"), age));
+	printf("policy   %s\n", clean(node, "policy", policy));
 }
 
 static void show_tenants(const json_t *tenants)

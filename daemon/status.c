@@ -173,14 +173,15 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only, json_t 
 	json_t *root;
 	char *dump;
 
-	root = json_pack("{s:{s:o, s:o, s:o, s:s, s:I, s:I, s:i, s:b}, s:o, s:o, s:o, s:o, s:o}",
-			 "node", "name", text(node->name), "id", hex(node->id), "incarnation",
-			 hex(wfi_kv_incarnation(node->kv)), "version", WEFT_VERSION, "uptime_s",
-			 (json_int_t)(up_ns / WFI_NSEC_PER_SEC), "uptime_ms",
-			 (json_int_t)(up_ns / WFI_NSEC_PER_MSEC), "pid", (int)getpid(), "draining",
-			 (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
-			 tenants_json(node, only), "engines", engines_json(node, only), "peers",
-			 peers_json(node, dials), "tiers", only ? json_array() : tiers_json(node));
+	root = json_pack(
+		"{s:{s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:i, s:b}, s:o, s:o, s:o, s:o, s:o}",
+		"node", "name", text(node->name), "id", hex(node->id), "incarnation",
+		hex(wfi_kv_incarnation(node->kv)), "version", WEFT_VERSION, "policy",
+		wfi_kv_policy(node->kv), "uptime_s", (json_int_t)(up_ns / WFI_NSEC_PER_SEC),
+		"uptime_ms", (json_int_t)(up_ns / WFI_NSEC_PER_MSEC), "pid", (int)getpid(),
+		"draining", (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
+		tenants_json(node, only), "engines", engines_json(node, only), "peers",
+		peers_json(node, dials), "tiers", only ? json_array() : tiers_json(node));
 	if (network)
 		json_object_set_new(root, "network", network);
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;

@@ -161,6 +161,11 @@ uint64_t wfi_kv_incarnation(const struct wfi_kv *kv)
 	return kv->incarnation;
 }
 
+const char *wfi_kv_policy(const struct wfi_kv *kv)
+{
+	return kv->policy->name;
+}
+
 int wfi_kv_headers_ro_fd(const struct wfi_kv *kv)
 {
 	const int fd = kv->header_table.map.fd;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include "cli/trace.h"
 #include "perf/perf.h"
+#include "perf/trace_live.h"
 #include "perf/trace_plot.h"
 #include "perf/trace_sim.h"
 #include "weft_internal/util.h"
@@ -225,6 +226,12 @@ static int run_file(struct trace_bench *b, const char *path)
 		return wfi_perf_fail(ret, "no memory");
 	name_of(path, name, sizeof(name));
 	ret = load(b, path);
+	if (b->p->live) {
+		if (!ret)
+			ret = wfi_trace_live(b->p, &b->env, b->sim, path, name);
+		wfi_tsim_destroy(b->sim);
+		return ret;
+	}
 	for (unsigned s = 0; s < b->shares.nr && !ret; s++)
 		for (unsigned i = 0; i < b->nr_capacities && !ret; i++)
 			ret = play(b, s, i);
@@ -243,6 +250,9 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 
 	if (!nr_args)
 		return wfi_perf_fail(-EINVAL, "trace: which file? e.g. weft-perf trace FILE");
+	if (p->live && (p->plot || p->capacities || p->policies))
+		return wfi_perf_fail(-EINVAL, "trace: --live asks one node, which has a policy and "
+					      "a size: no --policy, --capacity or --plot");
 	if (p->plot && nr_args > 1)
 		return wfi_perf_fail(-EINVAL, "trace: --plot takes one file at a time");
 	ret = parse(&b);

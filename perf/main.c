@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "daemon/value.h"
 #include "perf/perf.h"
 #include "weft_internal/log.h"
 #include "weft_internal/util.h"
@@ -23,6 +24,8 @@ static void overview(FILE *out)
 	fputs("usage: weft-perf BENCH [--json] [--rounds N] [--quick]\n"
 	      "       weft-perf trace [--json] [--capacity N,...] [--policy NAME,...]\n"
 	      "                       [--plot PNG] FILE...\n"
+	      "       weft-perf trace --live [--json] [--socket PATH] [--block-bytes SIZE]\n"
+	      "                       [--speed X] FILE...\n"
 	      "       weft-perf verbs [--json] [[serve] ADDR]\n"
 	      "       weft-perf compare [--json] [NAME=COMMAND...]\n"
 	      "\n"
@@ -46,13 +49,19 @@ static void overview(FILE *out)
 		"  --capacity N,...   blocks (default 1000,5000,10000,20000,30000)\n"
 		"  --policy NAME,...  the first is compared with the rest (default: all)\n"
 		"  --plot FILE.png    hit shares by capacity; wants gnuplot\n"
+		"  --live             ask a running node, with real bytes, all checked; beside\n"
+		"                     what its policy finds in the simulation\n"
+		"  --socket PATH      of that node (default: as for weft)\n"
+		"  --block-bytes SIZE bytes of a block there (default 64K)\n"
+		"  --speed X          times the trace's; 0: as fast as it goes (default)\n"
 		"\n"
 		"examples:\n"
 		"  weft-perf ring\n"
 		"  weft-perf copy --json | jq -r '[.case, .peer, .ratio] | @tsv'\n"
 		"  weft-perf all --json --rounds 11 > figures.jsonl\n"
 		"  weft-perf trace conversation.jsonl\n"
-		"  weft-perf trace --capacity 2000,8000 --plot hits.png a.csv\n",
+		"  weft-perf trace --capacity 2000,8000 --plot hits.png a.csv\n"
+		"  weft-perf trace --live --block-bytes 1M conversation.jsonl\n",
 		ROUNDS);
 }
 
@@ -72,6 +81,10 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 		{ "capacity", required_argument, NULL, 'c' },
 		{ "policy", required_argument, NULL, 'p' },
 		{ "plot", required_argument, NULL, 'o' },
+		{ "live", no_argument, NULL, 'l' },
+		{ "socket", required_argument, NULL, 's' },
+		{ "block-bytes", required_argument, NULL, 'b' },
+		{ "speed", required_argument, NULL, 'x' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -95,6 +108,22 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 			break;
 		case 'o':
 			p->plot = optarg;
+			break;
+		case 'l':
+			p->live = true;
+			break;
+		case 's':
+			p->socket = optarg;
+			break;
+		case 'b':
+			if (wfi_value_size(optarg, &p->block_bytes) || p->block_bytes < 64 ||
+			    p->block_bytes > 1ull << 30)
+				return usage("--block-bytes takes 64 to 1G, not ", optarg);
+			break;
+		case 'x':
+			p->speed = strtod(optarg, &end);
+			if (*end || !(p->speed >= 0) || p->speed > 1e9)
+				return usage("--speed takes a factor, not ", optarg);
 			break;
 		case 'r':
 			rounds = strtoul(optarg, &end, 10);
@@ -135,7 +164,7 @@ static int run_all(const struct wfi_perf *p)
 
 int main(int argc, char **argv)
 {
-	struct wfi_perf p = { 0 };
+	struct wfi_perf p = { .block_bytes = 64 << 10 };
 	const struct wfi_perf_bench *bench;
 	int status;
 

@@ -29,6 +29,10 @@ struct wfi_perf {
 	const char *capacities; /* blocks, with commas */
 	const char *policies; /* names, with commas */
 	const char *plot; /* a PNG file to write */
+	bool live; /* on a running node: */
+	const char *socket; /* NULL: the default one */
+	uint64_t block_bytes;
+	double speed; /* times that of the trace; 0: as fast as it goes */
 };
 
 struct wfi_perf_bench {

@@ -161,6 +161,25 @@ int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uin
 	return 0;
 }
 
+int wfi_tsim_set_time(struct wfi_tsim *sim, uint64_t request, uint64_t now_ns)
+{
+	struct request *reqs = sim->requests.items;
+
+	if (request >= sim->requests.nr)
+		return -ERANGE;
+	if (request && now_ns < reqs[request - 1].now_ns)
+		return -EINVAL;
+	reqs[request].now_ns = now_ns;
+	return 0;
+}
+
+uint64_t wfi_tsim_id(const struct wfi_tsim *sim, uint64_t block)
+{
+	const uint64_t *ids = sim->ids.items;
+
+	return ids[block];
+}
+
 uint64_t wfi_tsim_nr_requests(const struct wfi_tsim *sim)
 {
 	return sim->requests.nr;

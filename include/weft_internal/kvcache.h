@@ -51,6 +51,8 @@ struct wfi_kv_opts {
 int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out);
 void wfi_kv_destroy(struct wfi_kv *kv);
 uint64_t wfi_kv_incarnation(const struct wfi_kv *kv);
+/* the name of its eviction policy */
+const char *wfi_kv_policy(const struct wfi_kv *kv);
 /* ends leases that are past, frees slots whose quarantine is over. Return: work done */
 int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns);
 /* time of the next lease end or quarantine end; UINT64_MAX when none */
