@@ -9,7 +9,7 @@
 static void head_fill(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
 		      const struct wfi_srv_desc *descs)
 {
-	size_t bytes = f->nr * sizeof(*descs);
+	const size_t bytes = descs ? f->nr * sizeof(*descs) : 0;
 
 	memcpy(tx->head, f, sizeof(*f));
 	if (bytes)
