@@ -205,6 +205,19 @@ static int handoffs_create(struct node *node)
 	return wfi_handoffs_create(&o, &node->handoffs);
 }
 
+static int channels_create(struct node *node)
+{
+	struct wfi_channels_opts o = {
+		.env = node->env,
+		.kv = node->kv,
+		.xfer = node->xfer,
+		.metrics = node->metrics,
+		.node = node->id,
+	};
+
+	return wfi_channels_create(&o, &node->channels);
+}
+
 static void counters_create(struct node *node)
 {
 	static const struct {
@@ -262,6 +275,8 @@ int node_create(const struct node_opts *opts, struct node **out)
 	if (!ret)
 		ret = handoffs_create(node);
 	if (!ret)
+		ret = channels_create(node);
+	if (!ret)
 		ret = ops_create(node);
 	if (ret) {
 		node_destroy(node);
@@ -278,6 +293,7 @@ void node_destroy(struct node *node)
 	if (!node)
 		return;
 	ops_destroy(node);
+	wfi_channels_destroy(node->channels);
 	wfi_handoffs_destroy(node->handoffs);
 	rails_fini(node);
 	wfi_xfer_engine_destroy(node->xfer);
@@ -418,6 +434,7 @@ static int housekeeping(struct node *node)
 	work = wfi_xfer_poll(node->xfer, now_ns);
 	work += rails_poll(node, now_ns);
 	work += wfi_handoffs_poll(node->handoffs, now_ns);
+	work += wfi_channels_poll(node->channels, now_ns);
 	work += peers_poll(node);
 	work += wfi_kv_poll(node->kv, now_ns);
 	if (wfi_unlikely(node->nr_ending))
@@ -505,9 +522,11 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 
 static uint64_t next_event_ns(struct node *node)
 {
-	return wfi_min(wfi_min(wfi_kv_next_event_ns(node->kv), rails_next_event_ns(node)),
-		       wfi_min(wfi_xfer_next_event_ns(node->xfer),
-			       wfi_handoffs_next_event_ns(node->handoffs)));
+	uint64_t at_ns = wfi_min(wfi_kv_next_event_ns(node->kv), rails_next_event_ns(node));
+
+	at_ns = wfi_min(at_ns, wfi_xfer_next_event_ns(node->xfer));
+	at_ns = wfi_min(at_ns, wfi_handoffs_next_event_ns(node->handoffs));
+	return wfi_min(at_ns, wfi_channels_next_event_ns(node->channels));
 }
 
 static void worker_wait(struct node *node, struct waits *w)

@@ -17,6 +17,7 @@
 #include "weft/ring.h"
 #include "weft/transport.h"
 #include "weft_internal/env.h"
+#include "weft_internal/channel.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
@@ -165,6 +166,7 @@ struct node {
 	struct wfi_kv *kv;
 	struct wfi_xfer_engine *xfer;
 	struct wfi_handoffs *handoffs;
+	struct wfi_channels *channels;
 	struct node_link host; /* reaches engines and nodes of this host */
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;

@@ -22,6 +22,12 @@ static const char *const op_names[WEFT_OP_NR] = {
 	"handoff_expect",
 	"handoff_push",
 	"handoff_cancel",
+	"channel_open",
+	"channel_join",
+	"channel_send",
+	"channel_recv",
+	"channel_release",
+	"channel_close",
 };
 
 static const uint8_t op_flags[WEFT_OP_NR] = {
@@ -210,6 +216,12 @@ static int (*const op_table[WEFT_OP_NR])(struct op_ctx *c) = {
 	[WEFT_OP_HANDOFF_EXPECT] = op_expect,
 	[WEFT_OP_HANDOFF_PUSH] = op_push,
 	[WEFT_OP_HANDOFF_CANCEL] = op_cancel_handoff,
+	[WEFT_OP_CHANNEL_OPEN] = op_channel_open,
+	[WEFT_OP_CHANNEL_JOIN] = op_channel_join,
+	[WEFT_OP_CHANNEL_SEND] = op_channel_send,
+	[WEFT_OP_CHANNEL_RECV] = op_channel_recv,
+	[WEFT_OP_CHANNEL_RELEASE] = op_channel_release,
+	[WEFT_OP_CHANNEL_CLOSE] = op_channel_close,
 };
 
 /* operations for which nr = 0 means something */
@@ -220,6 +232,9 @@ static bool op_nr_ok(const struct weft_sqe *sqe)
 	case WEFT_OP_STAT:
 	case WEFT_OP_RELEASE:
 	case WEFT_OP_HANDOFF_CANCEL:
+	case WEFT_OP_CHANNEL_JOIN:
+	case WEFT_OP_CHANNEL_RELEASE:
+	case WEFT_OP_CHANNEL_CLOSE:
 		return sqe->nr <= WEFT_OP_BLOCKS_MAX;
 	default:
 		return sqe->nr && sqe->nr <= WEFT_OP_BLOCKS_MAX;
@@ -324,7 +339,9 @@ void ops_cancel(struct session *s, const struct node_ring *only)
 			continue;
 		op->ring = NULL;
 		/* each may end, and free itself, in the call; a push ends by its deadline */
-		if (op->sqe.op == WEFT_OP_HANDOFF_EXPECT)
+		if (op->sqe.op >= WEFT_OP_CHANNEL_OPEN)
+			wfi_channel_cancel(s->node->channels, op);
+		else if (op->sqe.op == WEFT_OP_HANDOFF_EXPECT)
 			wfi_handoff_cancel(s->node->handoffs, &s->owner, op->handoff);
 		else if (op->fetch)
 			wfi_kv_fetch_cancel(s->node->kv, op->fetch, -ECANCELED);

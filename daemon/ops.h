@@ -8,6 +8,7 @@
  * ops_get.c      get
  * ops_fetch.c    what of a get or a map lies in a slower tier
  * ops_handoff.c  expectations and pushes
+ * ops_channel.c  channels
  * ops_move.c     places of engines, and the transfers to and from them
  */
 #ifndef WEFTD_OPS_H
@@ -65,6 +66,12 @@ int op_get(struct op_ctx *c);
 int op_expect(struct op_ctx *c);
 int op_push(struct op_ctx *c);
 int op_cancel_handoff(struct op_ctx *c);
+int op_channel_open(struct op_ctx *c);
+int op_channel_join(struct op_ctx *c);
+int op_channel_send(struct op_ctx *c);
+int op_channel_recv(struct op_ctx *c);
+int op_channel_release(struct op_ctx *c);
+int op_channel_close(struct op_ctx *c);
 
 /* ---- ops_find.c: what others need of it ---- */
 

@@ -270,6 +270,7 @@ void peer_detach(struct node_peer *p)
 	p->connected = false;
 	rails_leave(p);
 	wfi_handoffs_peer_lost(node->handoffs, &p->base);
+	wfi_channels_peer_lost(node->channels, &p->base);
 	p->ep_down = true;
 	p->link->dev->transport->ep_shutdown(p->base.ep);
 	p->next_ending = node->ending_peers;
@@ -286,7 +287,8 @@ bool peer_end_poll(struct node_peer *p)
 	/* transfers from this peer complete before WEFT_WC_CLOSED; their handoffs have ended with
 	 * it */
 	if (!p->ep_owner.closed || rails_open(p) ||
-	    wfi_handoffs_reads_of(node->handoffs, p->base.ep))
+	    wfi_handoffs_reads_of(node->handoffs, p->base.ep) ||
+	    wfi_channels_reads_of(node->channels, p->base.ep))
 		return false;
 	for (i = 0; i < node->nr_tenants; i++)
 		if (p->arenas[i].rkey)
@@ -337,8 +339,16 @@ void peers_guard(struct node *node)
 /* Return: 0, -EPROTO */
 static int peer_message(struct node_peer *p, const struct weft_wc *wc)
 {
-	return wfi_handoffs_message(p->node->handoffs, &p->base, wc->data, wc->len,
-				    wfi_now(p->node->env));
+	struct node *node = p->node;
+	uint64_t now_ns = wfi_now(node->env);
+	uint32_t type;
+
+	if (wc->len < sizeof(type))
+		return -EPROTO;
+	memcpy(&type, wc->data, sizeof(type));
+	if (type >= WFI_MSG_CHANNEL_JOIN && type <= WFI_MSG_CHANNEL_END)
+		return wfi_channels_message(node->channels, &p->base, wc->data, wc->len, now_ns);
+	return wfi_handoffs_message(node->handoffs, &p->base, wc->data, wc->len, now_ns);
 }
 
 static void peer_event(struct node_peer *p, const struct weft_wc *wc)

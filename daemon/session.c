@@ -261,6 +261,7 @@ void session_detach(struct session *s, bool may_write)
 		if (s->rings[i])
 			ring_remove(s, i);
 	wfi_handoffs_owner_gone(node->handoffs, &s->owner);
+	wfi_channels_owner_gone(node->channels, &s->owner);
 	s->next_ending = node->ending_sessions;
 	node->ending_sessions = s;
 	node->nr_ending++;

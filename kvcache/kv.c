@@ -298,6 +298,26 @@ int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft
 	return done;
 }
 
+int wfi_kv_give(struct wfi_kv *kv, struct wfi_owner *from, struct wfi_owner *to, uint32_t space,
+		const struct weft_slot *slots, uint32_t nr)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		const struct kv_run *run = claimed(kv, from, &slots[i]);
+
+		if (!run || run->space->info.id != space)
+			break;
+		if (to)
+			wfi_slot_give(kv, from, to, slots[i].idx);
+	}
+	if (i == nr)
+		return 0;
+	while (to && i--)
+		wfi_slot_give(kv, to, from, slots[i].idx);
+	return -ESTALE;
+}
+
 /* ---- put ---- */
 
 #define PUT_AHEAD 16u

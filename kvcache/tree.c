@@ -240,6 +240,17 @@ void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *r
 	run->space->nr_filling++;
 }
 
+void wfi_slot_give(struct wfi_kv *kv, struct wfi_owner *from, struct wfi_owner *to, uint32_t slot)
+{
+	struct kv_slot *st = kv_slot(kv, slot);
+
+	list_del(kv, &from->claims, st);
+	from->nr_claims--;
+	st->parent = kv_owner_idx(to->id);
+	list_add(kv, &to->claims, slot);
+	to->nr_claims++;
+}
+
 static void end_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run,
 		      const struct kv_slot *st)
 {

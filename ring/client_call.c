@@ -36,7 +36,8 @@ static int call_once(struct weft_ring *ring, const struct weft_op *op, struct we
 		if (ret < 0)
 			return ret;
 	} while (out->flags & WEFT_CQE_MORE);
-	if (out->res == -ECONNRESET)
+	/* a peer may be gone, too */
+	if (out->res == -ECONNRESET && !wfi_client_alive(ring->w))
 		return wfi_client_gone();
 	if (out->res < 0)
 		wfi_client_why("the operation failed: %s", strerror(-out->res));

@@ -74,6 +74,27 @@ static void copy_out(const struct weft_ring *ring, const struct wfi_flight *f, i
 	}
 }
 
+/* what operations of channels answer with beside slots */
+static __attribute__((noinline)) void copy_channel(const struct weft_ring *ring,
+						   const struct wfi_flight *f)
+{
+	const char *from = ring->arg + f->arg_off;
+	struct weft_arg_channel channel;
+	struct weft_arg_message message;
+
+	if (f->op == WEFT_OP_CHANNEL_RECV) {
+		memcpy(&message, from, sizeof(message));
+		*f->message = (struct weft_message){ .seq = message.seq,
+						     .tag = message.tag,
+						     .bytes = message.bytes };
+	} else if (f->op == WEFT_OP_CHANNEL_OPEN) {
+		memcpy(f->ticket, from, sizeof(*f->ticket));
+	} else if (f->op == WEFT_OP_CHANNEL_JOIN && f->message) {
+		memcpy(&channel, from, sizeof(channel));
+		f->message->seq = channel.seq;
+	}
+}
+
 /* an operation that failed as a whole has failed for each of its blocks */
 static void fail_results(const struct wfi_flight *f, int32_t res)
 {
@@ -141,6 +162,8 @@ static bool deliver(struct weft_ring *ring, const struct weft_cqe *cqe, struct w
 		else
 			fail_results(f, cqe->res);
 	}
+	if (wfi_unlikely(f->op >= WEFT_OP_CHANNEL_OPEN && cqe->res >= 0))
+		copy_channel(ring, f);
 	flight_free(ring, f);
 	return true;
 }

@@ -22,6 +22,12 @@ static const uint16_t shapes[WEFT_OP_NR] = {
 				   WFI_ARG_SLOTS_OUT,
 	[WEFT_OP_HANDOFF_PUSH] = WFI_ARG_SPACE | WFI_ARG_PUSH | WFI_ARG_SLOTS_IN,
 	[WEFT_OP_HANDOFF_CANCEL] = 0,
+	[WEFT_OP_CHANNEL_OPEN] = WFI_ARG_SPACE | WFI_ARG_CHANNEL,
+	[WEFT_OP_CHANNEL_JOIN] = WFI_ARG_SPACE | WFI_ARG_CHANNEL,
+	[WEFT_OP_CHANNEL_SEND] = WFI_ARG_MESSAGE | WFI_ARG_SLOTS_IN,
+	[WEFT_OP_CHANNEL_RECV] = WFI_ARG_MESSAGE | WFI_ARG_SLOTS_OUT,
+	[WEFT_OP_CHANNEL_RELEASE] = 0,
+	[WEFT_OP_CHANNEL_CLOSE] = 0,
 };
 
 #define PREFETCH_MAX 32u /* entries: more than the misses that a core can have under way */
@@ -53,8 +59,10 @@ static int op_check(const struct weft_ring *ring, const struct weft_op *op, unsi
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.places");
 	if (shape & (WFI_ARG_SLOTS_IN | WFI_ARG_SLOTS_OUT) && !op->slots)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.slots");
-	if (shape & WFI_ARG_PUSH && !op->ticket)
+	if (shape & (WFI_ARG_PUSH | WFI_ARG_CHANNEL) && !op->ticket)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.ticket");
+	if ((shape & WFI_ARG_MESSAGE || op->op == WEFT_OP_CHANNEL_OPEN) && !op->message)
+		return wfi_client_fail(-EINVAL, "the operation needs weft_op.message");
 	return 0;
 }
 
@@ -68,6 +76,10 @@ static uint32_t args_len(unsigned shape, uint32_t nr)
 		len += sizeof(struct weft_arg_expect);
 	if (shape & WFI_ARG_PUSH)
 		len += sizeof(struct weft_arg_push);
+	if (shape & WFI_ARG_CHANNEL)
+		len += sizeof(struct weft_arg_channel);
+	if (shape & WFI_ARG_MESSAGE)
+		len += sizeof(struct weft_arg_message);
 	if (shape & WFI_ARG_STAT)
 		len += sizeof(struct weft_stat);
 	if (shape & WFI_ARG_KEYS)
@@ -118,6 +130,19 @@ static char *put_head(char *to, const struct weft_op *op, unsigned shape)
 					      .first_block = op->first_block };
 
 		return mempcpy(to, &push, sizeof(push));
+	}
+	if (shape & WFI_ARG_CHANNEL) {
+		struct weft_arg_channel channel = { .bytes = op->message ? op->message->bytes : 0 };
+
+		if (op->op == WEFT_OP_CHANNEL_JOIN)
+			channel.ticket = *op->ticket;
+		return mempcpy(to, &channel, sizeof(channel));
+	}
+	if (shape & WFI_ARG_MESSAGE) {
+		struct weft_arg_message message = { .bytes = op->message->bytes,
+						    .tag = op->message->tag };
+
+		return mempcpy(to, &message, sizeof(message));
 	}
 	return to;
 }
@@ -171,7 +196,8 @@ static int flight_args(struct weft_ring *ring, struct wfi_flight *f, const struc
 	f->out_off = put_args(ring, op, shape, f->arg_off);
 	f->out_kind = (uint16_t)(shape & WFI_ARG_OUT);
 	f->out = out_of(op, shape);
-	f->ticket = shape & WFI_ARG_EXPECT ? op->ticket : NULL;
+	f->ticket = shape & (WFI_ARG_EXPECT | WFI_ARG_CHANNEL) ? op->ticket : NULL;
+	f->message = op->message;
 	return 0;
 }
 

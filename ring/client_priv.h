@@ -82,6 +82,7 @@ struct wfi_flight {
 	uint64_t user_data;
 	void *out; /* slots, results, where or stat; NULL: not wanted */
 	struct weft_ticket *ticket;
+	struct weft_message *message;
 	uint32_t gen;
 	uint32_t next; /* when free */
 	uint32_t nr;
@@ -91,7 +92,7 @@ struct wfi_flight {
 	uint8_t arg_class; /* WFI_ARGS_NONE: no arguments */
 	uint8_t state;
 	uint8_t op;
-	uint8_t reserved[15];
+	uint8_t reserved[7];
 };
 
 _Static_assert(sizeof(struct wfi_flight) == 64, "one cache line each");
@@ -108,6 +109,8 @@ enum wfi_arg {
 	WFI_ARG_RESULTS = 1u << 7,
 	WFI_ARG_WHERE = 1u << 8,
 	WFI_ARG_STAT = 1u << 9,
+	WFI_ARG_CHANNEL = 1u << 11,
+	WFI_ARG_MESSAGE = 1u << 12,
 	WFI_ARG_SPACE = 1u << 10, /* not in the area: the operation needs a space */
 };
 

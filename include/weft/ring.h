@@ -143,6 +143,30 @@ extern "C" {
  *           Each block's layers are pushed in order. res n
  * HANDOFF_CANCEL  handle: from the first completion of HANDOFF_EXPECT. res 0; the expectation
  *           completes with -ECANCELED
+ *
+ * A channel is an ordered stream of messages from one engine to another, of this node or of one
+ * that it has as a peer. A message is some slots of one space and what stands in struct
+ * weft_arg_message; both engines use the slots in place.
+ *
+ * CHANNEL_OPEN    struct weft_arg_channel (.bytes; out .ticket). The receiver's end. n: messages,
+ *           up to 1024, and .bytes: bytes that may be on their way or not yet released; who sends
+ *           more waits. out handle. res 0
+ * CHANNEL_JOIN    struct weft_arg_channel (.ticket; out .seq). The sender's end; one at a time.
+ *           out handle; .seq is the number of the message that the receiver wants next, not 0 when
+ *           an earlier sender was lost. res 0; -EPERM, -ESTALE (closed), -EBUSY (has a sender),
+ *           -EXDEV (another space or tenant), -EHOSTUNREACH
+ * CHANNEL_SEND    handle, struct weft_arg_message (.bytes, .tag), slots[n]: up to 64 that were
+ *           claimed and filled, all but the last to the end. Waits for credit. Completes when the
+ *           receiver has them: res n, and the slots are not the engine's any more. After an error
+ *           they still are. -ETIMEDOUT for want of credit and -ECANCELED leave the stream as it
+ *           was; -EMSGSIZE, -EINVAL, -ESTALE and -ENOMEM too; after others CLOSE, and JOIN anew:
+ *           -ECONNRESET, -EPIPE (the receiver has closed), -EBADMSG, -ENOSPC (it has no room)
+ * CHANNEL_RECV    handle, out struct weft_arg_message, out slots[n]. The next message, when it is
+ *           here: res its slots, out handle: the message. res 0: the sender has closed. -ECONNRESET:
+ *           it was lost; another may join, and goes on where this one ended. -EMSGSIZE: the message
+ *           has more than n slots, and is still there. -ETIMEDOUT
+ * CHANNEL_RELEASE handle: a message. Its slots go back, its credit to the sender. res: slots
+ * CHANNEL_CLOSE   handle: a channel's, either end's. What was sent arrives first. res 0
  */
 enum weft_opcode {
 	WEFT_OP_NOP = 0,
@@ -158,7 +182,13 @@ enum weft_opcode {
 	WEFT_OP_HANDOFF_EXPECT = 10,
 	WEFT_OP_HANDOFF_PUSH = 11,
 	WEFT_OP_HANDOFF_CANCEL = 12,
-	WEFT_OP_NR = 13,
+	WEFT_OP_CHANNEL_OPEN = 13,
+	WEFT_OP_CHANNEL_JOIN = 14,
+	WEFT_OP_CHANNEL_SEND = 15,
+	WEFT_OP_CHANNEL_RECV = 16,
+	WEFT_OP_CHANNEL_RELEASE = 17,
+	WEFT_OP_CHANNEL_CLOSE = 18,
+	WEFT_OP_NR = 19,
 };
 
 enum weft_sqe_flags {
@@ -201,7 +231,7 @@ enum weft_tier {
  * @nr: blocks
  * @arg_off: of the arguments, bytes from the start of the argument area
  * @timeout_us: deadline from the moment the node takes it; 0 means the node's default (5 s)
- * @handle: lease or handoff
+ * @handle: lease, handoff, channel or message
  * @trace_id, @span_id: zero when there is none
  */
 struct weft_sqe {
@@ -258,6 +288,20 @@ struct weft_arg_push {
 	uint32_t nr_layers;
 	uint32_t first_block;
 	uint32_t reserved[13];
+};
+
+struct weft_arg_channel {
+	struct weft_ticket ticket;
+	uint64_t bytes;
+	uint64_t seq;
+	uint32_t reserved[12];
+};
+
+struct weft_arg_message {
+	uint64_t seq; /* 0, 1, ... in this channel */
+	uint64_t tag; /* the sender's, for the receiver */
+	uint64_t bytes; /* in all slots */
+	uint32_t reserved[10];
 };
 
 /* answer to STAT, of the engine's tenant */
@@ -402,6 +446,8 @@ WEFT_STATIC_ASSERT(sizeof(struct weft_cqe) == 32, "abi");
 WEFT_STATIC_ASSERT(offsetof(struct weft_cqe, value) == 24, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_expect) == 128, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_push) == 128, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_arg_channel) == 128, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_arg_message) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_stat) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_ring_hdr) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_ring_line) == 64, "abi");

@@ -194,13 +194,29 @@ WEFT_API int weft_ring_open(struct weft *w, const struct weft_ring_opts *opts,
 WEFT_API_VOID void weft_ring_close(struct weft_ring *ring);
 
 /**
+ * struct weft_message - of a channel, beside its slots
+ * @seq: its number in the channel, from 0 on
+ * @tag: what the sender likes
+ * @bytes: in all slots; all but the last are full
+ */
+struct weft_message {
+	uint64_t seq;
+	uint64_t tag;
+	uint64_t bytes;
+};
+
+/**
  * struct weft_op - one operation; fields that an opcode does not use are zero (weft/ring.h says
  * which it uses)
  * @op, @flags: enum weft_opcode, enum weft_sqe_flags
  * @keys, @places, @parent: lent for the call of weft_submit()
- * @slots: in: lent for the call; out (CLAIM, MAP, HANDOFF_EXPECT): lent until the completion
+ * @slots: in: lent for the call; out (CLAIM, MAP, HANDOFF_EXPECT, CHANNEL_RECV): lent until the
+ *         completion
  * @results, @where, @ticket, @stat: out, or NULL where not wanted; lent until the completion
- *           (HANDOFF_PUSH reads @ticket, for the call)
+ *           (HANDOFF_PUSH and CHANNEL_JOIN read @ticket, for the call)
+ * @message: of CHANNEL_OPEN .bytes, of CHANNEL_SEND .bytes and .tag, read for the call; of
+ *           CHANNEL_JOIN, where it may be NULL, .seq, of CHANNEL_RECV all: out, lent until the
+ *           completion
  * @timeout_us: 0: the node's default
  * @trace: W3C trace context, 16 + 8 + 1 bytes, or NULL
  */
@@ -225,6 +241,7 @@ struct weft_op {
 	uint32_t nr_layers;
 	uint32_t first_block;
 	const uint8_t *trace;
+	struct weft_message *message;
 };
 
 /**
@@ -326,6 +343,50 @@ WEFT_API int weft_release(struct weft_ring *ring, uint64_t lease);
 /* Return: blocks forgotten */
 WEFT_API int weft_drop(struct weft_ring *ring, const struct weft_space *space,
 		       const struct weft_key *keys, unsigned nr);
+
+/* ---- channels: a stream of messages from one engine to another ---- */
+
+/**
+ * weft_channel_open - the receiver's end
+ * @space: its slots hold the messages
+ * @nr: messages that may be on their way, or with the receiver, at a time: up to 1024
+ * @bytes: the same of bytes, at least a block
+ * @ticket: for the sender, carried there by any way
+ *
+ * Return: 0, handle in @channel; -EINVAL, -EAGAIN too many channels in this node
+ */
+WEFT_API int weft_channel_open(struct weft_ring *ring, const struct weft_space *space, unsigned nr,
+			       uint64_t bytes, struct weft_ticket *ticket, uint64_t *channel);
+/**
+ * weft_channel_join - the sender's end
+ * @space: with the geometry of the receiver's
+ * @next_seq: number of the message to begin with, or NULL
+ *
+ * Return: 0, handle in @channel; or as CHANNEL_JOIN in weft/ring.h
+ */
+WEFT_API int weft_channel_join(struct weft_ring *ring, const struct weft_space *space,
+			       const struct weft_ticket *ticket, uint64_t *channel,
+			       uint64_t *next_seq);
+/**
+ * weft_channel_send - give @nr claimed slots, filled with @bytes, to the receiver
+ *
+ * Return: @nr, or an error and the slots are still ours, as CHANNEL_SEND in weft/ring.h
+ */
+WEFT_API int weft_channel_send(struct weft_ring *ring, uint64_t channel,
+			       const struct weft_slot *slots, unsigned nr, uint64_t bytes,
+			       uint64_t tag);
+/**
+ * weft_channel_recv - wait for the next message
+ * @slots: room for @nr; weft_arena(w) + slots[i].off is where it lies
+ * @message: for weft_channel_release()
+ *
+ * Return: its slots; 0 the sender has closed; or as CHANNEL_RECV in weft/ring.h
+ */
+WEFT_API int weft_channel_recv(struct weft_ring *ring, uint64_t channel, struct weft_slot *slots,
+			       unsigned nr, struct weft_message *info, uint64_t *message);
+/* Return: slots that went back */
+WEFT_API int weft_channel_release(struct weft_ring *ring, uint64_t message);
+WEFT_API int weft_channel_close(struct weft_ring *ring, uint64_t channel);
 
 /* ---- watching a node ---- */
 

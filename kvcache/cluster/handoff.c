@@ -191,14 +191,6 @@ static void handoff_end_now(struct wfi_handoffs *hs, struct handoff *h)
 	opts.done(opts.ctx, res, 0, NULL);
 }
 
-static void read_job_cancel(struct wfi_handoffs *hs, struct read_job *r)
-{
-	if (r->xfer)
-		wfi_xfer_cancel(hs->opts.xfer, r->xfer);
-	if (r->over)
-		wfi_rails_cancel(r->over);
-}
-
 /* ends it without success; waits for READs in flight to be fenced first */
 static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 {
@@ -214,7 +206,7 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 	}
 	for (i = 0; i < NR_READS; i++)
 		if (hs->reads[i].busy && hs->reads[i].h == h)
-			read_job_cancel(hs, &hs->reads[i]);
+			wfi_peer_read_cancel(hs->opts.xfer, &hs->reads[i].read);
 }
 
 /* publishes what READs filled, in runs; blocks that came by reference are their engine's to
@@ -402,8 +394,7 @@ static void answer(struct wfi_handoffs *hs, struct wfi_peer *peer, uint64_t push
 static void read_job_put(struct wfi_handoffs *hs, struct read_job *r)
 {
 	r->busy = false;
-	r->xfer = NULL;
-	r->over = NULL;
+	r->read = (struct wfi_peer_read){ 0 };
 	r->next_free = hs->free_reads;
 	hs->free_reads = r;
 }
@@ -490,11 +481,6 @@ static int handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint3
 	return 0;
 }
 
-static bool over_rails(const struct wfi_peer *peer)
-{
-	return peer->rails && wfi_rails_nr(peer->rails) > 1;
-}
-
 /* takes a free job for the layers that a message names; what it reads lands in @h's own slots */
 static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *peer,
 				     struct handoff *h, const struct wfi_msg_layers *m,
@@ -528,26 +514,10 @@ static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *p
 	return r;
 }
 
-/* over all connections to the peer where there are several */
-static int read_job_start(struct wfi_handoffs *hs, struct read_job *r,
-			  const struct wfi_xfer_opts *o)
-{
-	struct wfi_rail_mem mem[WFI_RAILS_MAX];
-
-	if (!over_rails(r->peer)) {
-		r->ep = o->ep;
-		return wfi_xfer_submit(hs->opts.xfer, o, &r->xfer);
-	}
-	r->ep = NULL;
-	r->peer->arenas(r->peer, r->h->tenant, mem);
-	return wfi_rails_submit(r->peer->rails, o, mem, &r->over);
-}
-
 static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
 		       const struct wfi_msg_layers *m, const struct wfi_msg_piece *pieces,
 		       uint64_t now_ns)
 {
-	const struct wfi_peer_arena *arena;
 	struct wfi_xfer_opts x;
 	struct read_job *r;
 	uint32_t i;
@@ -565,18 +535,10 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	ret = handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
 	if (ret)
 		return ret;
-	arena = peer->arena(peer, h->tenant);
-	if (!arena)
+	if (!peer->arena(peer, h->tenant))
 		return -EXDEV;
 	r = read_job_get(hs, peer, h, m, pieces);
 	x = (struct wfi_xfer_opts){
-		.ep = peer->ep,
-		.dir = WFI_XFER_READ,
-		.local_mr = arena->local,
-		.rkeys = &arena->rkey,
-		.nr_rkeys = 1,
-		.gather = peer->gather,
-		.names = &arena->name,
 		.pieces = r->pieces,
 		.nr_pieces = m->nr,
 		.nr_blocks = m->nr,
@@ -588,7 +550,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	};
 	h->feeder = peer;
 	h->nr_reads++;
-	ret = read_job_start(hs, r, &x);
+	ret = wfi_peer_read(hs->opts.xfer, peer, h->tenant, &x, &r->read);
 	if (ret) {
 		/* layers of these blocks are now out of order: the handoff can't be completed */
 		h->nr_reads--;
@@ -707,7 +669,7 @@ uint32_t wfi_handoffs_reads_of(const struct wfi_handoffs *hs, const struct weft_
 	uint32_t i, n = 0;
 
 	for (i = 0; i < NR_READS; i++)
-		n += hs->reads[i].busy && hs->reads[i].ep == ep;
+		n += hs->reads[i].busy && hs->reads[i].read.ep == ep;
 	return n;
 }
 

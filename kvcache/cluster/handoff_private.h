@@ -3,6 +3,7 @@
 #ifndef WFI_HANDOFF_PRIVATE_H
 #define WFI_HANDOFF_PRIVATE_H
 
+#include "kvcache/cluster/peer_read.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/util.h"
 
@@ -47,10 +48,7 @@ struct read_job {
 	struct wfi_handoffs *hs;
 	struct handoff *h; /* stays until its reads are over */
 	struct wfi_peer *peer; /* NULL: lost meanwhile, nobody to answer */
-	struct weft_ep *ep; /* NULL: over rails, which know theirs */
-	/* one of the two; NULL: done, or never started */
-	struct wfi_xfer *xfer;
-	struct wfi_rails_xfer *over;
+	struct wfi_peer_read read;
 	struct read_job *next_free;
 	uint64_t push;
 	uint32_t layer;
