@@ -49,6 +49,7 @@ struct node_op {
 	uint64_t handoff; /* of HANDOFF_EXPECT */
 	uint32_t nr;
 	uint32_t nr_pieces; /* of GET, of MAP */
+	bool cancel; /* its ring is being closed */
 	bool summed; /* with a CRC32C per block */
 	bool kept; /* slots and regions of its pieces */
 	bool verify; /* of what was fetched: the rest, which was here before */

@@ -329,24 +329,39 @@ int ops_poll_ring(struct node *node, struct node_ring *r)
 	return work + nr;
 }
 
+/* a push ends by its deadline */
+static void op_cancel(struct session *s, struct node_op *op)
+{
+	struct node *node = s->node;
+
+	if (op->sqe.op >= WEFT_OP_CHANNEL_OPEN)
+		wfi_channel_cancel(node->channels, op);
+	else if (op->sqe.op == WEFT_OP_HANDOFF_EXPECT)
+		wfi_handoff_cancel(node->handoffs, &s->owner, op->handoff);
+	else if (op->fetch)
+		wfi_kv_fetch_cancel(node->kv, op->fetch, -ECANCELED);
+	else if (op->sqe.op != WEFT_OP_HANDOFF_PUSH)
+		wfi_xfer_cancel(node->xfer, op->xfer);
+}
+
 void ops_cancel(struct session *s, const struct node_ring *only)
 {
-	struct node_op *op, *next;
+	struct node_op *op;
 
-	for (op = s->ops; op; op = next) {
-		next = op->next;
-		if (only && op->ring != only)
+	for (op = s->ops; op; op = op->next) {
+		op->cancel = !only || op->ring == only;
+		if (op->cancel)
+			op->ring = NULL;
+	}
+	/* each may end, and free itself and others, in the call: so from the start each time */
+	for (op = s->ops; op;) {
+		if (!op->cancel) {
+			op = op->next;
 			continue;
-		op->ring = NULL;
-		/* each may end, and free itself, in the call; a push ends by its deadline */
-		if (op->sqe.op >= WEFT_OP_CHANNEL_OPEN)
-			wfi_channel_cancel(s->node->channels, op);
-		else if (op->sqe.op == WEFT_OP_HANDOFF_EXPECT)
-			wfi_handoff_cancel(s->node->handoffs, &s->owner, op->handoff);
-		else if (op->fetch)
-			wfi_kv_fetch_cancel(s->node->kv, op->fetch, -ECANCELED);
-		else if (op->sqe.op != WEFT_OP_HANDOFF_PUSH)
-			wfi_xfer_cancel(s->node->xfer, op->xfer);
+		}
+		op->cancel = false;
+		op_cancel(s, op);
+		op = s->ops;
 	}
 }
 

@@ -639,8 +639,7 @@ static int message_message(struct wfi_channels *cs, struct wfi_peer *peer, const
 		return 0;
 	}
 	if (m.seq != ch->next_seq || !has_room(ch, m.bytes) ||
-	    m.bytes <= (m.nr - 1) * ch->space.block_bytes ||
-	    m.bytes > m.nr * ch->space.block_bytes)
+	    m.bytes <= (m.nr - 1) * ch->space.block_bytes || m.bytes > m.nr * ch->space.block_bytes)
 		return -EPROTO;
 	ret = arrival_start(ch, peer, &m, pieces, now_ns);
 	if (ret)

@@ -234,8 +234,8 @@ static void fences_end(struct sender *s, uint64_t now_ns, bool safe)
 		wfi_kv_unpin(s->cs->opts.kv, o->idx, o->nr);
 		outgoing_put(s->cs, o);
 	}
-	if (!s->fenced && !s->owe_end && (s->state == SENDER_BROKEN || s->state == SENDER_CLOSING) &&
-	    !s->queue)
+	if (!s->fenced && !s->owe_end &&
+	    (s->state == SENDER_BROKEN || s->state == SENDER_CLOSING) && !s->queue)
 		s->peer = NULL;
 	sender_settle(s);
 }
@@ -460,8 +460,7 @@ static int message_send(struct sender *s, struct outgoing *o, uint64_t now_ns)
 		.timeout_us = (uint32_t)wfi_min((o->deadline_ns - now_ns) / 1000, UINT32_MAX),
 	};
 	for (i = 0; i < o->nr; i++)
-		msg.pieces[i] =
-			(struct wfi_msg_piece){ .off = o->slots[i].off, .crc = o->crc[i] };
+		msg.pieces[i] = (struct wfi_msg_piece){ .off = o->slots[i].off, .crc = o->crc[i] };
 	return s->peer->send(s->peer, &msg, sizeof(msg.m) + o->nr * sizeof(msg.pieces[0]));
 }
 
@@ -689,7 +688,8 @@ void senders_owner_gone(struct wfi_channels *cs, const struct wfi_owner *owner)
 		if (s->state == SENDER_JOINING) {
 			say_end(s, -ECONNRESET);
 			join_end(s, -ECONNRESET);
-		} else if (s->state != SENDER_BROKEN && !(s->state == SENDER_CLOSING && s->owe_end)) {
+		} else if (s->state != SENDER_BROKEN &&
+			   !(s->state == SENDER_CLOSING && s->owe_end)) {
 			sender_abort(s, -ECONNRESET);
 		}
 		s->owner = NULL;

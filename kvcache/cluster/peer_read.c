@@ -18,6 +18,7 @@ int wfi_peer_read(struct wfi_xfer_engine *xfer, struct wfi_peer *peer,
 		return -EXDEV;
 	*out = (struct wfi_peer_read){ .ep = peer->ep };
 	o->dir = WFI_XFER_READ;
+	o->nr_rkeys = 1;
 	if (over_rails(peer)) {
 		out->ep = NULL;
 		peer->arenas(peer, tenant, mem);
@@ -26,7 +27,6 @@ int wfi_peer_read(struct wfi_xfer_engine *xfer, struct wfi_peer *peer,
 	o->ep = peer->ep;
 	o->local_mr = arena->local;
 	o->rkeys = &arena->rkey;
-	o->nr_rkeys = 1;
 	o->gather = peer->gather;
 	o->names = &arena->name;
 	return wfi_xfer_submit(xfer, o, &out->xfer);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""show.py FIGURES [PNG]: a table of what weft-perf printed with --json, and a plot of its ratios."""
+"""show.py FIGURES [PNG]: a table of what weft-perf --json printed, and a plot of its ratios."""
 
 import json
 import os

@@ -237,8 +237,7 @@ static void refused(struct test_engine *from, struct test_engine *to)
 			 -EINVAL);
 	assert_int_equal(weft_channel_open(to->ring, to->space, 1025, BLOCK, &l.ticket, &l.in),
 			 -EINVAL);
-	assert_int_equal(weft_channel_open(to->ring, to->space, 2, 2 * BLOCK, &l.ticket, &l.in),
-			 0);
+	assert_int_equal(weft_channel_open(to->ring, to->space, 2, 2 * BLOCK, &l.ticket, &l.in), 0);
 	wrong = l.ticket;
 	wrong.secret[1]++;
 	assert_int_equal(weft_channel_join(from->ring, from->space, &wrong, &handle, NULL), -EPERM);

@@ -14,6 +14,7 @@
  * sim.c         the world: nodes, links, faults, time, and what must hold at the end
  * sim_engine.c  an engine: its ring, its end, its checks
  * sim_ops.c     what an engine asks for, and what it may be answered
+ * sim_channel.c the same of channels
  */
 #ifndef SIM_H
 #define SIM_H
@@ -37,6 +38,8 @@
 #define SIM_LEASES 16u
 #define SIM_TICKETS 32u
 #define SIM_PUSHES 3u /* of one handoff, open at once */
+#define SIM_STREAMS 8u
+#define SIM_LETTERS 4u /* of one channel, not released yet */
 #define SIM_GHOSTS 128u
 #define SIM_CORPSES 8u
 
@@ -98,6 +101,33 @@ struct sim_push {
 	uint32_t layers_at_once;
 };
 
+/* a message of a channel, read in place */
+struct sim_letter {
+	uint64_t handle;
+	uint64_t tag;
+	uint64_t bytes;
+	uint32_t nr;
+	struct weft_slot slots[SIM_RUN];
+};
+
+struct sim_inbox {
+	bool busy; /* being opened */
+	uint64_t handle; /* 0: none */
+	uint64_t next_seq;
+	uint64_t last_tag;
+	uint32_t nr_recvs; /* open, of this one or of those before it */
+	uint32_t nr_letters;
+	struct sim_letter letters[SIM_LETTERS];
+};
+
+struct sim_outbox {
+	bool busy; /* being joined */
+	bool broken;
+	bool remote;
+	uint64_t handle; /* 0: none */
+	uint64_t uid; /* of the stream */
+};
+
 struct sim_ring {
 	uint8_t *base;
 	uint64_t len;
@@ -134,6 +164,8 @@ struct sim_engine {
 	struct sim_lease leases[SIM_LEASES];
 	uint32_t nr_leases;
 	struct sim_push push;
+	struct sim_inbox inbox;
+	struct sim_outbox outbox;
 };
 
 /* an engine that was hung up on: its process may live on, and write where it had the right to */
@@ -155,6 +187,15 @@ struct sim_ticket {
 	struct weft_ticket ticket;
 	uint32_t tenant, space;
 	struct sim_run run;
+};
+
+/* a channel that somebody has opened */
+struct sim_stream {
+	bool used;
+	uint64_t uid; /* from 1 on */
+	struct weft_ticket ticket;
+	uint32_t tenant, space;
+	uint64_t acked; /* messages that arrived, as their senders were told */
 };
 
 struct sim_node {
@@ -200,6 +241,7 @@ struct sim_report {
 	uint64_t completions[WEFT_OP_NR];
 	uint64_t good[WEFT_OP_NR]; /* of these, with a result above 0 */
 	uint64_t blocks_checked;
+	uint64_t messages, messages_remote; /* received; sent to other nodes */
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
 	uint64_t hangups, refits, lost_links, crashes;
 	uint64_t railed_bytes; /* that arrived over one of several rails */
@@ -227,6 +269,9 @@ struct sim {
 	uint32_t nr_ghosts;
 	struct sim_ticket tickets[SIM_TICKETS];
 	uint32_t next_ticket;
+	struct sim_stream streams[SIM_STREAMS];
+	uint64_t next_stream;
+	uint64_t next_tag;
 };
 
 /**
@@ -285,5 +330,15 @@ void engine_act(struct sim_engine *e);
 /* @over: the operation has ended meanwhile, or may have */
 void op_event(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe, bool over);
 void op_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
+/* Return: true when @nr claims that nothing uses were found, and are in use now */
+bool claims_take(struct sim_engine *e, struct weft_slot *slots, uint32_t nr);
+void claims_return(struct sim_engine *e, const struct weft_slot *slots, uint32_t nr);
+void claim_remove(struct sim_engine *e, const struct weft_slot *slot);
+
+/* ---- sim_channel.c ---- */
+
+void ask_inbox(struct sim_engine *e);
+void ask_outbox(struct sim_engine *e);
+void channel_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
 
 #endif

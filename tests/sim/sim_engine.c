@@ -119,6 +119,8 @@ void engine_refit(struct sim_engine *e)
 	/* what these have done is not known: their claims stay busy until the engine goes */
 	memset(e->ops, 0, sizeof(e->ops));
 	e->push.active = false;
+	e->inbox = (struct sim_inbox){ 0 };
+	e->outbox = (struct sim_outbox){ 0 };
 	e->refit = true;
 	e->sim->report->refits++;
 }

@@ -81,8 +81,7 @@ static void claims_add(struct sim_engine *e, const struct weft_slot *slots, uint
 	}
 }
 
-/* Return: true when @nr claims that nothing uses were found, and are in use now */
-static bool claims_take(struct sim_engine *e, struct weft_slot *slots, uint32_t nr)
+bool claims_take(struct sim_engine *e, struct weft_slot *slots, uint32_t nr)
 {
 	uint32_t i, n = 0;
 
@@ -108,7 +107,7 @@ static uint32_t claim_find(struct sim_engine *e, const struct weft_slot *slot)
 	return i;
 }
 
-static void claims_return(struct sim_engine *e, const struct weft_slot *slots, uint32_t nr)
+void claims_return(struct sim_engine *e, const struct weft_slot *slots, uint32_t nr)
 {
 	uint32_t i;
 
@@ -116,7 +115,7 @@ static void claims_return(struct sim_engine *e, const struct weft_slot *slots, u
 		e->claims[claim_find(e, &slots[i])].busy = false;
 }
 
-static void claim_remove(struct sim_engine *e, const struct weft_slot *slot)
+void claim_remove(struct sim_engine *e, const struct weft_slot *slot)
 {
 	e->claims[claim_find(e, slot)] = e->claims[--e->nr_claims];
 	e->was_mine = *slot;
@@ -561,6 +560,8 @@ static const struct {
 	{ ask_push, 40 },
 	{ ask_break_ring, 1 },
 	{ ask_release_stale, 3 },
+	{ ask_inbox, 16 },
+	{ ask_outbox, 16 },
 };
 
 void engine_act(struct sim_engine *e)
@@ -785,6 +786,14 @@ void op_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe
 	case WEFT_OP_HANDOFF_CANCEL:
 		if (cqe->res && cqe->res != -ENOENT)
 			odd(e, op, cqe->res);
+		break;
+	case WEFT_OP_CHANNEL_OPEN:
+	case WEFT_OP_CHANNEL_JOIN:
+	case WEFT_OP_CHANNEL_SEND:
+	case WEFT_OP_CHANNEL_RECV:
+	case WEFT_OP_CHANNEL_RELEASE:
+	case WEFT_OP_CHANNEL_CLOSE:
+		channel_done(e, op, cqe);
 		break;
 	default:
 		if (cqe->res < 0 || cqe->res > (int32_t)op->run.nr)

@@ -45,6 +45,8 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 		sum->good[i] += r->good[i];
 	}
 	sum->blocks_checked += r->blocks_checked;
+	sum->messages += r->messages;
+	sum->messages_remote += r->messages_remote;
 	sum->handoffs_local += r->handoffs_local;
 	sum->handoffs_remote += r->handoffs_remote;
 	sum->hangups += r->hangups;
@@ -89,6 +91,8 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 	       " nodes lost\n",
 	       sum->blocks_checked, sum->handoffs_local, sum->handoffs_remote, sum->hangups,
 	       sum->lost_links, sum->crashes);
+	printf("%" PRIu64 " messages, %" PRIu64 " sent to other nodes\n", sum->messages,
+	       sum->messages_remote);
 	printf("%" PRIu64 " KiB came over one of several rails\n", sum->railed_bytes >> 10);
 }
 
@@ -101,6 +105,9 @@ static void assert_lively(const struct sim_report *sum)
 		assert_true(sum->completions[i]);
 	for (i = WEFT_OP_CLAIM; i < WEFT_OP_HANDOFF_CANCEL; i++)
 		assert_true(sum->good[i]);
+	for (i = WEFT_OP_CHANNEL_SEND; i < WEFT_OP_CHANNEL_CLOSE; i++)
+		assert_true(sum->good[i]);
+	assert_true(sum->messages && sum->messages_remote);
 	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
 	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes &&
 		    sum->railed_bytes);
