@@ -162,9 +162,9 @@ extern "C" {
  *           was; -EMSGSIZE, -EINVAL, -ESTALE and -ENOMEM too; after others CLOSE, and JOIN anew:
  *           -ECONNRESET, -EPIPE (the receiver has closed), -EBADMSG, -ENOSPC (it has no room)
  * CHANNEL_RECV    handle, out struct weft_arg_message, out slots[n]. The next message, when it is
- *           here: res its slots, out handle: the message. res 0: the sender has closed. -ECONNRESET:
- *           it was lost; another may join, and goes on where this one ended. -EMSGSIZE: the message
- *           has more than n slots, and is still there. -ETIMEDOUT
+ *           here: res its slots, out handle: the message. res 0: the sender has closed.
+ *           -ECONNRESET: it was lost; another may join, and goes on where this one ended.
+ *           -EMSGSIZE: the message has more than n slots, and is still there. -ETIMEDOUT
  * CHANNEL_RELEASE handle: a message. Its slots go back, its credit to the sender. res: slots
  * CHANNEL_CLOSE   handle: a channel's, either end's. What was sent arrives first. res 0
  */

@@ -135,8 +135,8 @@ int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space, uin
  * Return: how many were the owner's claims */
 int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft_slot *slots,
 		   uint32_t nr);
-/* claims of one owner become another's, all or none. @to: NULL to ask whether they could. Return: 0,
- * -ESTALE one is not a claim of @from's in that space, or is given twice */
+/* claims of one owner become another's, all or none. @to: NULL to ask whether they could.
+ * Return: 0, -ESTALE one is not a claim of @from's in that space, or is given twice */
 int wfi_kv_give(struct wfi_kv *kv, struct wfi_owner *from, struct wfi_owner *to, uint32_t space,
 		const struct weft_slot *slots, uint32_t nr);
 /**

@@ -173,8 +173,8 @@ void channels_drop(struct wfi_channels *cs);
 
 /* what the local receiver has released */
 void sender_credit(struct sender *s, uint64_t freed_msgs, uint64_t freed_bytes);
-/* the stream is broken, or its receiver has closed it; nothing is said there. @safe: where nothing is
- * read any more */
+/* the stream is broken, or its receiver has closed it; nothing is said there. @safe: the receiver
+ * reads no more */
 void sender_break(struct sender *s, int res, bool safe);
 int sender_answer(struct wfi_channels *cs, struct wfi_peer *peer, const void *msg, size_t len);
 int senders_say(struct wfi_channels *cs, uint64_t now_ns);
