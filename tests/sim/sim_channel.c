@@ -117,8 +117,8 @@ static void done_recv(struct sim_engine *e, struct sim_op *op, const struct weft
 	memcpy(l->slots, (uint8_t *)engine_args(e, op) + sizeof(m), l->nr * sizeof(*l->slots));
 	if (m.seq != in->next_seq++ || m.tag <= in->last_tag)
 		sim_fail(e->sim,
-			 "engine %u: message %" PRIu64 " with tag %#" PRIx64
-			 " comes where %" PRIu64 " is due, after tag %#" PRIx64,
+			 "engine %u: message %" PRIu64 " with tag %#" PRIx64 " comes where %" PRIu64
+			 " is due, after tag %#" PRIx64,
 			 e->idx, m.seq, m.tag, in->next_seq - 1, in->last_tag);
 	in->last_tag = m.tag;
 	check(e, l);
