@@ -33,8 +33,10 @@ struct tlm_run {
 	uint32_t first;
 	uint32_t nr;
 	uint32_t layer; /* the next */
-	uint32_t max; /* tokens that @x has room for */
 	float *x; /* the residual stream: [token][dim] */
+	float *placed; /* by the caller; NULL: in .own */
+	float *own;
+	uint32_t max; /* tokens that .own has room for */
 	float *scratch;
 	/* in scratch; [token of a tile][...] */
 	float *norm;
@@ -280,7 +282,7 @@ void tlm_run_destroy(struct tlm_run *run)
 	if (!run)
 		return;
 	free(run->scratch);
-	free(run->x);
+	free(run->own);
 	free(run);
 }
 
@@ -297,14 +299,15 @@ int tlm_run_begin(struct tlm_run *run, const uint32_t *tokens, uint32_t nr, uint
 	for (uint32_t t = 0; t < nr; t++)
 		if (tokens[t] >= TLM_VOCAB)
 			return -EINVAL;
-	if (nr > run->max) {
-		float *x = realloc(run->x, (size_t)nr * dim * sizeof(*x));
+	if (nr > run->max && !run->placed) {
+		float *x = realloc(run->own, (size_t)nr * dim * sizeof(*x));
 
 		if (!x)
 			return -ENOMEM;
-		run->x = x;
+		run->own = x;
 		run->max = nr;
 	}
+	run->x = run->placed ? run->placed : run->own;
 	for (uint32_t t = 0; t < nr; t++)
 		for (uint32_t p = 0; p < dim / TLM_PANEL; p++)
 			memcpy(run->x + (size_t)t * dim + p * TLM_PANEL,
@@ -313,6 +316,31 @@ int tlm_run_begin(struct tlm_run *run, const uint32_t *tokens, uint32_t nr, uint
 	run->first = first;
 	run->nr = nr;
 	run->layer = 0;
+	return 0;
+}
+
+void tlm_run_place(struct tlm_run *run, float *x)
+{
+	run->placed = x;
+}
+
+uint64_t tlm_state_bytes(const struct tlm_config *cfg)
+{
+	return cfg->dim * sizeof(float);
+}
+
+int tlm_run_resume(struct tlm_run *run, uint32_t nr, uint32_t first, void *const *blocks,
+		   uint32_t layer)
+{
+	if (!nr || !run->placed || layer > run->m->cfg->nr_layers)
+		return -EINVAL;
+	if (nr > TLM_TOKENS_MAX || first > TLM_TOKENS_MAX - nr)
+		return -E2BIG;
+	run->x = run->placed;
+	run->blocks = blocks;
+	run->first = first;
+	run->nr = nr;
+	run->layer = layer;
 	return 0;
 }
 

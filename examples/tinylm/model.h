@@ -92,6 +92,23 @@ int tlm_run_begin(struct tlm_run *run, const uint32_t *tokens, uint32_t nr, uint
 		  void *const *blocks);
 
 /**
+ * tlm_run_place - where the states of tokens lie in the runs to come
+ * @x: room for the tokens of a run, tlm_state_bytes() each, aligned to 64; lent until the run is
+ *     over. NULL: memory of the run's own, as at first
+ */
+void tlm_run_place(struct tlm_run *run, float *x);
+uint64_t tlm_state_bytes(const struct tlm_config *cfg); /* of one token between two layers */
+
+/**
+ * tlm_run_resume - go on with a run where another has left it, as tlm_run_begin()
+ * @layer: the next to run; states as the layers before it left them lie where tlm_run_place() said
+ *
+ * Return: 0, -EINVAL, -E2BIG
+ */
+int tlm_run_resume(struct tlm_run *run, uint32_t nr, uint32_t first, void *const *blocks,
+		   uint32_t layer);
+
+/**
  * tlm_run_layer - run the next layer over all tokens of the run
  *
  * Call it nr_layers times. When it returns, that layer's KV of these tokens is final; of the

@@ -37,3 +37,21 @@ text = sys.stdin.read()
 d = json.loads(text.splitlines()[-1] if sys.argv[2] == "lines" else text)
 assert eval(sys.argv[1]), d' "$1" "${2:-whole}" <"$dir/out" 2>>"$dir/err" || fail "json: $1"
 }
+
+# start NODE SETTING...: a weftd at $dir/NODE.sock; its pid is added to the nodes
+start()
+{
+	local name=$1 sets=() s
+
+	shift
+	for s in "$@"; do
+		sets+=(-o "$s")
+	done
+	"$build/daemon/weftd" -c /dev/null -o "name=$name" -o "socket=$dir/$name.sock" \
+		-o hugepages=false "${sets[@]}" 2>"$dir/$name.log" &
+	nodes+=($!)
+	until "$build/cli/weft" status --socket "$dir/$name.sock" >/dev/null 2>&1; do
+		kill -0 "${nodes[-1]}" || fail "a node ended: $(cat "$dir/$name.log")"
+		[ "$SECONDS" -lt 60 ] || fail "a node does not start: $(cat "$dir/$name.log")"
+	done
+}

@@ -22,24 +22,6 @@ at()
 	expect "$1" "${@:3}"
 }
 
-# start NODE SETTING...
-start()
-{
-	local name=$1 sets=() s
-
-	shift
-	for s in "$@"; do
-		sets+=(-o "$s")
-	done
-	"$build/daemon/weftd" -c /dev/null -o "name=$name" -o "socket=$dir/$name.sock" \
-		-o hugepages=false "${sets[@]}" 2>"$dir/$name.log" &
-	nodes+=($!)
-	until "$build/cli/weft" status --socket "$dir/$name.sock" >/dev/null 2>&1; do
-		kill -0 "${nodes[-1]}" || fail "a node ended: $(cat "$dir/$name.log")"
-		[ "$SECONDS" -lt 60 ] || fail "a node does not start: $(cat "$dir/$name.log")"
-	done
-}
-
 # flip FILE OFFSET: changes a byte
 flip()
 {
