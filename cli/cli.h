@@ -83,6 +83,7 @@ extern const struct wfi_cli_cmd wfi_cmd_export;
 extern const struct wfi_cli_cmd wfi_cmd_get;
 extern const struct wfi_cli_cmd wfi_cmd_import;
 extern const struct wfi_cli_cmd wfi_cmd_ls;
+extern const struct wfi_cli_cmd wfi_cmd_pki;
 extern const struct wfi_cli_cmd wfi_cmd_put;
 extern const struct wfi_cli_cmd wfi_cmd_replay;
 extern const struct wfi_cli_cmd wfi_cmd_stat;

@@ -92,48 +92,70 @@ static void show(const char *name, const struct wfi_finding *f)
 		printf("%-5s %-23s -> %s\n", "", "", f->todo);
 }
 
+struct report {
+	unsigned nr[WFI_ARRAY_SIZE(health_names)];
+	json_t *all; /* NULL: text */
+};
+
+static void report_add(void *ctx, const char *name, const struct wfi_finding *f)
+{
+	struct report *r = ctx;
+
+	r->nr[f->health]++;
+	if (r->all)
+		json_array_append_new(r->all, to_json(name, f));
+	else
+		show(name, f);
+}
+
+struct doctor_opts {
+	struct wfi_cli_common common;
+	const char *config;
+};
+
+static const struct wfi_cli_opt doctor_options[] = {
+	{ "config", "FILE", WFI_CLI_STRING, offsetof(struct doctor_opts, config),
+	  "settings of the node that is looked after (default: weftd's)" },
+	{ 0 },
+};
+
 static int run_doctor(const void *opts, int argc, char **argv)
 {
-	const struct wfi_cli_common *common = opts;
-	json_t *all = json_array();
-	unsigned nr[WFI_ARRAY_SIZE(health_names)] = { 0 };
+	const struct doctor_opts *o = opts;
+	struct report r = { .all = o->common.json ? json_array() : NULL };
 	struct wfi_finding f;
 	size_t i;
 	int ret;
 
 	(void)argc;
 	(void)argv;
-	for (i = 0; i <= WFI_ARRAY_SIZE(checks); i++) {
-		const bool last = i == WFI_ARRAY_SIZE(checks);
-		const char *name = last ? "node" : checks[i].name;
-
+	for (i = 0; i < WFI_ARRAY_SIZE(checks); i++) {
 		memset(&f, 0, sizeof(f));
-		if (last)
-			check_node(common, &f);
-		else
-			checks[i].look(&f);
-		nr[f.health]++;
-		if (common->json)
-			json_array_append_new(all, to_json(name, &f));
-		else
-			show(name, &f);
+		checks[i].look(&f);
+		report_add(&r, checks[i].name, &f);
 	}
-	ret = nr[WFI_HEALTH_FAIL] ? WFI_EXIT_FAILED : WFI_EXIT_OK;
-	if (common->json)
-		return wfi_cli_print_json(json_pack("{s:b,s:o}", "healthy", !ret, "checks", all), 2)
+	wfi_check_network(o->config, report_add, &r);
+	memset(&f, 0, sizeof(f));
+	check_node(&o->common, &f);
+	report_add(&r, "node", &f);
+	ret = r.nr[WFI_HEALTH_FAIL] ? WFI_EXIT_FAILED : WFI_EXIT_OK;
+	if (r.all)
+		return wfi_cli_print_json(json_pack("{s:b,s:o}", "healthy", !ret, "checks", r.all),
+					  2)
 			       ? WFI_EXIT_FAILED
 			       : ret;
-	json_decref(all);
-	printf("\n%u ok, %u to look at, %u failed\n", nr[WFI_HEALTH_OK], nr[WFI_HEALTH_WARN],
-	       nr[WFI_HEALTH_FAIL]);
+	printf("\n%u ok, %u to look at, %u failed\n", r.nr[WFI_HEALTH_OK], r.nr[WFI_HEALTH_WARN],
+	       r.nr[WFI_HEALTH_FAIL]);
 	return fflush(stdout) ? WFI_EXIT_FAILED : ret;
 }
 
 const struct wfi_cli_cmd wfi_cmd_doctor = {
 	.name = "doctor",
 	.summary = "what this machine can do for Weft, what it cannot, and why",
-	.opts_len = sizeof(struct wfi_cli_common),
+	.opts = doctor_options,
+	.opts_len = sizeof(struct doctor_opts),
 	.examples = "  weft doctor\n"
+		    "  weft doctor --config ./weftd.conf\n"
 		    "  weft doctor --json | jq '.checks[] | select(.result != \"ok\")'\n",
 	.run = run_doctor,
 };

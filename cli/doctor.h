@@ -44,4 +44,12 @@ void wfi_check_verbs(struct wfi_finding *f);
 void wfi_check_ucx(struct wfi_finding *f);
 void wfi_check_dpdk(struct wfi_finding *f);
 
+/*
+ * certificates, and each peer on another host, as a node with these settings would find them
+ * (doctor_network.c). @config: NULL: the file that weftd reads, if there is one
+ */
+void wfi_check_network(const char *config,
+		       void (*found)(void *ctx, const char *name, const struct wfi_finding *f),
+		       void *ctx);
+
 #endif

@@ -99,7 +99,7 @@ static void show_engines(const json_t *engines)
 
 static void show_peers(const json_t *peers)
 {
-	char name[CLEAN], state[CLEAN], over[CLEAN], addr[128];
+	char name[CLEAN], state[CLEAN], over[CLEAN], addr[128], why[256];
 	size_t i;
 	json_t *p;
 
@@ -111,6 +111,54 @@ static void show_peers(const json_t *peers)
 		printf("%-24s %-12s %-10s %s\n", clean(p, "name", name), clean(p, "state", state),
 		       clean(p, "transport", over),
 		       wfi_text_clean(wfi_json_str(p, "address"), addr, sizeof(addr)));
+		wfi_text_clean(wfi_json_str(p, "why"), why, sizeof(why));
+		if (*why)
+			printf("  %s\n", why);
+	}
+}
+
+static void show_certificate(const json_t *cert)
+{
+	const int64_t left_s = (int64_t)json_integer_value(json_object_get(cert, "expires_in_s"));
+	char kind[CLEAN], id[256], why[256], age[WFI_TEXT];
+
+	printf("%s as %s, ", clean(cert, "kind", kind),
+	       wfi_text_clean(wfi_json_str(cert, "id"), id, sizeof(id)));
+	if (left_s > 0)
+		printf("which expires in %s%s\n", wfi_text_age((uint64_t)left_s, age),
+		       wfi_json_bool(cert, "expires_soon") ? ": renew it" : "");
+	else
+		puts("which has expired: renew it");
+	wfi_text_clean(wfi_json_str(cert, "why"), why, sizeof(why));
+	if (*why)
+		printf("  newer certificates are not in use: %s\n", why);
+}
+
+/* of connections to other hosts, where there are any */
+static void show_network(const json_t *network)
+{
+	const json_t *cert = json_object_get(network, "certificate");
+	const json_t *listens = json_object_get(network, "listen");
+	const json_t *refused = json_object_get(network, "refused");
+	char from[64], why[256], age[WFI_TEXT];
+	size_t i;
+	json_t *r;
+
+	if (!json_array_size(listens) && !cert && !json_array_size(refused))
+		return;
+	printf("\nnetwork: ");
+	if (cert)
+		show_certificate(cert);
+	else
+		puts("plain text, nothing is proved");
+	for (i = 0; i < json_array_size(listens); i++)
+		printf("  listens on %s\n", json_string_value(json_array_get(listens, i)));
+	for (i = 0; i < json_array_size(refused); i++) {
+		r = json_array_get(refused, i);
+		printf("  sent away: %s, %" PRIu64 " times, last %s ago: it %s\n",
+		       wfi_text_clean(wfi_json_str(r, "from"), from, sizeof(from)),
+		       wfi_json_u64(r, "times"), wfi_text_age(wfi_json_u64(r, "age_s"), age),
+		       wfi_text_clean(wfi_json_str(r, "why"), why, sizeof(why)));
 	}
 }
 
@@ -146,6 +194,7 @@ static int run_status(const void *opts, int argc, char **argv)
 	show_tiers(json_object_get(root, "tiers"));
 	show_engines(json_object_get(root, "engines"));
 	show_peers(json_object_get(root, "peers"));
+	show_network(json_object_get(root, "network"));
 	show_slow_paths(json_object_get(root, "slow_paths"));
 	json_decref(root);
 	return wfi_cli_flushed();

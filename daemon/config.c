@@ -225,6 +225,29 @@ static const struct wfi_config_setting settings[] = {
 	  .example = "\"127.0.0.1:7470\"",
 	  .help = "Where nodes on other hosts connect; of several devices, an address each, in\n"
 		  "the same order. Default: nowhere." },
+	{ .key = "tls_cert",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, tls_cert),
+	  .example = "\"/etc/weft/pki/node-a.crt\"",
+	  .help = "Certificate of this node, in PEM form: nodes on other hosts connect over TLS\n"
+		  "1.3 and show theirs. weft pki makes them. Files are read anew when they\n"
+		  "change. Default: none." },
+	{ .key = "tls_key",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, tls_key),
+	  .example = "\"/etc/weft/pki/node-a.key\"",
+	  .help = "Its key." },
+	{ .key = "tls_ca",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, tls_ca),
+	  .example = "\"/etc/weft/pki/ca.crt\"",
+	  .help = "Certificates of those who may sign those of nodes." },
+	{ .key = "tls_allow",
+	  .kind = &wfi_config_kind_ids,
+	  AT(wfi_config, tls_allow),
+	  .example = "\"spiffe://weft/weft/node/node-*\"",
+	  .help = "Names in certificates that are let in, with commas between them; * stands for\n"
+		  "any letters but /. Default: all nodes of this node's trust domain." },
 	{ .key = "insecure",
 	  .kind = &wfi_config_kind_bool,
 	  AT(wfi_config, insecure),
@@ -319,7 +342,7 @@ static int unknown_key(struct wfi_config_source *src, const struct wfi_config_se
 		       unsigned nr, const char *key)
 {
 	struct wfi_nearest near;
-	char all[256] = "";
+	char all[WFI_CONFIG_WHY - 192] = "";
 	size_t used = 0;
 	unsigned i;
 

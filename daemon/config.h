@@ -25,13 +25,17 @@
 #include "weft/ring.h"
 #include "weft_internal/log.h"
 
+#define WFI_CONFIG_DEFAULT_FILE "/etc/weft/weftd.conf" /* read when it is there */
 #define WFI_CONFIG_NAME 64
 #define WFI_CONFIG_PATH 108 /* sun_path */
 #define WFI_CONFIG_SALT 32
 #define WFI_CONFIG_TENANTS 64
 #define WFI_CONFIG_RAILS 4
 #define WFI_CONFIG_PEERS 64
-#define WFI_CONFIG_WHY 512 /* bytes that hold any @why */
+#define WFI_CONFIG_FILE 256 /* a path that is no socket's */
+#define WFI_CONFIG_ALLOW 16
+#define WFI_CONFIG_ALLOW_TEXT 1024
+#define WFI_CONFIG_WHY 1024 /* bytes that hold any @why */
 
 struct wfi_config_tenant {
 	char name[WFI_CONFIG_NAME];
@@ -57,6 +61,10 @@ struct wfi_config {
 	char listen[WFI_CONFIG_PATH]; /* IP:PORT for each rail, or "" */
 	char transport[16]; /* "none", or one that reaches other hosts */
 	char device[WFI_CONFIG_PATH]; /* one for each rail, between commas */
+	char tls_cert[WFI_CONFIG_FILE]; /* these three or none */
+	char tls_key[WFI_CONFIG_FILE];
+	char tls_ca[WFI_CONFIG_FILE];
+	char tls_allow[WFI_CONFIG_ALLOW_TEXT]; /* patterns, between commas */
 	char policy[32]; /* one that wfi_evict_find() knows */
 	uint64_t node_id; /* after wfi_config_finish() never 0 */
 	uint64_t arena_bytes; /* of each tenant that names none */
@@ -115,6 +123,8 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len);
 
 /* nodes on other hosts can be reached */
 bool wfi_config_has_net(const struct wfi_config *cfg);
+/* connections to nodes on other hosts are secured by certificates */
+bool wfi_config_has_tls(const struct wfi_config *cfg);
 /* the tenants' arenas together are more than memory_bytes */
 bool wfi_config_shares_memory(const struct wfi_config *cfg);
 /* the settings in force, in the form of a file; secrets are left out */

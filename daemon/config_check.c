@@ -49,18 +49,39 @@ bool wfi_config_has_net(const struct wfi_config *cfg)
 	return strcmp(cfg->transport, "none") != 0;
 }
 
+bool wfi_config_has_tls(const struct wfi_config *cfg)
+{
+	return cfg->tls_cert[0];
+}
+
+static int tls_check(const struct wfi_config *cfg, char *why, size_t why_len)
+{
+	const char *what = NULL;
+
+	if (!cfg->tls_cert[0] != !cfg->tls_key[0] || !cfg->tls_cert[0] != !cfg->tls_ca[0])
+		what = "tls_cert, tls_key and tls_ca go together: set all three, or none";
+	else if (cfg->tls_allow[0] && !cfg->tls_cert[0])
+		what = "tls_allow is set and tls_cert is not: nobody shows a certificate";
+	else if (cfg->tls_cert[0] && cfg->insecure)
+		what = "tls_cert and insecure are set: leave one of the two out";
+	if (!what)
+		return 0;
+	snprintf(why, why_len, "%s", what);
+	return -EINVAL;
+}
+
 /* what is not encrypted stays on this host, unless somebody said so */
 static int address_check(const struct wfi_config *cfg, const char *text, char *why, size_t why_len)
 {
 	struct sockaddr_storage addr;
 	socklen_t len;
 
-	if (cfg->insecure || inet_parse(text, &addr, &len) || inet_loopback(&addr))
+	if (cfg->insecure || wfi_config_has_tls(cfg) || inet_parse(text, &addr, &len) ||
+	    inet_loopback(&addr))
 		return 0;
 	snprintf(why, why_len,
-		 "%s is an address of a network, and connections to nodes on other hosts are not "
-		 "encrypted yet: set insecure = true (or --insecure) if all of its users may read "
-		 "every block",
+		 "%s is an address of a network: set tls_cert, tls_key and tls_ca (weft pki makes "
+		 "them), or insecure = true (--insecure) if all of its users may read every block",
 		 text);
 	return -EINVAL;
 }
@@ -193,7 +214,7 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 		snprintf(why, why_len, "libsodium does not start");
 		return -EINVAL;
 	}
-	if (net_check(cfg, why, why_len))
+	if (tls_check(cfg, why, why_len) || net_check(cfg, why, why_len))
 		return -EINVAL;
 	for (i = 0; i < cfg->nr_peers; i++)
 		if (peer_check(cfg, &cfg->peers[i], why, why_len))

@@ -11,6 +11,7 @@
 #include "daemon/config.h"
 #include "daemon/config_kind.h"
 #include "daemon/inet.h"
+#include "daemon/spiffe.h"
 #include "daemon/value.h"
 #include "weft_internal/util.h"
 
@@ -174,6 +175,29 @@ static int any_path_parse(struct wfi_config_source *src, const struct wfi_config
 		return path_parse(src, s, text, base);
 	*((char *)base + s->off) = '\0';
 	return 0;
+}
+
+static int ids_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+		     const char *text, void *base)
+{
+	char copy[WFI_CONFIG_ALLOW_TEXT];
+	const char *items[WFI_CONFIG_ALLOW];
+	unsigned nr, i;
+
+	if (strlen(text) >= sizeof(copy))
+		return text_store(src, s, text, base); /* which complains */
+	strcpy(copy, text);
+	nr = wfi_value_split(copy, items, WFI_CONFIG_ALLOW);
+	if (nr > WFI_CONFIG_ALLOW)
+		return wfi_config_complain(src, s->key, "has %u entries: %d at most", nr,
+					   WFI_CONFIG_ALLOW);
+	for (i = 0; i < nr; i++)
+		if (!spiffe_pattern_ok(items[i]))
+			return wfi_config_complain(
+				src, s->key,
+				"\"%s\" is not of the form spiffe://DOMAIN" SPIFFE_PATH "NAME",
+				items[i]);
+	return text_store(src, s, text, base);
 }
 
 static int choice_idx(const struct wfi_config_setting *s, const char *text)
@@ -436,6 +460,8 @@ const struct wfi_config_kind wfi_config_kind_device = { "a name in quotes", WFI_
 const struct wfi_config_kind wfi_config_kind_any_path = { "a path in quotes",
 							  WFI_CONFIG_TAKES_STRING, any_path_parse,
 							  text_print };
+const struct wfi_config_kind wfi_config_kind_ids = { "names in quotes", WFI_CONFIG_TAKES_STRING,
+						     ids_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_policy = { "a name in quotes", WFI_CONFIG_TAKES_STRING,
 							policy_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_level = { "a level in quotes", WFI_CONFIG_TAKES_STRING,

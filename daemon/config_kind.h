@@ -91,6 +91,7 @@ extern const struct wfi_config_kind wfi_config_kind_path;
 extern const struct wfi_config_kind wfi_config_kind_address;
 extern const struct wfi_config_kind wfi_config_kind_device;
 extern const struct wfi_config_kind wfi_config_kind_any_path;
+extern const struct wfi_config_kind wfi_config_kind_ids;
 extern const struct wfi_config_kind wfi_config_kind_policy;
 extern const struct wfi_config_kind wfi_config_kind_level;
 extern const struct wfi_config_kind wfi_config_kind_size;

@@ -96,6 +96,16 @@ struct conn *conn_add(struct control *c, int fd)
 	return k;
 }
 
+/* others may have the same file open, a child of fork() or a session: closing ours does not end
+ * epoll's interest */
+static void unwatch(struct control *c, int fd)
+{
+	if (fd < 0)
+		return;
+	epoll_ctl(c->epfd, EPOLL_CTL_DEL, fd, NULL);
+	close(fd);
+}
+
 static void conn_free(struct control *c, struct conn *k)
 {
 	struct conn **p = &c->conns;
@@ -110,15 +120,10 @@ static void conn_free(struct control *c, struct conn *k)
 		stream_fini(k->stream);
 		wfi_free(c->env, k->stream, sizeof(*k->stream));
 	}
-	if (k->fd >= 0)
-		close(k->fd);
+	unwatch(c, k->fd);
+	unwatch(c, k->watch);
 	if (k->pidfd >= 0)
 		close(k->pidfd);
-	if (k->watch >= 0) {
-		/* the session has the same file open: closing ours does not end epoll's interest */
-		epoll_ctl(c->epfd, EPOLL_CTL_DEL, k->watch, NULL);
-		close(k->watch);
-	}
 	wfi_free(c->env, k, sizeof(*k));
 }
 
@@ -186,7 +191,7 @@ static void conn_close(struct control *c, struct conn *k)
 		conn_free(c, k);
 		return;
 	}
-	close(k->fd);
+	unwatch(c, k->fd);
 	k->fd = -1;
 	k->kind = CONN_DEAD_ENGINE;
 	k->closing = false;

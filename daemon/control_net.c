@@ -68,9 +68,16 @@ static int net_turn(struct control *c, struct conn *k)
 {
 	int ret = stream_ready(k->stream);
 
+	/* its certificate is good, and its name is not */
+	if (ret == -EACCES && k->stream->ready) {
+		peer_note(c, k, k->stream->why);
+		return peer_refuse(c, k,
+				   "the name in this node's certificate is not among those that it "
+				   "lets in (tls_allow)");
+	}
 	if (ret)
 		return ret;
-	if (!k->greeted)
+	if (!k->greeted && k->kind != CONN_REFUSED)
 		ret = peer_greet(c, k);
 	if (!ret)
 		ret = stream_flush(k->stream);
@@ -342,10 +349,10 @@ static json_t *certificate_json(const struct control *c)
 	struct secure_info info;
 
 	c->secure->ops->info(c->secure, &info);
-	return json_pack("{s:s, s:I, s:I, s:I, s:s}", "id", info.id, "expires",
-			 (json_int_t)info.expires_s, "expires_in_s",
-			 (json_int_t)(info.expires_s - now_s), "loads", (json_int_t)info.loads,
-			 "why", info.why);
+	return json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:s}", "kind", info.kind, "id", info.id,
+			 "expires", (json_int_t)info.expires_s, "expires_in_s",
+			 (json_int_t)(info.expires_s - now_s), "expires_soon", (int)info.soon,
+			 "loads", (json_int_t)info.loads, "why", info.why);
 }
 
 json_t *net_json(const struct control *c)
@@ -364,8 +371,7 @@ json_t *net_json(const struct control *c)
 				json_pack("{s:s, s:s, s:I, s:I}", "from", r->from, "why", r->why,
 					  "times", (json_int_t)r->times, "age_s",
 					  (json_int_t)((now_ns - r->last_ns) / WFI_NSEC_PER_SEC)));
-	root = json_pack("{s:s, s:o, s:o}", "security", c->secure ? "tls" : "none", "listen",
-			 listens, "refused", refused);
+	root = json_pack("{s:o, s:o}", "listen", listens, "refused", refused);
 	if (c->secure)
 		json_object_set_new(root, "certificate", certificate_json(c));
 	return root;

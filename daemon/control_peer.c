@@ -143,8 +143,7 @@ void peers_tell_state(struct control *c)
 			k->closing = true;
 }
 
-/* it hears why, and hangs up; this side does, when that takes long */
-static int refuse(struct control *c, struct conn *k, const char *why)
+int peer_refuse(struct control *c, struct conn *k, const char *why)
 {
 	struct wire_refuse msg = { .why = "" };
 	int ret;
@@ -203,6 +202,11 @@ static int who_check(struct control *c, const struct conn *k, char ours[SECURE_W
 			 who->name, proved);
 		snprintf(theirs, SECURE_WHY, "node %s has shown a certificate of node %s",
 			 who->name, proved);
+	} else if (proved && k->dial && strcmp(proved, c->peers[k->dial - 1].name)) {
+		snprintf(ours, SECURE_WHY,
+			 "is node %s: correct the name or the address of this peer", proved);
+		snprintf(theirs, SECURE_WHY, "it looked for node %s at this address",
+			 c->peers[k->dial - 1].name);
 	} else if (who->node == c->node->id) {
 		/* ours would be taken for the peer's, and the other way round */
 		snprintf(ours, SECURE_WHY,
@@ -225,7 +229,7 @@ static int on_hello(struct control *c, struct conn *k, const struct stream_msg *
 	k->who = *(const struct wire_hello *)msg->body;
 	if (who_check(c, k, ours, theirs)) {
 		peer_note(c, k, ours);
-		return refuse(c, k, theirs);
+		return peer_refuse(c, k, theirs);
 	}
 	return say_endpoint(c, k);
 }

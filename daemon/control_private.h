@@ -110,6 +110,8 @@ int peer_hear(struct control *c, struct conn *k);
 void peer_dial_host(struct control *c, unsigned idx);
 /* all who are connected hear that this node drains */
 void peers_tell_state(struct control *c);
+/* it hears why, and hangs up; this side does, when that takes long. Return: 0, -errno */
+int peer_refuse(struct control *c, struct conn *k, const char *why);
 /* why @k comes to nothing, a sentence about the other side: logged, now and then, and shown */
 void peer_note(struct control *c, struct conn *k, const char *why);
 /* peers that are not connected, for node_status_json() */

@@ -18,13 +18,19 @@
 #define SECURE_WHY 248
 #define SECURE_ID_MAX 256
 
+/* what is said of a peer that has no certificates */
+#define SECURE_PLAIN                                                                               \
+	"speaks plain text to this node, which has certificates: set tls_cert, tls_key and "       \
+	"tls_ca there, too"
+
 struct secure_session;
 
 /* what weft status shows */
 struct secure_info {
 	const char *kind; /* "tls" */
 	char id[SECURE_ID_MAX]; /* whom our certificate names */
-	int64_t expires_s; /* seconds since 1970 */
+	int64_t from_s, expires_s; /* seconds since 1970 */
+	bool soon; /* it expires in less than a fifth of its life, and less than 30 days */
 	uint64_t loads; /* how often files were taken into use */
 	char why[SECURE_WHY]; /* why newer files are not in use, or "" */
 };
@@ -51,7 +57,8 @@ struct secure_ops {
 	ssize_t (*write)(struct secure_session *ss, const void *buf, size_t len);
 	/* the last -EAGAIN waits for room in the socket, not for bytes */
 	bool (*wants_write)(const struct secure_session *ss);
-	/* after shake(): the node that the other side has proved to be; lent until end() */
+	/* the node that the other side has proved to be; NULL: it has proved nothing. Lent until
+	 * end(). Who is not let in is known, too: shake() has said -EACCES, and messages may go */
 	const char *(*node)(const struct secure_session *ss);
 	/* one sentence, without a subject: the other side is; lent until end() */
 	const char *(*why)(const struct secure_session *ss);

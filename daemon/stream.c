@@ -58,23 +58,41 @@ static int connected(struct stream *s)
 	return inet_pending(s->fd) ? -EAGAIN : 0;
 }
 
-/* what speaks no TLS is told apart from what speaks it badly */
+/* a node that speaks plain text hears why it is hung up on: what it said is out of the way first,
+ * or the answer would be lost with it */
+static void answer_plain(struct stream *s)
+{
+	struct {
+		struct wire_head head;
+		struct wire_refuse body;
+	} msg = { .body.why = "it speaks TLS only: set tls_cert, tls_key and tls_ca" };
+	char buf[4096];
+
+	wire_head_fill(&msg.head, WIRE_REFUSE, sizeof(msg.body));
+	(void)!recv(s->fd, buf, sizeof(buf), MSG_DONTWAIT);
+	(void)!send(s->fd, &msg, sizeof(msg), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* what speaks no TLS is told apart from what speaks it badly, by its first bytes: once libssl has
+ * read, others come. Return: 0, -EAGAIN, -EPROTO */
 static int look(struct stream *s)
 {
 	unsigned char head[sizeof(uint32_t)];
 	const uint32_t magic = WIRE_MAGIC;
 	ssize_t len = recv(s->fd, head, sizeof(head), MSG_PEEK | MSG_DONTWAIT);
 
-	/* the session meets ends and errors, too */
-	if (len <= 0)
-		return 0;
+	/* who calls speaks first */
+	if (len < 0 && errno == EAGAIN && !s->dialled)
+		return -EAGAIN;
 	s->looked = true;
-	if (head[0] == TLS_HANDSHAKE || head[0] == TLS_ALERT)
+	/* the session meets ends and errors, too */
+	if (len <= 0 || head[0] == TLS_HANDSHAKE || head[0] == TLS_ALERT)
 		return 0;
-	if (!memcmp(head, &magic, (size_t)len))
-		return over(s, -EPROTO,
-			    "speaks plain text to this node, which has certificates: set tls_cert, "
-			    "tls_key and tls_ca there, too");
+	if (!memcmp(head, &magic, (size_t)len)) {
+		if (!s->dialled)
+			answer_plain(s);
+		return over(s, -EPROTO, "%s", SECURE_PLAIN);
+	}
 	return over(s, -EPROTO, "speaks neither TLS nor the language of nodes");
 }
 
@@ -96,7 +114,8 @@ int stream_ready(struct stream *s)
 		if (ret && ret != -EAGAIN)
 			over(s, ret, "%s", s->secure->ops->why(s->session));
 	}
-	s->ready = !ret;
+	/* who is not let in has a session, too, to hear it on */
+	s->ready = !ret || (ret == -EACCES && s->secure->ops->node(s->session));
 	return ret;
 }
 

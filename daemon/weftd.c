@@ -12,19 +12,18 @@
 #include "config.h"
 #include "control.h"
 #include "node.h"
+#include "tls.h"
 #include "value.h"
 #include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 #include "weft_internal/transport_registry.h"
-
-#define DEFAULT_FILE "/etc/weft/weftd.conf"
 
 static const char usage[] =
 	"usage: weftd [-c FILE] [-o KEY=VALUE]...\n"
 	"\n"
 	"The node of one host: owns memory and network, serves the engines that attach.\n"
 	"\n"
-	"  -c, --config FILE   settings (default " DEFAULT_FILE " when it exists)\n"
+	"  -c, --config FILE   settings (default " WFI_CONFIG_DEFAULT_FILE " when it exists)\n"
 	"  -o, --set KEY=VALUE override one setting, e.g. -o arena_bytes=4G\n"
 	"      --insecure      as -o insecure=true: let nodes on other hosts connect unencrypted\n"
 	"      --check         read the settings, print those in force, and exit\n"
@@ -108,8 +107,8 @@ static int load_config(const struct arguments *a, struct wfi_config *cfg)
 	int ret = 0;
 
 	wfi_config_defaults(cfg);
-	if (!file && !access(DEFAULT_FILE, F_OK))
-		file = DEFAULT_FILE;
+	if (!file && !access(WFI_CONFIG_DEFAULT_FILE, F_OK))
+		file = WFI_CONFIG_DEFAULT_FILE;
 	if (file)
 		ret = wfi_config_load(file, cfg, why, sizeof(why));
 	for (i = 0; !ret && i < a->nr_sets; i++)
@@ -191,6 +190,37 @@ static unsigned peer_add(const struct wfi_config_peer *p, char text[WFI_CONFIG_P
 	return nr;
 }
 
+/* Return: 0, and NULL where connections are plain; -errno: logged */
+static int secure_open(const struct wfi_config *cfg, struct wfi_env *env, struct secure **out)
+{
+	const char *allow[WFI_CONFIG_ALLOW];
+	char text[WFI_CONFIG_ALLOW_TEXT], why[SECURE_WHY];
+	struct tls_opts opts = {
+		.env = env,
+		.cert = cfg->tls_cert,
+		.key = cfg->tls_key,
+		.ca = cfg->tls_ca,
+		.node = cfg->name,
+		.allow = allow,
+	};
+	int ret;
+
+	*out = NULL;
+	if (!wfi_config_has_net(cfg))
+		return 0;
+	if (cfg->insecure)
+		wfi_warn("insecure: nodes on other hosts connect unencrypted and unproven; all who "
+			 "reach this network may read every block");
+	if (!wfi_config_has_tls(cfg))
+		return 0;
+	memcpy(text, cfg->tls_allow, sizeof(text));
+	opts.nr_allow = wfi_value_split(text, allow, WFI_CONFIG_ALLOW);
+	ret = tls_create(&opts, out, why);
+	if (ret)
+		wfi_err("%s", why);
+	return ret;
+}
+
 static int serve(const struct wfi_config *cfg, struct node *node)
 {
 	static struct control_peer peers[WFI_CONFIG_PEERS * NODE_NETS_MAX];
@@ -212,12 +242,12 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	opts.nr_listens = wfi_value_split(texts[WFI_CONFIG_PEERS], listens, NODE_NETS_MAX);
 	for (i = 0; i < cfg->nr_peers; i++)
 		opts.nr_peers += peer_add(&cfg->peers[i], texts[i], &peers[opts.nr_peers]);
-	if (cfg->insecure && wfi_config_has_net(cfg))
-		wfi_warn("insecure: nodes on other hosts connect unencrypted and unproven; all who "
-			 "reach this network may read every block");
-	ret = control_create(&opts, &control);
+	ret = secure_open(cfg, node->env, &opts.secure);
 	if (ret)
 		return ret;
+	ret = control_create(&opts, &control);
+	if (ret)
+		goto out;
 	ret = -pthread_create(&thread, NULL, control_main, control);
 	if (!ret) {
 		wfi_info("node %s listens on %s", cfg->name, cfg->socket);
@@ -226,6 +256,8 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 		wfi_info("node %s stops", cfg->name);
 	}
 	control_destroy(control);
+out:
+	tls_destroy(opts.secure);
 	return ret;
 }
 

@@ -280,7 +280,7 @@ static void test_one_salt(void **state)
 
 /* what only the whole tells */
 static const struct {
-	const char *sets[4];
+	const char *sets[6];
 	const char *says; /* NULL: right */
 } wholes[] = {
 	{ { "peers=({ name = \"b\"; })" }, "needs a socket" },
@@ -294,6 +294,15 @@ static const struct {
 	{ { "transport=verbs", "peers=({ name = \"b\"; address = \"10.0.0.2:1\"; })" },
 	  "--insecure" },
 	{ { "transport=verbs", "listen=10.0.0.1:7470", "insecure=true" }, NULL },
+	{ { "tls_cert=/a.crt", "tls_key=/a.key" }, "set all three" },
+	{ { "tls_cert=/a.crt", "tls_ca=/ca.crt" }, "set all three" },
+	{ { "tls_ca=/ca.crt" }, "set all three" },
+	{ { "tls_allow=spiffe://d/weft/node/*" }, "tls_cert is not" },
+	{ { "tls_cert=/a.crt", "tls_key=/a.key", "tls_ca=/ca.crt", "insecure=true" },
+	  "leave one of the two out" },
+	{ { "transport=verbs", "listen=10.0.0.1:7470", "tls_cert=/a.crt", "tls_key=/a.key",
+	    "tls_ca=/ca.crt", "tls_allow=spiffe://d/weft/node/a, spiffe://*/weft/node/b*" },
+	  NULL },
 	{ { "memory_bytes=3G",
 	    "tenants=({ name = \"a\"; token = \"a\"; floor_bytes = \"1G\"; weight = 3; }, "
 	    "{ name = \"b\"; arena_bytes = \"4G\"; floor_bytes = \"2G\"; })" },
@@ -319,7 +328,7 @@ static void test_wholes(void **state)
 
 	for (i = 0; i < WFI_ARRAY_SIZE(wholes); i++) {
 		wfi_config_defaults(&f->cfg);
-		for (j = 0; j < 4 && wholes[i].sets[j]; j++)
+		for (j = 0; j < 6 && wholes[i].sets[j]; j++)
 			assert_int_equal(wfi_config_set(&f->cfg, wholes[i].sets[j], f->why,
 							sizeof(f->why)),
 					 0);

@@ -1,0 +1,911 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test_tls.c - nodes that meet over TLS: who is let in, who is not and hears why, what a stranger
+ * costs, and certificates that change
+ *
+ * Two nodes in this process, over the reference transport and real sockets of loopback. What a node
+ * shows is asked of it by weft, named by the environment: WEFT.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "cli/pki.h"
+#include "daemon/control.h"
+#include "daemon/tls.h"
+#include "tests/integration/tls_client.h"
+#include "weft_internal/guard.h"
+#include "weft_internal/log.h"
+#include "weft_internal/transport_registry.h"
+
+#define WAIT_MS 30000u
+#define STRANGERS 100
+
+static char dir[64];
+static struct {
+	pthread_mutex_t lock;
+	char text[1 << 18];
+	size_t len;
+} lines = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void keep_line(void *ctx, enum wfi_log_level level, const char *line)
+{
+	(void)ctx;
+	(void)level;
+	pthread_mutex_lock(&lines.lock);
+	if (lines.len + strlen(line) + 2 < sizeof(lines.text))
+		lines.len += (size_t)snprintf(lines.text + lines.len,
+					      sizeof(lines.text) - lines.len, "%s\n", line);
+	pthread_mutex_unlock(&lines.lock);
+}
+
+static bool logged(const char *text)
+{
+	bool yes;
+
+	pthread_mutex_lock(&lines.lock);
+	yes = strstr(lines.text, text) != NULL;
+	pthread_mutex_unlock(&lines.lock);
+	return yes;
+}
+
+static void log_forget(void)
+{
+	pthread_mutex_lock(&lines.lock);
+	lines.len = 0;
+	lines.text[0] = 0;
+	pthread_mutex_unlock(&lines.lock);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static unsigned fds_open(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned nr = 0;
+
+	while (d && readdir(d))
+		nr++;
+	if (d)
+		closedir(d);
+	return nr;
+}
+
+/* some go in the background, with the memory of nodes that were stopped */
+static void await_fds(unsigned before)
+{
+	const uint64_t end_ms = now_ms() + WAIT_MS;
+
+	while (fds_open() > before) {
+		if (now_ms() > end_ms)
+			fail_msg("%u descriptors are open, %u were before", fds_open(), before);
+		poll(NULL, 0, 20);
+	}
+}
+
+/* ---- certificates ---- */
+
+static const char *in_dir(const char *name)
+{
+	static char path[8][256];
+	static unsigned turn;
+
+	snprintf(path[++turn % 8], sizeof(path[0]), "%s/%s", dir, name);
+	return path[turn % 8];
+}
+
+static void copy(const char *from, const char *to)
+{
+	char buf[8192], tmp[300];
+	FILE *in = fopen(in_dir(from), "re"), *out;
+	size_t len;
+
+	assert_non_null(in);
+	len = fread(buf, 1, sizeof(buf), in);
+	fclose(in);
+	snprintf(tmp, sizeof(tmp), "%s.new", in_dir(to));
+	out = fopen(tmp, "we");
+	assert_non_null(out);
+	assert_int_equal(fwrite(buf, 1, len, out), len);
+	fclose(out);
+	assert_int_equal(chmod(tmp, 0600), 0);
+	assert_int_equal(rename(tmp, in_dir(to)), 0);
+}
+
+static void pki(const char *ca, const char *name, uint64_t days)
+{
+	char why[WFI_PKI_WHY];
+
+	if (wfi_pki_node(in_dir(ca), name, NULL, 0, days, why))
+		fail_msg("%s", why);
+}
+
+static int setup(void **state)
+{
+	char why[WFI_PKI_WHY];
+
+	(void)state;
+	strcpy(dir, "/tmp/weft-tls-XXXXXX");
+	if (!mkdtemp(dir) || wfi_pki_init(in_dir("pki"), "t.example", 10, why) ||
+	    wfi_pki_init(in_dir("other"), "t.example", 10, why))
+		return -1;
+	pki("pki", "a", 10);
+	pki("pki", "b", 10);
+	pki("pki", "c", 10);
+	pki("other", "b", 10);
+	mkdir(in_dir("old"), 0700);
+	mkdir(in_dir("live"), 0700);
+	copy("pki/ca.crt", "old/ca.crt");
+	copy("pki/ca.key", "old/ca.key");
+	pki("old", "b", 0);
+	pki("old", "a", 9);
+	return 0;
+}
+
+static int cleanup(void **state)
+{
+	char cmd[96];
+
+	(void)state;
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", dir);
+	return system(cmd);
+}
+
+/* ---- nodes ---- */
+
+struct side {
+	struct wfi_env env;
+	struct node *node;
+	struct control *control;
+	struct secure *secure;
+	pthread_t thread;
+	char socket[96], listen[32], peer[32];
+	unsigned port;
+};
+
+struct side_opts {
+	const char *name;
+	const char *pki; /* folder with its certificate; NULL: plain */
+	const char *allow;
+	const char *peer; /* whom it calls */
+	unsigned port; /* there */
+};
+
+static unsigned free_port(void)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(addr);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, len), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
+	close(fd);
+	return ntohs(addr.sin_port);
+}
+
+/* one thread is the worker of all nodes: ends of the reference transport belong to one */
+static struct {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	struct node *nodes[2];
+	bool stop;
+} workers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void *workers_main(void *arg)
+{
+	bool stop = false;
+	unsigned i;
+	int work;
+
+	(void)arg;
+	while (!stop) {
+		work = 0;
+		pthread_mutex_lock(&workers.lock);
+		for (i = 0; i < WFI_ARRAY_SIZE(workers.nodes); i++)
+			work += workers.nodes[i] ? node_poll(workers.nodes[i]) : 0;
+		stop = workers.stop;
+		pthread_mutex_unlock(&workers.lock);
+		if (!work)
+			poll(NULL, 0, 1);
+	}
+	return NULL;
+}
+
+static void workers_swap(struct node *out, struct node *in)
+{
+	unsigned i;
+
+	pthread_mutex_lock(&workers.lock);
+	for (i = 0; workers.nodes[i] != out; i++)
+		;
+	workers.nodes[i] = in;
+	pthread_mutex_unlock(&workers.lock);
+}
+
+static void *control_main(void *arg)
+{
+	control_run(arg);
+	return NULL;
+}
+
+static void side_node(struct side *s, const struct side_opts *o)
+{
+	const struct wfi_tenant_opts tenant = {
+		.name = "t", .token = "", .arena_bytes = 1 << 20, .salt = { 7 }
+	};
+	const struct node_opts opts = {
+		.env = &s->env,
+		.name = o->name,
+		.node_id = (unsigned char)o->name[0],
+		.transport = "loop",
+		.lease_ns = WFI_NSEC_PER_SEC,
+		.op_timeout_ns = WFI_NSEC_PER_SEC,
+		.tenants = &tenant,
+		.nr_tenants = 1,
+	};
+
+	assert_int_equal(wfi_env_real_init(&s->env), 0);
+	s->env.transports = wfi_transports;
+	assert_int_equal(node_create(&opts, &s->node), 0);
+}
+
+static void side_secure(struct side *s, const struct side_opts *o)
+{
+	char cert[256], key[256], ca[256], why[SECURE_WHY];
+	struct tls_opts opts = {
+		.env = &s->env,
+		.cert = cert,
+		.key = key,
+		.ca = ca,
+		.node = o->name,
+		.allow = &o->allow,
+		.nr_allow = o->allow != NULL,
+	};
+
+	snprintf(cert, sizeof(cert), "%s/%s/%s.crt", dir, o->pki, o->name);
+	snprintf(key, sizeof(key), "%s/%s/%s.key", dir, o->pki, o->name);
+	snprintf(ca, sizeof(ca), "%s/%s/ca.crt", dir, o->pki);
+	if (tls_create(&opts, &s->secure, why))
+		fail_msg("%s", why);
+}
+
+static void side_start(struct side *s, const struct side_opts *o)
+{
+	const struct control_peer peer = { .name = o->peer, .addr = s->peer, .net = true };
+	const char *const listens[] = { s->listen };
+	struct control_opts opts = {
+		.socket = s->socket,
+		.listens = listens,
+		.nr_listens = 1,
+		.peers = &peer,
+		.nr_peers = o->peer != NULL,
+	};
+
+	memset(s, 0, sizeof(*s));
+	side_node(s, o);
+	if (o->pki)
+		side_secure(s, o);
+	snprintf(s->socket, sizeof(s->socket), "%s/%s.sock", dir, o->name);
+	s->port = free_port();
+	snprintf(s->listen, sizeof(s->listen), "127.0.0.1:%u", s->port);
+	snprintf(s->peer, sizeof(s->peer), "127.0.0.1:%u", o->port);
+	opts.node = s->node;
+	opts.secure = s->secure;
+	assert_int_equal(control_create(&opts, &s->control), 0);
+	workers_swap(NULL, s->node);
+	assert_int_equal(pthread_create(&s->thread, NULL, control_main, s->control), 0);
+}
+
+static void side_stop(struct side *s)
+{
+	control_stop(s->control);
+	pthread_join(s->thread, NULL);
+	workers_swap(s->node, NULL);
+	control_destroy(s->control);
+	tls_destroy(s->secure);
+	node_destroy(s->node);
+}
+
+/* ---- what a node shows ---- */
+
+static json_t *status(const struct side *s)
+{
+	char cmd[400];
+	json_t *root;
+	FILE *out;
+
+	snprintf(cmd, sizeof(cmd), "'%s' status --json --socket '%s'", getenv("WEFT"), s->socket);
+	out = popen(cmd, "re");
+	assert_non_null(out);
+	root = json_loadf(out, 0, NULL);
+	pclose(out);
+	assert_non_null(root);
+	return root;
+}
+
+/* some entry of a list has the text */
+static bool shows(const struct side *s, const char *list, const char *key, const char *text)
+{
+	json_t *root = status(s), *all, *one;
+	const char *value;
+	bool yes = false;
+	size_t i;
+
+	all = json_object_get(root, list);
+	if (!all)
+		all = json_object_get(json_object_get(root, "network"), list);
+	for (i = 0; i < json_array_size(all) && !yes; i++) {
+		one = json_array_get(all, i);
+		value = json_string_value(json_object_get(one, key));
+		yes = value && strstr(value, text);
+	}
+	json_decref(root);
+	return yes;
+}
+
+static void await_shown(const struct side *s, const char *list, const char *key, const char *text)
+{
+	const uint64_t end_ms = now_ms() + WAIT_MS;
+
+	while (!shows(s, list, key, text)) {
+		if (now_ms() > end_ms)
+			fail_msg("no %s of %s has \"%s\"; the log:\n%s", key, list, text,
+				 lines.text);
+		poll(NULL, 0, 20);
+	}
+}
+
+static json_int_t certificate_loads(const struct side *s, bool *complains)
+{
+	json_t *root = status(s), *cert;
+	json_int_t loads;
+
+	cert = json_object_get(json_object_get(root, "network"), "certificate");
+	loads = json_integer_value(json_object_get(cert, "loads"));
+	*complains = *json_string_value(json_object_get(cert, "why")) != 0;
+	json_decref(root);
+	return loads;
+}
+
+static void await_loads(const struct side *s, json_int_t loads, bool complains)
+{
+	const uint64_t end_ms = now_ms() + WAIT_MS;
+	bool now;
+
+	while (certificate_loads(s, &now) < loads || now != complains) {
+		if (now_ms() > end_ms)
+			fail_msg("the certificate is not loaded anew; the log:\n%s", lines.text);
+		poll(NULL, 0, 20);
+	}
+}
+
+/* ---- tests ---- */
+
+static const struct side_opts side_a = { .name = "a", .pki = "pki" };
+
+static void test_meet(void **state)
+{
+	const unsigned before = fds_open();
+	struct side_opts o = { .name = "b", .pki = "pki", .peer = "a" };
+	struct side a, b;
+
+	(void)state;
+	side_start(&a, &side_a);
+	o.port = a.port;
+	side_start(&b, &o);
+	await_shown(&a, "peers", "state", "connected");
+	await_shown(&b, "peers", "state", "connected");
+	side_stop(&b);
+	/* and again, when it is back */
+	side_start(&b, &o);
+	await_shown(&b, "peers", "state", "connected");
+	side_stop(&b);
+	side_stop(&a);
+	await_fds(before);
+}
+
+/* whoever is not let in is told apart in the log and in weft status */
+static void test_refused(void **state)
+{
+	static const struct {
+		struct client_opts opts;
+		const char *calls_itself;
+		const char *why;
+	} bad[] = {
+		{ { "old", "b", 0 }, "b", "has a certificate that expired" },
+		{ { "other", "b", 0 }, "b", "no authority of tls_ca has signed" },
+		{ { "pki", "c", 0 }, "b", "calls itself b, and its certificate is that of node c" },
+		{ { "pki", NULL, 0 }, "b", "shows no certificate" },
+		{ { "pki", "b", TLS1_2_VERSION }, "b", "speaks no TLS 1.3" },
+	};
+	char path[256], body[WIRE_BODY_MAX];
+	struct client_opts opts;
+	struct client c;
+	struct side a;
+	unsigned i, type;
+
+	(void)state;
+	side_start(&a, &side_a);
+	for (i = 0; i < WFI_ARRAY_SIZE(bad); i++) {
+		log_forget();
+		opts = bad[i].opts;
+		snprintf(path, sizeof(path), "%s/%s", dir, opts.dir);
+		opts.dir = path;
+		if (client_open(&c, a.port, &opts)) {
+			client_hello(&c, bad[i].calls_itself, 77);
+			while ((type = client_hear(&c, body)) == WIRE_HELLO)
+				;
+			assert_true(!type || type == WIRE_REFUSE);
+		}
+		client_close(&c);
+		await_shown(&a, "refused", "why", bad[i].why);
+		assert_true(logged(bad[i].why));
+	}
+	side_stop(&a);
+}
+
+/* a good certificate whose name is not wanted hears that it is so */
+static void test_allow(void **state)
+{
+	const struct side_opts o = { .name = "a",
+				     .pki = "pki",
+				     .allow = "spiffe://t.example/weft/node/b*" };
+	char path[256], body[WIRE_BODY_MAX];
+	struct client_opts opts = { .dir = path, .name = "c" };
+	struct wire_refuse *refuse = (struct wire_refuse *)body;
+	struct client c;
+	struct side a;
+
+	(void)state;
+	strcpy(path, in_dir("pki"));
+	side_start(&a, &o);
+	assert_true(client_open(&c, a.port, &opts));
+	assert_int_equal(client_hear(&c, body), WIRE_REFUSE);
+	assert_non_null(strstr(refuse->why, "tls_allow"));
+	client_close(&c);
+	await_shown(&a, "refused", "why", "is spiffe://t.example/weft/node/c, which is not let in");
+	opts.name = "b";
+	assert_true(client_open(&c, a.port, &opts));
+	assert_int_equal(client_hear(&c, body), WIRE_HELLO);
+	client_close(&c);
+	side_stop(&a);
+}
+
+/* what calls finds out as well, and says so beside the peer */
+static void test_caller(void **state)
+{
+	static const struct {
+		struct side_opts a, b;
+		const char *a_says, *b_says;
+	} pairs[] = {
+		{ { .name = "a", .pki = "pki" },
+		  { .name = "b", .pki = "other", .peer = "a" },
+		  NULL,
+		  "no authority of tls_ca has signed" },
+		{ { .name = "a", .pki = "pki" },
+		  { .name = "b", .pki = "old", .peer = "a" },
+		  "has a certificate that expired",
+		  "refuses this node's certificate: it has expired" },
+		{ { .name = "a", .pki = "pki" },
+		  { .name = "b", .pki = "pki", .peer = "c" },
+		  "looked for node c",
+		  "is node a: correct the name" },
+		{ { .name = "a", .pki = "pki" },
+		  { .name = "b", .peer = "a" },
+		  "speaks plain text to this node",
+		  "it speaks TLS only" },
+		{ { .name = "a" },
+		  { .name = "b", .pki = "pki", .peer = "a" },
+		  "speaks TLS, and this node has no certificates",
+		  "speaks plain text to this node" },
+		{ { .name = "a", .pki = "pki", .allow = "spiffe://t.example/weft/node/x" },
+		  { .name = "b", .pki = "pki", .peer = "a" },
+		  "which is not let in",
+		  "is not among those that it lets in" },
+	};
+	struct side_opts o;
+	struct side a, b;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < WFI_ARRAY_SIZE(pairs); i++) {
+		side_start(&a, &pairs[i].a);
+		o = pairs[i].b;
+		o.port = a.port;
+		side_start(&b, &o);
+		await_shown(&b, "peers", "why", pairs[i].b_says);
+		await_shown(&b, "peers", "state", "failing");
+		if (pairs[i].a_says)
+			await_shown(&a, "refused", "why", pairs[i].a_says);
+		side_stop(&b);
+		side_stop(&a);
+	}
+}
+
+/* plain text that is no node's */
+static void test_browser(void **state)
+{
+	static const char text[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+	char buf[64];
+	struct side a;
+	int fd;
+
+	(void)state;
+	side_start(&a, &side_a);
+	fd = client_dial(a.port);
+	assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
+	assert_true(read(fd, buf, sizeof(buf)) <= 0);
+	close(fd);
+	await_shown(&a, "refused", "why", "speaks neither TLS nor the language of nodes");
+	side_stop(&a);
+}
+
+/* the beginning of a handshake, as libssl makes it. Return: bytes */
+static size_t client_hello_bytes(unsigned char *out, size_t room)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+	SSL *ssl = SSL_new(ctx);
+	BIO *mem = BIO_new(BIO_s_mem());
+	int len;
+
+	SSL_set_bio(ssl, BIO_new(BIO_s_mem()), mem);
+	assert_int_equal(SSL_connect(ssl), -1);
+	len = BIO_read(mem, out, (int)room);
+	SSL_free(ssl);
+	SSL_CTX_free(ctx);
+	assert_true(len > 0);
+	return (size_t)len;
+}
+
+/* who says nothing, little, or stops half way costs a connection for a while, and nobody else */
+static void test_stall(void **state)
+{
+	const unsigned before = fds_open();
+	unsigned char hello[2048];
+	const size_t len = client_hello_bytes(hello, sizeof(hello));
+	struct side_opts o = { .name = "b", .pki = "pki", .peer = "a" };
+	uint64_t start_ms;
+	struct side a, b;
+	int fds[STRANGERS], drip;
+	size_t i, at = 0;
+	unsigned alive;
+	char byte;
+
+	(void)state;
+	side_start(&a, &side_a);
+	o.port = a.port;
+	for (i = 0; i < STRANGERS; i++) {
+		fds[i] = client_dial(a.port);
+		/* some of them stop in the middle of it */
+		if (i % 2)
+			assert_int_equal(write(fds[i], hello, len / 2), len / 2);
+	}
+	drip = client_dial(a.port);
+	side_start(&b, &o);
+	start_ms = now_ms();
+	await_shown(&b, "peers", "state", "connected");
+	/* bytes that come one by one are not more than silence */
+	do {
+		if (at < len && send(drip, hello + at, 1, MSG_NOSIGNAL) == 1)
+			at++;
+		alive = 0;
+		for (i = 0; i < STRANGERS; i++)
+			alive += recv(fds[i], &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 &&
+				 errno == EAGAIN;
+		alive += recv(drip, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && errno == EAGAIN;
+		poll(NULL, 0, 100);
+	} while (alive && now_ms() - start_ms < WAIT_MS);
+	assert_int_equal(alive, 0);
+	assert_true(shows(&b, "peers", "state", "connected"));
+	assert_true(logged("have not said who they are"));
+	for (i = 0; i < STRANGERS; i++)
+		close(fds[i]);
+	close(drip);
+	side_stop(&b);
+	side_stop(&a);
+	await_fds(before);
+}
+
+/* Return: false: the node has hung up */
+static bool still_there(struct client *c)
+{
+	char byte;
+	int ret;
+
+	do {
+		ret = client_read(c, &byte, 1);
+	} while (ret > 0);
+	return ret < 0;
+}
+
+static void say_garbage(struct client *c)
+{
+	SSL_write(c->ssl, "this is no message at all, whatever else it may be", 50);
+}
+
+static void say_much(struct client *c)
+{
+	struct wire_head head = { WIRE_MAGIC, WIRE_VERSION, WIRE_HELLO, UINT32_MAX, 0 };
+
+	SSL_write(c->ssl, &head, sizeof(head));
+}
+
+static void say_early(struct client *c)
+{
+	const struct wire_state body = { .draining = 1 };
+
+	client_say(c, WIRE_STATE, &body, sizeof(body));
+}
+
+static void say_twice(struct client *c)
+{
+	client_hello(c, "b", 77);
+	client_hello(c, "b", 77);
+}
+
+static void say_endpoint(struct client *c)
+{
+	static const struct wire_endpoint none = { .max_msg = 64 };
+
+	client_hello(c, "b", 77);
+	client_say(c, WIRE_ENDPOINT, &none, wire_endpoint_len(&none));
+}
+
+static void say_our_id(struct client *c)
+{
+	client_hello(c, "b", 'a');
+}
+
+/* keys change in the middle of it, again and again */
+static void say_updates(struct client *c)
+{
+	unsigned i;
+
+	for (i = 0; i < 200; i++) {
+		SSL_key_update(c->ssl,
+			       i % 2 ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED);
+		if (SSL_do_handshake(c->ssl) != 1 || SSL_write(c->ssl, "", 0) < 0)
+			return;
+	}
+	say_garbage(c);
+}
+
+static void say_half(struct client *c)
+{
+	struct wire_head head;
+
+	wire_head_fill(&head, WIRE_HELLO, sizeof(struct wire_hello));
+	SSL_write(c->ssl, &head, sizeof(head));
+	shutdown(c->fd, SHUT_WR);
+}
+
+static void break_record(struct client *c)
+{
+	static const char record[] = "\x17\x03\x03\x00\x20 this was never encrypted by anybody";
+
+	assert_true(write(c->fd, record, 37) == 37);
+}
+
+/* nodes that are let in and break the rules are hung up on; another one is served meanwhile */
+static void test_rude(void **state)
+{
+	static void (*const rude[])(struct client * c) = {
+		say_garbage, say_much,	  say_early, say_twice,	   say_endpoint,
+		say_our_id,  say_updates, say_half,  break_record,
+	};
+	const unsigned before = fds_open();
+	struct side_opts o = { .name = "c", .pki = "pki", .peer = "a" };
+	char path[256], body[WIRE_BODY_MAX];
+	struct client_opts opts = { .dir = path, .name = "b" };
+	struct client c;
+	struct side a, b;
+	unsigned i;
+
+	(void)state;
+	strcpy(path, in_dir("pki"));
+	side_start(&a, &side_a);
+	o.port = a.port;
+	side_start(&b, &o);
+	await_shown(&b, "peers", "state", "connected");
+	log_forget();
+	for (i = 0; i < WFI_ARRAY_SIZE(rude); i++) {
+		assert_true(client_open(&c, a.port, &opts));
+		assert_int_equal(client_hear(&c, body), WIRE_HELLO);
+		rude[i](&c);
+		assert_false(still_there(&c));
+		client_close(&c);
+	}
+	assert_true(shows(&b, "peers", "state", "connected"));
+	assert_false(logged("is connected over"));
+	side_stop(&b);
+	side_stop(&a);
+	await_fds(before);
+}
+
+/* ---- certificates that change ---- */
+
+struct storm {
+	unsigned port;
+	_Atomic bool stop;
+	_Atomic unsigned good, bad;
+};
+
+static void *storm_main(void *arg)
+{
+	struct storm *s = arg;
+	char path[256], body[WIRE_BODY_MAX];
+	struct client_opts opts = { .dir = path, .name = "b" };
+	struct client c;
+
+	snprintf(path, sizeof(path), "%s/pki", dir);
+	while (!s->stop) {
+		if (client_open(&c, s->port, &opts) && client_hear(&c, body) == WIRE_HELLO)
+			s->good++;
+		else
+			s->bad++;
+		client_close(&c);
+	}
+	return NULL;
+}
+
+static void serial_of(const struct side *a, char out[64])
+{
+	char path[256];
+	const struct client_opts opts = { .dir = path, .name = "b" };
+	struct client c;
+
+	strcpy(path, in_dir("pki"));
+	assert_true(client_open(&c, a->port, &opts));
+	client_serial(&c, out);
+	client_close(&c);
+}
+
+/* handshakes go on while certificates change; connections that there are stay */
+static void test_reload(void **state)
+{
+	const struct side_opts live = { .name = "a", .pki = "live" };
+	struct side_opts o = { .name = "c", .pki = "pki", .peer = "a" };
+	char first[64], second[64], again[64];
+	struct storm storm = { .stop = false };
+	const unsigned before = fds_open();
+	pthread_t thread;
+	struct side a, b;
+
+	(void)state;
+	copy("pki/ca.crt", "live/ca.crt");
+	copy("pki/a.crt", "live/a.crt");
+	copy("pki/a.key", "live/a.key");
+	side_start(&a, &live);
+	o.port = a.port;
+	side_start(&b, &o);
+	await_shown(&b, "peers", "state", "connected");
+	log_forget();
+	storm.port = a.port;
+	assert_int_equal(pthread_create(&thread, NULL, storm_main, &storm), 0);
+	serial_of(&a, first);
+	copy("old/a.key", "live/a.key");
+	copy("old/a.crt", "live/a.crt");
+	await_loads(&a, 2, false);
+	serial_of(&a, second);
+	assert_string_not_equal(first, second);
+
+	/* a certificate of another key: what was there stays, and it is said */
+	copy("pki/a.crt", "live/a.crt");
+	await_loads(&a, 2, true);
+	serial_of(&a, again);
+	assert_string_equal(second, again);
+	assert_true(logged("not taken into use"));
+	assert_true(logged("is not the key of tls_cert"));
+	/* no file at all, and whose certificate */
+	unlink(in_dir("live/a.crt"));
+	await_loads(&a, 2, true);
+	copy("pki/c.crt", "live/a.crt");
+	copy("pki/c.key", "live/a.key");
+	await_loads(&a, 2, true);
+	copy("pki/a.crt", "live/a.crt");
+	copy("pki/a.key", "live/a.key");
+	await_loads(&a, 3, false);
+	serial_of(&a, again);
+	assert_string_equal(first, again);
+
+	storm.stop = true;
+	pthread_join(thread, NULL);
+	assert_true(storm.good > 10);
+	assert_int_equal(storm.bad, 0);
+	assert_true(shows(&b, "peers", "state", "connected"));
+	assert_false(logged("is connected over"));
+	side_stop(&b);
+	side_stop(&a);
+	await_fds(before);
+}
+
+/* what is wrong with files is said before anything runs */
+static void test_files(void **state)
+{
+	static const struct {
+		const char *cert, *key, *ca, *node, *why;
+	} bad[] = {
+		{ "none.crt", "pki/a.key", "pki/ca.crt", "a", "tls_cert: " },
+		{ "pki/a.key", "pki/a.key", "pki/ca.crt", "a", "no certificate in PEM form" },
+		{ "pki/a.crt", "pki/b.key", "pki/ca.crt", "a", "is not the key of tls_cert" },
+		{ "pki/a.crt", "pki/a.crt", "pki/ca.crt", "a", "no key in PEM form" },
+		{ "pki/a.crt", "pki/a.key", "pki/a.key", "a", "tls_ca: " },
+		{ "pki/a.crt", "pki/a.key", "other/ca.crt", "a", "not good for tls_ca" },
+		{ "pki/a.crt", "pki/a.key", "pki/ca.crt", "b", "is that of node a" },
+		{ "pki/ca.crt", "pki/ca.key", "pki/ca.crt", "a", "not of the form" },
+		{ "pki", "pki/a.key", "pki/ca.crt", "a", "is no file" },
+	};
+	struct tls_opts opts;
+	struct secure *secure;
+	struct wfi_env env;
+	char why[SECURE_WHY];
+	unsigned i;
+
+	(void)state;
+	assert_int_equal(wfi_env_real_init(&env), 0);
+	for (i = 0; i < WFI_ARRAY_SIZE(bad); i++) {
+		opts = (struct tls_opts){ .env = &env,
+					  .cert = in_dir(bad[i].cert),
+					  .key = in_dir(bad[i].key),
+					  .ca = in_dir(bad[i].ca),
+					  .node = bad[i].node };
+		assert_true(tls_create(&opts, &secure, why) < 0);
+		if (!strstr(why, bad[i].why))
+			fail_msg("\"%s\" has no \"%s\"", why, bad[i].why);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_files),	cmocka_unit_test(test_meet),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_allow),
+		cmocka_unit_test(test_caller),	cmocka_unit_test(test_browser),
+		cmocka_unit_test(test_stall),	cmocka_unit_test(test_rude),
+		cmocka_unit_test(test_reload),
+	};
+	int failed;
+
+	if (!getenv("WEFT")) {
+		fprintf(stderr, "WEFT names no weft\n");
+		return 77;
+	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	signal(SIGPIPE, SIG_IGN);
+	wfi_log_set_sink(keep_line, NULL);
+	wfi_log_init(WFI_LOG_INFO, "");
+	if (wfi_guard_install())
+		return 1;
+	if (pthread_create(&workers.thread, NULL, workers_main, NULL))
+		return 1;
+	failed = cmocka_run_group_tests(tests, setup, cleanup);
+	pthread_mutex_lock(&workers.lock);
+	workers.stop = true;
+	pthread_mutex_unlock(&workers.lock);
+	pthread_join(workers.thread, NULL);
+	return failed;
+}
