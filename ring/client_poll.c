@@ -190,7 +190,7 @@ static int take(struct weft_ring *ring, struct weft_completion *out, unsigned ma
 		/* where the next submission goes, mostly: the node has looked at that line since */
 		wfi_prefetch_write(ring->sq +
 				   (size_t)(ring->sq_pos & ring->sq_mask) * WFI_SQE_WORDS);
-		/* what a node that is ahead has written by now; else it is here from the lap before */
+		/* written by a node that is ahead; else it is here from the lap before */
 		__builtin_prefetch(cq_entry(ring, pos + AHEAD));
 		wfi_entry_take(&cqe, entry, first, WFI_CQE_WORDS);
 		if (wfi_unlikely(!deliver(ring, &cqe, &out[nr]))) {

@@ -203,7 +203,8 @@ static int first_part(struct stage *st, const uint32_t *tokens, uint32_t nr, uin
 	}
 	for (uint32_t l = 0; l < st->cfg->nr_layers / 2; l++)
 		tlm_run_layer(st->run);
-	return send_slot(st, &slot, nr * tlm_state_bytes(st->cfg), first | (last ? WANTS_TOKEN : 0));
+	return send_slot(st, &slot, nr * tlm_state_bytes(st->cfg),
+			 first | (last ? WANTS_TOKEN : 0));
 }
 
 /* Return: the token, or negative errno */

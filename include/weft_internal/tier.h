@@ -78,7 +78,7 @@ struct wfi_tier_stat {
 	uint64_t min_bytes, max_bytes; /* that resize takes; 0: not known yet */
 	uint64_t bytes_held;
 	uint64_t blocks;
-	uint64_t leased; /* of them, not to be evicted; and those that are gone but for their slots */
+	uint64_t leased; /* not to be evicted; and those that are gone but for their slots */
 	uint64_t retired; /* slots that are used no more until the next start */
 	uint64_t evicted;
 	uint64_t queued; /* requests */
