@@ -95,6 +95,18 @@ bool conn_is_keeper(const struct conn *k);
 /* news of @link's device wake the worker. Context: no worker has it yet */
 int link_watch(struct control *c, struct node_link *link);
 
+/* the end of its process is seen, too */
+void process_watch(struct control *c, struct conn *k);
+
+/* ---- control_engine.c: what engines ask ---- */
+
+#define ENGINE_DEREG_POLL_MS 1 /* while a region's last operations are awaited */
+
+/* one request of an engine, or the first of a peer of this host. Return: 0, why it is to be closed */
+int engine_hear(struct control *c, struct conn *k);
+/* operations on a region that goes have ended, perhaps */
+void engine_dereg_poll(struct control *c, struct conn *k);
+
 /* ---- control_peer.c: what nodes say to each other ---- */
 
 /* a node of this host dialled: its request came, its hello follows; ours answers. Return: 0, why
