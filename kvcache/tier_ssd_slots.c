@@ -6,6 +6,7 @@
 #include "weft_internal/log.h"
 
 #define CLOCK_STEPS 4096u /* slots that one allocation looks at, at most */
+#define TAKE_AHEAD 4u /* headers called for before they are looked at */
 #define CRC_OF_CRC 0x48674bc7u /* CRC32C of any bytes with their own behind them */
 
 /* ---- headers ---- */
@@ -422,12 +423,12 @@ void wfi_ssd_slot_unkeep(struct wfi_tier *t, uint32_t slot)
 static bool claim_ok(struct ssd *s, uint32_t slot, const struct ssd_header *h)
 {
 	const uint32_t first = slot - h->idx;
-	const uint32_t nr_pages = chunk_pages((uint32_t)(s->super.chunk_bytes / h->stride));
 	struct ssd_chunk *c = &s->chunks[h->chunk];
-	uint32_t class;
+	uint32_t nr_pages, class;
 
 	if (c->nr && c->first == first && s->classes[c->class].stride == h->stride)
 		return true;
+	nr_pages = chunk_pages((uint32_t)(s->super.chunk_bytes / h->stride));
 	if (first / SSD_PAGE_SLOTS + nr_pages > s->super.nr_pages || (c->nr && c->max_seq > h->seq))
 		return false;
 	for (uint32_t i = 0; i < nr_pages; i++) {
@@ -501,12 +502,16 @@ void wfi_ssd_page_take(struct ssd *s, uint32_t page, const struct ssd_header *h)
 	uint32_t slot = page * SSD_PAGE_SLOTS, good = 0;
 
 	for (uint32_t i = 0; i < SSD_PAGE_SLOTS; i++) {
+		/* the next page's first ones as well, which the CPU's own prefetchers don't reach */
+		__builtin_prefetch(&h[i + TAKE_AHEAD]);
+		__builtin_prefetch(&h[i + TAKE_AHEAD].seq);
 		if (!wfi_ssd_header_ok(s, slot + i, &h[i])) {
 			if (!header_empty(&h[i]))
 				ssd_count(s, SSD_C_BAD + WFI_TIER_BAD_HEADER, 1);
 			continue;
 		}
 		good |= 1u << i;
+		__builtin_prefetch(&s->slots[slot + i], 1);
 		tags[i] = ssd_tag(s, h[i].space_tag, &h[i].key);
 		wfi_index_prefetch(&s->index, &tags[i]);
 	}
