@@ -218,6 +218,22 @@ static int channels_create(struct node *node)
 	return wfi_channels_create(&o, &node->channels);
 }
 
+static int cluster_create(struct node *node, const struct node_opts *opts)
+{
+	const struct wfi_cluster_opts o = {
+		.env = node->env,
+		.kv = node->kv,
+		.xfer = node->xfer,
+		.metrics = node->metrics,
+		.node = node->id,
+		.lease_ns = node->lease_ns,
+		.directory_bytes = opts->directory_bytes,
+		.copy_after = opts->copy_after,
+	};
+
+	return wfi_cluster_create(&o, &node->cluster);
+}
+
 static void counters_create(struct node *node)
 {
 	static const struct {
@@ -277,6 +293,8 @@ int node_create(const struct node_opts *opts, struct node **out)
 	if (!ret)
 		ret = channels_create(node);
 	if (!ret)
+		ret = cluster_create(node, opts);
+	if (!ret)
 		ret = ops_create(node);
 	if (ret) {
 		node_destroy(node);
@@ -293,6 +311,7 @@ void node_destroy(struct node *node)
 	if (!node)
 		return;
 	ops_destroy(node);
+	wfi_cluster_destroy(node->cluster);
 	wfi_channels_destroy(node->channels);
 	wfi_handoffs_destroy(node->handoffs);
 	rails_fini(node);
@@ -436,6 +455,7 @@ static int housekeeping(struct node *node)
 	work += wfi_handoffs_poll(node->handoffs, now_ns);
 	work += wfi_channels_poll(node->channels, now_ns);
 	work += peers_poll(node);
+	work += wfi_cluster_poll(node->cluster, now_ns);
 	work += wfi_kv_poll(node->kv, now_ns);
 	if (wfi_unlikely(node->nr_ending))
 		endings_poll(node);
@@ -526,6 +546,7 @@ static uint64_t next_event_ns(struct node *node)
 
 	at_ns = wfi_min(at_ns, wfi_xfer_next_event_ns(node->xfer));
 	at_ns = wfi_min(at_ns, wfi_handoffs_next_event_ns(node->handoffs));
+	at_ns = wfi_min(at_ns, wfi_cluster_next_event_ns(node->cluster));
 	return wfi_min(at_ns, wfi_channels_next_event_ns(node->channels));
 }
 

@@ -16,6 +16,7 @@
 
 #include "weft/ring.h"
 #include "weft/transport.h"
+#include "weft_internal/cluster.h"
 #include "weft_internal/env.h"
 #include "weft_internal/channel.h"
 #include "weft_internal/handoff.h"
@@ -55,6 +56,9 @@ struct node_op {
 	bool verify; /* of what was fetched: the rest, which was here before */
 	uint32_t reached; /* of GET: blocks from here on that are missing did not pay */
 	struct wfi_fetch *fetch; /* of GET and MAP, while blocks come from a slower tier */
+	struct wfi_pull *pull; /* while other nodes are asked */
+	bool afar; /* GET: other nodes were asked for what was missing */
+	bool kept_afar; /* what came of it lies in slots here */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.h */
 };
@@ -152,6 +156,8 @@ struct node_opts {
 	uint64_t op_timeout_ns; /* default deadline */
 	uint64_t ring_bytes; /* of all rings of a tenant; 0: 256 MiB */
 	bool memfds_only; /* engines register no other memory */
+	uint64_t directory_bytes; /* of the shard of the directory; 0: its default */
+	uint32_t copy_after; /* as wfi_cluster_opts has it */
 	const struct wfi_tenant_opts *tenants;
 	unsigned nr_tenants;
 };
@@ -168,6 +174,7 @@ struct node {
 	struct wfi_xfer_engine *xfer;
 	struct wfi_handoffs *handoffs;
 	struct wfi_channels *channels;
+	struct wfi_cluster *cluster;
 	struct node_link host; /* reaches engines and nodes of this host */
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;

@@ -59,6 +59,7 @@ struct op_buf op_buf_of(const struct node_op *op)
 	b.idx = (uint32_t *)(b.slots + nr);
 	b.results = (int32_t *)(b.idx + nr);
 	b.sums = (uint32_t *)(b.results + nr);
+	b.places = (void **)b.slots;
 	return b;
 }
 
@@ -340,6 +341,8 @@ static void op_cancel(struct session *s, struct node_op *op)
 		wfi_handoff_cancel(node->handoffs, &s->owner, op->handoff);
 	else if (op->fetch)
 		wfi_kv_fetch_cancel(node->kv, op->fetch, -ECANCELED);
+	else if (op->pull)
+		wfi_cluster_cancel(node->cluster, op->pull);
 	else if (op->sqe.op != WEFT_OP_HANDOFF_PUSH)
 		wfi_xfer_cancel(node->xfer, op->xfer);
 }

@@ -7,6 +7,7 @@
  * ops_put.c      put, in place and copied
  * ops_get.c      get
  * ops_fetch.c    what of a get or a map lies in a slower tier
+ * ops_afar.c     what of a match, a get or a map other nodes have
  * ops_handoff.c  expectations and pushes
  * ops_channel.c  channels
  * ops_move.c     places of engines, and the transfers to and from them
@@ -37,6 +38,9 @@ struct op_buf {
 	uint32_t *idx;
 	int32_t *results;
 	uint32_t *sums; /* CRC32C of blocks */
+	/* of a get of other nodes' blocks, in the room of .slots: where each is to lie; then NULL
+	 * for those that have not come */
+	void **places;
 };
 
 /* ---- ops.c ---- */
@@ -90,6 +94,22 @@ void op_get_done(void *ctx, int res);
 /* a get that misses something in memory; @op has the slots of the rest. Return: OP_OPEN, or the
  * error that ends it at once */
 int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
+
+/* (ops_fetch.c) pieces of all places, in the engine's memory. Return: 0, -EINVAL, -EFAULT */
+int op_get_places(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
+/* what is here by now goes to the engine, and the get ends; what is pinned in .idx is let go */
+void op_get_fetched(struct node_op *op);
+
+/* ---- ops_afar.c ---- */
+
+/* a match whose first @n blocks are here, of which the first @here in memory: who has the rest?
+ * What lies in slower tiers stands in node->where. Return: OP_OPEN, or 0: nobody is to be asked */
+int op_match_afar(struct op_ctx *c, uint32_t here, uint32_t n);
+/* a get whose .idx says what is here, with pieces of all places: the rest is fetched. Return:
+ * OP_OPEN, or 0: nobody is to be asked. What is here is pinned then, and the regions are held */
+int op_get_afar(struct node_op *op, uint64_t now_ns);
+/* a map whose first @n blocks are here. Return: OP_OPEN, or 0: nobody is to be asked */
+int op_map_afar(struct node_op *op, uint32_t n);
 
 /* a map whose first @n blocks are in memory, in node->idx. Return: OP_OPEN, an error, or 0: nothing
  * has to be waited for */

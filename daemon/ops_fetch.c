@@ -36,6 +36,26 @@ static void get_plan(struct node_op *op)
 	op->nr_pieces = n;
 }
 
+void op_get_fetched(struct node_op *op)
+{
+	struct op_buf b = op_buf_of(op);
+
+	/* pins and regions pass to the transfer: what was dropped meanwhile has nothing else */
+	op_regions_hold(op->session, b.pieces, op->nr, -1);
+	get_plan(op);
+	op_regions_hold(op->session, b.pieces, op->nr_pieces, 1);
+	op->kept = true;
+	op->summed = op->verify;
+	if (op->ring && op->nr_pieces && op_transfer(op, WFI_XFER_WRITE, op_get_done) == OP_OPEN)
+		return;
+	/* nobody is there any more, or nothing came, or nothing can be sent */
+	op_let_go(op, &b);
+	op->nr_pieces = 0;
+	op->summed = false;
+	op_get_done(op, 0);
+}
+
+/* what no tier here has, other nodes may have */
 static void get_fetched(void *ctx, int res, uint32_t reached)
 {
 	struct node_op *op = ctx;
@@ -44,16 +64,15 @@ static void get_fetched(void *ctx, int res, uint32_t reached)
 	op->fetch = NULL;
 	if (res == -ETIME)
 		op->reached = reached;
-	op_regions_hold(op->session, b.pieces, op->nr, -1);
-	unpin(op, op->nr);
-	get_plan(op);
-	op->summed = op->verify;
-	if (op->ring && op->nr_pieces && op_transfer(op, WFI_XFER_WRITE, op_get_done) == OP_OPEN)
-		return;
-	/* nobody is there any more, or nothing came, or nothing can be sent */
-	op->nr_pieces = 0;
-	op->summed = false;
-	op_get_done(op, 0);
+	if (!res && op->ring && !wfi_cluster_alone(op->session->node->cluster)) {
+		/* it pins and holds for itself */
+		if (op_get_afar(op, wfi_now(op->session->node->env)) == OP_OPEN) {
+			unpin(op, op->nr);
+			op_regions_hold(op->session, b.pieces, op->nr, -1);
+			return;
+		}
+	}
+	op_get_fetched(op);
 }
 
 static int fetch_begin(struct op_ctx *c, struct node_op *op, uint32_t nr,
@@ -72,11 +91,10 @@ static int fetch_begin(struct op_ctx *c, struct node_op *op, uint32_t nr,
 		.ctx = op,
 	};
 
-	memcpy(b.keys, c->node->keys, nr * sizeof(*b.keys));
 	return wfi_kv_fetch(c->node->kv, &o, &op->fetch);
 }
 
-int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space)
+int op_get_places(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space)
 {
 	struct op_buf b = op_buf_of(op);
 	uint32_t i;
@@ -93,6 +111,18 @@ int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_in
 		b.pieces[i].block = i;
 	}
 	op->verify = space->verify || c->sqe->flags & WEFT_F_VERIFY;
+	memcpy(b.keys, c->node->keys, op->nr * sizeof(*b.keys));
+	return 0;
+}
+
+int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space)
+{
+	struct op_buf b = op_buf_of(op);
+	int ret;
+
+	ret = op_get_places(c, op, space);
+	if (ret)
+		return ret;
 	op_regions_hold(c->s, b.pieces, op->nr, 1);
 	ret = fetch_begin(c, op, op->nr, get_fetched);
 	if (!ret)
@@ -115,7 +145,8 @@ static void map_fetched(void *ctx, int res, uint32_t reached)
 	while (n < op->nr_pieces && b.idx[n] != WFI_SLOT_NONE)
 		n++;
 	unpin(op, op->nr_pieces);
-	op_map_fetched(op, n);
+	if (!op->ring || op_map_afar(op, n) != OP_OPEN)
+		op_map_fetched(op, n);
 }
 
 int op_map_fetch(struct op_ctx *c, const struct wfi_space_info *space, uint32_t n)
@@ -138,6 +169,7 @@ int op_map_fetch(struct op_ctx *c, const struct wfi_space_info *space, uint32_t 
 	memset(b.idx + n, 0xff, (nr - n) * sizeof(*b.idx));
 	op->nr_pieces = nr;
 	op->verify = space->verify || c->sqe->flags & WEFT_F_VERIFY;
+	memcpy(b.keys, c->node->keys, op->nr * sizeof(*b.keys));
 	ret = fetch_begin(c, op, nr, map_fetched);
 	if (!ret)
 		return OP_OPEN;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ops_find.c - operations that end at once: what is here, and who holds it */
 #include <errno.h>
+#include <string.h>
 
 #include "ops.h"
 
@@ -93,6 +94,8 @@ int op_match(struct op_ctx *c)
 	ret = lease ? lease_prefix(c, n) : 0;
 	if (ret)
 		return ret;
+	if (n < nr && !lease && op_match_afar(c, here, n) == OP_OPEN)
+		return OP_OPEN;
 	if (c->sqe->flags & WEFT_F_WHERE)
 		write_where(c, here, n);
 	return (int)n;
@@ -175,6 +178,28 @@ static int map_checked(struct op_ctx *c, const struct wfi_space_info *space)
 	return ret;
 }
 
+/* Return: OP_OPEN, or 0: what there is is here */
+static int map_afar(struct op_ctx *c, const struct wfi_space_info *space)
+{
+	struct node_op *op;
+	struct op_buf b;
+	uint32_t n;
+
+	n = lookup_prefix(c, c->sqe->nr, c->node->idx);
+	if (n == c->sqe->nr)
+		return 0;
+	op = op_open(c->node, c->r, c->sqe, c->now_ns);
+	if (!op)
+		return 0;
+	b = op_buf_of(op);
+	memcpy(b.keys, c->node->keys, op->nr * sizeof(*b.keys));
+	op->verify = space->verify || c->sqe->flags & WEFT_F_VERIFY;
+	if (op_map_afar(op, n) == OP_OPEN)
+		return OP_OPEN;
+	op_close(op);
+	return 0;
+}
+
 int op_map(struct op_ctx *c)
 {
 	struct wfi_space_info space;
@@ -186,6 +211,11 @@ int op_map(struct op_ctx *c)
 		return ret;
 	if (wfi_kv_has_tier(c->node->kv)) {
 		ret = op_map_fetch(c, &space, lookup_prefix(c, c->sqe->nr, c->node->idx));
+		if (ret)
+			return ret;
+	}
+	if (!wfi_cluster_alone(c->node->cluster)) {
+		ret = map_afar(c, &space);
 		if (ret)
 			return ret;
 	}

@@ -14,6 +14,8 @@ static void get_misses(const struct node_op *op, const struct op_buf *b)
 	for (i = 0; i < op->nr; i++) {
 		if (n < op->nr_pieces && b->pieces[n].block == i)
 			n++;
+		else if (op->afar && b->places[i])
+			b->results[i] = 0;
 		else
 			b->results[i] = i < op->reached ? -ENOENT : -ETIME;
 	}
@@ -44,7 +46,7 @@ void op_get_done(void *ctx, int res)
 		get_misses(op, &b);
 	if (op->summed)
 		get_check(op, &b);
-	if (res < 0 || op->summed)
+	if (res < 0 || op->summed || op->afar)
 		for (i = 0, arrived = 0; i < op->nr; i++)
 			arrived += b.results[i] == 0;
 	op_let_go(op, &b);
@@ -113,6 +115,13 @@ int op_get(struct op_ctx *c)
 		if (ret == OP_OPEN)
 			return ret;
 		goto err_close;
+	}
+	if (found < (int)nr && !wfi_cluster_alone(c->node->cluster)) {
+		ret = op_get_places(c, op, &space);
+		if (!ret && op_get_afar(op, c->now_ns) == OP_OPEN)
+			return OP_OPEN;
+		if (ret)
+			goto err_close;
 	}
 	ret = get_plan(c, op, &b, &space);
 	if (ret)

@@ -61,7 +61,8 @@ int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ct
 	 * found, and nothing that could take them from it */
 	if (open) {
 		op->xfer = open;
-		keep(op, &b);
+		if (!op->kept)
+			keep(op, &b);
 	}
 	return OP_OPEN;
 }

@@ -10,8 +10,8 @@
 #include "weft_internal/log.h"
 
 #define WCS_MAX 16u
-/* messages of handoffs, and of small pieces: a request and an answer each */
-#define RECV_MSGS (2 * (WFI_PEER_CREDITS + WFI_GATHER_WINDOW))
+/* messages of handoffs, of small pieces, and of blocks: a request and an answer each */
+#define RECV_MSGS (2 * (WFI_PEER_CREDITS + WFI_GATHER_WINDOW + WFI_CLUSTER_CREDITS))
 
 static int peer_send(struct wfi_peer *base, const void *msg, size_t len)
 {
@@ -255,6 +255,8 @@ int peer_connect(struct node_peer *p, const struct wire_hello *who,
 			return ret;
 	}
 	p->connected = true;
+	if (wfi_cluster_peer_add(node->cluster, &p->base, who->incarnation))
+		wfi_warn("peer %s: one more than this node can share blocks with", p->name);
 	wfi_info("peer %s is connected over %s", p->name, p->link->dev->transport->name);
 	return 0;
 }
@@ -271,6 +273,7 @@ void peer_detach(struct node_peer *p)
 	rails_leave(p);
 	wfi_handoffs_peer_lost(node->handoffs, &p->base);
 	wfi_channels_peer_lost(node->channels, &p->base);
+	wfi_cluster_peer_lost(node->cluster, &p->base);
 	p->ep_down = true;
 	p->link->dev->transport->ep_shutdown(p->base.ep);
 	p->next_ending = node->ending_peers;
@@ -288,7 +291,8 @@ bool peer_end_poll(struct node_peer *p)
 	 * it */
 	if (!p->ep_owner.closed || rails_open(p) ||
 	    wfi_handoffs_reads_of(node->handoffs, p->base.ep) ||
-	    wfi_channels_reads_of(node->channels, p->base.ep))
+	    wfi_channels_reads_of(node->channels, p->base.ep) ||
+	    wfi_cluster_reads_of(node->cluster, p->base.ep))
 		return false;
 	for (i = 0; i < node->nr_tenants; i++)
 		if (p->arenas[i].rkey)
@@ -348,6 +352,8 @@ static int peer_message(struct node_peer *p, const struct weft_wc *wc)
 	memcpy(&type, wc->data, sizeof(type));
 	if (type >= WFI_MSG_CHANNEL_JOIN && type <= WFI_MSG_CHANNEL_END)
 		return wfi_channels_message(node->channels, &p->base, wc->data, wc->len, now_ns);
+	if (type >= WFI_CLUSTER_MSG_FIRST)
+		return wfi_cluster_message(node->cluster, &p->base, wc->data, wc->len, now_ns);
 	return wfi_handoffs_message(node->handoffs, &p->base, wc->data, wc->len, now_ns);
 }
 

@@ -28,6 +28,8 @@ static const struct {
 	[KV_C_BAD_BODY] = { "weft_verify_failures", "kind=\"body\"", "Blocks whose check failed" },
 	[KV_C_BAD_STALE] = { "weft_verify_failures", "kind=\"stale\"",
 			     "Blocks whose check failed" },
+	[KV_C_BAD_REMOTE] = { "weft_verify_failures", "kind=\"remote\"",
+			      "Blocks whose check failed" },
 	[KV_C_LOOKUP_HIT] = { "weft_lookups", "op=\"lookup\",result=\"hit\"", "Keys looked up" },
 	[KV_C_LOOKUP_MISS] = { "weft_lookups", "op=\"lookup\",result=\"miss\"", "Keys looked up" },
 	[KV_C_MATCH_HIT] = { "weft_lookups", "op=\"match\",result=\"hit\"", "Keys looked up" },
@@ -331,6 +333,7 @@ struct put_ctx {
 	uint32_t prev; /* slot of the key before, KV_NONE: not held */
 	uint32_t leaf; /* sealed last and not offered yet: the next block may hang below it */
 	uint32_t depth; /* of the next block */
+	const struct weft_key *parent; /* of the next block, as the caller says; NULL: none */
 	struct index_tag tags[2 * PUT_AHEAD];
 };
 
@@ -420,6 +423,9 @@ static int seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const stru
 	info.depth = c->depth++;
 	info.chain_len = wfi_max(info.depth + 1, c->nr);
 	space->policy->insert(space->evict, kv_local(run, slot), &info, kv->now_ns);
+	if (wfi_unlikely(kv->watch.held != NULL))
+		kv->watch.held(kv->watch.ctx, slot, c->prev == KV_NONE ? WFI_SLOT_NONE : c->prev,
+			       c->parent);
 	c->leaf = slot;
 	c->prev = slot;
 	return 0;
@@ -531,6 +537,7 @@ int wfi_kv_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id,
 			put_prefetch(&c, &keys[ahead], &slots[ahead], ahead, c.depth + ahead - i);
 		for (; near < ahead && near <= i + PUT_NEAR; near++)
 			index_prefetch_behind(&kv->index, &c.tags[near % (2 * PUT_AHEAD)]);
+		c.parent = i ? &keys[i - 1] : parent;
 		results[i] = put_one(&c, &keys[i], &slots[i], &c.tags[i % (2 * PUT_AHEAD)],
 				     crcs ? &crcs[i] : NULL);
 		sealed += !results[i];
@@ -787,6 +794,38 @@ static enum kv_counter verify(const struct wfi_kv *kv, const struct kv_run *run,
 		return KV_C_BAD_HEADER;
 	crc ^= crc_past_body(&space->crc_shift, header_crc(h));
 	return crc == h.crc ? KV_NR_COUNTERS : KV_C_BAD_BODY;
+}
+
+void wfi_kv_proof_make(const struct wfi_kv *kv, uint32_t slot, struct wfi_kv_proof *out)
+{
+	const struct weft_block_header *h = &kv->headers[slot];
+
+	*out = (struct wfi_kv_proof){
+		.incarnation = h->incarnation, .gen = h->gen, .born = h->born, .crc = h->crc
+	};
+}
+
+int wfi_kv_proof_check(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *key,
+		       const struct wfi_kv_proof *proof, uint32_t body_crc)
+{
+	const struct kv_space *space = kv_space(kv, space_id);
+	struct weft_block_header h = {
+		.incarnation = proof->incarnation,
+		.key = *key,
+		.gen = proof->gen,
+		.version = HEADER_VERSION,
+		.born = proof->born,
+	};
+
+	if (!space)
+		return -ENOENT;
+	h.space_tag = space->info.tag;
+	h.len = space->info.block_bytes;
+	h.layout_id = space->layout_id;
+	if ((crc_past_body(&space->crc_shift, header_crc(h)) ^ body_crc) == proof->crc)
+		return 0;
+	kv_count(kv, KV_C_BAD_REMOTE, 1);
+	return -EBADMSG;
 }
 
 int wfi_kv_verify_crc(struct wfi_kv *kv, uint32_t slot, uint32_t crc)

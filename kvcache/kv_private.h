@@ -10,6 +10,7 @@
  * lease.c   owners and leases
  * stat.c    figures of spaces
  * index.c   from keys to slots
+ * watch.c   who is told of blocks that come and go
  * tier.c    the mover, between the arena and the tier below; tier_ssd*.c are such a tier
  *
  * A slot number is (granule, offset): a granule is 256 numbers of one run, and the table of
@@ -206,6 +207,7 @@ enum kv_counter {
 	KV_C_BAD_HEADER,
 	KV_C_BAD_BODY,
 	KV_C_BAD_STALE,
+	KV_C_BAD_REMOTE,
 	KV_C_LOOKUP_HIT,
 	KV_C_LOOKUP_MISS,
 	KV_C_MATCH_HIT,
@@ -257,6 +259,7 @@ struct wfi_kv {
 	uint32_t doomed; /* list of slots that failed a check: somebody may hold the number */
 	struct kv_leases leases;
 	struct kv_mover *mover; /* NULL: there is no tier below */
+	struct wfi_kv_watch watch; /* .held NULL: nobody watches */
 
 	struct wfi_table header_table;
 	struct wfi_table slot_table;

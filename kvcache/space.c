@@ -409,6 +409,16 @@ int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
 	return 0;
 }
 
+int wfi_kv_space_any(const struct wfi_kv *kv, uint32_t id, struct wfi_space_info *out)
+{
+	const struct kv_space *space = kv_space(kv, id);
+
+	if (!space)
+		return -ENOENT;
+	*out = space->info;
+	return 0;
+}
+
 int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out)
 {
 	for (uint32_t i = 0; i < kv->nr_spaces; i++) {

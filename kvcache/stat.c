@@ -206,7 +206,7 @@ int wfi_kv_blocks(struct wfi_kv *kv, uint32_t space_id, uint64_t *at, uint64_t n
 	return (int)below.nr;
 }
 
-const struct wfi_tenant *wfi_kv_space_tenant(const struct wfi_kv *kv, uint32_t space_id)
+struct wfi_tenant *wfi_kv_space_tenant(const struct wfi_kv *kv, uint32_t space_id)
 {
 	const struct kv_space *space = kv_space(kv, space_id);
 

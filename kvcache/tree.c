@@ -131,10 +131,12 @@ static void unindex(struct wfi_kv *kv, uint32_t slot, const struct index_tag *ta
 	wfi_index_remove_slot(&kv->index, slot);
 }
 
-static void leave_index(struct kv_space *space, struct kv_slot *st)
+static void leave_index(struct wfi_kv *kv, struct kv_space *space, uint32_t slot)
 {
-	st->indexed = 0;
+	kv_slot(kv, slot)->indexed = 0;
 	space->nr_indexed--;
+	if (kv->watch.gone)
+		kv->watch.gone(kv->watch.ctx, slot);
 }
 
 void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot)
@@ -143,7 +145,7 @@ void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot)
 	uint32_t parent;
 
 	assert(is_candidate(st));
-	leave_index(run->space, st);
+	leave_index(kv, run->space, slot);
 	parent = leave_parent(kv, st);
 	if (parent != KV_NONE)
 		bury(kv, parent);
@@ -178,7 +180,7 @@ static bool forget(struct wfi_kv *kv, uint32_t slot)
 	const struct index_tag tag = kv_header_tag(kv, space, slot);
 
 	space->policy->remove(space->evict, kv_local(run, slot));
-	leave_index(space, st);
+	leave_index(kv, space, slot);
 	unindex(kv, slot, &tag);
 	return !st->pins && st->child == KV_NONE;
 }

@@ -114,7 +114,9 @@ extern "C" {
  *           keys[0] in the chain, or zero. Who comes second under one key: result -EEXIST counts as
  *           published, the slot goes back. res: blocks now held under their keys
  * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: see WEFT_WHERE_TIER).
- *           res: length of the longest prefix held. With WEFT_F_LEASE the prefix is leased, all of
+ *           res: length of the longest prefix held, here or on other nodes that are connected;
+ *           handle: the microseconds that fetching those of other nodes would take, by the node's
+ *           estimate. With WEFT_F_LEASE other nodes are not asked, and the prefix is leased, all of
  *           it or nothing: handle. Blocks in memory stay there, those in a slower tier stay in
  *           that, for the GET, MAP or PREFETCH to come, until RELEASE, the lease's end or the
  *           engine's. -EDQUOT: more than one engine may lease, or than the tenant may keep in a
@@ -124,15 +126,17 @@ extern "C" {
  *           slower tier are fetched first, and checked. handle: a budget for that in us, or 0: what
  *           would take longer, by the node's estimate, is left, with result -ETIME. With
  *           WEFT_F_VERIFY the checksum is checked on the way, and a block that fails is a miss:
- *           its place may have been written to. res: blocks that arrived
+ *           its place may have been written to. What only other nodes have is READ from them, and
+ *           always checked: what they can't give in time is a miss. res: blocks that arrived
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
  *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
- *           WEFT_F_VERIFY as for GET
+ *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on
  * RELEASE   handle: a lease. Or handle 0 and slots[n]: claimed slots that will not be published.
  *           res: blocks released
  * PREFETCH  keys[n]. Asks for the prefix to be brought to, and kept in, the fastest tier. res:
  *           blocks of the prefix that are, or will be, there
- * DROP      keys[n], out results[n]. Forgets blocks: from the completion on, a miss. res: dropped
+ * DROP      keys[n], out results[n]. Forgets blocks of this node: from the completion on a miss,
+ *           unless other nodes have them. res: dropped
  * HANDOFF_EXPECT  struct weft_arg_expect (out ticket), keys[n], out slots[n]. Names what will
  *           arrive. First completion: WEFT_CQE_MORE and WEFT_CQE_TICKET, ticket is written. Then
  *           one with WEFT_CQE_MORE a push: .layer, .first_block, .nr_blocks have landed, slots are

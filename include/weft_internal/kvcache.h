@@ -101,6 +101,8 @@ int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft
 /* Return: 0, -ENOENT when the id is not one of this tenant's spaces. Hot */
 int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
 		     struct wfi_space_info *out);
+/* the same for whoever is no engine. Hot */
+int wfi_kv_space_any(const struct wfi_kv *kv, uint32_t id, struct wfi_space_info *out);
 /* by the tag that travels between nodes; the same errors */
 int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out);
 uint64_t wfi_space_tag(const uint8_t salt[32], const struct weft_space_opts *opts);
@@ -298,6 +300,46 @@ int wfi_kv_tier_resize(struct wfi_kv *kv, uint64_t bytes);
  * is no tier */
 int wfi_kv_tier_flush(struct wfi_kv *kv);
 
+/* ---- for other nodes: what proves a block, and what comes and goes ---- */
+
+/* of a block's header what a reader on another node can't know */
+struct wfi_kv_proof {
+	uint64_t incarnation; /* of the holder */
+	uint32_t gen;
+	uint32_t born;
+	uint32_t crc;
+};
+/* of a sealed slot. Hot */
+void wfi_kv_proof_make(const struct wfi_kv *kv, uint32_t slot, struct wfi_kv_proof *out);
+/* are bytes with this CRC32C the block that the holder published under @key in a space that is
+ * @space here? Hot. Return: 0, -EBADMSG (counted), -ENOENT no such space */
+int wfi_kv_proof_check(struct wfi_kv *kv, uint32_t space, const struct weft_key *key,
+		       const struct wfi_kv_proof *proof, uint32_t body_crc);
+
+/**
+ * struct wfi_kv_watch - told of blocks of memory as they come and go
+ * @held: @slot was published. @parent: the slot that it hangs under, or WFI_SLOT_NONE, and then
+ *        @parent_key may name one that is not held, or be NULL
+ * @gone: @slot is found no more; its header is as it was
+ *
+ * Both are hot, and may not call the KV manager.
+ */
+struct wfi_kv_watch {
+	void (*held)(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key);
+	void (*gone)(void *ctx, uint32_t slot);
+	void *ctx;
+};
+/* one watcher; @watch is copied, NULL ends it */
+void wfi_kv_watch(struct wfi_kv *kv, const struct wfi_kv_watch *watch);
+uint64_t wfi_kv_max_slots(const struct wfi_kv *kv);
+/* the tag by which other nodes know a slot's space */
+uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot);
+/* of a sealed slot. Return: the one that it hangs under, WFI_SLOT_NONE: none */
+uint32_t wfi_kv_slot_parent(const struct wfi_kv *kv, uint32_t slot);
+/* goes through slot numbers from *@at on, looking at up to @max. Return: how many in @out hold
+ * blocks that are found; *@at is 0 again after the last number */
+uint32_t wfi_kv_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32_t *out);
+
 /* ---- slots, for those who move bytes (hot) ---- */
 
 void *wfi_kv_slot_addr(const struct wfi_kv *kv, uint32_t slot);
@@ -364,7 +406,7 @@ struct wfi_block_stat {
 int wfi_kv_blocks(struct wfi_kv *kv, uint32_t space, uint64_t *at, uint64_t now_ns,
 		  struct wfi_block_stat out[WFI_BLOCKS_SLICE]);
 /* Return: whose space that is, or NULL */
-const struct wfi_tenant *wfi_kv_space_tenant(const struct wfi_kv *kv, uint32_t space);
+struct wfi_tenant *wfi_kv_space_tenant(const struct wfi_kv *kv, uint32_t space);
 /* bytes of index, slot state and policy, for the benchmark that reports them per block */
 uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv);
 

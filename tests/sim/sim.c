@@ -128,9 +128,11 @@ static void control_poll(struct sim *sim, uint32_t n)
 
 static void node_turn(struct sim *sim, uint32_t n)
 {
-	uint32_t i;
+	/* what it hears from others it looks at now and then only, unless operations are open */
+	uint32_t i = sim_chance(sim, 30) ? HOUSEKEEPING_POLLS : 1;
 
-	node_poll(sim->nodes[n].node);
+	while (i--)
+		node_poll(sim->nodes[n].node);
 	sim->nodes[n].polled_ns = sim->now_ns;
 	for (i = 0; i < sim->nr_engines; i++)
 		if (sim->engines[i].session && sim->engines[i].node == n)
@@ -151,6 +153,8 @@ static int node_start(struct sim *sim, uint32_t n)
 		.lease_ns = SIM_LEASE_NS,
 		.op_timeout_ns = SIM_OP_TIMEOUT_NS,
 		.nr_devices = SIM_RAILS,
+		.directory_bytes = 4096u << sim_rand(sim, 6),
+		.copy_after = sim_chance(sim, 50) ? WFI_COPY_NEVER : 0,
 		.tenants = tenants,
 		.nr_tenants = SIM_TENANTS,
 	};
@@ -663,6 +667,19 @@ static void finish(struct sim *sim)
 		nothing_left(sim, i);
 }
 
+static void cluster_sum(struct sim *sim, const struct node *node)
+{
+	struct wfi_cluster_stat st;
+
+	wfi_cluster_stat(node->cluster, &st);
+	sim->report->fetched += st.fetched;
+	sim->report->missed += st.missed;
+	sim->report->shared += st.shared;
+	sim->report->kept += st.kept;
+	sim->report->hedged += st.hedged;
+	sim->report->resyncs += st.resyncs;
+}
+
 static void world_end(struct sim *sim)
 {
 	uint32_t i;
@@ -670,6 +687,7 @@ static void world_end(struct sim *sim)
 	for (i = 0; i < sim->nr_corpses; i++)
 		corpse_bury(sim, &sim->corpses[i]);
 	for (i = 0; i < sim->nr_nodes; i++) {
+		cluster_sum(sim, sim->nodes[i].node);
 		node_destroy(sim->nodes[i].node);
 		if (!sim->nodes[i].fault)
 			continue;

@@ -205,8 +205,6 @@ struct sim_node {
 	const struct weft_transport *transports[2];
 	uint64_t polled_ns;
 	uint32_t space_ids[SIM_TENANTS][SIM_SPACES]; /* 0: nobody opened it */
-	/* keys that somebody has asked to publish here */
-	bool seen[SIM_TENANTS][SIM_SPACES][SIM_CHAINS][SIM_CHAIN_LEN];
 };
 
 /* a node whose process died: nobody polls it, and it tells nobody anything. Its memory stays till
@@ -245,6 +243,8 @@ struct sim_report {
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
 	uint64_t hangups, refits, lost_links, crashes;
 	uint64_t railed_bytes; /* that arrived over one of several rails */
+	uint64_t matched_afar; /* matches that go on at other nodes */
+	uint64_t fetched, missed, shared, kept, hedged, resyncs; /* blocks of other nodes */
 	struct wfi_fault_stats faults;
 };
 
@@ -259,6 +259,8 @@ struct sim {
 	bool failed;
 	bool harm; /* bytes of reads may be harmed: engines publish in place only */
 	bool quiet; /* no new work: the end is near */
+	/* keys that somebody has asked to publish, on any node */
+	bool seen[SIM_TENANTS][SIM_SPACES][SIM_CHAINS][SIM_CHAIN_LEN];
 	struct sim_geometry geometry[SIM_SPACES];
 	struct sim_node nodes[SIM_NODES];
 	struct sim_link links[SIM_NODES][SIM_NODES][SIM_RAILS];

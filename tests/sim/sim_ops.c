@@ -24,7 +24,7 @@ static struct sim_run pick_run(struct sim *sim)
 
 static bool *seen(struct sim_engine *e, const struct sim_run *run, uint32_t i)
 {
-	return &e->sim->nodes[e->node].seen[e->tenant][e->space][run->chain][run->first + i];
+	return &e->sim->seen[e->tenant][e->space][run->chain][run->first + i];
 }
 
 static void mark_seen(struct sim_engine *e, const struct sim_run *run)
@@ -635,6 +635,24 @@ static void done_put(struct sim_engine *e, struct sim_op *op, const struct weft_
 	}
 }
 
+/* somewhere, up to where nothing is */
+static void check_where(struct sim_engine *e, const struct sim_op *op, int32_t reached)
+{
+	const uint8_t *at = (uint8_t *)engine_args(e, op) + op->run.nr * STRIDE_KEY;
+	uint32_t where, i;
+	bool afar = false;
+
+	for (i = 0; op->flags & WEFT_F_WHERE && reached >= 0 && i < op->run.nr; i++) {
+		memcpy(&where, at + i * sizeof(where), sizeof(where));
+		where = WEFT_WHERE_TIER(where);
+		if ((i < (uint32_t)reached) !=
+		    (where == WEFT_TIER_DRAM || where == WEFT_TIER_REMOTE))
+			odd(e, op, (int64_t)where);
+		afar |= where == WEFT_TIER_REMOTE;
+	}
+	e->sim->report->matched_afar += afar;
+}
+
 static void done_match(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe)
 {
 	int32_t i;
@@ -646,6 +664,7 @@ static void done_match(struct sim_engine *e, struct sim_op *op, const struct wef
 	}
 	for (i = 0; i < cqe->res; i++)
 		check_seen(e, op, (uint32_t)i);
+	check_where(e, op, cqe->res);
 	if (cqe->res > 0 && op->flags & WEFT_F_LEASE)
 		lease_add(e, op, cqe->value, (uint32_t)cqe->res, NULL);
 }

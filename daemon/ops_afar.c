@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ops_afar.c - the part of a match, a get or a map that other nodes have */
+#include <errno.h>
+#include <string.h>
+
+#include "ops.h"
+
+#define SEEK_NS (50 * WFI_NSEC_PER_MSEC) /* an engine waits no longer to hear who has what */
+
+/* ---- match ---- */
+
+/* what is held here in the middle, behind what others have. Return: how far it goes */
+static uint32_t match_here(struct node_op *op, const struct op_buf *b, uint32_t at)
+{
+	const uint32_t n = (uint32_t)wfi_kv_match(op->session->node->kv, op->sqe.space,
+						  &b->keys[at], op->nr - at, NULL);
+	uint32_t i;
+
+	for (i = at; i < at + n; i++)
+		b->idx[i] = WEFT_TIER_DRAM;
+	return at + n;
+}
+
+/* .nr_pieces blocks are here, of which .reached in memory; .idx says where the others of them
+ * lie */
+static void match_found(void *ctx, const struct wfi_found *found)
+{
+	struct node_op *op = ctx;
+	struct node *node = op->session->node;
+	const uint32_t n = op->nr_pieces;
+	struct op_buf b = op_buf_of(op);
+	uint32_t i, end;
+
+	op->pull = NULL;
+	for (i = 0; i < op->reached; i++)
+		b.idx[i] = WEFT_TIER_DRAM;
+	for (i = n; i < op->nr; i = end) {
+		const uint8_t peer = found->peers[i - n];
+
+		end = i + 1;
+		if (peer != WFI_PEER_NONE)
+			b.idx[i] =
+				WEFT_WHERE(WEFT_TIER_REMOTE, wfi_cluster_node(node->cluster, peer));
+		else
+			end = match_here(op, &b, i);
+		if (end == i)
+			break;
+	}
+	end = i;
+	for (; i < op->nr; i++)
+		b.idx[i] = WEFT_TIER_NONE;
+	if (op->ring && op->sqe.flags & WEFT_F_WHERE)
+		wfi_ring_args_write(op->ring->ring,
+				    op->sqe.arg_off + op->nr * sizeof(struct weft_key), b.idx,
+				    op->nr * sizeof(uint32_t));
+	op_complete(op, (int)end, found->fetch_us);
+}
+
+int op_match_afar(struct op_ctx *c, uint32_t here, uint32_t n)
+{
+	struct wfi_seek_opts o = {
+		.space = c->sqe->space,
+		.nr = c->sqe->nr,
+		.from = n,
+		.keys = c->node->keys,
+		.now_ns = c->now_ns,
+		.done = match_found,
+	};
+	struct wfi_pull *pull;
+	struct node_op *op;
+	struct op_buf b;
+
+	if (wfi_cluster_alone(c->node->cluster))
+		return 0;
+	op = op_open(c->node, c->r, c->sqe, c->now_ns);
+	if (!op)
+		return 0;
+	b = op_buf_of(op);
+	memcpy(b.idx + here, c->node->where + here, (n - here) * sizeof(*b.idx));
+	memcpy(b.keys + n, c->node->keys + n, (op->nr - n) * sizeof(*b.keys));
+	op->reached = here;
+	op->nr_pieces = n;
+	o.deadline_ns = wfi_min(op_deadline(c->node, c->sqe, c->now_ns), c->now_ns + SEEK_NS);
+	o.ctx = op;
+	if (wfi_cluster_seek(c->node->cluster, &o, &pull)) {
+		op_close(op);
+		return 0;
+	}
+	/* it may be over, and gone, by now */
+	if (pull)
+		op->pull = pull;
+	return OP_OPEN;
+}
+
+/* ---- get ---- */
+
+/* what is here is copied or checked behind that, and needs some time too */
+static uint64_t op_pull_end(const struct node_op *op)
+{
+	const uint64_t end_ns = op_deadline(op->session->node, &op->sqe, op->start_ns);
+
+	return end_ns - (end_ns - op->start_ns) / 8;
+}
+
+static void get_pulled(void *ctx)
+{
+	struct node_op *op = ctx;
+	struct op_buf b = op_buf_of(op);
+	uint32_t i;
+
+	op->pull = NULL;
+	for (i = 0; i < op->nr; i++)
+		if (b.idx[i] != WFI_SLOT_NONE || b.results[i] || op->kept_afar)
+			b.places[i] = NULL;
+	op_get_fetched(op);
+}
+
+/* addresses of all places that are wanted. Return: false when not all are within reach */
+static bool places_reach(const struct node_op *op, const struct op_buf *b, bool *in_arena)
+{
+	const struct session *s = op->session;
+	const struct weft_transport *t = s->node->host.dev->transport;
+	bool all_in = true;
+	uint32_t i;
+
+	for (i = 0; i < op->nr; i++) {
+		const struct wfi_piece *p = &b->pieces[i];
+		char *base = p->rkey == WEFT_REGION_ARENA ? wfi_tenant_arena(s->tenant)->addr
+							  : t->rkey_ptr(s->rkeys[p->rkey]);
+
+		if (b->idx[i] != WFI_SLOT_NONE)
+			continue;
+		if (!base)
+			return false;
+		all_in &= p->rkey == WEFT_REGION_ARENA;
+		b->places[i] = base + p->remote;
+	}
+	*in_arena = all_in;
+	return all_in || wfi_cluster_takes_places(s->node->cluster);
+}
+
+static bool is_popular(const struct node_op *op, const struct op_buf *b)
+{
+	uint32_t i;
+
+	for (i = 0; b->idx[i] != WFI_SLOT_NONE; i++)
+		;
+	return wfi_cluster_popular(op->session->node->cluster, op->sqe.space, &b->keys[i]);
+}
+
+static uint32_t pin_found(struct node_op *op, const struct op_buf *b)
+{
+	uint32_t i, missing = 0;
+
+	for (i = 0; i < op->nr; i++) {
+		if (b->idx[i] == WFI_SLOT_NONE)
+			missing++;
+		else
+			wfi_kv_pin(op->session->node->kv, &b->idx[i], 1);
+	}
+	return missing;
+}
+
+static void unpin_found(struct node_op *op, const struct op_buf *b)
+{
+	uint32_t i;
+
+	for (i = 0; i < op->nr; i++)
+		if (b->idx[i] != WFI_SLOT_NONE)
+			wfi_kv_unpin(op->session->node->kv, &b->idx[i], 1);
+}
+
+int op_get_afar(struct node_op *op, uint64_t now_ns)
+{
+	struct node *node = op->session->node;
+	struct op_buf b = op_buf_of(op);
+	struct wfi_pull_opts o = {
+		.tenant = op->session->tenant,
+		.space = op->sqe.space,
+		.nr = op->nr,
+		.keys = b.keys,
+		.slots = b.idx,
+		.results = b.results,
+		.now_ns = now_ns,
+		.deadline_ns = op_pull_end(op),
+		.done = get_pulled,
+		.ctx = op,
+	};
+
+	if (!pin_found(op, &b))
+		goto none;
+	/* copied from a slot of the node otherwise */
+	if (places_reach(op, &b, &o.in_arena) && !is_popular(op, &b))
+		o.places = b.places;
+	op->kept_afar = !o.places;
+	op->afar = true;
+	if (!wfi_cluster_pull(node->cluster, &o, &op->pull)) {
+		op_regions_hold(op->session, b.pieces, op->nr, 1);
+		return OP_OPEN;
+	}
+	op->afar = false;
+none:
+	unpin_found(op, &b);
+	return 0;
+}
+
+/* ---- map ---- */
+
+static void map_pulled(void *ctx)
+{
+	struct node_op *op = ctx;
+	struct node *node = op->session->node;
+	struct op_buf b = op_buf_of(op);
+	uint32_t n = 0;
+
+	op->pull = NULL;
+	while (n < op->nr && b.idx[n] != WFI_SLOT_NONE)
+		n++;
+	unpin_found(op, &b);
+	/* what was dropped meanwhile has gone with its last pin */
+	wfi_kv_lookup(node->kv, op->sqe.space, b.keys, n, b.idx, wfi_now(node->env));
+	op->nr_pieces = n;
+	for (n = 0; n < op->nr_pieces && b.idx[n] != WFI_SLOT_NONE; n++)
+		;
+	op_map_fetched(op, n);
+}
+
+int op_map_afar(struct node_op *op, uint32_t n)
+{
+	struct node *node = op->session->node;
+	struct op_buf b = op_buf_of(op);
+	struct wfi_pull_opts o = {
+		.tenant = op->session->tenant,
+		.space = op->sqe.space,
+		.nr = op->nr,
+		.keys = b.keys,
+		.slots = b.idx,
+		.prefix = true,
+		.results = b.results,
+		.now_ns = wfi_now(node->env),
+		.deadline_ns = op_pull_end(op),
+		.done = map_pulled,
+		.ctx = op,
+	};
+
+	if (n == op->nr || wfi_cluster_alone(node->cluster))
+		return 0;
+	wfi_kv_lookup(node->kv, op->sqe.space, b.keys, op->nr, b.idx, o.now_ns);
+	pin_found(op, &b);
+	if (!wfi_cluster_pull(node->cluster, &o, &op->pull))
+		return OP_OPEN;
+	unpin_found(op, &b);
+	return 0;
+}

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* announce.c - what this node has, told to the shards; what others have, heard by its own */
+#include <errno.h>
+#include <string.h>
+#include "kvcache/cluster/cluster_private.h"
+#include "weft_internal/log.h"
+
+#define WINDOW 4u /* messages that a shard has not answered */
+#define ANSWER_NS WFI_NSEC_PER_SEC /* then it is told everything anew */
+#define RETRY_NS WFI_NSEC_PER_MSEC
+#define SWEEP_SLOTS 64u /* of a stream, a poll */
+#define CLIMB 64u /* ancestors that are looked at for the head of a chain */
+
+/* ---- heads of chains ---- */
+
+static uint32_t *head_of(const struct wfi_cluster *c, uint32_t slot)
+{
+	return (uint32_t *)c->heads.addr + slot;
+}
+
+static uint64_t slot_tag(const struct wfi_cluster *c, uint32_t slot)
+{
+	return wfi_block_tag(wfi_kv_slot_space_tag(c->o.kv, slot),
+			     &wfi_kv_slot_header(c->o.kv, slot)->key);
+}
+
+/* a block whose parent is not here: who looked for its chain has left a hint */
+static uint32_t head_guess(const struct wfi_cluster *c, uint32_t slot,
+			   const struct weft_key *parent)
+{
+	const uint64_t tag = slot_tag(c, slot);
+	const struct hint *h = cl_hint(c, tag);
+	uint64_t up;
+
+	if (h->tag == tag)
+		return h->head;
+	if (parent && (parent->lo || parent->hi)) {
+		up = wfi_block_tag(wfi_kv_slot_space_tag(c->o.kv, slot), parent);
+		h = cl_hint(c, up);
+		return h->tag == up ? h->head : cl_head(up);
+	}
+	return cl_head(tag);
+}
+
+/* of a block that was here before anybody watched */
+static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
+{
+	uint32_t path[CLIMB], n = 0, at = slot, head;
+
+	while (!*head_of(c, at) && n < CLIMB) {
+		path[n++] = at;
+		at = wfi_kv_slot_parent(c->o.kv, at);
+		if (at == WFI_SLOT_NONE)
+			break;
+	}
+	if (at == WFI_SLOT_NONE)
+		head = head_guess(c, path[n - 1], NULL);
+	else
+		head = *head_of(c, at) ? *head_of(c, at) : head_find(c, at);
+	while (n)
+		*head_of(c, path[--n]) = head;
+	return head;
+}
+
+/* ---- streams ---- */
+
+static struct stream *stream_of(struct wfi_cluster *c, uint8_t owner)
+{
+	return owner == SELF ? c->stream : c->peers[owner].stream;
+}
+
+static void stream_begin(struct wfi_cluster *c, struct stream *s)
+{
+	s->epoch++;
+	s->seq = 0;
+	s->nr_open = 0;
+	s->nr = 0;
+	s->at = 0;
+	s->sweeping = true;
+	s->lost = false;
+	cl_count(c, CL_C_AGAIN, 1);
+	cl_event(c, c->now_ns);
+}
+
+/* the shard here: nothing is sent, and nothing gets lost */
+static int stream_flush_self(struct wfi_cluster *c, struct stream *s)
+{
+	int ret;
+
+	if (!s->seq) {
+		if (c->holder) {
+			wfi_directory_leave(c->directory, c->holder);
+			c->holder_peers[c->holder] = WFI_PEER_NONE;
+			c->holder = 0;
+		}
+		ret = wfi_directory_join(c->directory);
+		if (ret < 0)
+			return 0;
+		c->holder = (uint8_t)ret;
+		c->holder_peers[ret] = SELF;
+		s->seq = 1;
+	}
+	if (!s->nr)
+		return 0;
+	wfi_directory_update(c->directory, c->holder, s->changes, s->nr);
+	s->nr = 0;
+	return 1;
+}
+
+/* one message. Return: 1 sent, 0 not now */
+static int stream_flush(struct wfi_cluster *c, struct cluster_peer *p)
+{
+	struct stream *s = p->stream;
+	union cluster_msg m;
+
+	if ((!s->nr && s->seq) || s->nr_open == WINDOW)
+		return 0;
+	/* few changes wait for more while others are on their way */
+	if (s->seq && s->nr_open && s->nr < CLUSTER_TAGS_MAX && (s->sweeping || s->nr_open > 1))
+		return 0;
+	memcpy(m.tags.tags, s->changes, s->nr * sizeof(s->changes[0]));
+	cluster_msg_head(&m, CLUSTER_ANNOUNCE, s->nr, (uint64_t)s->epoch << 32 | s->seq);
+	if (!s->seq)
+		m.head.flags = CLUSTER_F_FIRST;
+	if (p->conns[0]->send(p->conns[0], &m, m.head.len)) {
+		cl_event(c, c->now_ns + RETRY_NS);
+		return 0;
+	}
+	if (!s->nr_open)
+		s->answer_ns = c->now_ns + ANSWER_NS;
+	cl_event(c, s->answer_ns);
+	s->seq++;
+	s->nr_open++;
+	s->nr = 0;
+	return 1;
+}
+
+static void stream_add(struct wfi_cluster *c, uint8_t owner, uint64_t change)
+{
+	struct stream *s = stream_of(c, owner);
+
+	if (s->nr == CLUSTER_TAGS_MAX) {
+		if (owner == SELF)
+			stream_flush_self(c, s);
+		else if (c->peers[owner].nr_conns)
+			stream_flush(c, &c->peers[owner]);
+	}
+	if (s->nr == CLUSTER_TAGS_MAX) {
+		s->lost = true;
+		return;
+	}
+	if (!s->nr)
+		cl_event(c, c->now_ns);
+	s->changes[s->nr++] = change;
+	cl_count(c, CL_C_ANNOUNCED, 1);
+}
+
+static void on_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key)
+{
+	struct wfi_cluster *c = ctx;
+	const uint32_t head = parent != WFI_SLOT_NONE ? head_find(c, parent)
+						      : head_guess(c, slot, parent_key);
+
+	*head_of(c, slot) = head;
+	stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot));
+}
+
+static void on_gone(void *ctx, uint32_t slot)
+{
+	struct wfi_cluster *c = ctx;
+	const uint32_t head = head_find(c, slot);
+
+	stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot) | WFI_TAG_GONE);
+	*head_of(c, slot) = 0;
+}
+
+/* goes on saying what there is. Return: work */
+static int stream_sweep(struct wfi_cluster *c, uint8_t owner)
+{
+	struct stream *s = stream_of(c, owner);
+	uint32_t slots[SWEEP_SLOTS], n, i;
+
+	if (!s->seq || s->nr + SWEEP_SLOTS > CLUSTER_TAGS_MAX)
+		return 0;
+	n = wfi_kv_walk(c->o.kv, &s->at, SWEEP_SLOTS, slots);
+	for (i = 0; i < n; i++)
+		if (wfi_cl_owner(c, head_find(c, slots[i])) == owner)
+			stream_add(c, owner, slot_tag(c, slots[i]));
+	s->sweeping = s->at != 0;
+	return 1;
+}
+
+static int stream_poll(struct wfi_cluster *c, uint8_t owner)
+{
+	struct cluster_peer *p = owner == SELF ? NULL : &c->peers[owner];
+	struct stream *s = stream_of(c, owner);
+	int work = 0;
+
+	if (p && !p->nr_conns)
+		return 0;
+	if (s->lost || (s->nr_open && c->now_ns >= s->answer_ns))
+		stream_begin(c, s);
+	if (s->sweeping)
+		work += stream_sweep(c, owner);
+	work += p ? stream_flush(c, p) : stream_flush_self(c, s);
+	if (s->nr_open)
+		cl_event(c, s->answer_ns);
+	if ((s->nr || s->sweeping) && (!p || s->nr_open < WINDOW))
+		cl_event(c, p && s->nr_open ? c->now_ns + RETRY_NS : c->now_ns);
+	return work;
+}
+
+int wfi_cl_announce_poll(struct wfi_cluster *c)
+{
+	int work = stream_poll(c, SELF);
+	unsigned i;
+
+	for (i = 0; i < c->hi_peers; i++)
+		if (c->peers[i].node)
+			work += stream_poll(c, (uint8_t)i);
+	return work;
+}
+
+void wfi_cl_announce_all(struct wfi_cluster *c)
+{
+	unsigned i;
+
+	stream_begin(c, c->stream);
+	for (i = 0; i < c->hi_peers; i++)
+		if (c->peers[i].node)
+			stream_begin(c, c->peers[i].stream);
+}
+
+void wfi_cl_heard_announced(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m)
+{
+	struct stream *s = c->peers[peer].stream;
+
+	if (m->head.id >> 32 != s->epoch || !s->nr_open)
+		return;
+	if (m->head.flags & CLUSTER_F_AGAIN) {
+		stream_begin(c, s);
+		return;
+	}
+	s->nr_open--;
+	s->answer_ns = c->now_ns + ANSWER_NS;
+	cl_event(c, c->now_ns);
+}
+
+/* ---- the shard here ---- */
+
+/* Return: whether the holder has a number from here on, and has said nothing yet */
+static bool holder_begin(struct wfi_cluster *c, uint8_t peer)
+{
+	struct cluster_peer *p = &c->peers[peer];
+	int ret;
+
+	if (p->holder) {
+		c->holder_peers[p->holder] = WFI_PEER_NONE;
+		wfi_directory_leave(c->directory, p->holder);
+		p->holder = 0;
+	}
+	ret = wfi_directory_join(c->directory);
+	if (ret < 0)
+		return false;
+	p->holder = (uint8_t)ret;
+	c->holder_peers[ret] = peer;
+	return true;
+}
+
+void wfi_cl_heard_announce(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			   const union cluster_msg *m)
+{
+	struct cluster_peer *p = &c->peers[peer];
+	union cluster_msg reply;
+
+	cluster_msg_head(&reply, CLUSTER_ANNOUNCED, 0, m->head.id);
+	if (m->head.flags & CLUSTER_F_FIRST) {
+		/* all numbers are in use, by holders that came and went: it will ask again */
+		if (!holder_begin(c, peer))
+			return;
+		p->heard = m->head.id;
+	}
+	if (!p->holder || m->head.id != p->heard) {
+		reply.head.flags = CLUSTER_F_AGAIN;
+		wfi_cl_answer(c, conn, &reply);
+		return;
+	}
+	p->heard++;
+	wfi_directory_update(c->directory, p->holder, m->tags.tags, m->head.nr);
+	cl_count(c, CL_C_HEARD, m->head.nr);
+	wfi_cl_answer(c, conn, &reply);
+}
+
+void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			 const union cluster_msg *m)
+{
+	struct wfi_dir_run runs[CLUSTER_RUNS_MAX];
+	union cluster_msg reply;
+	uint32_t i, n, nr = 0;
+
+	n = wfi_directory_find(c->directory, m->tags.tags, m->head.nr, c->peers[peer].holder,
+			       c->turn++, runs, CLUSTER_RUNS_MAX);
+	for (i = 0; i < n; i++) {
+		const uint8_t holder = c->holder_peers[runs[i].holder];
+		const uint8_t other = c->holder_peers[runs[i].other];
+
+		reply.looked.runs[nr++] = (struct cluster_run){
+			.node = holder == SELF ? c->o.node : wfi_cluster_node(c, holder),
+			.other = other == SELF ? c->o.node : wfi_cluster_node(c, other),
+			.first = runs[i].first,
+			.nr = runs[i].nr,
+		};
+	}
+	cluster_msg_head(&reply, CLUSTER_LOOKED, nr, m->head.id);
+	wfi_cl_answer(c, conn, &reply);
+}
+
+void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8_t *peers,
+		 uint8_t *others)
+{
+	struct wfi_dir_run runs[CLUSTER_RUNS_MAX];
+	uint32_t i, n;
+
+	n = wfi_directory_find(c->directory, tags, nr, c->holder, c->turn++, runs,
+			       CLUSTER_RUNS_MAX);
+	for (i = 0; i < n; i++) {
+		memset(peers + runs[i].first, c->holder_peers[runs[i].holder], runs[i].nr);
+		memset(others + runs[i].first, c->holder_peers[runs[i].other], runs[i].nr);
+	}
+}
+
+/* ---- beginning and end ---- */
+
+int wfi_cl_activate(struct wfi_cluster *c)
+{
+	const struct wfi_directory_opts o = { .env = c->o.env, .bytes = c->o.directory_bytes };
+	const struct wfi_kv_watch watch = { .held = on_held, .gone = on_gone, .ctx = c };
+	int ret;
+
+	if (c->active)
+		return 0;
+	c->stream = wfi_alloc(c->o.env, sizeof(*c->stream));
+	c->hints = wfi_alloc(c->o.env, NR_HINTS * sizeof(*c->hints));
+	ret = c->stream && c->hints ? 0 : -ENOMEM;
+	if (!ret)
+		ret = wfi_table_init(c->o.env, &c->heads,
+				     wfi_kv_max_slots(c->o.kv) * sizeof(uint32_t), 0);
+	if (!ret)
+		ret = wfi_directory_create(&o, &c->directory);
+	if (ret) {
+		wfi_cl_announce_fini(c);
+		return ret;
+	}
+	memset(c->holder_peers, WFI_PEER_NONE, sizeof(c->holder_peers));
+	wfi_kv_watch(c->o.kv, &watch);
+	c->active = true;
+	return 0;
+}
+
+void wfi_cl_announce_fini(struct wfi_cluster *c)
+{
+	if (c->active)
+		wfi_kv_watch(c->o.kv, NULL);
+	c->active = false;
+	wfi_directory_destroy(c->directory);
+	c->directory = NULL;
+	if (c->heads.addr)
+		wfi_table_fini(c->o.env, &c->heads);
+	if (c->hints)
+		wfi_free(c->o.env, c->hints, NR_HINTS * sizeof(*c->hints));
+	c->hints = NULL;
+	if (c->stream)
+		wfi_free(c->o.env, c->stream, sizeof(*c->stream));
+	c->stream = NULL;
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * cluster_private.h - what the files of the cluster's blocks share
+ *
+ * cluster.c   nodes and their connections, requests and answers, time
+ * announce.c  what this node has, told to the shards; what others have, heard by its own
+ * lend.c      leases for others
+ * pull.c      what is wanted here: looked for, waited for, shared, published
+ * flight.c    one lease of one holder, and the READs under it
+ * directory.c a shard
+ * wire.c      messages
+ */
+#ifndef WFI_CLUSTER_PRIVATE_H
+#define WFI_CLUSTER_PRIVATE_H
+
+#include "kvcache/cluster/wire.h"
+#include "weft_internal/cluster.h"
+#include "weft_internal/directory.h"
+#include "weft_internal/table.h"
+#include "weft_internal/util.h"
+
+#define NR_PEERS WFI_CLUSTER_PEERS
+#define SELF NR_PEERS /* among the members */
+#define NR_ASKS 512u
+#define NR_FLIGHTS 128u
+#define NR_OUTBOX 64u
+#define NR_HINTS (16u << 10)
+#define NR_UNDER 1024u
+#define FLIGHT_BYTES (16ull << 20) /* of one lease: others have their turn */
+#define HINT_NS (100 * WFI_NSEC_PER_MSEC) /* for so long a hint is worth a try */
+
+/* what one shard is told, by a number that moves on each time it all begins anew */
+struct stream {
+	uint32_t epoch;
+	uint32_t seq; /* of the next message */
+	uint32_t nr_open; /* messages that were not answered */
+	uint32_t nr; /* changes that wait */
+	uint32_t at; /* where the sweep over all slots is */
+	bool sweeping;
+	bool lost; /* a change found no room: all is to be said again */
+	uint64_t answer_ns; /* the next answer is due */
+	uint64_t changes[CLUSTER_TAGS_MAX];
+};
+
+/* leases of one tenant that a peer has */
+struct borrower {
+	struct borrower *next;
+	struct wfi_tenant *tenant;
+	struct wfi_owner owner;
+};
+
+struct cluster_peer {
+	uint64_t node; /* 0: free */
+	uint64_t incarnation;
+	struct wfi_peer *conns[WFI_RAILS_MAX];
+	uint32_t nr_conns;
+	uint32_t nr_asks; /* requests that it has not answered */
+	/* as holder of blocks, in our shard */
+	uint8_t holder;
+	uint64_t heard; /* the id that its next announcement has */
+	struct stream *stream; /* to its shard */
+	struct borrower *borrowers;
+	/* as our lender */
+	uint64_t releases[CLUSTER_RELEASES_MAX];
+	uint32_t nr_releases;
+	uint64_t release_ns; /* they go at the latest */
+	uint64_t lease_ns; /* how long an answer took, on average; 0: not known */
+	uint64_t bytes_per_ms;
+};
+
+enum ask_kind { ASK_FREE, ASK_LOOKUP, ASK_LEASE };
+
+struct ask {
+	enum ask_kind kind;
+	uint32_t gen;
+	uint8_t peer;
+	struct wfi_peer *conn;
+	uint64_t begin_ns;
+	uint64_t deadline_ns;
+	void *ctx; /* the pull, or the flight */
+};
+
+struct outbox {
+	struct wfi_peer *conn; /* NULL: it is gone */
+	size_t len;
+	union cluster_msg msg;
+};
+
+/* what was seen of a block that is not here */
+struct hint {
+	uint64_t tag;
+	uint64_t seen_ns; /* when .peer and .other were named */
+	uint32_t head; /* of its chain */
+	uint8_t peer, other;
+	uint8_t fetched; /* how often */
+	uint8_t reserved;
+};
+
+enum block_state { BLOCK_IDLE, BLOCK_WAIT, BLOCK_FLIES, BLOCK_SHARED, BLOCK_OVER };
+
+/* one block that a pull wants */
+struct pull_block {
+	struct wfi_pull *pull;
+	struct pull_block *leader; /* BLOCK_WAIT: who fetches it */
+	struct pull_block *same; /* list of those that wait for this one, by .same */
+	struct pull_block *under; /* in the table of those under way; or of those to be shared */
+	void *dst;
+	uint32_t idx; /* of the pull's keys */
+	uint32_t slot; /* kept: claimed for it */
+	uint32_t gen;
+	uint32_t crc;
+	uint8_t peer, other;
+	uint8_t tried; /* bit 0: .peer, 1: .other */
+	uint8_t state;
+};
+
+enum pull_state { PULL_SEEK, PULL_ASKED, PULL_FETCH, PULL_ENDED };
+
+struct wfi_pull {
+	struct wfi_pull *prev, *next; /* of all; .next: free */
+	enum pull_state state;
+	bool is_seek;
+	bool over; /* cancelled, or late: nothing more is begun */
+	struct wfi_seek_opts seek; /* is_seek; .keys is not used */
+	struct wfi_pull_opts o;
+	struct wfi_space_info space;
+	uint32_t head; /* of the chain */
+	uint32_t ask; /* PULL_ASKED */
+	uint32_t at, nr_asked; /* what is being looked for */
+	uint32_t nr; /* tags */
+	uint32_t nr_blocks;
+	uint32_t nr_left; /* blocks that are not over */
+	uint32_t nr_idle; /* BLOCK_IDLE */
+	uint32_t nr_flights;
+	uint64_t *tags;
+	uint8_t *peers, *others; /* by tag */
+	struct pull_block *blocks;
+	unsigned mem_class;
+	size_t mem_len;
+};
+
+#define PULL_CLASSES 3u
+
+struct flight {
+	struct wfi_cluster *c;
+	struct flight *next; /* free */
+	struct flight *rival; /* asks somebody else for the same blocks */
+	struct wfi_pull *pull; /* NULL: free */
+	uint8_t peer;
+	bool reading;
+	bool given_up; /* its READs are on their way to an end */
+	uint32_t ask; /* !reading */
+	struct wfi_peer *conn; /* NULL: gone */
+	struct weft_ep *ep; /* reading: over this; NULL: over rails */
+	struct wfi_xfer *xfer;
+	struct wfi_rails_xfer *over;
+	uint64_t lease;
+	uint64_t begin_ns;
+	uint64_t hurry_ns; /* after this somebody else is tried, if there is one */
+	uint64_t incarnation;
+	uint32_t nr, nr_pieces;
+	struct pull_block *blocks[CLUSTER_LEASE_MAX];
+	struct cluster_proof proofs[CLUSTER_LEASE_MAX]; /* of pieces, from here on */
+	struct pull_block *lent[CLUSTER_LEASE_MAX];
+	struct wfi_piece pieces[CLUSTER_LEASE_MAX];
+	int32_t results[CLUSTER_LEASE_MAX];
+	uint32_t sums[CLUSTER_LEASE_MAX];
+};
+
+enum cluster_counter {
+	CL_C_SEEKS,
+	CL_C_FETCHED,
+	CL_C_MISSED,
+	CL_C_SHARED,
+	CL_C_KEPT,
+	CL_C_HEDGED,
+	CL_C_LATE,
+	CL_C_LENT,
+	CL_C_ANNOUNCED,
+	CL_C_HEARD,
+	CL_C_AGAIN,
+	CL_NR_COUNTERS,
+};
+
+struct member {
+	uint8_t peer; /* or SELF */
+	uint64_t seed;
+};
+
+struct wfi_cluster {
+	struct wfi_cluster_opts o;
+	uint64_t now_ns;
+	uint64_t next_event_ns;
+	bool active; /* there was another node once: changes are watched */
+	uint32_t turn;
+
+	struct cluster_peer peers[NR_PEERS];
+	unsigned nr_peers;
+	unsigned hi_peers; /* none from here on */
+	uint64_t *allowed; /* members, sorted by nobody; NULL: all that are connected */
+	unsigned nr_allowed;
+	struct member members[NR_PEERS + 1];
+	unsigned nr_members;
+
+	struct ask asks[NR_ASKS];
+	uint32_t free_asks[NR_ASKS];
+	uint32_t nr_free_asks;
+	struct outbox *outbox;
+	uint32_t outbox_head, outbox_tail;
+
+	/* announce.c */
+	struct wfi_directory *directory;
+	uint8_t holder; /* this node's own number there */
+	uint8_t holder_peers[WFI_DIR_HOLDERS + 1];
+	struct stream *stream; /* to the shard here */
+	struct wfi_table heads; /* uint32_t by slot; 0: not known */
+	struct hint *hints;
+
+	/* pull.c, flight.c */
+	struct wfi_pull *pulls;
+	struct wfi_pull *free_pulls[PULL_CLASSES];
+	uint32_t nr_waiting; /* pulls that have something to begin */
+	uint32_t nr_ended;
+	struct pull_block *under[NR_UNDER];
+	struct pull_block *shared; /* to be copied to those that wait */
+	struct flight *flights[NR_FLIGHTS];
+	uint32_t nr_flights;
+	struct flight *free_flights;
+	struct borrower *keepers; /* of blocks that are kept: one for a tenant */
+
+	struct wfi_counter *count[CL_NR_COUNTERS];
+	struct wfi_hist *lease_time, *pull_time;
+	struct wfi_counter scratch[CL_NR_COUNTERS];
+	struct wfi_hist scratch_hist;
+};
+
+static inline void cl_count(struct wfi_cluster *c, enum cluster_counter i, uint64_t n)
+{
+	wfi_count(c->count[i], n);
+}
+
+static inline void cl_event(struct wfi_cluster *c, uint64_t when_ns)
+{
+	if (when_ns < c->next_event_ns)
+		c->next_event_ns = when_ns;
+}
+
+static inline uint32_t cl_head(uint64_t tag)
+{
+	return (uint32_t)(tag >> 32) | 1;
+}
+
+/* ---- cluster.c ---- */
+
+/* Return: its number, or WFI_PEER_NONE */
+uint8_t wfi_cl_peer_of(const struct wfi_cluster *c, uint64_t node);
+/* who holds the shard of a chain. Return: a peer's number, or SELF */
+uint8_t wfi_cl_owner(const struct wfi_cluster *c, uint32_t head);
+/* a request to a peer. Return: 0 with *@id; -EAGAIN later; -ENOTCONN */
+int wfi_cl_ask(struct wfi_cluster *c, enum ask_kind kind, uint8_t peer, union cluster_msg *m,
+	       uint64_t deadline_ns, void *ctx, uint32_t *id);
+/* its answer is not wanted any more */
+void wfi_cl_unask(struct wfi_cluster *c, uint32_t id);
+/* an answer: sent now, or kept until the peer takes it */
+void wfi_cl_answer(struct wfi_cluster *c, struct wfi_peer *conn, const union cluster_msg *m);
+/* the lease goes back with the next batch */
+void wfi_cl_release(struct wfi_cluster *c, uint8_t peer, uint64_t lease);
+
+/* ---- announce.c ---- */
+
+/* Return: 0, -ENOMEM; the cluster is active from here on */
+int wfi_cl_activate(struct wfi_cluster *c);
+void wfi_cl_announce_fini(struct wfi_cluster *c);
+/* the members have changed: everything is said again, to whom it belongs by now */
+void wfi_cl_announce_all(struct wfi_cluster *c);
+int wfi_cl_announce_poll(struct wfi_cluster *c);
+void wfi_cl_heard_announce(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			   const union cluster_msg *m);
+void wfi_cl_heard_announced(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
+void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			 const union cluster_msg *m);
+/* looks into the shard here */
+void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8_t *peers,
+		 uint8_t *others);
+
+static inline struct hint *cl_hint(const struct wfi_cluster *c, uint64_t tag)
+{
+	return &c->hints[(tag >> 7) & (NR_HINTS - 1)];
+}
+
+/* ---- lend.c ---- */
+
+void wfi_cl_heard_lease(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			const union cluster_msg *m);
+void wfi_cl_heard_release(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
+/* the owner of one tenant in a list that is made longer when there is none. Return: NULL: no
+ * memory */
+struct wfi_owner *wfi_cl_borrower(struct wfi_cluster *c, struct borrower **list,
+				  struct wfi_tenant *tenant);
+void wfi_cl_borrowers_fini(struct wfi_cluster *c, struct borrower **list);
+
+/* ---- pull.c ---- */
+
+int wfi_cl_pulls_poll(struct wfi_cluster *c);
+void wfi_cl_pulls_expire(struct wfi_cluster *c);
+void wfi_cl_pulls_fini(struct wfi_cluster *c);
+/* an answer to PULL_ASKED; NULL: there will be none */
+void wfi_cl_looked(struct wfi_cluster *c, struct wfi_pull *pull, const union cluster_msg *m);
+/* of a flight: its block has not come, or has */
+void wfi_cl_block_failed(struct wfi_cluster *c, struct pull_block *b);
+void wfi_cl_block_came(struct wfi_cluster *c, struct pull_block *b, uint32_t crc);
+/* places in slots of our own, for blocks that are to be kept. Return: how many have one */
+void wfi_cl_keep(struct wfi_cluster *c, struct wfi_pull *pull, struct pull_block **blocks,
+		 uint32_t nr);
+/* when nothing is left to wait for, it ends with the next poll */
+void wfi_cl_pull_settle(struct wfi_cluster *c, struct wfi_pull *pull);
+
+/* ---- flight.c ---- */
+
+/* @blocks of one pull, idle until now, are asked for. Return: 0 they fly, -EAGAIN later,
+ * -ENOTCONN */
+int wfi_cl_fly(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t peer,
+	       struct pull_block *const *blocks, uint32_t nr);
+/* an answer, or NULL */
+void wfi_cl_leased(struct wfi_cluster *c, struct flight *f, const union cluster_msg *m);
+/* ends all flights of a pull, some of them later */
+void wfi_cl_flights_end(struct wfi_cluster *c, struct wfi_pull *pull);
+void wfi_cl_flights_expire(struct wfi_cluster *c);
+void wfi_cl_flights_lost(struct wfi_cluster *c, const struct wfi_peer *conn);
+void wfi_cl_flights_fini(struct wfi_cluster *c);
+/* what getting @bytes of a peer takes, by what was measured */
+uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes);
+
+#endif

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+#include "weft_internal/directory.h"
+#include "weft_internal/util.h"
+
+#define BUCKET_TAGS 8u
+#define DEFAULT_BYTES (128ull << 20)
+#define SWEEP_BUCKETS 256u /* a poll */
+#define AHEAD 8u /* buckets whose lines are called for */
+
+struct bucket {
+	uint64_t tags[BUCKET_TAGS]; /* 0: none */
+	uint64_t holders[BUCKET_TAGS]; /* a byte each, from the lowest on; 0: none */
+};
+
+_Static_assert(sizeof(struct bucket) == 2 * WFI_CACHELINE, "two lines");
+
+enum holder_state { HOLDER_FREE, HOLDER_LIVE, HOLDER_GONE, HOLDER_SWEPT };
+
+struct wfi_directory {
+	struct wfi_env *env;
+	struct wfi_map map;
+	struct bucket *buckets;
+	uint64_t mask;
+	uint64_t sweep; /* next bucket */
+	uint32_t nr_gone; /* HOLDER_GONE and HOLDER_SWEPT */
+	uint32_t victim; /* who is pushed out next, in a bucket */
+	struct wfi_directory_stat stat;
+	uint8_t state[WFI_DIR_HOLDERS + 1];
+};
+
+int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_directory **out)
+{
+	const uint64_t bytes = opts->bytes ? opts->bytes : DEFAULT_BYTES;
+	struct wfi_env *env = opts->env;
+	struct wfi_directory *d;
+	uint64_t nr;
+	int ret;
+
+	if (bytes < sizeof(struct bucket))
+		return -EINVAL;
+	d = wfi_alloc(env, sizeof(*d));
+	if (!d)
+		return -ENOMEM;
+	d->env = env;
+	nr = 1ull << (63 - __builtin_clzll(bytes / sizeof(struct bucket)));
+	ret = env->mem->map(env, nr * sizeof(struct bucket), WFI_MAP_SPARSE, &d->map);
+	if (ret) {
+		wfi_free(env, d, sizeof(*d));
+		return ret;
+	}
+	d->buckets = d->map.addr;
+	d->mask = nr - 1;
+	*out = d;
+	return 0;
+}
+
+void wfi_directory_destroy(struct wfi_directory *d)
+{
+	struct wfi_env *env;
+
+	if (!d)
+		return;
+	env = d->env;
+	env->mem->unmap(env, &d->map);
+	wfi_free(env, d, sizeof(*d));
+}
+
+/* ---- holders ---- */
+
+int wfi_directory_join(struct wfi_directory *d)
+{
+	unsigned i;
+
+	for (i = 1; i <= WFI_DIR_HOLDERS; i++)
+		if (d->state[i] == HOLDER_FREE) {
+			d->state[i] = HOLDER_LIVE;
+			return (int)i;
+		}
+	return -ENOSPC;
+}
+
+void wfi_directory_leave(struct wfi_directory *d, uint8_t holder)
+{
+	if (d->state[holder] != HOLDER_LIVE)
+		return;
+	d->state[holder] = HOLDER_GONE;
+	d->nr_gone++;
+}
+
+/* ---- buckets ---- */
+
+static inline struct bucket *bucket_of(const struct wfi_directory *d, uint64_t tag)
+{
+	return &d->buckets[(tag >> 1) & d->mask];
+}
+
+/* Return: the place of a tag, or BUCKET_TAGS */
+static inline unsigned tag_find(const struct bucket *b, uint64_t tag)
+{
+	unsigned i;
+
+	for (i = 0; i < BUCKET_TAGS && b->tags[i] != tag; i++)
+		;
+	return i;
+}
+
+/* Return: bits of @holder's byte in @word, or 64 */
+static inline unsigned byte_find(uint64_t word, uint8_t holder)
+{
+	unsigned at;
+
+	for (at = 0; at < 64 && (uint8_t)(word >> at) != holder; at += 8)
+		;
+	return at;
+}
+
+static inline uint64_t byte_cut(uint64_t word, unsigned at)
+{
+	const uint64_t below = (1ull << at) - 1;
+
+	return (word & below) | ((word >> 8) & ~below);
+}
+
+/* without those that are gone */
+static uint64_t word_live(const struct wfi_directory *d, uint64_t word)
+{
+	unsigned at = 0;
+
+	while (at < 64 && (word >> at)) {
+		if (d->state[(uint8_t)(word >> at)] == HOLDER_LIVE)
+			at += 8;
+		else
+			word = byte_cut(word, at);
+	}
+	return word;
+}
+
+static void holder_add(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
+{
+	unsigned i = tag_find(b, tag), at;
+
+	if (i == BUCKET_TAGS) {
+		i = tag_find(b, 0);
+		if (i == BUCKET_TAGS) {
+			i = d->victim++ % BUCKET_TAGS;
+			d->stat.pushed_out++;
+		} else {
+			d->stat.blocks++;
+		}
+		b->tags[i] = tag;
+		b->holders[i] = holder;
+		return;
+	}
+	if (byte_find(b->holders[i], holder) < 64)
+		return;
+	if (d->nr_gone)
+		b->holders[i] = word_live(d, b->holders[i]);
+	at = byte_find(b->holders[i], WFI_DIR_NOBODY);
+	/* eight are enough to get a block from */
+	if (at < 64)
+		b->holders[i] |= (uint64_t)holder << at;
+}
+
+static void holder_del(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
+{
+	const unsigned i = tag_find(b, tag);
+	unsigned at;
+
+	if (i == BUCKET_TAGS)
+		return;
+	at = byte_find(b->holders[i], holder);
+	if (at == 64)
+		return;
+	b->holders[i] = byte_cut(b->holders[i], at);
+	if (b->holders[i])
+		return;
+	b->tags[i] = 0;
+	d->stat.blocks--;
+}
+
+void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_t *changes,
+			  uint32_t nr)
+{
+	uint32_t i, ahead = 0;
+
+	for (i = 0; i < nr; i++) {
+		const uint64_t tag = changes[i] & ~WFI_TAG_GONE;
+		struct bucket *b = bucket_of(d, tag);
+
+		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
+			const struct bucket *next = bucket_of(d, changes[ahead] & ~WFI_TAG_GONE);
+
+			__builtin_prefetch(next, 1);
+			__builtin_prefetch(next->holders, 1);
+		}
+		if (!tag)
+			continue;
+		if (changes[i] & WFI_TAG_GONE)
+			holder_del(d, b, tag, holder);
+		else
+			holder_add(d, b, tag, holder);
+	}
+}
+
+/* ---- answers ---- */
+
+static inline uint64_t holders_of(const struct wfi_directory *d, uint64_t tag, uint8_t not )
+{
+	const struct bucket *b = bucket_of(d, tag);
+	const unsigned i = tag ? tag_find(b, tag) : BUCKET_TAGS;
+	uint64_t word;
+	unsigned at;
+
+	if (i == BUCKET_TAGS)
+		return 0;
+	word = b->holders[i];
+	if (wfi_unlikely(d->nr_gone))
+		word = word_live(d, word);
+	at = not ? byte_find(word, not ) : 64;
+	return at < 64 ? byte_cut(word, at) : word;
+}
+
+/* those of @a that are in @b as well, in the order of @a */
+static inline uint64_t words_common(uint64_t a, uint64_t b)
+{
+	uint64_t both = 0;
+	unsigned at, n = 0;
+
+	if (wfi_likely(a == b))
+		return a;
+	for (at = 0; at < 64 && (a >> at); at += 8) {
+		const uint8_t holder = (uint8_t)(a >> at);
+
+		if (byte_find(b, holder) == 64)
+			continue;
+		both |= (uint64_t)holder << n;
+		n += 8;
+	}
+	return both;
+}
+
+static void run_name(struct wfi_dir_run *run, uint64_t word, uint32_t turn)
+{
+	const unsigned nr = (unsigned)(71 - __builtin_clzll(word)) / 8;
+	const unsigned first = nr > 1 ? turn % nr : 0, second = first + 1 < nr ? first + 1 : 0;
+
+	run->holder = (uint8_t)(word >> (8 * first));
+	run->other = nr > 1 ? (uint8_t)(word >> (8 * second)) : WFI_DIR_NOBODY;
+}
+
+uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
+			    uint8_t not, uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
+{
+	uint32_t i, ahead = 0, first = 0, n = 0;
+	uint64_t common = 0, word, next;
+
+	for (i = 0; i < nr && n < max; i++) {
+		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
+			const struct bucket *b = bucket_of(d, tags[ahead] & ~WFI_TAG_GONE);
+
+			__builtin_prefetch(b);
+			__builtin_prefetch(b->holders);
+		}
+		word = holders_of(d, tags[i] & ~WFI_TAG_GONE, not );
+		next = common ? words_common(common, word) : 0;
+		if (next) {
+			common = next;
+			continue;
+		}
+		/* a run goes on for as long as somebody has all of it */
+		if (common) {
+			runs[n] = (struct wfi_dir_run){ .first = first, .nr = i - first };
+			run_name(&runs[n++], common, turn);
+		}
+		common = word;
+		first = i;
+	}
+	if (common && n < max) {
+		runs[n] = (struct wfi_dir_run){ .first = first, .nr = i - first };
+		run_name(&runs[n++], common, turn);
+	}
+	return n;
+}
+
+/* ---- holders that are gone ---- */
+
+static void bucket_sweep(struct wfi_directory *d, struct bucket *b)
+{
+	unsigned i;
+
+	for (i = 0; i < BUCKET_TAGS; i++) {
+		if (!b->tags[i])
+			continue;
+		b->holders[i] = word_live(d, b->holders[i]);
+		if (b->holders[i])
+			continue;
+		b->tags[i] = 0;
+		d->stat.blocks--;
+	}
+}
+
+/* a whole sweep that began when a holder was gone has found all of it: its number is free */
+static void sweep_end(struct wfi_directory *d)
+{
+	unsigned i;
+
+	for (i = 1; i <= WFI_DIR_HOLDERS; i++) {
+		if (d->state[i] == HOLDER_SWEPT) {
+			d->state[i] = HOLDER_FREE;
+			d->nr_gone--;
+		} else if (d->state[i] == HOLDER_GONE) {
+			d->state[i] = HOLDER_SWEPT;
+		}
+	}
+}
+
+bool wfi_directory_busy(const struct wfi_directory *d)
+{
+	return d->nr_gone != 0;
+}
+
+int wfi_directory_poll(struct wfi_directory *d)
+{
+	unsigned i;
+
+	if (wfi_likely(!d->nr_gone))
+		return 0;
+	/* HOLDER_SWEPT: its sweep is under way. One that goes in the middle waits for the next */
+	if (!d->sweep)
+		sweep_end(d);
+	for (i = 0; i < SWEEP_BUCKETS && d->nr_gone; i++) {
+		bucket_sweep(d, &d->buckets[d->sweep]);
+		d->sweep = (d->sweep + 1) & d->mask;
+		if (!d->sweep)
+			break;
+	}
+	return 1;
+}
+
+void wfi_directory_stat(const struct wfi_directory *d, struct wfi_directory_stat *out)
+{
+	*out = d->stat;
+}

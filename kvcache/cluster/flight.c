@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * flight.c - one lease of one holder, and the READs under it
+ *
+ * A flight asks, reads, and is over; its blocks came or failed one by one. When the holder does not
+ * answer soon, a rival asks another one for the same blocks: who answers first is read from, and
+ * nobody else writes to the places. READs that take far too long are ended, and fenced, before
+ * another holder is tried.
+ */
+#include <errno.h>
+#include <string.h>
+#include "kvcache/cluster/cluster_private.h"
+#include "weft_internal/log.h"
+
+#define HURRY_MIN_NS (500 * WFI_NSEC_PER_USEC)
+#define HURRY_NS (5 * WFI_NSEC_PER_MSEC) /* with a holder of whom nothing is known */
+#define HURRY_READ_NS (5 * WFI_NSEC_PER_MSEC) /* beside four times what it should take */
+#define GUESS_LEASE_NS (20 * WFI_NSEC_PER_USEC)
+#define GUESS_BYTES_PER_MS (1u << 20)
+
+uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
+{
+	const struct cluster_peer *p = &c->peers[peer];
+	const uint64_t speed = p->bytes_per_ms ? p->bytes_per_ms : GUESS_BYTES_PER_MS;
+
+	return (p->lease_ns ? p->lease_ns : GUESS_LEASE_NS) +
+	       bytes * (WFI_NSEC_PER_MSEC / 64) / speed * 64;
+}
+
+/* ---- memory ---- */
+
+static struct flight *flight_get(struct wfi_cluster *c)
+{
+	struct flight *f = c->free_flights;
+
+	if (f) {
+		c->free_flights = f->next;
+	} else {
+		if (c->nr_flights == NR_FLIGHTS)
+			return NULL;
+		f = wfi_alloc(c->o.env, sizeof(*f));
+		if (!f)
+			return NULL;
+		c->flights[c->nr_flights++] = f;
+	}
+	f->c = c;
+	f->rival = NULL;
+	f->reading = false;
+	f->given_up = false;
+	f->ep = NULL;
+	f->xfer = NULL;
+	f->over = NULL;
+	f->lease = 0;
+	f->nr_pieces = 0;
+	return f;
+}
+
+void wfi_cl_flights_fini(struct wfi_cluster *c)
+{
+	while (c->nr_flights)
+		wfi_free(c->o.env, c->flights[--c->nr_flights], sizeof(struct flight));
+	c->free_flights = NULL;
+}
+
+static void flight_put(struct wfi_cluster *c, struct flight *f)
+{
+	struct wfi_pull *pull = f->pull;
+
+	if (f->rival)
+		f->rival->rival = NULL;
+	f->pull = NULL;
+	f->next = c->free_flights;
+	c->free_flights = f;
+	pull->nr_flights--;
+	wfi_cl_pull_settle(c, pull);
+}
+
+/* ---- asking ---- */
+
+static int flight_ask(struct wfi_cluster *c, struct flight *f, struct wfi_pull *pull, uint8_t peer)
+{
+	union cluster_msg m;
+	uint32_t i;
+	int ret;
+
+	m.lease = (struct cluster_lease){
+		.incarnation = c->peers[peer].incarnation,
+		.space_tag = pull->space.tag,
+		.lease_us = (uint32_t)wfi_min((pull->o.deadline_ns - c->now_ns) / WFI_NSEC_PER_USEC,
+					      UINT32_MAX),
+	};
+	for (i = 0; i < f->nr; i++)
+		m.lease.keys[i] = pull->o.keys[f->blocks[i]->idx];
+	cluster_msg_head(&m, CLUSTER_LEASE, f->nr, 0);
+	ret = wfi_cl_ask(c, ASK_LEASE, peer, &m, pull->o.deadline_ns, f, &f->ask);
+	if (ret)
+		return ret;
+	f->pull = pull;
+	f->peer = peer;
+	f->conn = c->asks[f->ask].conn;
+	f->begin_ns = c->now_ns;
+	f->incarnation = c->peers[peer].incarnation;
+	pull->nr_flights++;
+	return 0;
+}
+
+static uint64_t hurry_ns(const struct wfi_cluster *c, uint8_t peer)
+{
+	const uint64_t lease_ns = c->peers[peer].lease_ns;
+
+	return lease_ns ? wfi_max(HURRY_MIN_NS, wfi_min(8 * lease_ns, HURRY_NS)) : HURRY_NS;
+}
+
+int wfi_cl_fly(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t peer,
+	       struct pull_block *const *blocks, uint32_t nr)
+{
+	struct flight *f;
+	int ret;
+
+	if (pull->o.deadline_ns <= c->now_ns)
+		return -EAGAIN;
+	f = flight_get(c);
+	if (!f)
+		return -EAGAIN;
+	f->nr = nr;
+	memcpy(f->blocks, blocks, nr * sizeof(struct pull_block *));
+	ret = flight_ask(c, f, pull, peer);
+	if (ret) {
+		f->next = c->free_flights;
+		c->free_flights = f;
+		return ret;
+	}
+	f->hurry_ns = c->now_ns + hurry_ns(c, peer);
+	cl_event(c, f->hurry_ns);
+	return 0;
+}
+
+/* Return: a second holder of the first block, or WFI_PEER_NONE */
+static uint8_t second_holder(const struct wfi_cluster *c, const struct flight *f)
+{
+	const struct pull_block *b = f->blocks[0];
+	const uint8_t peer = b->peer == f->peer ? b->other : b->peer;
+	const uint8_t bit = b->peer == f->peer ? 2 : 1;
+
+	if (peer >= NR_PEERS || peer == f->peer || b->tried & bit || !c->peers[peer].nr_conns)
+		return WFI_PEER_NONE;
+	return peer;
+}
+
+/* it takes long: somebody else is asked as well */
+static void flight_hedge(struct wfi_cluster *c, struct flight *f)
+{
+	const uint8_t peer = second_holder(c, f);
+	struct flight *rival;
+
+	f->hurry_ns = UINT64_MAX;
+	if (f->rival || peer == WFI_PEER_NONE)
+		return;
+	rival = flight_get(c);
+	if (!rival)
+		return;
+	rival->nr = f->nr;
+	memcpy(rival->blocks, f->blocks, f->nr * sizeof(struct pull_block *));
+	if (flight_ask(c, rival, f->pull, peer)) {
+		rival->next = c->free_flights;
+		c->free_flights = rival;
+		return;
+	}
+	rival->hurry_ns = UINT64_MAX;
+	rival->rival = f;
+	f->rival = rival;
+	cl_count(c, CL_C_HEDGED, 1);
+}
+
+/* ---- the end ---- */
+
+static void block_failed(struct wfi_cluster *c, const struct flight *f, struct pull_block *b)
+{
+	b->tried |= (uint8_t)((b->peer == f->peer) | (b->other == f->peer) << 1);
+	wfi_cl_block_failed(c, b);
+}
+
+/* nothing has come, and nothing will */
+static void flight_fail(struct wfi_cluster *c, struct flight *f)
+{
+	uint32_t i;
+
+	for (i = 0; i < f->nr && !f->rival; i++)
+		block_failed(c, f, f->blocks[i]);
+	/* else these are the rival's to bring */
+	for (i = 0; i < f->nr && f->rival; i++)
+		f->blocks[i]->tried |= (uint8_t)((f->blocks[i]->peer == f->peer) |
+						 (f->blocks[i]->other == f->peer) << 1);
+	flight_put(c, f);
+}
+
+static void flight_landed(void *ctx, int res)
+{
+	struct flight *f = ctx;
+	struct wfi_cluster *c = f->c;
+	struct cluster_peer *p = &c->peers[f->peer];
+	const uint64_t block_bytes = f->pull->space.block_bytes;
+	uint64_t took_ns, bytes = 0;
+	uint32_t i;
+
+	(void)res;
+	c->now_ns = wfi_now(c->o.env);
+	took_ns = c->now_ns - f->begin_ns;
+	f->xfer = NULL;
+	f->over = NULL;
+	for (i = 0; i < f->nr_pieces; i++) {
+		struct pull_block *b = f->lent[i];
+		const struct wfi_kv_proof proof = { .incarnation = f->incarnation,
+						    .gen = f->proofs[i].gen,
+						    .born = f->proofs[i].born,
+						    .crc = f->proofs[i].crc };
+
+		if (f->results[i] ||
+		    wfi_kv_proof_check(c->o.kv, f->pull->o.space, &f->pull->o.keys[b->idx], &proof,
+				       f->sums[i])) {
+			block_failed(c, f, b);
+			continue;
+		}
+		bytes += block_bytes;
+		wfi_cl_block_came(c, b, f->sums[i]);
+	}
+	/* the holder's number may be another's by now: then this lease is nobody's */
+	if (p->incarnation == f->incarnation) {
+		wfi_cl_release(c, f->peer, f->lease);
+		if (bytes && took_ns) {
+			const uint64_t speed = bytes * 1000 / (took_ns / 1000 + 1);
+
+			p->bytes_per_ms =
+				p->bytes_per_ms ? p->bytes_per_ms - p->bytes_per_ms / 8 + speed / 8
+						: speed;
+		}
+	}
+	flight_put(c, f);
+}
+
+/* ---- reading ---- */
+
+static bool over_rails(const struct wfi_peer *conn)
+{
+	return conn->rails && wfi_rails_nr(conn->rails) > 1;
+}
+
+static int flight_read(struct wfi_cluster *c, struct flight *f, const struct wfi_peer_arena *arena,
+		       uint64_t deadline_ns)
+{
+	struct wfi_rail_mem mem[WFI_RAILS_MAX];
+	struct wfi_xfer_opts x = {
+		.ep = f->conn->ep,
+		.dir = WFI_XFER_READ,
+		.local_mr = arena->local,
+		.rkeys = &arena->rkey,
+		.nr_rkeys = 1,
+		.gather = f->conn->gather,
+		.names = &arena->name,
+		.pieces = f->pieces,
+		.nr_pieces = f->nr_pieces,
+		.nr_blocks = f->nr_pieces,
+		.results = f->results,
+		.sum_ops = &wfi_crc32c_sums,
+		.sums = f->sums,
+		.deadline_ns = deadline_ns,
+		.done = flight_landed,
+		.ctx = f,
+	};
+	unsigned i;
+
+	if (f->pull->o.places && !f->pull->o.in_arena)
+		x.local_mr = NULL;
+	f->reading = true;
+	f->begin_ns = c->now_ns;
+	f->hurry_ns = c->now_ns + HURRY_READ_NS +
+		      4 * wfi_cl_expected_ns(c, f->peer, f->nr_pieces * f->pull->space.block_bytes);
+	cl_event(c, f->hurry_ns);
+	if (!over_rails(f->conn)) {
+		f->ep = x.ep;
+		return wfi_xfer_submit(c->o.xfer, &x, &f->xfer);
+	}
+	f->ep = NULL;
+	f->conn->arenas(f->conn, f->pull->o.tenant, mem);
+	for (i = 0; i < WFI_RAILS_MAX && !x.local_mr; i++)
+		mem[i].local_mr = NULL;
+	return wfi_rails_submit(f->conn->rails, &x, mem, &f->over);
+}
+
+/* places for blocks that were lent. Return: whether there are any */
+static bool flight_place(struct wfi_cluster *c, struct flight *f)
+{
+	uint32_t i, n = 0;
+
+	if (!f->pull->o.places)
+		wfi_cl_keep(c, f->pull, f->lent, f->nr_pieces);
+	for (i = 0; i < f->nr_pieces; i++) {
+		if (!f->lent[i]->dst) {
+			block_failed(c, f, f->lent[i]);
+			continue;
+		}
+		f->lent[n] = f->lent[i];
+		f->proofs[n] = f->proofs[i];
+		f->pieces[n] = (struct wfi_piece){
+			.local = f->lent[i]->dst,
+			.remote = f->proofs[i].off,
+			.block = n,
+			.len = f->pull->space.block_bytes,
+		};
+		n++;
+	}
+	f->nr_pieces = n;
+	return n != 0;
+}
+
+/* what the holder says is input. Return: the arena to read from, or NULL: nothing is lent */
+static const struct wfi_peer_arena *lent_take(struct wfi_cluster *c, struct flight *f,
+					      const union cluster_msg *m)
+{
+	const uint64_t len = f->pull->space.block_bytes;
+	const struct wfi_peer_arena *arena;
+	uint32_t i;
+
+	if (!m || m->leased.res <= 0 || m->head.nr != f->nr || !m->leased.lease || !f->conn ||
+	    m->leased.incarnation != f->incarnation)
+		return NULL;
+	f->lease = m->leased.lease;
+	arena = f->conn->arena(f->conn, f->pull->o.tenant);
+	for (i = 0; arena && i < f->nr; i++) {
+		const struct cluster_proof *p = &m->leased.proofs[i];
+
+		if (!p->gen || !wfi_range_ok(p->off, len, arena->rkey->len))
+			continue;
+		f->proofs[f->nr_pieces] = *p;
+		f->lent[f->nr_pieces++] = f->blocks[i];
+	}
+	if (f->nr_pieces)
+		return arena;
+	wfi_cl_release(c, f->peer, f->lease);
+	return NULL;
+}
+
+/* those that were not lent fail, once the flight knows which were */
+static void unlent_fail(struct wfi_cluster *c, const struct flight *f)
+{
+	uint32_t i, n = 0;
+
+	for (i = 0; i < f->nr; i++) {
+		if (n < f->nr_pieces && f->lent[n] == f->blocks[i])
+			n++;
+		else
+			block_failed(c, f, f->blocks[i]);
+	}
+}
+
+void wfi_cl_leased(struct wfi_cluster *c, struct flight *f, const union cluster_msg *m)
+{
+	const struct wfi_peer_arena *arena;
+	uint64_t end_ns;
+
+	arena = lent_take(c, f, m);
+	if (!arena) {
+		flight_fail(c, f);
+		return;
+	}
+	if (f->rival) {
+		wfi_cl_unask(c, f->rival->ask);
+		flight_put(c, f->rival);
+	}
+	unlent_fail(c, f);
+	end_ns =
+		wfi_min(f->pull->o.deadline_ns, c->now_ns + m->leased.lease_us * WFI_NSEC_PER_USEC);
+	if (flight_place(c, f) && !flight_read(c, f, arena, end_ns))
+		return;
+	for (uint32_t i = 0; i < f->nr_pieces; i++)
+		block_failed(c, f, f->lent[i]);
+	wfi_cl_release(c, f->peer, f->lease);
+	f->reading = false;
+	flight_put(c, f);
+}
+
+/* ---- ends from outside ---- */
+
+static void flight_stop(struct wfi_cluster *c, struct flight *f)
+{
+	f->given_up = true;
+	if (f->xfer)
+		wfi_xfer_cancel(c->o.xfer, f->xfer);
+	if (f->over)
+		wfi_rails_cancel(f->over);
+}
+
+void wfi_cl_flights_end(struct wfi_cluster *c, struct wfi_pull *pull)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->nr_flights; i++) {
+		struct flight *f = c->flights[i];
+
+		if (f->pull != pull)
+			continue;
+		if (f->reading) {
+			flight_stop(c, f);
+			continue;
+		}
+		wfi_cl_unask(c, f->ask);
+		flight_fail(c, f);
+	}
+}
+
+/* its transfers end with their endpoint */
+void wfi_cl_flights_lost(struct wfi_cluster *c, const struct wfi_peer *conn)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->nr_flights; i++)
+		if (c->flights[i]->pull && c->flights[i]->conn == conn)
+			c->flights[i]->conn = NULL;
+}
+
+void wfi_cl_flights_expire(struct wfi_cluster *c)
+{
+	uint32_t i;
+
+	for (i = 0; i < c->nr_flights; i++) {
+		struct flight *f = c->flights[i];
+
+		if (!f->pull)
+			continue;
+		if (f->hurry_ns > c->now_ns || f->given_up) {
+			if (!f->given_up)
+				cl_event(c, f->hurry_ns);
+			continue;
+		}
+		if (!f->reading)
+			flight_hedge(c, f);
+		else if (second_holder(c, f) != WFI_PEER_NONE)
+			flight_stop(c, f);
+		else
+			f->hurry_ns = UINT64_MAX;
+	}
+}
+
+uint32_t wfi_cluster_reads_of(const struct wfi_cluster *c, const struct weft_ep *ep)
+{
+	uint32_t i, n = 0;
+
+	for (i = 0; i < c->nr_flights; i++)
+		n += c->flights[i]->pull && c->flights[i]->reading && c->flights[i]->ep == ep;
+	return n;
+}

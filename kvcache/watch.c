@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* watch.c - who is told of blocks that come and go, and may look at those that are there */
+#include "kvcache/kv_private.h"
+
+void wfi_kv_watch(struct wfi_kv *kv, const struct wfi_kv_watch *watch)
+{
+	kv->watch = watch ? *watch : (struct wfi_kv_watch){ 0 };
+}
+
+uint64_t wfi_kv_max_slots(const struct wfi_kv *kv)
+{
+	return (uint64_t)kv->nr_granules << KV_GRANULE_BITS;
+}
+
+uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot)
+{
+	return kv_run(kv, slot)->space->info.tag;
+}
+
+uint32_t wfi_kv_slot_parent(const struct wfi_kv *kv, uint32_t slot)
+{
+	const uint32_t parent = kv_slot(kv, slot)->parent;
+
+	return parent == KV_NONE ? WFI_SLOT_NONE : parent;
+}
+
+uint32_t wfi_kv_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32_t *out)
+{
+	uint32_t slot = *at, n = 0;
+
+	for (uint32_t left = max; left && slot >> KV_GRANULE_BITS < kv->nr_granules; left--) {
+		const struct kv_run *run = kv_run_checked(kv, slot);
+
+		/* a granule that no run has counts as one number */
+		if (!kv_run(kv, slot)) {
+			slot = (slot | (KV_GRANULE - 1)) + 1;
+			continue;
+		}
+		if (run && kv_slot(kv, slot)->state == KV_SEALED && kv_slot(kv, slot)->indexed)
+			out[n++] = slot;
+		slot++;
+	}
+	*at = slot >> KV_GRANULE_BITS < kv->nr_granules ? slot : 0;
+	return n;
+}

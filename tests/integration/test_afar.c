@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* blocks of other nodes: three nodes of one host, and nodes that die while they lend */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+#include "tests/integration/node.h"
+
+#define NB 24u /* blocks of a chain */
+#define BLOCK 16384u
+#define NODES 3u
+#define SOON_MS 10000 /* what was put on one node is known to all */
+
+static struct test_node nodes[NODES];
+static char peer_sets[NODES][400];
+static uint64_t names = 5000;
+
+static const struct weft_space_opts geometry = {
+	.size = sizeof(geometry),
+	.block_bytes = BLOCK,
+	.model = "afar",
+	.layout = "test",
+	.tokens_per_block = 16,
+};
+
+struct chain {
+	uint64_t name;
+	struct weft_key keys[NB];
+};
+
+static void chain_begin(struct chain *c, const struct test_engine *e)
+{
+	c->name = names += 1000;
+	test_keys(e, c->name, NB, c->keys);
+}
+
+static uint64_t seed_of(const struct chain *c, unsigned i)
+{
+	return c->name * 100 + i;
+}
+
+static void chain_put(const struct chain *c, struct test_engine *e, unsigned first, unsigned nr)
+{
+	static char bytes[NB][BLOCK];
+	const void *bufs[NB];
+	unsigned i;
+
+	for (i = 0; i < nr; i++) {
+		test_fill(bytes[i], BLOCK, seed_of(c, first + i));
+		bufs[i] = bytes[i];
+	}
+	assert_int_equal(weft_put(e->ring, e->space, first ? &c->keys[first - 1] : NULL,
+				  &c->keys[first], nr, bufs),
+			 nr);
+}
+
+/* Return: blocks that came, each of which is right */
+static unsigned chain_get(const struct chain *c, struct test_engine *e)
+{
+	static char bytes[NB][BLOCK];
+	void *bufs[NB];
+	unsigned i;
+	int n;
+
+	for (i = 0; i < NB; i++)
+		bufs[i] = bytes[i];
+	memset(bytes, 0, sizeof(bytes));
+	n = weft_get(e->ring, e->space, c->keys, NB, bufs);
+	assert_true(n >= 0);
+	for (i = 0; i < (unsigned)n; i++)
+		assert_true(test_filled(bytes[i], BLOCK, seed_of(c, i)));
+	return (unsigned)n;
+}
+
+struct matching {
+	struct test_engine *e;
+	const struct chain *c;
+	int want;
+};
+
+static bool matches(void *ctx)
+{
+	struct matching *m = ctx;
+
+	return weft_match(m->e->ring, m->e->space, m->c->keys, NB) == m->want;
+}
+
+/* waits until @e's node finds @want blocks, here or elsewhere */
+static void match_until(struct test_engine *e, const struct chain *c, int want)
+{
+	struct matching m = { e, c, want };
+
+	if (!test_until(SOON_MS, matches, &m))
+		fail_msg("a chain of %d is not found within %d ms: %d are", want, SOON_MS,
+			 weft_match(e->ring, e->space, c->keys, NB));
+}
+
+static void open_all(struct test_engine e[NODES])
+{
+	unsigned i;
+
+	for (i = 0; i < NODES; i++)
+		test_engine_open(&e[i], &nodes[i], NULL, &geometry);
+}
+
+static void close_all(struct test_engine e[NODES])
+{
+	unsigned i;
+
+	for (i = 0; i < NODES; i++)
+		test_engine_close(&e[i]);
+}
+
+/* ---- tests ---- */
+
+/* whoever holds it, whoever asks, whoever's shard it is */
+static void test_any_to_any(void **state)
+{
+	struct test_engine e[NODES];
+	struct chain c;
+	unsigned i, k, round;
+
+	(void)state;
+	open_all(e);
+	for (round = 0; round < 4; round++)
+		for (i = 0; i < NODES; i++)
+			for (k = 0; k < NODES; k++) {
+				chain_begin(&c, &e[i]);
+				chain_put(&c, &e[i], 0, NB);
+				match_until(&e[k], &c, NB);
+				assert_int_equal(chain_get(&c, &e[k]), NB);
+			}
+	close_all(e);
+}
+
+/* a prompt whose beginning lies here, its middle there, and its end on a third node */
+static void test_pieced_together(void **state)
+{
+	const unsigned part = NB / NODES;
+	uint32_t where[NB];
+	struct test_engine e[NODES];
+	struct weft_completion done;
+	struct chain c;
+	struct weft_op op = { .op = WEFT_OP_MATCH, .flags = WEFT_F_WHERE, .nr = NB };
+	unsigned i;
+
+	(void)state;
+	open_all(e);
+	chain_begin(&c, &e[0]);
+	for (i = 0; i < NODES; i++) {
+		match_until(&e[i], &c, (int)(i * part));
+		chain_put(&c, &e[i], i * part, part);
+	}
+	for (i = 0; i < NODES; i++)
+		match_until(&e[i], &c, NB);
+	op.space = e[0].space;
+	op.keys = c.keys;
+	op.where = where;
+	assert_int_equal(weft_call(e[0].ring, &op, &done), NB);
+	for (i = 0; i < NB; i++)
+		assert_int_equal(WEFT_WHERE_TIER(where[i]),
+				 i < part ? WEFT_TIER_DRAM : WEFT_TIER_REMOTE);
+	assert_true(WEFT_WHERE_NODE(where[part]) != 0);
+	assert_true(WEFT_WHERE_NODE(where[part]) != WEFT_WHERE_NODE(where[2 * part]));
+	assert_true(done.handle > 0);
+	for (i = 0; i < NODES; i++)
+		assert_int_equal(chain_get(&c, &e[i]), NB);
+	close_all(e);
+}
+
+/* what is asked for again and again is kept; then nobody else is needed for it */
+static void test_popular_stays(void **state)
+{
+	struct test_engine e[NODES];
+	struct weft_stat was;
+	struct chain c;
+	unsigned i;
+
+	(void)state;
+	open_all(e);
+	chain_begin(&c, &e[0]);
+	chain_put(&c, &e[0], 0, NB);
+	match_until(&e[1], &c, NB);
+	was = test_stat(e[1].ring);
+	for (i = 0; i < 4; i++)
+		assert_int_equal(chain_get(&c, &e[1]), NB);
+	assert_int_equal(test_stat(e[1].ring).blocks_held, was.blocks_held + NB);
+	assert_int_equal(test_counter(e[1].w, "weft_remote_kept") >= NB, 1);
+	close_all(e);
+}
+
+static void test_drop_is_heard(void **state)
+{
+	struct test_engine e[NODES];
+	struct chain c;
+
+	(void)state;
+	open_all(e);
+	chain_begin(&c, &e[2]);
+	chain_put(&c, &e[2], 0, NB);
+	match_until(&e[0], &c, NB);
+	assert_int_equal(weft_drop(e[2].ring, e[2].space, c.keys, NB), NB);
+	match_until(&e[0], &c, 0);
+	assert_int_equal(chain_get(&c, &e[0]), 0);
+	close_all(e);
+}
+
+/* neither a hang nor a wrong byte, and all is found again by who is left and who comes back */
+static void test_holder_dies(void **state)
+{
+	struct test_engine e[NODES];
+	struct chain c, kept;
+	uint64_t begin_ms;
+	unsigned n;
+
+	(void)state;
+	open_all(e);
+	chain_begin(&c, &e[2]);
+	chain_put(&c, &e[2], 0, NB);
+	chain_begin(&kept, &e[0]);
+	chain_put(&kept, &e[0], 0, NB);
+	match_until(&e[1], &c, NB);
+	match_until(&e[1], &kept, NB);
+	kill(nodes[2].pid, SIGSTOP);
+	begin_ms = test_now_ms();
+	n = chain_get(&c, &e[1]);
+	/* its memory is still there to be read, if it had lent it */
+	assert_true(n == 0 || n == NB);
+	assert_true(test_now_ms() - begin_ms < 5000 + 100);
+	test_node_kill(&nodes[2]);
+	match_until(&e[1], &c, 0);
+	match_until(&e[1], &kept, NB);
+	assert_int_equal(chain_get(&kept, &e[1]), NB);
+	test_engine_close(&e[2]);
+	test_node_start(&nodes[2]);
+	test_engine_open(&e[2], &nodes[2], NULL, &geometry);
+	match_until(&e[2], &kept, NB);
+	assert_int_equal(chain_get(&kept, &e[2]), NB);
+	close_all(e);
+}
+
+static int start_nodes(void **state)
+{
+	static const char *const names_of[NODES] = { "name=one", "name=two", "name=three" };
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < NODES; i++) {
+		const char *sets[] = { names_of[i], "arena_bytes=64M", "hugepages=false",
+				       i ? peer_sets[i] : NULL, NULL };
+
+		if (i == 1)
+			snprintf(peer_sets[i], sizeof(peer_sets[i]),
+				 "peers=({ name = \"one\"; socket = \"%s\"; })", nodes[0].socket);
+		if (i == 2)
+			snprintf(peer_sets[i], sizeof(peer_sets[i]),
+				 "peers=({ name = \"one\"; socket = \"%s\"; }, "
+				 "{ name = \"two\"; socket = \"%s\"; })",
+				 nodes[0].socket, nodes[1].socket);
+		test_node_init(&nodes[i], sets);
+		test_node_start(&nodes[i]);
+	}
+	return 0;
+}
+
+static int stop_nodes(void **state)
+{
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < NODES; i++)
+		test_node_fini(&nodes[i]);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_any_to_any),    cmocka_unit_test(test_pieced_together),
+		cmocka_unit_test(test_popular_stays), cmocka_unit_test(test_drop_is_heard),
+		cmocka_unit_test(test_holder_dies),
+	};
+
+	return cmocka_run_group_tests(tests, start_nodes, stop_nodes);
+}

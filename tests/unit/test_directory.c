@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* a shard of the directory beside a naive one; messages that no node would send */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "kvcache/cluster/wire.h"
+#include "weft_internal/directory.h"
+#include "weft_internal/env.h"
+#include "weft_internal/util.h"
+
+#define TAGS 400u
+#define HOLDERS 12u
+#define STEPS 20000u
+#define CHAIN 40u
+
+struct fixture {
+	struct wfi_sim *sim;
+	struct wfi_env *env;
+	struct wfi_directory *d;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct wfi_directory_opts o = { .bytes = 1u << 20 };
+
+	assert_non_null(f);
+	assert_int_equal(wfi_sim_create(3, &f->sim), 0);
+	f->env = wfi_sim_node(f->sim, 0);
+	o.env = f->env;
+	assert_int_equal(wfi_directory_create(&o, &f->d), 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	wfi_directory_destroy(f->d);
+	wfi_sim_destroy(f->sim);
+	free(f);
+	return 0;
+}
+
+static uint64_t rnd(struct fixture *f, uint64_t below)
+{
+	return wfi_sim_rand(f->sim) % below;
+}
+
+static uint64_t tag_of(uint32_t i)
+{
+	const struct weft_key key = { .lo = wfi_mix64(i + 1), .hi = wfi_mix64(i + 7777) };
+
+	return wfi_block_tag(99, &key);
+}
+
+static void poll_all(struct fixture *f)
+{
+	while (wfi_directory_busy(f->d))
+		assert_int_equal(wfi_directory_poll(f->d), 1);
+	assert_int_equal(wfi_directory_poll(f->d), 0);
+}
+
+/* ---- beside a naive one ---- */
+
+struct model {
+	bool has[HOLDERS][TAGS];
+	uint8_t number[HOLDERS];
+};
+
+/* Return: who of the model has that number; HOLDERS: nobody */
+static unsigned who(const struct model *m, uint8_t number)
+{
+	unsigned h;
+
+	for (h = 0; h < HOLDERS && m->number[h] != number; h++)
+		;
+	return h;
+}
+
+static unsigned count_of(const struct model *m, uint32_t tag, unsigned not )
+{
+	unsigned h, n = 0;
+
+	for (h = 0; h < HOLDERS; h++)
+		n += h != not &&m->has[h][tag];
+	return n;
+}
+
+/* all that is said is so, and what has up to eight holders is said */
+static void chain_check(struct fixture *f, const struct model *m)
+{
+	const uint32_t nr = 1 + (uint32_t)rnd(f, CHAIN), first = (uint32_t)rnd(f, TAGS - nr);
+	const unsigned not = (unsigned)rnd(f, HOLDERS);
+	struct wfi_dir_run runs[CHAIN];
+	uint64_t tags[CHAIN];
+	uint32_t i, k, n, end = 0;
+	bool said[CHAIN] = { false };
+
+	for (i = 0; i < nr; i++)
+		tags[i] = tag_of(first + i);
+	n = wfi_directory_find(f->d, tags, nr, m->number[not ], (uint32_t)rnd(f, 9), runs, CHAIN);
+	for (i = 0; i < n; i++) {
+		const unsigned h = who(m, runs[i].holder), o = who(m, runs[i].other);
+
+		assert_true(runs[i].nr && runs[i].first >= end);
+		end = runs[i].first + runs[i].nr;
+		assert_true(end <= nr);
+		assert_true(h < HOLDERS && h != not &&h != o);
+		assert_true(runs[i].other == WFI_DIR_NOBODY || (o < HOLDERS && o != not ));
+		for (k = runs[i].first; k < end; k++) {
+			said[k] = true;
+			assert_true(m->has[h][first + k]);
+			assert_true(o == HOLDERS || m->has[o][first + k]);
+		}
+	}
+	for (i = 0; i < nr; i++)
+		assert_int_equal(said[i], count_of(m, first + i, not ) != 0);
+}
+
+static void holder_again(struct fixture *f, struct model *m, unsigned h)
+{
+	int number;
+
+	if (m->number[h])
+		wfi_directory_leave(f->d, m->number[h]);
+	number = wfi_directory_join(f->d);
+	if (number == -ENOSPC) {
+		poll_all(f);
+		number = wfi_directory_join(f->d);
+	}
+	assert_true(number > 0);
+	m->number[h] = (uint8_t)number;
+	memset(m->has[h], 0, sizeof(m->has[h]));
+}
+
+static void test_model(void **state)
+{
+	struct fixture *f = *state;
+	static struct model m;
+	uint64_t changes[16];
+	uint32_t step, i, nr;
+	unsigned h;
+
+	for (h = 0; h < HOLDERS; h++)
+		holder_again(f, &m, h);
+	for (step = 0; step < STEPS; step++) {
+		h = (unsigned)rnd(f, HOLDERS);
+		nr = (uint32_t)rnd(f, WFI_ARRAY_SIZE(changes));
+		for (i = 0; i < nr; i++) {
+			const uint32_t tag = (uint32_t)rnd(f, TAGS);
+			/* a bucket has room for eight holders: more are not what this is about */
+			const bool gone = rnd(f, 2) || count_of(&m, tag, HOLDERS) > 6;
+
+			m.has[h][tag] = !gone;
+			changes[i] = tag_of(tag) | (gone ? WFI_TAG_GONE : 0);
+		}
+		wfi_directory_update(f->d, m.number[h], changes, nr);
+		if (!rnd(f, 100))
+			holder_again(f, &m, h);
+		if (!rnd(f, 50))
+			wfi_directory_poll(f->d);
+		chain_check(f, &m);
+	}
+}
+
+/* numbers come back, and with them nothing of who had them before */
+static void test_numbers_return(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t tag = tag_of(1);
+	struct wfi_dir_run run;
+	unsigned i;
+	int number = 0;
+
+	for (i = 0; i < 3 * WFI_DIR_HOLDERS; i++) {
+		number = wfi_directory_join(f->d);
+		if (number == -ENOSPC) {
+			poll_all(f);
+			number = wfi_directory_join(f->d);
+		}
+		assert_true(number > 0);
+		assert_int_equal(wfi_directory_find(f->d, &tag, 1, 0, i, &run, 1), 0);
+		wfi_directory_update(f->d, (uint8_t)number, &tag, 1);
+		assert_int_equal(wfi_directory_find(f->d, &tag, 1, 0, i, &run, 1), 1);
+		assert_int_equal(run.holder, number);
+		wfi_directory_leave(f->d, (uint8_t)number);
+	}
+	poll_all(f);
+}
+
+/* more than there is room for pushes others out, and nothing else */
+static void test_full(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_directory_opts o = { .env = f->env, .bytes = 4096 };
+	struct wfi_directory_stat st;
+	struct wfi_directory *d;
+	struct wfi_dir_run run;
+	uint32_t i, found = 0;
+	uint64_t tag;
+	int number;
+
+	assert_int_equal(wfi_directory_create(&o, &d), 0);
+	number = wfi_directory_join(d);
+	for (i = 0; i < 10000; i++) {
+		tag = tag_of(i);
+		wfi_directory_update(d, (uint8_t)number, &tag, 1);
+	}
+	wfi_directory_stat(d, &st);
+	assert_int_equal(st.blocks, 4096 / 16);
+	assert_int_equal(st.pushed_out, 10000 - 4096 / 16);
+	for (i = 0; i < 10000; i++) {
+		tag = tag_of(i);
+		found += wfi_directory_find(d, &tag, 1, 0, 0, &run, 1);
+	}
+	assert_int_equal(found, st.blocks);
+	wfi_directory_destroy(d);
+}
+
+/* whatever a peer says in tags: 0, everything set, one thing many times */
+static void test_odd_tags(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t odd[] = { 0, 1, UINT64_MAX, UINT64_MAX, UINT64_MAX - 1, 2, 3, 2, 2 };
+	struct wfi_dir_run runs[WFI_ARRAY_SIZE(odd)];
+	const int number = wfi_directory_join(f->d);
+
+	wfi_directory_update(f->d, (uint8_t)number, odd, WFI_ARRAY_SIZE(odd));
+	assert_true(wfi_directory_find(f->d, odd, WFI_ARRAY_SIZE(odd), 0, 0, runs,
+				       WFI_ARRAY_SIZE(odd)) <= WFI_ARRAY_SIZE(odd));
+	assert_int_equal(wfi_directory_find(f->d, odd, WFI_ARRAY_SIZE(odd), 0, 0, runs, 0), 0);
+	wfi_directory_leave(f->d, (uint8_t)number);
+	wfi_directory_leave(f->d, (uint8_t)number);
+	poll_all(f);
+}
+
+/* ---- messages ---- */
+
+static void test_wire(void **state)
+{
+	union cluster_msg m, in;
+	uint32_t type;
+	size_t len;
+
+	(void)state;
+	for (type = CLUSTER_TYPE_FIRST; type < CLUSTER_TYPE_END; type++) {
+		memset(&m, 0, sizeof(m));
+		len = cluster_msg_head(&m, (enum cluster_type)type, 0, 7);
+		assert_int_equal(cluster_msg_take(&in, &m, len), 0);
+		assert_int_equal(cluster_msg_take(&in, &m, len - 1), -EPROTO);
+		assert_int_equal(cluster_msg_take(&in, &m, len + 1), -EPROTO);
+		m.head.nr = 1;
+		assert_int_equal(cluster_msg_take(&in, &m, len), -EPROTO);
+		m.head.nr = 0;
+		m.head.flags = 1u << 31;
+		assert_int_equal(cluster_msg_take(&in, &m, len), -EPROTO);
+		m.head.flags = 0;
+		m.head.version++;
+		assert_int_equal(cluster_msg_take(&in, &m, len), -EPROTO);
+		m.head.version--;
+		m.head.type = CLUSTER_TYPE_END;
+		assert_int_equal(cluster_msg_take(&in, &m, len), -EPROTO);
+	}
+	assert_int_equal(cluster_msg_take(&in, &m, 0), -EPROTO);
+	assert_int_equal(cluster_msg_take(&in, &m, sizeof(m) + 1), -EPROTO);
+}
+
+/* what is accepted has items for all that its head counts */
+static void test_wire_garbled(void **state)
+{
+	struct fixture *f = *state;
+	union cluster_msg m, in;
+	uint32_t i, k, good = 0;
+	size_t len;
+
+	for (i = 0; i < 100000; i++) {
+		for (k = 0; k < WFI_ARRAY_SIZE(m.words); k += 64)
+			m.words[k] = rnd(f, UINT64_MAX);
+		len = cluster_msg_head(
+			&m,
+			(enum cluster_type)(CLUSTER_TYPE_FIRST +
+					    rnd(f, CLUSTER_TYPE_END - CLUSTER_TYPE_FIRST)),
+			(uint32_t)rnd(f, 20), rnd(f, UINT64_MAX));
+		((uint8_t *)&m)[rnd(f, sizeof(m.head))] ^= (uint8_t)(1u << rnd(f, 8));
+		if (cluster_msg_take(&in, &m, len))
+			continue;
+		good++;
+		assert_int_equal(in.head.len, len);
+		assert_true(in.head.nr <= CLUSTER_TAGS_MAX);
+	}
+	/* the id is anybody's */
+	assert_true(good);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_model, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_numbers_return, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_odd_tags, setup, teardown),
+		cmocka_unit_test(test_wire),
+		cmocka_unit_test_setup_teardown(test_wire_garbled, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
