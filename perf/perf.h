@@ -51,6 +51,8 @@ extern const struct wfi_perf_bench wfi_perf_put;
 extern const struct wfi_perf_bench wfi_perf_index;
 extern const struct wfi_perf_bench wfi_perf_tier;
 extern const struct wfi_perf_bench wfi_perf_handoff;
+extern const struct wfi_perf_bench wfi_perf_directory;
+extern const struct wfi_perf_bench wfi_perf_remote;
 extern const struct wfi_perf_bench wfi_perf_evict;
 extern const struct wfi_perf_bench wfi_perf_trace;
 extern const struct wfi_perf_bench wfi_perf_verbs;

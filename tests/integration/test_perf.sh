@@ -64,6 +64,8 @@ expect index 'match64 random_line' 'match64_while_writing match64' 'match64_rate
 	'match64_p999 bare_loop' 'growth_pause bare_loop' 'state_per_block None' \
 	'put_evict uthash_lru'
 expect handoff 'by_reference by_reference_4KiB' 'by_reference_each None'
+expect directory 'announce None' 'lookup_chain64 None' 'announce_and_lookup None'
+expect remote 'match64_shm bare_round_trip_64B' 'get_64x64KiB_shm copy_alone'
 
 cat >"$dir/trace.jsonl" <<'END'
 {"timestamp": 0, "input_length": 1024, "output_length": 1, "hash_ids": [1, 2]}
