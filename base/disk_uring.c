@@ -44,21 +44,44 @@ static struct uring_disk *to_uring(struct wfi_disk *disk)
 
 /*
  * One node a file. A node that was killed lets go of it only when the kernel has taken its ring
- * apart, in the background
+ * apart, in the background: who finds it taken looks again. Return: false when that was all
  */
-static int file_lock(int fd)
+static bool look_again(unsigned *tries)
 {
 	const struct timespec pause = { .tv_nsec = LOCK_PAUSE_NS };
+
+	if (++*tries == LOCK_TRIES)
+		return false;
+	nanosleep(&pause, NULL);
+	return true;
+}
+
+static int file_lock(int fd)
+{
 	unsigned tries = 0;
 
 	while (flock(fd, LOCK_EX | LOCK_NB)) {
 		if (errno != EWOULDBLOCK)
 			return -errno;
-		if (++tries == LOCK_TRIES)
+		if (!look_again(&tries))
 			return -EBUSY;
-		nanosleep(&pause, NULL);
 	}
 	return 0;
+}
+
+/* a device is had alone: one that is mounted is not written to. Return: fd, or -1 and errno */
+static int file_try(const char *path, int flags)
+{
+	unsigned tries = 0;
+	struct stat st;
+	int fd;
+
+	if (!stat(path, &st) && S_ISBLK(st.st_mode))
+		flags = (flags & ~O_CREAT) | O_EXCL;
+	do
+		fd = open(path, flags, 0600);
+	while (fd < 0 && errno == EBUSY && look_again(&tries));
+	return fd;
 }
 
 /* Return: fd, or -errno, logged */
@@ -67,16 +90,18 @@ static int file_open(const char *path)
 	const int flags = O_RDWR | O_CREAT | O_CLOEXEC;
 	int fd, ret;
 
-	fd = open(path, flags | O_DIRECT, 0600);
+	fd = file_try(path, flags | O_DIRECT);
 	if (fd < 0 && errno == EINVAL) {
 		wfi_warn("%s: this file system has no O_DIRECT: the page cache will hold a second "
 			 "copy; a file on ext4 or xfs, or a block device, is better",
 			 path);
-		fd = open(path, flags, 0600);
+		fd = file_try(path, flags);
 	}
 	if (fd < 0) {
 		ret = -errno;
-		wfi_err("%s: %s", path, strerror(-ret));
+		wfi_err("%s: %s", path,
+			ret == -EBUSY ? "the device is mounted, or another node has it"
+				      : strerror(-ret));
 		return ret;
 	}
 	ret = file_lock(fd);

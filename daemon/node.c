@@ -161,7 +161,7 @@ static void tier_create(struct node *node, const struct node_opts *opts)
 	if (!ret)
 		return;
 	snprintf(node->tier_why, sizeof(node->tier_why), "%s: %s", opts->tier_path,
-		 ret == -EBUSY ? "another node has it" : strerror(-ret));
+		 ret == -EBUSY ? "another node has it, or it is mounted" : strerror(-ret));
 	wfi_warn("node: serves without its SSD tier: %s", node->tier_why);
 }
 
