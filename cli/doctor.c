@@ -50,7 +50,23 @@ void wfi_found(struct wfi_finding *f, enum wfi_health health, const char *todo, 
 	va_end(ap);
 }
 
-/* the one check that needs the options: does a node run, and does it answer? */
+/* what a node that answers says of itself */
+static void check_status(const char *text, struct wfi_finding *f)
+{
+	json_t *root = json_loads(text, 0, NULL);
+	const json_t *tier = json_array_get(json_object_get(root, "tiers"), 0);
+	const char *state = wfi_json_str(tier, "state");
+
+	if (!tier || !strcmp(state, "ok") || !strcmp(state, "opening"))
+		wfi_found(f, WFI_HEALTH_OK, NULL, "runs and answers");
+	else
+		wfi_found(f, WFI_HEALTH_WARN, "mend that, then start it anew",
+			  "runs and answers, its SSD tier is %s: %s", state,
+			  wfi_json_str(tier, "why"));
+	json_decref(root);
+}
+
+/* does a node run, and does it answer? */
 static void check_node(const struct wfi_cli_common *common, struct wfi_finding *f)
 {
 	const struct weft_opts opts = {
@@ -73,7 +89,7 @@ static void check_node(const struct wfi_cli_common *common, struct wfi_finding *
 		wfi_found(f, WFI_HEALTH_FAIL, "look at the node's log", "attached, but: %s",
 			  weft_why());
 	else
-		wfi_found(f, WFI_HEALTH_OK, NULL, "runs and answers");
+		check_status(text, f);
 	free(text);
 	weft_close(w);
 }
@@ -134,6 +150,9 @@ static int run_doctor(const void *opts, int argc, char **argv)
 		checks[i].look(&f);
 		report_add(&r, checks[i].name, &f);
 	}
+	memset(&f, 0, sizeof(f));
+	wfi_check_tier(o->config, &f);
+	report_add(&r, "ssd tier", &f);
 	wfi_check_network(o->config, report_add, &r);
 	memset(&f, 0, sizeof(f));
 	check_node(&o->common, &f);

@@ -24,6 +24,9 @@ bool wfi_doctor_line(const char *path, char *out, size_t len);
 /* the choice in brackets, as in "always [madvise] never". Return: true when there was one */
 bool wfi_doctor_choice(const char *path, char *out, size_t len);
 
+/* the SSD tier of the settings in @file, NULL: of the default one if it is there (doctor_tier.c) */
+void wfi_check_tier(const char *file, struct wfi_finding *f);
+
 /* each looks at one thing (doctor_host.c, doctor_kernel.c) */
 void wfi_check_memlock(struct wfi_finding *f);
 void wfi_check_memory(struct wfi_finding *f);

@@ -176,13 +176,12 @@ static bool super_sane(const struct ssd_super *super)
 }
 
 /* Return: the newer of two copies that are whole, or NULL */
-static const struct ssd_super *super_pick(struct ssd *s)
+static const struct ssd_super *super_pick(const uint8_t *head)
 {
 	const struct ssd_super *best = NULL;
 
 	for (unsigned i = 0; i < SSD_SUPER_PAGES; i++) {
-		const struct ssd_super *super =
-			(const struct ssd_super *)(s->super_buf + i * SSD_PAGE);
+		const struct ssd_super *super = (const struct ssd_super *)(head + i * SSD_PAGE);
 
 		if (super->magic != SSD_MAGIC || super->crc != super_crc(super))
 			continue;
@@ -192,34 +191,77 @@ static const struct ssd_super *super_pick(struct ssd *s)
 	return best;
 }
 
-/* Return: whether the file is ours to use; what it says is taken then */
-static bool super_take(struct ssd *s)
+/* zeros, or what a crash has left of a superblock: a torn one still begins as it should */
+static bool super_blank(const uint8_t *head)
 {
-	const struct ssd_super *super = super_pick(s);
-	char why[sizeof(s->why)];
+	const uint64_t *words = (const uint64_t *)head;
+	uint64_t any = 0;
 
-	if (!super)
-		return true;
+	for (unsigned i = 0; i < SSD_SUPER_PAGES; i++)
+		if (words[i * SSD_PAGE / sizeof(*words)] == SSD_MAGIC)
+			return true;
+	for (size_t i = 0; i < SSD_SUPER_PAGES * SSD_PAGE / sizeof(*words); i++)
+		any |= words[i];
+	return !any;
+}
+
+static enum wfi_tier_file head_judge(const uint8_t *head, uint64_t node, char *why, size_t why_len)
+{
+	const struct ssd_super *super = super_pick(head);
+
+	if (!super && super_blank(head))
+		return WFI_TIER_FILE_NEW;
+	if (!super) {
+		snprintf(
+			why, why_len,
+			"what is in it is no tier: name another, or remove the file (wipefs -a and "
+			"zeros in the first 8 KiB of a device)");
+		return WFI_TIER_FILE_REFUSED;
+	}
 	if (super->version != SSD_VERSION || !super_sane(super)) {
-		snprintf(why, sizeof(why),
+		snprintf(why, why_len,
 			 "the file is of format version %u, this node writes %u: move it away, or "
 			 "name another",
 			 super->version, SSD_VERSION);
+		return WFI_TIER_FILE_REFUSED;
+	}
+	if (super->node == node)
+		return WFI_TIER_FILE_OURS;
+	snprintf(why, why_len,
+		 "the file holds blocks of node %#" PRIx64 ", this is %#" PRIx64
+		 ": move it away, or set node_id",
+		 (uint64_t)super->node, node);
+	return WFI_TIER_FILE_REFUSED;
+}
+
+enum wfi_tier_file wfi_tier_ssd_look(const void *head, uint64_t node, uint64_t *bytes, char *why,
+				     size_t why_len)
+{
+	const enum wfi_tier_file file = head_judge(head, node, why, why_len);
+	const struct ssd_super *super = super_pick(head);
+
+	if (file == WFI_TIER_FILE_OURS)
+		*bytes = file_bytes(super, super->nr_chunks);
+	return file;
+}
+
+/* Return: whether the file is ours to use; what it says is taken then */
+static bool super_take(struct ssd *s)
+{
+	char why[sizeof(s->why)];
+
+	switch (head_judge(s->super_buf, s->super.node, why, sizeof(why))) {
+	case WFI_TIER_FILE_NEW:
+		return true;
+	case WFI_TIER_FILE_OURS:
+		s->super = *super_pick(s->super_buf);
+		/* the next writing goes to the other copy */
+		s->super.seq++;
+		return true;
+	default:
 		wfi_ssd_set_state(s, WFI_TIER_REFUSED, why);
 		return false;
 	}
-	if (super->node != s->super.node) {
-		snprintf(why, sizeof(why),
-			 "the file holds blocks of node %#" PRIx64 ", this is %#" PRIx64
-			 ": move it away, or set node_id",
-			 (uint64_t)super->node, (uint64_t)s->super.node);
-		wfi_ssd_set_state(s, WFI_TIER_REFUSED, why);
-		return false;
-	}
-	s->super = *super;
-	/* the next writing goes to the other copy */
-	s->super.seq++;
-	return true;
 }
 
 /* ---- opening, step by step ---- */

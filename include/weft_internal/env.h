@@ -98,9 +98,9 @@ struct wfi_alloc_ops {
 struct wfi_disk;
 struct wfi_disk_ops {
 	/*
-	 * makes the file when there is none, and room for @len bytes. One opener at a time.
-	 * Return: 0, -EBUSY (a mounted device, too), -ENOSPC, -EOPNOTSUPP (built without asynchronous I/O), or what the
-	 * system says; logged
+	 * makes the file when there is none, and room for @len bytes. One opener at a time; a
+	 * device that is mounted has one. Return: 0, -EBUSY, -ENOSPC, -EOPNOTSUPP (built without
+	 * asynchronous I/O), or what the system says; logged
 	 */
 	int (*open)(struct wfi_env *env, const char *path, uint64_t len, struct wfi_disk **out);
 	/*

@@ -168,6 +168,25 @@ struct wfi_tier_ssd_opts {
 	uint32_t chunk_bytes; /* power of two; 0: 64 MiB, less in a small file */
 };
 
+/* what a node makes of a file */
+enum wfi_tier_file {
+	WFI_TIER_FILE_NEW, /* empty: a tier is made there */
+	WFI_TIER_FILE_OURS,
+	WFI_TIER_FILE_REFUSED, /* left alone */
+};
+#define WFI_TIER_HEAD 8192u
+
+/**
+ * wfi_tier_ssd_look - what a node will make of a file, or says of it when it opens it
+ * @head: its first WFI_TIER_HEAD bytes, zeros behind its end; aligned to 8
+ * @bytes: of one that is ours: what the file should have; else left alone
+ * @why: of one that is refused: one sentence, which says what to do
+ *
+ * Context: any thread.
+ */
+enum wfi_tier_file wfi_tier_ssd_look(const void *head, uint64_t node, uint64_t *bytes, char *why,
+				     size_t why_len);
+
 /*
  * Opens and locks the file; what is in it is found by polling, and until then nothing is held.
  * Return: 0, -EBUSY another node has it, -ENOSPC, -EINVAL too small, others of open(2); logged
