@@ -50,7 +50,8 @@ static int first_word(struct look *l, struct stream *s, struct stream_msg *msg)
 			return 0;
 	} while (ret == -EAGAIN && ready(l, s, end_ns));
 	if (ret == -EAGAIN) {
-		snprintf(s->why, sizeof(s->why), "does not answer within %d s", ANSWER_MS / 1000);
+		snprintf(s->why, sizeof(s->why), "does not answer within %d s%s", ANSWER_MS / 1000,
+			 l->secure ? "" : ": it may want certificates");
 		ret = -ETIMEDOUT;
 	}
 	return ret;

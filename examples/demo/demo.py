@@ -176,7 +176,11 @@ class Demo:
                         "-o", f"listen={self.addresses[name]}"]
             if self.arguments.device:
                 command += ["-o", f"device={self.arguments.device}"]
-            if self.arguments.here != LOOPBACK:
+            if self.arguments.pki:
+                for setting, file in (("cert", f"{name}.crt"), ("key", f"{name}.key"),
+                                      ("ca", "ca.crt")):
+                    command += ["-o", f"tls_{setting}={os.path.join(self.arguments.pki, file)}"]
+            elif self.arguments.here != LOOPBACK:
                 command.append("--insecure")
         # one of the two dials
         if name == "node-a":
@@ -487,6 +491,8 @@ def arguments_parse():
                         help="address of this host, for verbs; one of each device: A,B")
     parser.add_argument("--there",
                         help="address of a second host, where node-b is; as many as --here has")
+    parser.add_argument("--pki", help="folder with ca.crt, node-a.crt, node-a.key, node-b.crt and "
+                        "node-b.key, as weft pki makes them: nodes connect over TLS")
     parser.add_argument("--serve", action="store_true", help="this is the second host")
     parser.add_argument("--arena", default="384M", help="memory of each node")
     parser.add_argument("--generate", type=int, default=1500,

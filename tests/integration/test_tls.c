@@ -878,6 +878,139 @@ static void test_files(void **state)
 	}
 }
 
+/* ---- weft doctor ---- */
+
+struct doctored {
+	const char *pki; /* of node b; NULL: none */
+	const char *peer;
+	bool dead; /* nobody listens there */
+	const char *check, *result, *says;
+};
+
+static void write_settings(const char *path, const struct doctored *d, unsigned port)
+{
+	FILE *out = fopen(path, "we");
+
+	assert_non_null(out);
+	fprintf(out,
+		"name = \"b\";\ntransport = \"verbs\";\n"
+		"peers = ({ name = \"%s\"; address = \"127.0.0.1:%u\"; });\n",
+		d->peer, port);
+	if (d->pki)
+		fprintf(out,
+			"tls_cert = \"%s/%s/b.crt\";\ntls_key = \"%s/%s/b.key\";\n"
+			"tls_ca = \"%s/%s/ca.crt\";\n",
+			dir, d->pki, dir, d->pki, dir, d->pki);
+	assert_int_equal(fclose(out), 0);
+}
+
+static void check_doctor(const struct doctored *d, unsigned port)
+{
+	const char *settings = in_dir("weftd.conf");
+	json_t *root, *checks, *one;
+	bool found = false;
+	char cmd[400];
+	FILE *out;
+	size_t i;
+
+	write_settings(settings, d, port);
+	snprintf(cmd, sizeof(cmd), "'%s' doctor --json --config '%s'", getenv("WEFT"), settings);
+	out = popen(cmd, "re");
+	assert_non_null(out);
+	root = json_loadf(out, 0, NULL);
+	pclose(out);
+	checks = json_object_get(root, "checks");
+	for (i = 0; i < json_array_size(checks); i++) {
+		one = json_array_get(checks, i);
+		if (strcmp(json_string_value(json_object_get(one, "check")), d->check))
+			continue;
+		found = true;
+		assert_string_equal(json_string_value(json_object_get(one, "result")), d->result);
+		if (!strstr(json_string_value(json_object_get(one, "found")), d->says))
+			fail_msg("doctor: \"%s\" does not say \"%s\"",
+				 json_string_value(json_object_get(one, "found")), d->says);
+	}
+	if (!found)
+		fail_msg("doctor does not look at \"%s\"", d->check);
+	json_decref(root);
+}
+
+/* the same is found beforehand, and nobody takes the doctor for a peer that failed */
+static void test_doctor(void **state)
+{
+	static const struct doctored cases[] = {
+		{ "pki", "a", false, "certificates", "ok", "spiffe://t.example/weft/node/b" },
+		/* which it only says when both certificates are good */
+		{ "pki", "a", false, "peer a", "fail", "reaches others over loop" },
+		{ "pki", "c", false, "peer c", "fail", "is node a" },
+		{ "pki", "a", true, "peer a", "warn", "can't be reached" },
+		{ "other", "a", false, "peer a", "fail", "no authority of tls_ca" },
+		{ "old", "a", false, "certificates", "fail", "has expired" },
+		{ "old", "a", false, "peer a", "fail", "it has expired" },
+		{ "none", "a", false, "certificates", "fail", "tls_cert: " },
+		{ NULL, "a", false, "certificates", "ok", "none" },
+		{ NULL, "a", false, "peer a", "fail", "it may want certificates" },
+	};
+	struct side a;
+	unsigned i;
+
+	(void)state;
+	side_start(&a, &side_a);
+	for (i = 0; i < WFI_ARRAY_SIZE(cases); i++)
+		check_doctor(&cases[i], cases[i].dead ? free_port() : a.port);
+	assert_false(logged("reaches others"));
+	side_stop(&a);
+}
+
+/* ---- time ---- */
+
+static const struct wfi_clock_ops *real_clock;
+static _Atomic uint64_t ahead_ns;
+
+static uint64_t ahead_now(struct wfi_env *env)
+{
+	return real_clock->now_ns(env);
+}
+
+static uint64_t ahead_wall(struct wfi_env *env)
+{
+	return real_clock->wall_ns(env) + ahead_ns;
+}
+
+/* what is about to expire is said before it has, and once a day */
+static void test_expiry(void **state)
+{
+	static const struct wfi_clock_ops clock = { .now_ns = ahead_now, .wall_ns = ahead_wall };
+	const uint64_t day_ns = 86400 * WFI_NSEC_PER_SEC;
+	struct side s = { .control = NULL };
+	struct secure_info info;
+
+	(void)state;
+	assert_int_equal(wfi_env_real_init(&s.env), 0);
+	real_clock = s.env.clock;
+	s.env.clock = &clock;
+	log_forget();
+	side_secure(&s, &side_a);
+	s.secure->ops->info(s.secure, &info);
+	assert_false(info.soon);
+	ahead_ns = 9 * day_ns;
+	assert_false(s.secure->ops->refresh(s.secure, false));
+	s.secure->ops->info(s.secure, &info);
+	assert_true(info.soon);
+	assert_true(logged("tls_cert expires soon"));
+	log_forget();
+	assert_false(s.secure->ops->refresh(s.secure, false));
+	assert_false(logged("tls_cert"));
+	ahead_ns = 11 * day_ns;
+	assert_false(s.secure->ops->refresh(s.secure, false));
+	assert_true(logged("tls_cert expired"));
+	/* a node that starts so is there for its host, at least */
+	tls_destroy(s.secure);
+	side_secure(&s, &side_a);
+	tls_destroy(s.secure);
+	ahead_ns = 0;
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -885,7 +1018,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_allow),
 		cmocka_unit_test(test_caller),	cmocka_unit_test(test_browser),
 		cmocka_unit_test(test_stall),	cmocka_unit_test(test_rude),
-		cmocka_unit_test(test_reload),
+		cmocka_unit_test(test_reload),	cmocka_unit_test(test_doctor),
+		cmocka_unit_test(test_expiry),
 	};
 	int failed;
 
