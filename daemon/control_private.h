@@ -102,7 +102,8 @@ void process_watch(struct control *c, struct conn *k);
 
 #define ENGINE_DEREG_POLL_MS 1 /* while a region's last operations are awaited */
 
-/* one request of an engine, or the first of a peer of this host. Return: 0, why it is to be closed */
+/* one request of an engine, or the first of a peer of this host. Return: 0, why it is to be
+ * closed */
 int engine_hear(struct control *c, struct conn *k);
 /* operations on a region that goes have ended, perhaps */
 void engine_dereg_poll(struct control *c, struct conn *k);

@@ -746,6 +746,35 @@ static int start_two(void **state)
 	return 0;
 }
 
+static bool peer_drains(void *ctx)
+{
+	struct test_engine *e = ctx;
+	bool yes;
+	char *text;
+
+	if (weft_status_json(e->w, &text))
+		return false;
+	yes = strstr(text, "\"state\":\"draining\"") != NULL;
+	free(text);
+	return yes;
+}
+
+/* a node that is to leave tells its peers; the last test of its group: it leaves */
+static void test_draining(void **state)
+{
+	struct test_engine here, there;
+
+	(void)state;
+	test_engine_open(&here, &near, NULL, &geometry);
+	test_engine_open(&there, &far, NULL, &geometry);
+	wait_for_peer(&here);
+	assert_int_equal(weft_drain(there.w), 0);
+	if (!test_until(10000, peer_drains, &here))
+		fail_msg("the peer does not hear that the node drains");
+	test_engine_close(&there);
+	test_engine_close(&here);
+}
+
 static int stop_nodes(void **state)
 {
 	(void)state;
@@ -773,6 +802,7 @@ int main(void)
 		cmocka_unit_test(test_deaths_in_two_nodes),
 		cmocka_unit_test(test_node_of_pusher_dies),
 		cmocka_unit_test(test_node_of_receiver_dies),
+		cmocka_unit_test(test_draining),
 	};
 	int ret = cmocka_run_group_tests_name("one node", one, start_one, stop_nodes);
 
