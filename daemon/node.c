@@ -314,6 +314,7 @@ void node_destroy(struct node *node)
 	wfi_cluster_destroy(node->cluster);
 	wfi_channels_destroy(node->channels);
 	wfi_handoffs_destroy(node->handoffs);
+	self_destroy(node);
 	rails_fini(node);
 	wfi_xfer_engine_destroy(node->xfer);
 	link_close(&node->host);
@@ -453,6 +454,8 @@ static int housekeeping(struct node *node)
 	work = wfi_xfer_poll(node->xfer, now_ns);
 	work += rails_poll(node, now_ns);
 	work += wfi_handoffs_poll(node->handoffs, now_ns);
+	if (node->self)
+		work += self_poll(node);
 	work += wfi_channels_poll(node->channels, now_ns);
 	work += peers_poll(node);
 	work += wfi_cluster_poll(node->cluster, now_ns);
@@ -547,6 +550,8 @@ static uint64_t next_event_ns(struct node *node)
 	at_ns = wfi_min(at_ns, wfi_xfer_next_event_ns(node->xfer));
 	at_ns = wfi_min(at_ns, wfi_handoffs_next_event_ns(node->handoffs));
 	at_ns = wfi_min(at_ns, wfi_cluster_next_event_ns(node->cluster));
+	if (node->self && self_waits(node))
+		return 0;
 	return wfi_min(at_ns, wfi_channels_next_event_ns(node->channels));
 }
 

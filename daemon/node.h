@@ -86,7 +86,7 @@ struct region {
 
 /* whose endpoint: weft_ep.ctx points here */
 struct ep_owner {
-	enum ep_kind { EP_SESSION, EP_PEER } kind;
+	enum ep_kind { EP_SESSION, EP_PEER, EP_SELF } kind;
 	bool closed; /* WEFT_WC_CLOSED was seen */
 };
 
@@ -175,6 +175,7 @@ struct node {
 	struct wfi_handoffs *handoffs;
 	struct wfi_channels *channels;
 	struct wfi_cluster *cluster;
+	struct node_self *self; /* NULL: not needed yet */
 	struct node_link host; /* reaches engines and nodes of this host */
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;
@@ -339,6 +340,15 @@ struct node_peer {
 	_Atomic bool broken;
 	struct wfi_peer_arena arenas[NODE_TENANTS_MAX]; /* by our tenant's number */
 };
+
+/* ---- self.c ---- */
+
+/* the node as a peer of its own. Return: NULL when it can't be (logged) */
+struct wfi_peer *self_peer(struct node *node);
+int self_poll(struct node *node);
+bool self_waits(const struct node *node);
+/* after everything else of the node's has ended */
+void self_destroy(struct node *node);
 
 /* who this node is to a peer over @link. Context: any thread */
 void peer_hello(const struct node *node, const struct node_link *link, struct wire_hello *out);

@@ -35,6 +35,8 @@ static const uint8_t op_flags[WEFT_OP_NR] = {
 	[WEFT_OP_MATCH] = WEFT_F_LEASE | WEFT_F_WHERE,
 	[WEFT_OP_GET] = WEFT_F_VERIFY,
 	[WEFT_OP_MAP] = WEFT_F_VERIFY,
+	[WEFT_OP_HANDOFF_EXPECT] = WEFT_F_LAYOUT,
+	[WEFT_OP_HANDOFF_PUSH] = WEFT_F_LAYOUT,
 };
 
 /* ---- open operations and their buffers: allocated once, then recycled ---- */

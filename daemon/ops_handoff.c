@@ -4,6 +4,18 @@
 
 #include "ops.h"
 
+static uint64_t layout_bytes(const struct weft_sqe *sqe)
+{
+	return sqe->flags & WEFT_F_LAYOUT ? sizeof(struct weft_layout) : 0;
+}
+
+/* where an expectation's slots stand */
+static uint64_t slots_off(const struct node_op *op)
+{
+	return op->sqe.arg_off + sizeof(struct weft_arg_expect) + layout_bytes(&op->sqe) +
+	       op->nr * sizeof(struct weft_key);
+}
+
 static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_t first,
 			  uint32_t nr, const struct weft_slot *slots)
 {
@@ -21,7 +33,7 @@ static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_
 
 	if (!op->ring)
 		return;
-	off = op->sqe.arg_off + sizeof(struct weft_arg_expect) + op->nr * 16ull + first * 16ull;
+	off = slots_off(op) + first * sizeof(*slots);
 	wfi_ring_args_write(op->ring->ring, off, slots, nr * sizeof(*slots));
 	op_post(op->ring, &cqe);
 }
@@ -29,26 +41,27 @@ static void expect_landed(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_
 static void expect_done(void *ctx, int res, uint64_t lease, const struct weft_slot *slots)
 {
 	struct node_op *op = ctx;
-	uint64_t off = op->sqe.arg_off + sizeof(struct weft_arg_expect) + op->nr * 16ull;
 
 	if (res > 0 && op->ring)
-		wfi_ring_args_write(op->ring->ring, off, slots, op->nr * sizeof(*slots));
+		wfi_ring_args_write(op->ring->ring, slots_off(op), slots, op->nr * sizeof(*slots));
 	op_complete(op, res, lease);
 }
 
 int op_expect(struct op_ctx *c)
 {
 	uint32_t nr = c->sqe->nr;
-	uint64_t off = c->sqe->arg_off;
+	uint64_t off = c->sqe->arg_off, more = layout_bytes(c->sqe);
+	struct weft_layout layout;
 	struct weft_arg_expect arg;
 	struct weft_cqe cqe = { .flags = WEFT_CQE_MORE | WEFT_CQE_TICKET };
 	struct wfi_expect_opts o;
 	struct node_op *op;
 	int ret;
 
-	if (!wfi_ring_args_ok(c->r->ring, off, sizeof(arg) + nr * 32ull) ||
+	if (!wfi_ring_args_ok(c->r->ring, off, sizeof(arg) + more + nr * 32ull) ||
 	    wfi_ring_args_read(c->r->ring, off, &arg, sizeof(arg)) ||
-	    wfi_ring_args_read(c->r->ring, off + sizeof(arg), c->node->keys, nr * 16ull))
+	    wfi_ring_args_read(c->r->ring, off + sizeof(arg), &layout, more) ||
+	    wfi_ring_args_read(c->r->ring, off + sizeof(arg) + more, c->node->keys, nr * 16ull))
 		return -EFAULT;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
 	if (!op)
@@ -59,6 +72,7 @@ int op_expect(struct op_ctx *c)
 		.nr_blocks = nr,
 		.nr_layers = arg.nr_layers,
 		.keys = c->node->keys,
+		.layout = more ? &layout : NULL,
 		.parent = arg.parent,
 		.now_ns = c->now_ns,
 		.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns),
@@ -87,14 +101,16 @@ static void push_done(void *ctx, int res)
 int op_push(struct op_ctx *c)
 {
 	uint32_t nr = c->sqe->nr;
+	uint64_t off = c->sqe->arg_off, more = layout_bytes(c->sqe);
+	struct weft_layout layout;
 	struct weft_arg_push arg;
 	struct wfi_push_opts o;
 	struct node_op *op;
 	int ret;
 
-	if (wfi_ring_args_read(c->r->ring, c->sqe->arg_off, &arg, sizeof(arg)) ||
-	    wfi_ring_args_read(c->r->ring, c->sqe->arg_off + sizeof(arg), c->node->slots,
-			       nr * 16ull))
+	if (wfi_ring_args_read(c->r->ring, off, &arg, sizeof(arg)) ||
+	    wfi_ring_args_read(c->r->ring, off + sizeof(arg), &layout, more) ||
+	    wfi_ring_args_read(c->r->ring, off + sizeof(arg) + more, c->node->slots, nr * 16ull))
 		return -EFAULT;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
 	if (!op)
@@ -108,7 +124,9 @@ int op_push(struct op_ctx *c)
 		.first_block = arg.first_block,
 		.nr = nr,
 		.slots = c->node->slots,
-		.peer = peer_find(c->node, arg.ticket.node),
+		.layout = more ? &layout : NULL,
+		.peer = arg.ticket.node == c->node->id ? self_peer(c->node)
+						       : peer_find(c->node, arg.ticket.node),
 		.now_ns = c->now_ns,
 		.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns),
 		.done = push_done,

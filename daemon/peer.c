@@ -394,7 +394,7 @@ static int link_poll(struct node *node, struct node_link *link)
 			link_lost(node, link);
 		if (owner->kind == EP_PEER)
 			peer_event(wfi_container_of(owner, struct node_peer, ep_owner), &wcs[i]);
-		else if (owner->closed)
+		else if (owner->kind == EP_SESSION && owner->closed)
 			session_lost(wfi_container_of(owner, struct session, ep_owner));
 	}
 	return nr;

@@ -43,6 +43,8 @@ static unsigned shape_of(const struct weft_op *op)
 		shape |= WFI_ARG_WHERE;
 	else if (op->op == WEFT_OP_RELEASE && !op->handle)
 		shape |= WFI_ARG_SLOTS_IN;
+	else if (shape & (WFI_ARG_EXPECT | WFI_ARG_PUSH) && op->flags & WEFT_F_LAYOUT)
+		shape |= WFI_ARG_LAYOUT;
 	return shape;
 }
 
@@ -61,6 +63,8 @@ static int op_check(const struct weft_ring *ring, const struct weft_op *op, unsi
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.slots");
 	if (shape & (WFI_ARG_PUSH | WFI_ARG_CHANNEL) && !op->ticket)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.ticket");
+	if (shape & WFI_ARG_LAYOUT && !op->layout)
+		return wfi_client_fail(-EINVAL, "the operation needs weft_op.layout");
 	if ((shape & WFI_ARG_MESSAGE || op->op == WEFT_OP_CHANNEL_OPEN) && !op->message)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.message");
 	return 0;
@@ -76,6 +80,8 @@ static uint32_t args_len(unsigned shape, uint32_t nr)
 		len += sizeof(struct weft_arg_expect);
 	if (shape & WFI_ARG_PUSH)
 		len += sizeof(struct weft_arg_push);
+	if (shape & WFI_ARG_LAYOUT)
+		len += sizeof(struct weft_layout);
 	if (shape & WFI_ARG_CHANNEL)
 		len += sizeof(struct weft_arg_channel);
 	if (shape & WFI_ARG_MESSAGE)
@@ -121,7 +127,7 @@ static char *put_head(char *to, const struct weft_op *op, unsigned shape)
 	if (shape & WFI_ARG_EXPECT) {
 		struct weft_arg_expect expect = { .parent = *parent, .nr_layers = op->nr_layers };
 
-		return mempcpy(to, &expect, sizeof(expect));
+		to = mempcpy(to, &expect, sizeof(expect));
 	}
 	if (shape & WFI_ARG_PUSH) {
 		struct weft_arg_push push = { .ticket = *op->ticket,
@@ -129,8 +135,10 @@ static char *put_head(char *to, const struct weft_op *op, unsigned shape)
 					      .nr_layers = op->nr_layers,
 					      .first_block = op->first_block };
 
-		return mempcpy(to, &push, sizeof(push));
+		to = mempcpy(to, &push, sizeof(push));
 	}
+	if (shape & WFI_ARG_LAYOUT)
+		return mempcpy(to, op->layout, sizeof(*op->layout));
 	if (shape & WFI_ARG_CHANNEL) {
 		struct weft_arg_channel channel = { .bytes = op->message ? op->message->bytes : 0 };
 

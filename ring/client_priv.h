@@ -111,6 +111,7 @@ enum wfi_arg {
 	WFI_ARG_STAT = 1u << 9,
 	WFI_ARG_CHANNEL = 1u << 11,
 	WFI_ARG_MESSAGE = 1u << 12,
+	WFI_ARG_LAYOUT = 1u << 13, /* behind EXPECT or PUSH */
 	WFI_ARG_SPACE = 1u << 10, /* not in the area: the operation needs a space */
 };
 

@@ -66,6 +66,7 @@ struct weft_place {
  * @nr_blocks: how many blocks are expected
  * @nr_layers: how many layers each block has
  * @expires_ns: wall-clock time (CLOCK_REALTIME) after which the ticket is refused
+ * @nr_tokens: of a handoff that takes other layouts: how many its blocks hold; else 0
  *
  * Opaque to engines: decode's engine gets it, the router carries it to prefill's engine.
  */
@@ -77,7 +78,41 @@ struct weft_ticket {
 	uint32_t nr_blocks;
 	uint32_t nr_layers;
 	uint64_t expires_ns;
-	uint64_t reserved;
+	uint64_t nr_tokens;
+};
+
+/**
+ * struct weft_layout - where the elements of a block lie in it
+ * @nr_layers: layers of a block
+ * @nr_kv: 2: keys and values; 1: one of them
+ * @nr_tokens: tokens of a block
+ * @nr_heads: KV heads
+ * @head_bytes: of one token's vector of one head; contiguous
+ * @first_kv: 0: keys, or both; 1: values alone
+ * @first_head: which of the model's heads is the first here: of rank r of n, r * heads / n
+ * @base: bytes from the start of the slot to the first element
+ * @layer_stride, @kv_stride, @token_stride, @head_stride: bytes from one to the next
+ *
+ * E.g. NHD, both in one slot: token_stride = nr_heads * head_bytes, head_stride = head_bytes,
+ * kv_stride = nr_tokens * token_stride, layer_stride = 2 * kv_stride. HND: head_stride = nr_tokens
+ * * head_bytes, token_stride = head_bytes. A part of a block is a layout, too: some heads of one
+ * that has more, say, with .base at the first of them.
+ */
+struct weft_layout {
+	uint32_t nr_layers;
+	uint32_t nr_kv;
+	uint32_t nr_tokens;
+	uint32_t nr_heads;
+	uint32_t head_bytes;
+	uint32_t first_kv;
+	uint32_t first_head;
+	uint32_t reserved;
+	uint64_t base;
+	uint64_t layer_stride;
+	uint64_t kv_stride;
+	uint64_t token_stride;
+	uint64_t head_stride;
+	uint64_t reserved2;
 };
 
 enum weft_dtype {
@@ -151,6 +186,7 @@ struct weft_block_header {
 WEFT_STATIC_ASSERT(sizeof(struct weft_key) == 16, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_slot) == 16, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_place) == 16, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_layout) == 80, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_ticket) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_block_header) == 64, "abi");
 WEFT_STATIC_ASSERT(offsetof(struct weft_block_header, crc) == 60, "abi");

@@ -145,6 +145,14 @@ extern "C" {
  *           ticket are ready and final in these slots (claimed, or held under a lease). Completes
  *           when they have landed: by reference inside one node, else when the receiver has them.
  *           Each block's layers are pushed in order. res n
+ *
+ * With WEFT_F_LAYOUT a struct weft_layout follows the struct of either. EXPECT then takes blocks
+ * of any layout with the same layers and head_bytes: of other page sizes, of some heads only, in
+ * another order, keys and values apart. PUSH says the layout of what it pushes, without heads that
+ * the receiver does not have, and counts its own blocks: block b holds tokens from b * its
+ * nr_tokens on. Each element comes once, from one or from several pushers, layer by layer. A layer
+ * of a block has landed when all of its elements have. Bytes move inside a node, too. Blocks of all
+ * layouts together: at most 16384 heads x tokens x (keys, values) in a layer
  * HANDOFF_CANCEL  handle: from the first completion of HANDOFF_EXPECT. res 0; the expectation
  *           completes with -ECANCELED
  *
@@ -200,6 +208,7 @@ enum weft_sqe_flags {
 	WEFT_F_LEASE = 1u << 1,
 	WEFT_F_WHERE = 1u << 2,
 	WEFT_F_VERIFY = 1u << 3,
+	WEFT_F_LAYOUT = 1u << 4,
 };
 
 enum weft_tier {

@@ -214,6 +214,7 @@ struct weft_message {
  *         completion
  * @results, @where, @ticket, @stat: out, or NULL where not wanted; lent until the completion
  *           (HANDOFF_PUSH and CHANNEL_JOIN read @ticket, for the call)
+ * @layout: of HANDOFF_EXPECT and HANDOFF_PUSH with WEFT_F_LAYOUT; read for the call
  * @message: of CHANNEL_OPEN .bytes, of CHANNEL_SEND .bytes and .tag, read for the call; of
  *           CHANNEL_JOIN, where it may be NULL, .seq, of CHANNEL_RECV all: out, lent until the
  *           completion
@@ -242,6 +243,7 @@ struct weft_op {
 	uint32_t first_block;
 	const uint8_t *trace;
 	struct weft_message *message;
+	const struct weft_layout *layout;
 };
 
 /**

@@ -33,6 +33,7 @@ enum wfi_peer_msg_type {
 	WFI_MSG_LAYERS = 1, /* sender to receiver: please READ these */
 	WFI_MSG_LAYERS_DONE = 2, /* receiver to sender: they are here, or an error */
 	WFI_MSG_ABORT = 3, /* sender to receiver: no more will come */
+	WFI_MSG_SHAPED = 4, /* as LAYERS, in a layout of the sender's */
 };
 
 struct wfi_msg_piece {
@@ -55,6 +56,13 @@ struct wfi_msg_layers {
 	uint32_t timeout_us;
 };
 
+/* .m counts blocks of the sender's; each piece is a block, .off its start, .crc over its elements
+ * of these layers, layer by layer, in ascending order of where they lie */
+struct wfi_msg_shaped {
+	struct wfi_msg_layers m;
+	struct weft_layout layout;
+};
+
 struct wfi_msg_done {
 	uint32_t type;
 	int32_t res;
@@ -63,6 +71,7 @@ struct wfi_msg_done {
 
 _Static_assert(sizeof(struct wfi_msg_piece) == 16, "wire");
 _Static_assert(sizeof(struct wfi_msg_layers) == 72, "wire");
+_Static_assert(sizeof(struct wfi_msg_shaped) == 152, "wire");
 _Static_assert(sizeof(struct wfi_msg_done) == 16, "wire");
 
 /* a peer's arena of one tenant, and ours that READs from it land in */
@@ -116,6 +125,7 @@ struct wfi_expect_opts {
 	uint32_t nr_blocks; /* 1 .. WFI_HANDOFF_BLOCKS_MAX */
 	uint32_t nr_layers; /* divides the block size */
 	const struct weft_key *keys; /* copied */
+	const struct weft_layout *layout; /* NULL: blocks are bytes; copied */
 	struct weft_key parent;
 	uint64_t now_ns;
 	uint64_t deadline_ns;
@@ -141,7 +151,9 @@ struct wfi_push_opts {
 	uint32_t first_block;
 	uint32_t nr;
 	const struct weft_slot *slots; /* copied */
-	struct wfi_peer *peer; /* of ticket->node, NULL when it is not connected */
+	const struct weft_layout *layout; /* of these blocks, as for the receiver; copied */
+	/* of ticket->node, NULL when it is not connected. With a layout also for the node itself */
+	struct wfi_peer *peer;
 	uint64_t now_ns;
 	uint64_t deadline_ns;
 	void (*done)(void *ctx, int res); /* exactly once when 0 was returned */

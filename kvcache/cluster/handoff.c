@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "handoff_private.h"
+#include "shape.h"
 #include "weft_internal/log.h"
 
 #define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
@@ -51,6 +52,7 @@ void wfi_handoffs_destroy(struct wfi_handoffs *hs)
 	if (!hs)
 		return;
 	wfi_pushes_fini(hs);
+	wfi_shape_fini(hs);
 	wfi_free(hs->opts.env, hs, sizeof(*hs));
 }
 
@@ -115,7 +117,23 @@ static void ticket_fill(struct wfi_handoffs *hs, const struct handoff *h, struct
 		.nr_blocks = h->opts.nr_blocks,
 		.nr_layers = h->opts.nr_layers,
 		.expires_ns = env->clock->wall_ns(env) + (h->opts.deadline_ns - h->opts.now_ns),
+		.nr_tokens = wfi_shape_tokens(h),
 	};
+}
+
+/* nothing reads into its slots any more: pins go, what was not published goes back */
+static void handoff_release(struct wfi_handoffs *hs, struct handoff *h)
+{
+	uint32_t i;
+
+	for (i = 0; i < h->opts.nr_blocks; i++)
+		if (h->slots[i] != WFI_SLOT_NONE)
+			wfi_kv_unpin(hs->opts.kv, &h->slots[i], 1);
+	wfi_owner_fini(hs->opts.kv, &h->claims, false);
+	wfi_shape_close(hs, h);
+	wfi_free(hs->opts.env, h->mem, h->mem_len);
+	h->mem = NULL;
+	h->state = HANDOFF_FREE;
 }
 
 int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *opts,
@@ -156,6 +174,11 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->space = space;
 	h->tenant = opts->owner->tenant;
 	h->left = (uint64_t)opts->nr_blocks * opts->nr_layers;
+	ret = opts->layout ? wfi_shape_open(hs, h, opts->layout) : 0;
+	if (ret) {
+		handoff_release(hs, h);
+		return ret;
+	}
 	wfi_handoffs_note_event(hs, opts->deadline_ns);
 	ticket_fill(hs, h, ticket);
 	*handle = handoff_name(hs, h);
@@ -164,20 +187,6 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 err_free:
 	wfi_free(hs->opts.env, h->mem, h->mem_len);
 	return ret;
-}
-
-/* nothing reads into its slots any more: pins go, what was not published goes back */
-static void handoff_release(struct wfi_handoffs *hs, struct handoff *h)
-{
-	uint32_t i;
-
-	for (i = 0; i < h->opts.nr_blocks; i++)
-		if (h->slots[i] != WFI_SLOT_NONE)
-			wfi_kv_unpin(hs->opts.kv, &h->slots[i], 1);
-	wfi_owner_fini(hs->opts.kv, &h->claims, false);
-	wfi_free(hs->opts.env, h->mem, h->mem_len);
-	h->mem = NULL;
-	h->state = HANDOFF_FREE;
 }
 
 static void handoff_end_now(struct wfi_handoffs *hs, struct handoff *h)
@@ -207,6 +216,8 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 	for (i = 0; i < NR_READS; i++)
 		if (hs->reads[i].busy && hs->reads[i].h == h)
 			wfi_peer_read_cancel(hs->opts.xfer, &hs->reads[i].read);
+	if (h->shape)
+		wfi_shape_cancel(hs, h);
 }
 
 /* publishes what READs filled, in runs; blocks that came by reference are their engine's to
@@ -229,7 +240,7 @@ static void handoff_publish(struct wfi_handoffs *hs, struct handoff *h)
 	}
 }
 
-static void handoff_complete(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns)
+void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns)
 {
 	struct wfi_expect_opts opts = h->opts;
 	uint64_t lease = 0;
@@ -297,7 +308,7 @@ static void handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t 
 	h->left -= (uint64_t)nr * nr_layers;
 	h->opts.landed(h->opts.ctx, layer, nr_layers, first, nr, &h->refs[first]);
 	if (!h->left && h->state == HANDOFF_OPEN)
-		handoff_complete(hs, h, now_ns);
+		wfi_handoff_whole(hs, h, now_ns);
 }
 
 int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
@@ -312,6 +323,8 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 		return ret;
 	if (h->tenant != o->owner->tenant || h->opts.space != o->space)
 		return -EXDEV;
+	if (h->shape)
+		return -EINVAL;
 	ret = handoff_range_check(h, o->layer, o->nr_layers, o->first_block, o->nr);
 	if (ret)
 		return ret;
@@ -383,7 +396,7 @@ static int outbox_poll(struct wfi_handoffs *hs)
 	return work;
 }
 
-static void answer(struct wfi_handoffs *hs, struct wfi_peer *peer, uint64_t push, int res)
+void wfi_handoffs_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, uint64_t push, int res)
 {
 	struct outbox m = { .type = WFI_MSG_LAYERS_DONE };
 
@@ -423,6 +436,14 @@ static int read_job_verify(struct wfi_handoffs *hs, struct read_job *r)
 	return 0;
 }
 
+void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res)
+{
+	if (h->state == HANDOFF_OPEN)
+		handoff_fail(hs, h, res);
+	else if (!h->nr_reads)
+		handoff_end_now(hs, h);
+}
+
 static void read_job_done(void *ctx, int res)
 {
 	struct read_job *r = ctx;
@@ -438,16 +459,11 @@ static void read_job_done(void *ctx, int res)
 	if (!res && h->state != HANDOFF_OPEN)
 		res = -ECANCELED;
 	if (r->peer)
-		answer(hs, r->peer, r->push, res);
+		wfi_handoffs_answer(hs, r->peer, r->push, res);
 	read_job_put(hs, r);
 	h->nr_reads--;
-	if (h->state == HANDOFF_ENDING) {
-		if (!h->nr_reads)
-			handoff_end_now(hs, h);
-		return;
-	}
 	if (res) {
-		handoff_fail(hs, h, res);
+		wfi_handoff_read_failed(hs, h, res);
 		return;
 	}
 	wfi_count(hs->bytes_read, len);
@@ -456,8 +472,8 @@ static void read_job_done(void *ctx, int res)
 }
 
 /* slots for blocks that no push has named before */
-static int handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first,
-			       uint32_t nr, uint64_t now_ns)
+int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,
+			    uint64_t now_ns)
 {
 	struct weft_slot fresh[MSG_PIECES_MAX];
 	uint32_t need = 0, i, b;
@@ -532,7 +548,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 			return -EINVAL;
 	if (!hs->free_reads)
 		return -EAGAIN;
-	ret = handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
+	ret = wfi_handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
 	if (ret)
 		return ret;
 	if (!peer->arena(peer, h->tenant))
@@ -578,9 +594,31 @@ static int message_layers(struct wfi_handoffs *hs, struct wfi_peer *peer, const 
 	if (!ret && h->space.tag != m.space_tag)
 		ret = -EXDEV;
 	if (!ret)
-		ret = layers_read(hs, peer, h, &m, pieces, now_ns);
+		ret = h->shape ? -EINVAL : layers_read(hs, peer, h, &m, pieces, now_ns);
 	if (ret)
-		answer(hs, peer, m.push, ret);
+		wfi_handoffs_answer(hs, peer, m.push, ret);
+	return 0;
+}
+
+static int message_shaped(struct wfi_handoffs *hs, struct wfi_peer *peer, const void *msg,
+			  size_t len, uint64_t now_ns)
+{
+	struct wfi_msg_piece pieces[MSG_PIECES_MAX];
+	struct wfi_msg_shaped m;
+	struct handoff *h;
+	int ret;
+
+	if (len < sizeof(m))
+		return -EPROTO;
+	memcpy(&m, msg, sizeof(m));
+	if (!m.m.nr || m.m.nr > MSG_PIECES_MAX || len != sizeof(m) + m.m.nr * sizeof(pieces[0]))
+		return -EPROTO;
+	memcpy(pieces, (const char *)msg + sizeof(m), m.m.nr * sizeof(pieces[0]));
+	ret = handoff_for(hs, m.m.handoff, m.m.incarnation, m.m.secret, &h);
+	if (!ret)
+		ret = wfi_shape_message(hs, peer, h, &m, pieces, now_ns);
+	if (ret)
+		wfi_handoffs_answer(hs, peer, m.m.push, ret);
 	return 0;
 }
 
@@ -609,6 +647,8 @@ int wfi_handoffs_message(struct wfi_handoffs *hs, struct wfi_peer *peer, const v
 	switch (type) {
 	case WFI_MSG_LAYERS:
 		return message_layers(hs, peer, msg, len, now_ns);
+	case WFI_MSG_SHAPED:
+		return message_shaped(hs, peer, msg, len, now_ns);
 	case WFI_MSG_ABORT:
 		return message_abort(hs, msg, len);
 	case WFI_MSG_LAYERS_DONE:
@@ -659,8 +699,10 @@ void wfi_handoffs_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer)
 	for (i = 0; i < NR_READS; i++)
 		if (hs->reads[i].busy && hs->reads[i].peer == peer)
 			hs->reads[i].peer = NULL;
+	wfi_shape_peer_lost(hs, peer);
 	for (i = 0; i < hs->hi_handoffs; i++)
-		if (hs->handoffs[i].state != HANDOFF_FREE && hs->handoffs[i].feeder == peer)
+		if (hs->handoffs[i].state != HANDOFF_FREE &&
+		    (hs->handoffs[i].feeder == peer || wfi_shape_fed_by(&hs->handoffs[i], peer)))
 			handoff_fail(hs, &hs->handoffs[i], -ECONNRESET);
 }
 
@@ -670,7 +712,7 @@ uint32_t wfi_handoffs_reads_of(const struct wfi_handoffs *hs, const struct weft_
 
 	for (i = 0; i < NR_READS; i++)
 		n += hs->reads[i].busy && hs->reads[i].read.ep == ep;
-	return n;
+	return n + wfi_shape_reads_of(hs, ep);
 }
 
 static void handoffs_expire(struct wfi_handoffs *hs, uint64_t now_ns)

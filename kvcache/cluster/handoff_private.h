@@ -12,7 +12,7 @@
 #define NR_READS 256u
 #define NR_OUTBOUND 1024u
 #define MSG_PIECES_MAX                                                                             \
-	((WFI_PEER_MSG_MAX - sizeof(struct wfi_msg_layers)) / sizeof(struct wfi_msg_piece))
+	((WFI_PEER_MSG_MAX - sizeof(struct wfi_msg_shaped)) / sizeof(struct wfi_msg_piece))
 /* bounds how long one message's checksums keep the worker from others */
 #define MSG_BYTES_MAX (4u << 20)
 
@@ -41,6 +41,7 @@ struct handoff {
 	uint16_t *named; /* next layer that a push may name */
 	uint16_t *landed; /* next layer to land in order; UINT16_MAX: landed out of order */
 	int32_t *results;
+	struct shape *shape; /* of its blocks, when pushes of other layouts are taken; or NULL */
 };
 
 /* receiver: one message's pieces on their way */
@@ -71,6 +72,7 @@ struct push {
 	uint32_t sent; /* blocks named in messages so far */
 	uint32_t open_msgs; /* sent and not answered */
 	struct wfi_push_opts opts; /* .slots is not used */
+	struct weft_layout layout; /* where .opts.layout is not NULL */
 	struct weft_ticket ticket;
 	struct wfi_space_info space;
 	uint64_t fence_ns; /* PUSH_FENCED: the receiver reads no more after this */
@@ -114,7 +116,8 @@ struct wfi_handoffs {
 	uint32_t hi_handoffs, hi_pushes, hi_outbound; /* first never used: bounds scans */
 	uint32_t nr_sending; /* pushes in PUSH_SENDING */
 	uint64_t next_event_ns;
-	uint32_t next_owner;
+	struct shape_job *jobs; /* of shape.c, busy or not */
+	struct wfi_run *runs; /* its scratch; NULL: no layout was asked for yet */
 	struct wfi_counter *bytes_read, *bytes_by_ref, *pieces_bad, *nr_failed;
 	struct wfi_counter scratch;
 };
@@ -132,6 +135,14 @@ static inline void wfi_handoffs_note_event(struct wfi_handoffs *hs, uint64_t whe
 
 /* receiver half, called by push.c for pushes inside the node */
 int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
+/* for shape.c: all layers of all blocks have landed, and .crc is known */
+void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns);
+/* a READ that was counted in .nr_reads is over, without success */
+void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res);
+/* slots for blocks that no push has named before. Return: 0, -errno */
+int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,
+			    uint64_t now_ns);
+void wfi_handoffs_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, uint64_t push, int res);
 /* sends, or keeps it until the peer takes it */
 void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct outbox *msg);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "handoff_private.h"
+#include "shape.h"
 
 /* after its deadline a receiver may still be in the middle of a READ for this long */
 #define FENCE_GRACE_NS (100 * WFI_NSEC_PER_MSEC)
@@ -42,6 +43,18 @@ static struct outbound *outbound_find(struct wfi_handoffs *hs, const struct wfi_
 	return NULL;
 }
 
+/* of the sender's, that the whole handoff is */
+static uint32_t blocks_of(const struct wfi_push_opts *o)
+{
+	const struct weft_ticket *t = o->ticket;
+	uint64_t per_block;
+
+	if (!o->layout)
+		return t->nr_blocks;
+	per_block = o->layout->nr_tokens;
+	return (uint32_t)wfi_min((t->nr_tokens + per_block - 1) / per_block, UINT32_MAX);
+}
+
 static struct outbound *outbound_get(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 {
 	struct outbound *b = outbound_find(hs, o);
@@ -63,7 +76,7 @@ static struct outbound *outbound_get(struct wfi_handoffs *hs, const struct wfi_p
 		.handoff = o->ticket->handoff,
 		.incarnation = o->ticket->incarnation,
 		.secret = { o->ticket->secret[0], o->ticket->secret[1] },
-		.left = (uint64_t)o->ticket->nr_blocks * o->ticket->nr_layers,
+		.left = (uint64_t)blocks_of(o) * o->ticket->nr_layers,
 		.expires_ns = o->ticket->expires_ns,
 	};
 	return b;
@@ -117,13 +130,20 @@ static int push_check(struct wfi_handoffs *hs, const struct wfi_push_opts *o,
 	ret = wfi_kv_space_get(hs->opts.kv, o->owner->tenant, o->space, space);
 	if (ret)
 		return ret;
+	if (o->layout && (wfi_shape_check(o->layout, space->block_bytes) ||
+			  o->layout->nr_layers != t->nr_layers || t->nr_tokens > INT32_MAX))
+		return -EINVAL;
 	if (!o->nr || !o->nr_layers || o->nr > WFI_HANDOFF_BLOCKS_MAX || !t->nr_layers ||
-	    !wfi_range_ok(o->first_block, o->nr, t->nr_blocks) ||
+	    !wfi_range_ok(o->first_block, o->nr, blocks_of(o)) ||
 	    !wfi_range_ok(o->layer, o->nr_layers, t->nr_layers) ||
-	    space->block_bytes % t->nr_layers)
+	    (!o->layout && space->block_bytes % t->nr_layers))
 		return -EINVAL;
 	if (t->expires_ns <= hs->opts.env->clock->wall_ns(hs->opts.env))
 		return -ESTALE;
+	if (o->layout && !hs->runs)
+		hs->runs = wfi_alloc(hs->opts.env, SHAPE_RUNS_MAX * sizeof(*hs->runs));
+	if (o->layout && !hs->runs)
+		return -ENOMEM;
 	for (i = 0; i < o->nr; i++) {
 		ret = wfi_kv_slot_check(hs->opts.kv, o->owner, o->space, &o->slots[i]);
 		if (ret)
@@ -177,6 +197,10 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	p->open_msgs = 0;
 	p->opts = *o;
 	p->opts.slots = NULL;
+	if (o->layout) {
+		p->layout = *o->layout;
+		p->opts.layout = &p->layout;
+	}
 	p->ticket = *o->ticket;
 	p->opts.ticket = &p->ticket;
 	p->space = space;
@@ -194,7 +218,8 @@ int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 {
 	int ret;
 
-	if (opts->ticket->node != hs->opts.node)
+	/* of another layout, bytes have to move */
+	if (opts->ticket->node != hs->opts.node || opts->layout)
 		return push_remote(hs, opts);
 	ret = wfi_handoff_push_local(hs, opts);
 	if (!ret)
@@ -204,16 +229,32 @@ int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 
 /* ---- sending ---- */
 
+/* the sum of one block's part of a push */
+static uint32_t piece_crc(struct wfi_handoffs *hs, const struct push *p, uint32_t block,
+			  const char *base, uint64_t layer_bytes)
+{
+	const struct wfi_push_opts *o = &p->opts;
+
+	if (o->layout)
+		return wfi_shape_crc(o->layout, base, (uint64_t)block * o->layout->nr_tokens,
+				     p->ticket.nr_tokens, o->layer, o->nr_layers, hs->runs);
+	return wfi_crc32c(0, base + o->layer * layer_bytes, layer_bytes * o->nr_layers);
+}
+
 /* one message: as many blocks as fit, checksums made here. Return: bytes summed, or -errno */
 static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
 {
 	struct {
-		struct wfi_msg_layers m;
+		struct wfi_msg_shaped m;
 		struct wfi_msg_piece pieces[MSG_PIECES_MAX];
 	} msg;
+	const bool shaped = p->opts.layout != NULL;
 	uint64_t layer_bytes = p->space.block_bytes / p->ticket.nr_layers;
 	uint64_t piece_bytes = layer_bytes * p->opts.nr_layers;
 	uint64_t now_ns = wfi_now(hs->opts.env);
+	/* a message without a layout begins at its second half */
+	char *const start = (char *)&msg + (shaped ? 0 : sizeof(msg.m.layout));
+	struct wfi_msg_layers m;
 	uint32_t nr, i;
 	int ret;
 
@@ -222,8 +263,8 @@ static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
 		nr = (nr + 1) / 2;
 	if (now_ns >= p->opts.deadline_ns)
 		return -ETIMEDOUT;
-	msg.m = (struct wfi_msg_layers){
-		.type = WFI_MSG_LAYERS,
+	m = (struct wfi_msg_layers){
+		.type = shaped ? WFI_MSG_SHAPED : WFI_MSG_LAYERS,
 		.nr = nr,
 		.push = ((uint64_t)p->gen << 32) | (uint32_t)(p - hs->pushes),
 		.handoff = p->ticket.handoff,
@@ -235,16 +276,19 @@ static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
 		.first_block = p->opts.first_block + p->sent,
 		.timeout_us = (uint32_t)wfi_min((p->opts.deadline_ns - now_ns) / 1000, UINT32_MAX),
 	};
+	memcpy(start, &m, sizeof(m));
+	if (shaped)
+		msg.m.layout = p->layout;
 	for (i = 0; i < nr; i++) {
 		const struct weft_slot *s = &p->slots[p->sent + i];
 		const char *base = wfi_kv_slot_addr(hs->opts.kv, s->idx);
 
 		msg.pieces[i] = (struct wfi_msg_piece){
-			.off = s->off + p->opts.layer * layer_bytes,
-			.crc = wfi_crc32c(0, base + p->opts.layer * layer_bytes, piece_bytes),
+			.off = s->off + (shaped ? 0 : p->opts.layer * layer_bytes),
+			.crc = piece_crc(hs, p, m.first_block + i, base, layer_bytes),
 		};
 	}
-	ret = p->opts.peer->send(p->opts.peer, &msg, sizeof(msg.m) + nr * sizeof(msg.pieces[0]));
+	ret = p->opts.peer->send(p->opts.peer, start, (size_t)((char *)&msg.pieces[nr] - start));
 	if (ret)
 		return ret;
 	p->sent += nr;
