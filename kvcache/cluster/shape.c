@@ -581,8 +581,7 @@ static int slots_claim(struct wfi_handoffs *hs, struct handoff *h, const struct 
 {
 	const struct shape *sh = h->shape;
 	const uint64_t token = (uint64_t)m->first_block * s->layout.nr_tokens;
-	const uint64_t end =
-		wfi_min(token + (uint64_t)m->nr * s->layout.nr_tokens, sh->nr_tokens);
+	const uint64_t end = wfi_min(token + (uint64_t)m->nr * s->layout.nr_tokens, sh->nr_tokens);
 	uint32_t b = (uint32_t)(token / sh->layout.nr_tokens), n;
 	const uint32_t last = (uint32_t)((end - 1) / sh->layout.nr_tokens);
 	int ret;

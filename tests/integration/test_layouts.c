@@ -212,8 +212,8 @@ static bool part_for(const struct weft_layout *from, const struct weft_layout *t
 		     struct weft_layout *out)
 {
 	const uint32_t first = (uint32_t)wfi_max(from->first_head, to->first_head);
-	const uint32_t end = (uint32_t)wfi_min(from->first_head + from->nr_heads,
-					       to->first_head + to->nr_heads);
+	const uint32_t end =
+		(uint32_t)wfi_min(from->first_head + from->nr_heads, to->first_head + to->nr_heads);
 
 	if (first >= end)
 		return false;
@@ -305,12 +305,20 @@ static void all_layouts(const struct test_node *at_from, const struct test_node 
 		struct side from, to;
 		bool apart;
 	} cases[] = {
-		{ { 1, 16, NHD }, { 1, 16, NHD }, false }, { { 4, 16, NHD }, { 1, 16, NHD }, false },
-		{ { 4, 16, HND }, { 1, 16, HND }, false }, { { 1, 16, NHD }, { 4, 16, NHD }, false },
-		{ { 2, 16, NHD }, { 8, 16, HND }, false }, { { 1, 16, NHD }, { 1, 64, NHD }, false },
-		{ { 1, 64, HND }, { 1, 16, HND }, false }, { { 1, 24, NHD }, { 2, 16, HND }, false },
-		{ { 2, 48, HND }, { 1, 32, NHD }, false }, { { 4, 8, HND }, { 2, 64, NHD }, false },
-		{ { 1, 16, HND }, { 1, 16, NHD }, true },  { { 2, 64, NHD }, { 1, 16, HND }, true },
+		/* clang-format off */
+		{ { 1, 16, NHD }, { 1, 16, NHD }, false },
+		{ { 4, 16, NHD }, { 1, 16, NHD }, false },
+		{ { 4, 16, HND }, { 1, 16, HND }, false },
+		{ { 1, 16, NHD }, { 4, 16, NHD }, false },
+		{ { 2, 16, NHD }, { 8, 16, HND }, false },
+		{ { 1, 16, NHD }, { 1, 64, NHD }, false },
+		{ { 1, 64, HND }, { 1, 16, HND }, false },
+		{ { 1, 24, NHD }, { 2, 16, HND }, false },
+		{ { 2, 48, HND }, { 1, 32, NHD }, false },
+		{ { 4, 8, HND }, { 2, 64, NHD }, false },
+		{ { 1, 16, HND }, { 1, 16, NHD }, true },
+		{ { 2, 64, NHD }, { 1, 16, HND }, true },
+		/* clang-format on */
 	};
 	unsigned i;
 
