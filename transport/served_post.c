@@ -12,7 +12,7 @@ static void head_fill(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
 	const size_t bytes = descs ? f->nr * sizeof(*descs) : 0;
 
 	memcpy(tx->head, f, sizeof(*f));
-	if (bytes)
+	if (descs)
 		memcpy(tx->head + sizeof(*f), descs, bytes);
 	tx->iov[0].iov_base = tx->head;
 	tx->iov[0].iov_len = sizeof(*f) + bytes;
