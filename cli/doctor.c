@@ -29,6 +29,7 @@ static const struct check checks[] = {
 	{ "transport shm", wfi_check_shm },
 	{ "transport verbs", wfi_check_verbs },
 	{ "transport ucx", wfi_check_ucx },
+	{ "transport tcp", wfi_check_tcp },
 	{ "transport dpdk", wfi_check_dpdk },
 };
 

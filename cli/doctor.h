@@ -45,6 +45,7 @@ void wfi_check_loop(struct wfi_finding *f);
 void wfi_check_shm(struct wfi_finding *f);
 void wfi_check_verbs(struct wfi_finding *f);
 void wfi_check_ucx(struct wfi_finding *f);
+void wfi_check_tcp(struct wfi_finding *f);
 void wfi_check_dpdk(struct wfi_finding *f);
 
 /*

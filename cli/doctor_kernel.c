@@ -215,9 +215,28 @@ void wfi_check_verbs(struct wfi_finding *f)
 			  probe.nr_devices == 1 ? "" : "s");
 }
 
+/* those over whose speed opinions differ: how they stand is no warning */
+static void check_soft(struct wfi_finding *f, const char *name)
+{
+	const struct weft_transport *t = wfi_transport_find(NULL, name);
+	struct weft_probe probe = { 0 };
+	struct wfi_env env;
+	int ret = t ? wfi_env_real_init(&env) : -EOPNOTSUPP;
+
+	if (!ret)
+		ret = t->probe(t, &env, &probe);
+	wfi_found(f, WFI_HEALTH_OK, NULL, "%s%s%s", ret ? "" : "built in",
+		  !ret && probe.why[0] ? "; " : "", ret && !probe.why[0] ? "not built" : probe.why);
+}
+
 void wfi_check_ucx(struct wfi_finding *f)
 {
-	wfi_found(f, WFI_HEALTH_OK, NULL, "not built");
+	check_soft(f, "ucx");
+}
+
+void wfi_check_tcp(struct wfi_finding *f)
+{
+	check_soft(f, "tcp");
 }
 
 void wfi_check_dpdk(struct wfi_finding *f)

@@ -39,7 +39,7 @@ static const char *policy_name(unsigned idx)
 /* those that reach other hosts */
 static const char *transport_name(unsigned idx)
 {
-	static const char *const names[] = { "none", "verbs", NULL };
+	static const char *const names[] = { "none", "auto", "verbs", "ucx", "tcp", NULL };
 
 	return names[idx];
 }
@@ -211,12 +211,16 @@ static const struct wfi_config_setting settings[] = {
 	  AT(wfi_config, transport),
 	  .choice = transport_name,
 	  .def = "none",
-	  .help = "How bytes go to and from nodes on other hosts: none, or verbs." },
+	  .help = "How bytes go to and from nodes on other hosts: none; verbs, which is RDMA;\n"
+		  "tcp; ucx, what UCX makes of what is there; or auto, verbs where there is an\n"
+		  "RDMA device and tcp where there is none. All nodes take the same." },
 	{ .key = "device",
 	  .kind = &wfi_config_kind_device,
 	  AT(wfi_config, device),
 	  .example = "\"mlx5_0\"",
-	  .help = "Which device of that transport. Default: its first that can be used.\n"
+	  .help = "Which device of that transport: a NIC for verbs; an address or a network\n"
+		  "interface for tcp; names of UCX_TLS with + between them, and perhaps @ and\n"
+		  "an interface, for ucx. Default: its first that can be used.\n"
 		  "Several, with commas between them, are rails: what is read from a node goes\n"
 		  "over all that lead to it." },
 	{ .key = "listen",

@@ -114,7 +114,7 @@ static int addresses_check(const struct wfi_config *cfg, const char *list, char 
 static int net_check(const struct wfi_config *cfg, char *why, size_t why_len)
 {
 	if (cfg->listen[0] && !wfi_config_has_net(cfg)) {
-		snprintf(why, why_len, "listen is set and transport is not: set it to \"verbs\"");
+		snprintf(why, why_len, "listen is set and transport is not: set it to \"auto\"");
 		return -EINVAL;
 	}
 	return addresses_check(cfg, cfg->listen, why, why_len);
@@ -139,7 +139,7 @@ static int peer_check(const struct wfi_config *cfg, const struct wfi_config_peer
 	if (p->address[0] && !wfi_config_has_net(cfg)) {
 		snprintf(why, why_len,
 			 "peer \"%s\" is on another host and transport is not set: set it to "
-			 "\"verbs\"",
+			 "\"auto\"",
 			 p->name);
 		return -EINVAL;
 	}

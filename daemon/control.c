@@ -404,7 +404,8 @@ int link_watch(struct control *c, struct node_link *link)
 	unsigned nr = link_wait_fds(link, fds), i;
 
 	for (i = 0; i < nr; i++)
-		if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev))
+		/* queues of one device may share theirs */
+		if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev) && errno != EEXIST)
 			return -errno;
 	return 0;
 }

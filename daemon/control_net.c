@@ -266,7 +266,8 @@ static int net_open(struct control *c, const struct node_link *old, struct node_
 	ret = t->probe(t, c->env, &probe);
 	if (ret)
 		return ret;
-	ret = link_open(link, c->env, t, old->device[0] ? old->device : NULL);
+	ret = link_open(link, c->env, t, old->device[0] ? old->device : NULL,
+			old->addr[0] ? old->addr : NULL);
 	if (ret)
 		return ret;
 	for (i = 0; i < node->nr_tenants && !ret; i++)

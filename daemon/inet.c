@@ -64,6 +64,41 @@ void inet_peer(int fd, char out[INET_TEXT])
 		strcpy(out, "?");
 }
 
+static int host_text(const struct sockaddr_storage *addr, socklen_t len, char host[INET_TEXT])
+{
+	return getnameinfo((const struct sockaddr *)addr, len, host, INET_TEXT, NULL, 0,
+			   NI_NUMERICHOST)
+		       ? -EINVAL
+		       : 0;
+}
+
+int inet_host(const char *text, char host[INET_TEXT])
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+
+	return inet_parse(text, &addr, &len) ? -EINVAL : host_text(&addr, len, host);
+}
+
+int inet_source(const char *text, char host[INET_TEXT])
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+	int fd, ret = inet_parse(text, &addr, &len);
+
+	if (ret)
+		return ret;
+	/* a datagram socket that connects sends nothing: the kernel looks up the route */
+	fd = socket(addr.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (struct sockaddr *)&addr, len) ||
+	    getsockname(fd, (struct sockaddr *)&addr, &len))
+		ret = -errno;
+	close(fd);
+	return ret ? ret : host_text(&addr, len, host);
+}
+
 static int inet_socket(const struct sockaddr_storage *addr)
 {
 	int fd = socket(addr->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -10,6 +10,10 @@
 
 /* Return: 0, -EINVAL: numbers only, no host names; the port is 1 .. 65535 */
 int inet_parse(const char *text, struct sockaddr_storage *out, socklen_t *len);
+/* its address alone, as a number. Return: 0, -EINVAL */
+int inet_host(const char *text, char host[INET_TEXT]);
+/* the address of this host that it would be dialled from. Return: 0, -errno */
+int inet_source(const char *text, char host[INET_TEXT]);
 /* nobody outside of this host reaches it */
 bool inet_loopback(const struct sockaddr_storage *addr);
 /* who is connected to @fd, without the port: "?" when nobody is */

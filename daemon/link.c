@@ -10,10 +10,10 @@
 #define CQ_DEPTH 4096u
 
 int link_open(struct node_link *link, struct wfi_env *env, const struct weft_transport *t,
-	      const char *device)
+	      const char *device, const char *addr)
 {
 	struct weft_cq_opts cq = { .size = sizeof(cq), .depth = CQ_DEPTH };
-	struct weft_device_opts dev = { .size = sizeof(dev), .name = device };
+	struct weft_device_opts dev = { .size = sizeof(dev), .name = device, .addr = addr };
 	int ret;
 
 	ret = t->device_open(t, env, &dev, &link->dev);
@@ -21,6 +21,7 @@ int link_open(struct node_link *link, struct wfi_env *env, const struct weft_tra
 		return ret;
 	link->transport = t;
 	snprintf(link->device, sizeof(link->device), "%s", device ? device : "");
+	snprintf(link->addr, sizeof(link->addr), "%s", addr ? addr : "");
 	ret = t->cq_create(link->dev, &cq, &link->send_cq);
 	if (!ret)
 		ret = t->cq_create(link->dev, &cq, &link->recv_cq);

@@ -68,9 +68,27 @@ static int tenants_create(struct node *node, const struct node_opts *opts)
 	return 0;
 }
 
+/* the one that was asked for; "auto": RDMA where it is, else TCP, and not in silence */
+static const struct weft_transport *net_transport(struct node *node, const char *name)
+{
+	const struct weft_transport *t = wfi_transport_find(node->env->transports, name);
+	struct weft_probe probe;
+
+	if (t || strcmp(name, "auto") != 0)
+		return t;
+	t = wfi_transport_find(node->env->transports, "verbs");
+	if (t && !t->probe(t, node->env, &probe))
+		return t;
+	wfi_warn_once("transport auto: no RDMA here (%s), falling back to TCP: all nodes have to, "
+		      "set transport = \"tcp\" if that is meant",
+		      t ? probe.why : "not built in");
+	node->net_fell_back = true;
+	return wfi_transport_find(node->env->transports, "tcp");
+}
+
 static int net_create(struct node *node, const struct node_opts *opts)
 {
-	const struct weft_transport *t = wfi_transport_find(node->env->transports, opts->transport);
+	const struct weft_transport *t = net_transport(node, opts->transport);
 	const unsigned nr = opts->nr_devices ? opts->nr_devices : 1;
 	const char *device;
 	int ret = 0;
@@ -82,7 +100,8 @@ static int net_create(struct node *node, const struct node_opts *opts)
 	}
 	for (; !ret && node->nr_nets < nr; node->nr_nets += !ret) {
 		device = opts->devices[node->nr_nets];
-		ret = link_open(&node->nets[node->nr_nets], node->env, t, device);
+		ret = link_open(&node->nets[node->nr_nets], node->env, t, device,
+				opts->addrs[node->nr_nets]);
 		if (ret)
 			wfi_err("transport %s does not open %s: %s; weft doctor says more", t->name,
 				device ? device : "a device", strerror(-ret));
@@ -102,7 +121,7 @@ static int transports_create(struct node *node, const struct node_opts *opts)
 		shm = node->env->transports[0];
 	if (!shm)
 		return -EOPNOTSUPP;
-	ret = link_open(&node->host, node->env, shm, NULL);
+	ret = link_open(&node->host, node->env, shm, NULL, NULL);
 	if (!ret && opts->transport)
 		ret = net_create(node, opts);
 	if (ret)

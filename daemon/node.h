@@ -135,6 +135,7 @@ struct node_link {
 	unsigned nr_armed; /* of the queues */
 	const struct weft_transport *transport; /* this and .device also while .dev is away */
 	char device[64]; /* "": the first */
+	char addr[64]; /* of this host on that network; "": not known */
 	_Atomic bool lost; /* .dev failed: the control thread opens it anew */
 };
 
@@ -146,6 +147,7 @@ struct node_opts {
 	const char *transport; /* to nodes of other hosts; NULL: none */
 	const char *devices[NODE_NETS_MAX]; /* of that transport: a rail each */
 	unsigned nr_devices; /* 0: its first alone */
+	const char *addrs[NODE_NETS_MAX]; /* of this host where their peers are, numeric, or NULL */
 	const char *tier_path; /* of the SSD tier; NULL or "": none */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bps, tier_scrub_bps;
@@ -179,6 +181,7 @@ struct node {
 	struct node_link host; /* reaches engines and nodes of this host */
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;
+	bool net_fell_back; /* to TCP, where RDMA was looked for */
 	struct node_rails *rails; /* by the nodes that they lead to */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
 	uint64_t tags[NODE_TENANTS_MAX]; /* of the salts: equal on the nodes of a cluster */
@@ -249,9 +252,9 @@ void node_call(struct node *node, void (*run)(struct node *node, void *arg), voi
 
 #define LINK_WAITS_MAX 16u
 
-/* @device: NULL: the first. Return: 0, or what the provider says; nothing is open then */
+/* @device, @addr: of weft_device_opts. Return: 0, or what the provider says: nothing is open then */
 int link_open(struct node_link *link, struct wfi_env *env, const struct weft_transport *t,
-	      const char *device);
+	      const char *device, const char *addr);
 /* in the order of the node's tenants. Return: 0, or what mr_reg() says */
 int link_arena_add(struct node_link *link, const struct wfi_map *arena);
 /* before a sleep: as cq_arm(), for both queues. Return: how many @waits; -EAGAIN poll first */

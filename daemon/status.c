@@ -163,6 +163,15 @@ static json_t *slow_paths_json(struct node *node)
 					  "reserve some (vm.nr_hugepages); weft doctor says how"));
 			break;
 		}
+	for (i = 0; i < node->nr_nets; i++)
+		if (node->net_fell_back ||
+		    (node->nets[i].dev && node->nets[i].dev->caps.flags & WEFT_CAP_FELL_BACK)) {
+			json_array_append_new(
+				list, json_pack("{s:s, s:s}", "what", "TCP", "why",
+						"nodes on other hosts are reached over TCP for "
+						"want of RDMA: weft doctor says why"));
+			break;
+		}
 	return list;
 }
 

@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "control.h"
+#include "inet.h"
 #include "node.h"
 #include "tls.h"
 #include "value.h"
@@ -120,6 +121,25 @@ static int load_config(const struct arguments *a, struct wfi_config *cfg)
 	return ret;
 }
 
+/* where other nodes find this one, on the network of its rail: where it listens, else where it
+ * would dial from. Return: whether that is known */
+static bool own_addr(const struct wfi_config *cfg, unsigned rail, char host[INET_TEXT])
+{
+	char text[WFI_CONFIG_PATH];
+	const char *items[NODE_NETS_MAX];
+	unsigned i;
+
+	memcpy(text, cfg->listen, sizeof(cfg->listen));
+	if (wfi_value_split(text, items, NODE_NETS_MAX) > rail)
+		return !inet_host(items[rail], host);
+	for (i = 0; i < cfg->nr_peers; i++) {
+		memcpy(text, cfg->peers[i].address, sizeof(text));
+		if (text[0] && wfi_value_split(text, items, NODE_NETS_MAX) > rail)
+			return !inet_source(items[rail], host);
+	}
+	return false;
+}
+
 static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct node **out)
 {
 	static struct wfi_tenant_opts tenants[WFI_CONFIG_TENANTS];
@@ -143,11 +163,14 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.tenants = tenants,
 		.nr_tenants = cfg->nr_tenants,
 	};
+	static char addrs[NODE_NETS_MAX][INET_TEXT];
 	char devices[sizeof(cfg->device)];
 	unsigned i;
 
 	memcpy(devices, cfg->device, sizeof(devices));
 	opts.nr_devices = wfi_value_split(devices, opts.devices, NODE_NETS_MAX);
+	for (i = 0; i < NODE_NETS_MAX; i++)
+		opts.addrs[i] = own_addr(cfg, i, addrs[i]) ? addrs[i] : NULL;
 	for (i = 0; i < cfg->nr_tenants; i++) {
 		tenants[i] = (struct wfi_tenant_opts){
 			.name = cfg->tenants[i].name,

@@ -181,7 +181,7 @@ static int pieces_open(struct pieces *s, const char *transport)
 	static uint32_t order[4096];
 	uint64_t stride = 2ull * s->c->bytes;
 	uint32_t i;
-	int ret = wfi_pair_open(transport, s->c->nr * stride, &s->pair);
+	int ret = wfi_pair_open(transport, NULL, s->c->nr * stride, &s->pair);
 
 	if (ret)
 		return ret;

@@ -18,7 +18,8 @@ static const struct wfi_perf_bench *const benches[] = {
 	&wfi_perf_tier,	     &wfi_perf_handoff,
 	&wfi_perf_directory, &wfi_perf_remote,
 	&wfi_perf_evict,     &wfi_perf_trace,
-	&wfi_perf_verbs,     &wfi_perf_compare_systems,
+	&wfi_perf_verbs,     &wfi_perf_ucx,
+	&wfi_perf_compare_systems,
 };
 
 static void overview(FILE *out)

@@ -44,6 +44,7 @@ struct end {
 	struct wfi_gather *link;
 	struct wfi_gather_name name; /* of the other's memory */
 	bool is_closed; /* WEFT_WC_CLOSED of .ep was polled */
+	bool echoes;
 	int sock;
 };
 
@@ -162,15 +163,17 @@ static int end_mr(struct end *e, const struct memory *m)
 	return ret ? ret : e->dev->transport->mr_export(e->mr, NULL, &e->right);
 }
 
-static int end_create(struct end *e, const struct weft_transport *t, const struct memory *m)
+static int end_create(struct end *e, const struct weft_transport *t, const char *device,
+		      const struct memory *m)
 {
+	const struct weft_device_opts dev = { .size = sizeof(dev), .name = device };
 	const struct weft_cq_opts cq = { .size = sizeof(cq), .depth = 4096 };
 	struct weft_ep_opts ep = { .size = sizeof(ep), .depth = DEPTH, .recv_bytes = RECV_BYTES };
 	const struct wfi_xfer_engine_opts eng = { .env = &e->env };
 	int ret = wfi_env_real_init(&e->env);
 
 	if (!ret)
-		ret = t->device_open(t, &e->env, NULL, &e->dev);
+		ret = t->device_open(t, &e->env, &dev, &e->dev);
 	if (!ret)
 		ret = end_mr(e, m);
 	if (!ret)
@@ -249,6 +252,9 @@ static int end_poll(struct end *e)
 		if (e->link && wfi_gather_event(e->link, &wcs[i]) < 0)
 			return -EPROTO;
 		e->is_closed |= wcs[i].op == WEFT_WC_CLOSED;
+		if (e->echoes && wcs[i].op == WEFT_WC_RECV)
+			weft_ep_post_send(e->ep, wcs[i].data, (uint32_t)wcs[i].len, 0,
+					  WEFT_POST_QUIET);
 	}
 	return e->is_closed ? -ECONNRESET : 0;
 }
@@ -290,16 +296,18 @@ static int target_poll(struct end *e)
 	}
 }
 
-static int target(const struct weft_transport *t, const struct memory *m, int sock)
+static int target(const struct weft_transport *t, const char *device, const struct memory *m,
+		  int sock)
 {
 	struct end e = { .sock = sock };
 	char order;
 	int ret = wfi_perf_pin(WFI_PERF_NODE_CPU);
 
 	if (!ret)
-		ret = end_create(&e, t, m);
+		ret = end_create(&e, t, device, m);
 	if (!ret)
 		ret = end_meet(&e, getppid());
+	e.echoes = !e.link;
 	while (!ret && !hear(sock, &order, 1)) {
 		ret = tell(sock, &order, 1);
 		if (!ret)
@@ -311,7 +319,7 @@ static int target(const struct weft_transport *t, const struct memory *m, int so
 
 /* ---- the initiator ---- */
 
-int wfi_pair_open(const char *transport, uint64_t bytes, struct wfi_pair **out)
+int wfi_pair_open(const char *transport, const char *device, uint64_t bytes, struct wfi_pair **out)
 {
 	const struct weft_transport *t = wfi_transport_find(wfi_transports, transport);
 	struct wfi_pair *p = calloc(1, sizeof(*p));
@@ -331,11 +339,11 @@ int wfi_pair_open(const char *transport, uint64_t bytes, struct wfi_pair **out)
 	if (!p->pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(socks[0]);
-		_exit(target(t, &p->there, socks[1]));
+		_exit(target(t, device, &p->there, socks[1]));
 	}
 	close(socks[1]);
 	p->end.sock = socks[0];
-	ret = p->pid < 0 ? -errno : end_create(&p->end, t, &p->here);
+	ret = p->pid < 0 ? -errno : end_create(&p->end, t, device, &p->here);
 	if (!ret)
 		ret = end_meet(&p->end, p->pid);
 	if (ret)
@@ -389,6 +397,16 @@ int wfi_pair_begin(struct wfi_pair *p)
 int wfi_pair_end(struct wfi_pair *p)
 {
 	return order(p, 's');
+}
+
+struct weft_ep *wfi_pair_ep(struct wfi_pair *p)
+{
+	return p->end.ep;
+}
+
+const struct weft_rkey *wfi_pair_rkey(const struct wfi_pair *p)
+{
+	return p->end.rkey;
 }
 
 static void moved(void *ctx, int res)

@@ -14,8 +14,9 @@
 
 struct wfi_pair;
 
-/* Return: 0, -EOPNOTSUPP no such transport in this build, -errno (said) */
-int wfi_pair_open(const char *transport, uint64_t bytes, struct wfi_pair **out);
+/* @device: of that transport; NULL: its first. Return: 0, -EOPNOTSUPP no such transport in this
+ * build, -errno (said) */
+int wfi_pair_open(const char *transport, const char *device, uint64_t bytes, struct wfi_pair **out);
 /* takes NULL */
 void wfi_pair_close(struct wfi_pair *pair);
 /* .bytes of each, zero at first */
@@ -24,6 +25,10 @@ uint8_t *wfi_pair_there(struct wfi_pair *pair);
 /* the target polls. Return: 0, -errno */
 int wfi_pair_begin(struct wfi_pair *pair);
 int wfi_pair_end(struct wfi_pair *pair);
+/* for posts without a transfer. The target sends messages back */
+struct weft_ep *wfi_pair_ep(struct wfi_pair *pair);
+/* the right to all of the other's memory */
+const struct weft_rkey *wfi_pair_rkey(const struct wfi_pair *pair);
 /* one transfer, until it is complete; .local of all lies in our memory. Return: its result */
 int wfi_pair_move(struct wfi_pair *pair, enum wfi_xfer_dir dir, const struct wfi_piece *pieces,
 		  uint32_t nr);

@@ -7,6 +7,7 @@
 #ifndef WFI_PERF_PEERS_H
 #define WFI_PERF_PEERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -121,5 +122,20 @@ int wfi_peer_lru_create(uint32_t nr_blocks, uint32_t nr_puts, struct wfi_peer_lr
 void wfi_peer_lru_destroy(struct wfi_peer_lru *lru);
 /* nanoseconds a put with its eviction */
 int wfi_peer_lru_round(void *ctx, double *ns);
+
+/* ---- ucx_perftest, a server and a client of it (peer_ucx_perftest.c) ---- */
+
+struct wfi_peer_ucx_perftest {
+	const char *tls; /* UCX_TLS */
+	const char *test; /* its -t */
+	uint32_t bytes;
+	uint32_t iters;
+	uint32_t window; /* operations under way */
+	bool latency; /* in us; else bandwidth in MiB/s */
+};
+
+/* why it can't run here, or NULL */
+const char *wfi_peer_ucx_perftest_skipped(void);
+int wfi_peer_ucx_perftest_round(void *ctx, double *out);
 
 #endif

@@ -56,6 +56,7 @@ extern const struct wfi_perf_bench wfi_perf_remote;
 extern const struct wfi_perf_bench wfi_perf_evict;
 extern const struct wfi_perf_bench wfi_perf_trace;
 extern const struct wfi_perf_bench wfi_perf_verbs;
+extern const struct wfi_perf_bench wfi_perf_ucx;
 extern const struct wfi_perf_bench wfi_perf_compare_systems;
 
 /* ---- rows ---- */

@@ -8,8 +8,8 @@ blocks are handed to decode on the other while prefill still computes the next. 
 Every token must be the one that a single process gives. Last, a request trace is replayed through
 both nodes with real bytes, each of them checked.
 
-The nodes meet over shared memory, or over a network card (--transport verbs): on one host, or on
-two, of which the second runs with --serve and does what the first one asks for.
+The nodes meet over shared memory, or over a network (--transport verbs, ucx, tcp): on one host, or
+on two, of which the second runs with --serve and does what the first one asks for.
 """
 import argparse
 import json
@@ -473,7 +473,8 @@ def arguments_parse():
                "  ./demo\n"
                "  ./demo --prompts my.txt --size kv8b\n"
                "  ./demo --trace FILE.jsonl\n"
-               "  ./demo --transport verbs    both nodes on this host, through its NIC\n"
+               "  ./demo --transport tcp      both nodes on this host, as if on two; or ucx\n"
+               "  ./demo --transport verbs    the same, through its RDMA NIC\n"
                "  ./demo --transport verbs --here 192.0.2.2 --there 192.0.2.1 --serve\n"
                "                              on the second of two hosts, then on the first:\n"
                "  ./demo --transport verbs --here 192.0.2.1 --there 192.0.2.2")
@@ -484,11 +485,13 @@ def arguments_parse():
     parser.add_argument("--size", default="small", choices=("tiny", "small", "kv8b"),
                         help="of the model (tinylm --help)")
     parser.add_argument("--max-tokens", type=int, default=24, help="length of each answer")
-    parser.add_argument("--transport", choices=("shm", "verbs"), default="shm",
+    parser.add_argument("--transport", choices=("shm", "verbs", "ucx", "tcp"),
+                        default="shm",
                         help="how the nodes reach each other")
     parser.add_argument("--device", help="device of that transport, e.g. mlx5_0")
     parser.add_argument("--here", default=LOOPBACK,
-                        help="address of this host, for verbs; one of each device: A,B")
+                        help="address of this host, where nodes are two hosts; one of each device: "
+                             "A,B")
     parser.add_argument("--there",
                         help="address of a second host, where node-b is; as many as --here has")
     parser.add_argument("--pki", help="folder with ca.crt, node-a.crt, node-a.key, node-b.crt and "
@@ -500,7 +503,7 @@ def arguments_parse():
     parser.add_argument("--build", default="build/demo", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.transport == "shm" and (arguments.there or arguments.serve):
-        parser.error("shared memory ends at the host: --there and --serve need --transport verbs")
+        parser.error("shared memory ends at the host: --there and --serve need another --transport")
     if arguments.serve and not arguments.there:
         parser.error("--serve needs --there: the address of the first host")
     arguments.here_all = arguments.here.split(",")

@@ -92,7 +92,8 @@ struct weft_cq_fast;
 
 enum weft_cap_flags {
 	WEFT_CAP_SYNC = 1u << 0, /* bytes move inside the post: bound what you post at once */
-	WEFT_CAP_EMU_READ = 1u << 1, /* reads are emulated: ask the holder to write */
+	/* carried out by the peer's provider, whenever the peer's owner polls, sleeps or arms */
+	WEFT_CAP_EMU_READ = 1u << 1,
 	WEFT_CAP_EMU_WRITE = 1u << 2,
 	WEFT_CAP_LOCAL_MR = 1u << 3, /* posts need weft_post.local_mr */
 	WEFT_CAP_MEM_EP = 1u << 4, /* WEFT_EP_MEM endpoints, WEFT_RKEY_PROCESS and _MEMFD */
@@ -100,6 +101,7 @@ enum weft_cap_flags {
 	WEFT_CAP_DMABUF = 1u << 6, /* mr_reg() of WEFT_MR_DMABUF */
 	WEFT_CAP_WAIT = 1u << 7, /* cq_arm() works: an idle owner can sleep */
 	WEFT_CAP_PORT = 1u << 8, /* port_open() and ep_dial() */
+	WEFT_CAP_FELL_BACK = 1u << 9, /* something faster was expected; the log says what */
 };
 
 /**
@@ -175,13 +177,16 @@ enum weft_access {
  * struct weft_device_opts - a device to open
  * @name: of a NIC or port; NULL: the provider's first
  * @silent_ms: a peer that does not answer for so long is gone, where its own host does not say so;
- *             0: the provider's own measure (verbs: 1200)
+ *             0: the provider's own measure (verbs: 1200; ucx, tcp: 3000)
+ * @addr: of this host on the network where the peers are, numeric, for those that have to choose
+ *        by it when there is no name; NULL: not known
  */
 struct weft_device_opts {
 	size_t size;
 	const char *name;
 	uint32_t silent_ms;
 	uint32_t reserved;
+	const char *addr;
 };
 
 /**

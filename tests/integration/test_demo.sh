@@ -57,6 +57,19 @@ case $out in
 esac
 [ -z "$(left)" ] || fail "the demo left processes behind"
 
+# nodes that meet over a network, each test run at an address of its own
+for transport in tcp ucx; do
+	"$build/cli/weft" doctor | grep -q "transport $transport.*built in" || continue
+	out=$(demo --size tiny --max-tokens 2 --prompts "$dir/a place/prompts.txt" --generate 20 \
+		--transport $transport --here 127.$((RANDOM % 250 + 1)).$((RANDOM % 250)).9 2>&1) ||
+		fail "a demo over $transport: $out"
+	case $out in
+	*"all tokens and bytes are right"*) ;;
+	*) fail "what a demo over $transport says: $out" ;;
+	esac
+	[ -z "$(left)" ] || fail "the demo over $transport left processes behind"
+done
+
 printf 'caf\351\n' >"$dir/latin.txt"
 : >"$dir/empty.txt"
 wants "prompts.txt: " demo --size tiny --prompts "$dir/none/prompts.txt"

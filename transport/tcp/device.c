@@ -130,7 +130,7 @@ int wfi_tcp_device_open(const struct weft_transport *t, struct wfi_env *env,
 		return -ENOMEM;
 	ret = wfi_srv_device_init(&dev->srv, t, env, &wfi_tcp_wire, o.silent_ms);
 	if (!ret)
-		ret = sockets_open(dev, o.name ? o.name : "127.0.0.1");
+		ret = sockets_open(dev, o.name ? o.name : o.addr ? o.addr : "127.0.0.1");
 	if (ret) {
 		wfi_free(env, dev, sizeof(*dev));
 		return ret;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,27 +26,58 @@ static bool rdma_is_here(void)
 	return found;
 }
 
-int wfi_ucx_place_read(const char *name, struct wfi_ucx_place *out)
+/* UCX knows interfaces, people addresses. Return: whether one has it; its name in @out */
+static bool interface_of(const char *addr, char *out, size_t len)
+{
+	uint8_t ip[sizeof(struct in6_addr)];
+	const int family = strchr(addr, ':') ? AF_INET6 : AF_INET;
+	struct ifaddrs *all, *i;
+	bool found = false;
+
+	if (inet_pton(family, addr, ip) != 1 || getifaddrs(&all))
+		return false;
+	for (i = all; i && !found; i = i->ifa_next) {
+		const void *a = i->ifa_addr;
+
+		if (!a || i->ifa_addr->sa_family != family)
+			continue;
+		/* all of 127.0.0.0/8 is the loopback's, which has one address */
+		found = family == AF_INET
+				? !memcmp(&((const struct sockaddr_in *)a)->sin_addr, ip,
+					  ip[0] == IN_LOOPBACKNET ? 1 : 4)
+				: !memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr, ip, 16);
+		if (found)
+			snprintf(out, len, "%s", i->ifa_name);
+	}
+	freeifaddrs(all);
+	return found;
+}
+
+/* Return: 0, -ENODEV */
+static int place_read(const char *name, const char *addr, struct wfi_ucx_place *out)
 {
 	const char *at = name ? strchr(name, '@') : NULL;
 	size_t len = !name ? 0 : at ? (size_t)(at - name) : strlen(name);
+	const char *net = at ? at + 1 : NULL;
 	char *c;
 
 	memset(out, 0, sizeof(*out));
-	if (len >= sizeof(out->tls) || (at && (!at[1] || strlen(at) > sizeof(out->net))))
+	if (len >= sizeof(out->tls) || (net && (!net[0] || strlen(net) >= sizeof(out->net))))
 		return -ENODEV;
 	if (name)
 		memcpy(out->tls, name, len);
-	if (at)
-		snprintf(out->net, sizeof(out->net), "%s", at + 1);
 	for (c = out->tls; *c; c++)
 		if (*c == '+')
 			*c = ',';
+	if (net && !interface_of(net, out->net, sizeof(out->net)))
+		snprintf(out->net, sizeof(out->net), "%s", net);
 	/* a list in UCX_TLS is somebody's wish, too */
 	if (len || getenv("UCX_TLS"))
 		return 0;
 	out->fell_back = !rdma_is_here();
 	snprintf(out->tls, sizeof(out->tls), "%s", out->fell_back ? "tcp" : "ib");
+	if (out->fell_back && !net && addr && !interface_of(addr, out->net, sizeof(out->net)))
+		return -ENODEV;
 	return 0;
 }
 
@@ -60,8 +94,7 @@ int wfi_ucx_probe(const struct weft_transport *t, struct wfi_env *env, struct we
 		return -EOPNOTSUPP;
 	}
 	out->nr_devices = 1;
-	wfi_ucx_place_read(NULL, &place);
-	out->slow = place.fell_back;
+	out->slow = !place_read(NULL, NULL, &place) && place.fell_back;
 	if (out->slow)
 		snprintf(out->why, sizeof(out->why),
 			 "no RDMA device here, so UCX goes over TCP; where that is all there is, "
@@ -96,6 +129,9 @@ static int context_open(struct wfi_ucx_device *dev, const struct wfi_ucx_place *
 	ret = modify(ucp, config, "TLS", place->tls);
 	if (!ret)
 		ret = modify(ucp, config, "NET_DEVICES", place->net);
+	/* of sends from where bytes lie, UCX 1.13 aborts the process when the peer leaves meanwhile */
+	if (!ret)
+		ret = modify(ucp, config, "ZCOPY_THRESH", "inf");
 	st = ret ? UCS_OK
 		 : ucp->ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &params, config,
 					 &dev->context);
@@ -138,7 +174,7 @@ int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 
 	if (wfi_opts_read(&o, sizeof(o), opts) || o.reserved)
 		return -EINVAL;
-	ret = wfi_ucx_place_read(o.name, &place);
+	ret = place_read(o.name, o.addr, &place);
 	if (ret)
 		return ret;
 	dev = wfi_alloc(env, sizeof(*dev));
@@ -162,6 +198,8 @@ int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 	ret = wfi_srv_device_init(&dev->srv, t, env, &dev->wire, o.silent_ms);
 	if (ret)
 		goto err_context;
+	if (place.fell_back)
+		dev->srv.base.caps.flags |= WEFT_CAP_FELL_BACK;
 	*out = &dev->srv.base;
 	return 0;
 

@@ -49,7 +49,7 @@ static inline struct wfi_ucx_device *wfi_ucx_device(struct weft_device *dev)
 }
 
 /* what a device's name says: TLS of UCX with '+' between them, then perhaps '@' and a network
- * device. NULL: RDMA where there is some, else TCP */
+ * device, or its address. NULL: RDMA where there is some, else TCP, where peers find this host */
 struct wfi_ucx_place {
 	char tls[WFI_UCX_TLS_MAX];
 	char net[WFI_UCX_TLS_MAX];
@@ -57,7 +57,6 @@ struct wfi_ucx_place {
 };
 
 /* device.c */
-int wfi_ucx_place_read(const char *name, struct wfi_ucx_place *out);
 int wfi_ucx_probe(const struct weft_transport *t, struct wfi_env *env, struct weft_probe *out);
 int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 			const struct weft_device_opts *opts, struct weft_device **out);

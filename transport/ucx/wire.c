@@ -8,8 +8,7 @@
 #define AM_ID 0u
 #define PART_MAGIC 0x3154525058435557ull /* "WUCXPRT1" */
 #define FLYING 32u /* parts of one endpoint that UCX has at once */
-#define CHUNK (64u << 10) /* bytes of a part of one piece */
-#define RUN (7u << 10) /* bytes of a part of several: UCX copies them together */
+#define PART (7u << 10) /* bytes of one: what UCX sends in one go */
 #define PROGRESS 16u /* calls in a row */
 #define LEAVE_NS (30 * WFI_NSEC_PER_MSEC) /* for what is said last to leave */
 #define CLOSE_NS (5 * WFI_NSEC_PER_SEC) /* for UCX to let go of an endpoint */
@@ -67,14 +66,14 @@ static struct slice slice_next(const struct wfi_ucx_ep *ep, const struct wfi_srv
 
 	if (tx->at == tx->nr_iov)
 		return s;
-	if (ep->off || iov->iov_len > RUN) {
+	if (ep->off || iov->iov_len > PART) {
 		s.buf = (const uint8_t *)iov->iov_base + ep->off;
-		s.bytes = (size_t)wfi_min(iov->iov_len - ep->off, CHUNK);
+		s.bytes = (size_t)wfi_min(iov->iov_len - ep->off, PART);
 		s.count = s.bytes;
 		return s;
 	}
 	for (; tx->at + s.entries < tx->nr_iov; s.entries++) {
-		if (s.bytes + iov[s.entries].iov_len > RUN)
+		if (s.bytes + iov[s.entries].iov_len > PART)
 			break;
 		s.bytes += iov[s.entries].iov_len;
 	}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench_ucx.c - the UCX provider beside ucx_perftest, between two processes of this host */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "perf/pair.h"
+#include "perf/peers.h"
+#include "perf/perf.h"
+#include "weft_internal/transport_registry.h"
+#include "weft_internal/util.h"
+
+#define MIB 1048576.0
+#define WINDOW 16u
+#define LAT_ITERS 20000u
+
+struct place {
+	const char *name; /* in the cases' */
+	const char *device;
+	const char *tls;
+};
+
+static const struct place places[] = {
+	{ "shm", "posix", "posix,self" },
+	{ "tcp", "tcp@lo", "tcp,self" },
+};
+
+struct bw_case {
+	const char *name;
+	const char *test; /* of the peer */
+	bool read;
+	uint32_t bytes;
+	uint32_t iters;
+};
+
+static const struct bw_case bw_cases[] = {
+	{ "put_bw_64KiB", "ucp_put_bw", false, 64u << 10, 2000 },
+	{ "put_bw_1MiB", "ucp_put_bw", false, 1u << 20, 200 },
+	{ "get_bw_64KiB", "ucp_get", true, 64u << 10, 2000 },
+	{ "get_bw_1MiB", "ucp_get", true, 1u << 20, 200 },
+};
+
+struct moves {
+	struct wfi_pair *pair;
+	const struct bw_case *c;
+	uint32_t iters;
+};
+
+/* Return: completions, -errno of one */
+static int completions_take(struct weft_ep *ep)
+{
+	struct weft_wc wcs[WINDOW];
+	int i, nr = weft_cq_poll(ep->send_cq, wcs, WINDOW);
+
+	for (i = 0; i < nr; i++)
+		if (wcs[i].status)
+			return wcs[i].status;
+	return nr;
+}
+
+static int bw_window(const struct moves *m)
+{
+	struct weft_piece piece = { wfi_pair_here(m->pair), 0, m->c->bytes,
+				    wfi_pair_rkey(m->pair) };
+	const struct weft_post post = { .pieces = &piece, .nr_pieces = 1 };
+	struct weft_ep *ep = wfi_pair_ep(m->pair);
+	uint32_t posted = 0, done = 0;
+	int ret = 0;
+
+	while (done < m->iters) {
+		while (posted < m->iters && posted - done < WINDOW && !ret) {
+			ret = m->c->read ? weft_ep_post_read(ep, &post)
+					 : weft_ep_post_write(ep, &post);
+			posted += !ret;
+		}
+		if (ret && ret != -EAGAIN)
+			return ret;
+		ret = completions_take(ep);
+		if (ret < 0)
+			return ret;
+		done += (uint32_t)ret;
+		ret = 0;
+	}
+	return 0;
+}
+
+static int bw_round(void *ctx, double *out)
+{
+	const struct moves *m = ctx;
+	uint64_t start_ns;
+	int ret = wfi_pair_begin(m->pair);
+
+	start_ns = wfi_perf_now_ns();
+	if (!ret)
+		ret = bw_window(m);
+	*out = (double)m->iters * m->c->bytes / MIB /
+	       ((double)(wfi_perf_now_ns() - start_ns) / 1e9);
+	return ret ? ret : wfi_pair_end(m->pair);
+}
+
+static int bw_run(const struct wfi_perf *p, const struct place *place, const struct bw_case *c)
+{
+	char name[48];
+	const struct wfi_perf_case row = { "ucx", name, "MiB/s", true };
+	struct moves m = { .c = c, .iters = p->quick ? c->iters / 50 : c->iters };
+	struct wfi_peer_ucx_perftest peer = {
+		.tls = place->tls,
+		.test = c->test,
+		.bytes = c->bytes,
+		.iters = m.iters,
+		.window = WINDOW,
+	};
+	const struct wfi_perf_side sides[] = { { NULL, bw_round, &m, NULL },
+					       { "ucx_perftest", wfi_peer_ucx_perftest_round, &peer,
+						 wfi_peer_ucx_perftest_skipped() } };
+	int ret;
+
+	snprintf(name, sizeof(name), "%s_%s", c->name, place->name);
+	ret = wfi_pair_open("ucx", place->device, c->bytes, &m.pair);
+	if (!ret)
+		ret = wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
+	wfi_pair_close(m.pair);
+	return ret;
+}
+
+/* half of a round trip of a message */
+static int lat_round(void *ctx, double *out)
+{
+	const struct moves *m = ctx;
+	struct weft_ep *ep = wfi_pair_ep(m->pair);
+	uint64_t start_ns, value = 0;
+	struct weft_wc wc;
+	uint32_t i;
+	int ret = wfi_pair_begin(m->pair), nr;
+
+	start_ns = wfi_perf_now_ns();
+	for (i = 0; i < m->iters && !ret; i++) {
+		ret = weft_ep_post_send(ep, &value, sizeof(value), 0, WEFT_POST_QUIET);
+		do
+			nr = weft_cq_poll(ep->recv_cq, &wc, 1);
+		while (!ret && !nr);
+		if (!ret && wc.op != WEFT_WC_RECV)
+			ret = -ECONNRESET;
+		/* quiet posts leave their places when this queue is looked at */
+		weft_cq_poll(ep->send_cq, &wc, 1);
+	}
+	*out = (double)(wfi_perf_now_ns() - start_ns) / 2000 / m->iters;
+	return ret ? ret : wfi_pair_end(m->pair);
+}
+
+static int lat_run(const struct wfi_perf *p, const struct place *place)
+{
+	char name[48];
+	const struct wfi_perf_case row = { "ucx", name, "us", false };
+	struct moves m = { .iters = p->quick ? LAT_ITERS / 50 : LAT_ITERS };
+	struct wfi_peer_ucx_perftest peer = {
+		.tls = place->tls,
+		.test = "ucp_am_lat",
+		.bytes = 8,
+		.iters = m.iters,
+		.window = 1,
+		.latency = true,
+	};
+	const struct wfi_perf_side sides[] = { { NULL, lat_round, &m, NULL },
+					       { "ucx_perftest", wfi_peer_ucx_perftest_round, &peer,
+						 wfi_peer_ucx_perftest_skipped() } };
+	int ret;
+
+	snprintf(name, sizeof(name), "am_lat_8B_%s", place->name);
+	ret = wfi_pair_open("ucx", place->device, 4096, &m.pair);
+	if (!ret)
+		ret = wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
+	wfi_pair_close(m.pair);
+	return ret;
+}
+
+static int run(const struct wfi_perf *p, int nr_args, char **args)
+{
+	const struct weft_transport *t = wfi_transport_find(wfi_transports, "ucx");
+	struct weft_probe probe = { 0 };
+	struct wfi_env env;
+	size_t i, k;
+	int ret = wfi_env_real_init(&env);
+
+	(void)nr_args;
+	(void)args;
+	if (ret || t->probe(t, &env, &probe))
+		return wfi_perf_fail(ret, "ucx: %s", probe.why);
+	for (k = 0; k < WFI_ARRAY_SIZE(places) && !ret; k++) {
+		for (i = 0; i < WFI_ARRAY_SIZE(bw_cases) && !ret; i++)
+			ret = bw_run(p, &places[k], &bw_cases[i]);
+		if (!ret)
+			ret = lat_run(p, &places[k]);
+	}
+	return ret;
+}
+
+const struct wfi_perf_bench wfi_perf_ucx = {
+	.name = "ucx",
+	.summary = "writes, reads and messages through UCX, beside ucx_perftest",
+	.run = run,
+};

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Frames as a peer might send them: right ones, one by one, and noise. The wire is this test: what
+ * it sends is looked at, what arrives is made up.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <setjmp.h>
+#include <string.h>
+#include <cmocka.h>
+#include "transport/served.h"
+
+#define MEM 65536u
+#define GUARD 4096u
+
+struct rig {
+	struct wfi_env env;
+	struct wfi_srv_device dev;
+	struct weft_transport table; /* a name for the log */
+	struct weft_cq *cq;
+	struct weft_cq *recv_cq;
+	struct wfi_srv_ep ep;
+	struct weft_mr *mr;
+	struct wfi_srv_rkey_blob right; /* to all but the guards */
+	uint8_t mem[MEM];
+	struct wfi_srv_frame last; /* that was sent */
+	unsigned nr_sent;
+};
+
+static struct rig *rig;
+
+/* ---- the wire ---- */
+
+static void wire_progress(struct wfi_srv_device *dev)
+{
+	(void)dev;
+	if (rig->ep.stopping)
+		wfi_srv_stopped(&rig->ep);
+}
+
+static int wire_arm(struct wfi_srv_device *dev, struct weft_wait *wait)
+{
+	(void)dev;
+	(void)wait;
+	return -EAGAIN;
+}
+
+static int wire_init(struct wfi_srv_ep *ep)
+{
+	(void)ep;
+	return 0;
+}
+
+static void wire_end(struct wfi_srv_ep *ep)
+{
+	(void)ep;
+}
+
+static int wire_addr(struct wfi_srv_ep *ep, uint8_t *buf, size_t len)
+{
+	(void)ep;
+	(void)len;
+	buf[0] = 1;
+	return 1;
+}
+
+static int wire_connect(struct wfi_srv_ep *ep, const uint8_t *addr, uint32_t len)
+{
+	(void)ep;
+	return len == 1 && addr[0] == 1 ? 0 : -EINVAL;
+}
+
+static void wire_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
+{
+	memcpy(&rig->last, tx->head, sizeof(rig->last));
+	rig->nr_sent++;
+	wfi_srv_tx_done(ep, tx);
+}
+
+static const struct wfi_srv_wire wire = {
+	.name = "test",
+	.head_max = WFI_SRV_HEAD_MAX,
+	.progress = wire_progress,
+	.arm = wire_arm,
+	.init = wire_init,
+	.fini = wire_end,
+	.addr = wire_addr,
+	.connect = wire_connect,
+	.push = wire_push,
+	.stop = wire_end,
+};
+
+static int setup(void **state)
+{
+	struct weft_mr_opts mr = { .size = sizeof(mr), .len = MEM, .fd = -1 };
+	struct weft_export_opts part = { .size = sizeof(part),
+					 .off = GUARD,
+					 .len = MEM - 2 * GUARD,
+					 .access = WEFT_ACCESS_REMOTE_READ |
+						   WEFT_ACCESS_REMOTE_WRITE };
+	struct weft_ep_opts o = { .size = sizeof(o), .recv_bytes = 8192 };
+	struct weft_ep_peer peer = { .size = sizeof(peer) };
+	struct weft_ep_addr addr;
+	struct weft_export ex;
+
+	rig = calloc(1, sizeof(*rig));
+	assert_non_null(rig);
+	assert_int_equal(wfi_env_real_init(&rig->env), 0);
+	rig->table.name = "test";
+	assert_int_equal(wfi_srv_device_init(&rig->dev, &rig->table, &rig->env, &wire, 0), 0);
+	mr.addr = rig->mem;
+	mr.access = WEFT_ACCESS_LOCAL_WRITE | part.access;
+	assert_int_equal(wfi_srv_mr_reg(&rig->dev.base, &mr, &rig->mr), 0);
+	assert_int_equal(wfi_srv_mr_export(rig->mr, &part, &ex), 0);
+	memcpy(&rig->right, ex.blob, sizeof(rig->right));
+	assert_int_equal(wfi_srv_cq_create(&rig->dev.base, NULL, &rig->cq), 0);
+	assert_int_equal(wfi_srv_cq_create(&rig->dev.base, NULL, &rig->recv_cq), 0);
+	o.send_cq = rig->cq;
+	o.recv_cq = rig->recv_cq;
+	assert_int_equal(wfi_srv_ep_init(&rig->ep, &rig->dev.base, &o), 0);
+	/* it talks to itself, as far as it knows */
+	assert_int_equal(wfi_srv_ep_addr(&rig->ep.base, &addr), 0);
+	peer.blob = addr.blob;
+	peer.blob_len = addr.blob_len;
+	assert_int_equal(wfi_srv_ep_connect(&rig->ep.base, &peer), 0);
+	*state = rig;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	wfi_srv_ep_fini(&rig->ep);
+	wfi_srv_cq_destroy(rig->cq);
+	wfi_srv_cq_destroy(rig->recv_cq);
+	wfi_srv_mr_dereg(rig->mr);
+	wfi_srv_device_fini(&rig->dev);
+	free(rig);
+	return 0;
+}
+
+/* ---- what arrives ---- */
+
+static struct wfi_srv_frame frame(enum wfi_srv_kind kind, uint16_t nr, uint64_t bytes)
+{
+	return (struct wfi_srv_frame){ .to = rig->ep.id,
+				       .bytes = bytes,
+				       .magic = WFI_SRV_FRAME_MAGIC,
+				       .kind = (uint8_t)kind,
+				       .nr = nr };
+}
+
+static struct wfi_srv_desc desc(uint64_t off, uint32_t len)
+{
+	return (struct wfi_srv_desc){ .off = off,
+				      .secret = rig->right.secret,
+				      .len = len,
+				      .export_idx = rig->right.export_idx };
+}
+
+/* Return: as wfi_srv_rx_begin(); the head ends where its memory ends */
+static int arrive(const struct wfi_srv_frame *f, const struct wfi_srv_desc *descs)
+{
+	size_t len = sizeof(*f) + f->nr * sizeof(*descs);
+	uint8_t *head = malloc(len);
+	int ret;
+
+	assert_non_null(head);
+	memcpy(head, f, sizeof(*f));
+	if (f->nr)
+		memcpy(head + sizeof(*f), descs, f->nr * sizeof(*descs));
+	assert_int_equal(wfi_srv_rx_begin(&rig->ep, head, sizeof(*f) - 1), 0);
+	ret = wfi_srv_rx_begin(&rig->ep, head, len);
+	free(head);
+	return ret;
+}
+
+static void poll_all(void)
+{
+	struct weft_wc wcs[64];
+
+	weft_cq_poll(rig->recv_cq, wcs, 64);
+	weft_cq_poll(rig->cq, wcs, 64);
+}
+
+static void write_is(const struct wfi_srv_desc *d, int status)
+{
+	struct wfi_srv_frame f = frame(WFI_SRV_WRITE, 3, d[0].len + d[1].len + d[2].len);
+	uint8_t bytes[192];
+
+	memset(bytes, 0x77, sizeof(bytes));
+	assert_true(arrive(&f, d) > 0);
+	assert_int_equal(wfi_srv_rx_bytes(&rig->ep, bytes, sizeof(bytes)), f.bytes);
+	poll_all();
+	assert_int_equal(rig->last.kind, WFI_SRV_ACK);
+	assert_int_equal(rig->last.status, status);
+	if (status)
+		assert_int_equal(rig->last.idx, 1);
+}
+
+/* rights, ranges and names are ours to hold: pieces before the bad one land, no others */
+static void test_held(void **state)
+{
+	struct wfi_srv_desc d[3] = { desc(0, 64), desc(128, 64), desc(256, 64) };
+
+	(void)state;
+	write_is(d, 0);
+	assert_int_equal(rig->mem[GUARD + 300], 0x77);
+	d[1].off = MEM - 2 * GUARD - 63;
+	write_is(d, -ERANGE);
+	d[1].off = UINT64_MAX - 10;
+	write_is(d, -ERANGE);
+	d[1] = desc(128, 64);
+	d[1].secret ^= 1;
+	write_is(d, -ESTALE);
+	d[1] = desc(128, 64);
+	d[1].export_idx = 1u << 30;
+	memset(rig->mem, 0, MEM);
+	write_is(d, -ESTALE);
+	assert_int_equal(rig->mem[GUARD], 0x77);
+	assert_int_equal(rig->mem[GUARD + 128], 0);
+	assert_int_equal(rig->mem[GUARD + 256], 0);
+}
+
+/* a region goes while a frame is on its way into it: not one byte more lands there */
+static void test_dereg_midway(void **state)
+{
+	struct wfi_srv_desc d[2] = { desc(0, 1000), desc(2000, 1000) };
+	struct wfi_srv_frame f = frame(WFI_SRV_WRITE, 2, 2000);
+	uint8_t bytes[2000];
+
+	(void)state;
+	memset(bytes, 0x77, sizeof(bytes));
+	assert_true(arrive(&f, d) > 0);
+	assert_int_equal(wfi_srv_rx_bytes(&rig->ep, bytes, 1500), 1500);
+	assert_int_equal(wfi_srv_mr_revoke(rig->mr, rig->right.secret), 0);
+	memset(rig->mem, 0, MEM);
+	assert_int_equal(wfi_srv_rx_bytes(&rig->ep, bytes, 500), 500);
+	assert_int_equal(rig->mem[GUARD + 2000 + 600], 0);
+	poll_all();
+	assert_int_equal(rig->last.kind, WFI_SRV_ACK);
+	assert_int_equal(rig->last.status, -ESTALE);
+	assert_int_equal(rig->last.idx, 1);
+}
+
+/* messages beyond the room that was promised, requests beyond what may be open, answers to nothing */
+static void test_rules(void **state)
+{
+	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 0, 4096);
+	struct wfi_srv_desc d = desc(0, 64);
+	uint8_t bytes[4096] = { 0 };
+	unsigned nr = 0;
+	int ret;
+
+	(void)state;
+	while ((ret = arrive(&f, NULL)) > 0) {
+		wfi_srv_rx_bytes(&rig->ep, bytes, sizeof(bytes));
+		nr++;
+	}
+	assert_int_equal(ret, -EPROTO);
+	assert_true(nr >= 1 && nr <= 2);
+	f = frame(WFI_SRV_READ, 1, 0);
+	for (nr = 0; (ret = arrive(&f, &d)) > 0; nr++)
+		;
+	assert_int_equal(ret, -EPROTO);
+	assert_int_equal(nr, WFI_SRV_READS);
+	f = frame(WFI_SRV_ACK, 0, 0);
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(WFI_SRV_DATA, 0, 64);
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(WFI_SRV_WRITE, 1, 65);
+	assert_int_equal(arrive(&f, &d), -EPROTO);
+	f = frame(WFI_SRV_CREDIT, 0, 0);
+	f.credit = 64;
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(0, 0, 0);
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+}
+
+/* one answer speaks for all writes before it, and for no read */
+static void test_answers(void **state)
+{
+	struct weft_rkey_src src = {
+		.size = sizeof(src), .fd = -1, .blob = &rig->right, .blob_len = sizeof(rig->right)
+	};
+	struct weft_piece piece = { rig->mem, 0, 64, NULL };
+	struct weft_post post = { .pieces = &piece, .nr_pieces = 1 };
+	struct wfi_srv_frame f = frame(WFI_SRV_ACK, 0, 0);
+	struct weft_rkey *rkey = NULL;
+	struct weft_wc wcs[8];
+	unsigned i;
+
+	(void)state;
+	assert_int_equal(wfi_srv_rkey_import(&rig->ep.base, &src, &rkey), 0);
+	piece.rkey = rkey;
+	for (i = 0; i < 4; i++) {
+		post.cookie = i;
+		assert_int_equal(i == 3 ? weft_ep_post_read(&rig->ep.base, &post)
+					: weft_ep_post_write(&rig->ep.base, &post),
+				 0);
+	}
+	f.serial = 1;
+	assert_true(arrive(&f, NULL) > 0);
+	assert_int_equal(weft_cq_poll(rig->cq, wcs, 8), 2);
+	assert_int_equal(wcs[1].cookie, 1);
+	assert_int_equal(wcs[1].status, 0);
+	f.serial = 3;
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(WFI_SRV_DATA, 0, 63);
+	f.serial = 3;
+	f.idx = 1;
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f.bytes = 64;
+	assert_true(arrive(&f, NULL) > 0);
+	memset(rig->mem, 0, 64);
+	memset(rig->mem + 100, 5, 64);
+	wfi_srv_rx_bytes(&rig->ep, rig->mem + 100, 64);
+	assert_int_equal(rig->mem[63], 5);
+	assert_int_equal(weft_cq_poll(rig->cq, wcs, 8), 2);
+	assert_int_equal(wcs[1].op, WEFT_WC_READ);
+	assert_int_equal(wcs[1].status, 0);
+	wfi_srv_rkey_destroy(rkey);
+}
+
+static uint64_t rng_state = 88172645463325252ull;
+
+static uint64_t rnd(void)
+{
+	rng_state ^= rng_state << 13;
+	rng_state ^= rng_state >> 7;
+	rng_state ^= rng_state << 17;
+	return rng_state;
+}
+
+/* right but for a word or two, or all wrong: nothing outside of what was exported is touched */
+static void test_noise(void **state)
+{
+	static const uint64_t odd[] = { 0, 1, 64, UINT32_MAX, UINT64_MAX, MEM, MEM - GUARD };
+	struct wfi_srv_desc d[4];
+	uint8_t bytes[512];
+	unsigned i, k, good = 0;
+	uint32_t n;
+
+	(void)state;
+	memset(rig->mem, 0x5a, MEM);
+	memset(bytes, 0xa5, sizeof(bytes));
+	for (i = 0; i < 200000; i++) {
+		struct wfi_srv_frame f = frame(1 + rnd() % 7, (uint16_t)(rnd() % 5), 0);
+		uint8_t *word = (uint8_t *)&f + rnd() % sizeof(f);
+
+		/* what breaks an endpoint is known to; it goes on here for the sake of the noise */
+		rig->ep.bye = false;
+		for (k = 0; k < f.nr; k++) {
+			d[k] = desc(rnd() % 3 ? rnd() % MEM : odd[rnd() % 7],
+				    (uint32_t)(rnd() % 8 ? rnd() % 100 : odd[rnd() % 7]));
+			f.bytes += f.kind == WFI_SRV_WRITE ? d[k].len : 0;
+		}
+		if (f.kind == WFI_SRV_SEND)
+			f.bytes = rnd() % 600;
+		f.nr = f.kind > WFI_SRV_READ ? 0 : f.nr;
+		if (!(rnd() % 4))
+			*word ^= (uint8_t)rnd();
+		if (f.nr > 4 || arrive(&f, d) <= 0)
+			continue;
+		good++;
+		while (wfi_srv_rx_left(&rig->ep) && wfi_srv_rx_left(&rig->ep) < 4096) {
+			n = (uint32_t)(1 + rnd() % sizeof(bytes));
+			wfi_srv_rx_bytes(&rig->ep, bytes, n);
+		}
+		if (wfi_srv_rx_left(&rig->ep))
+			rig->ep.rx.left = 0;
+		poll_all();
+	}
+	assert_true(good > 1000);
+	for (i = 0; i < GUARD; i++) {
+		assert_int_equal(rig->mem[i], 0x5a);
+		assert_int_equal(rig->mem[MEM - 1 - i], 0x5a);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_dereg_midway, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
