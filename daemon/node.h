@@ -252,7 +252,7 @@ void node_call(struct node *node, void (*run)(struct node *node, void *arg), voi
 
 #define LINK_WAITS_MAX 16u
 
-/* @device, @addr: of weft_device_opts. Return: 0, or what the provider says: nothing is open then */
+/* @device, @addr: of weft_device_opts. Return: 0, or what the provider says with nothing open */
 int link_open(struct node_link *link, struct wfi_env *env, const struct weft_transport *t,
 	      const char *device, const char *addr);
 /* in the order of the node's tenants. Return: 0, or what mr_reg() says */

@@ -129,7 +129,7 @@ static int context_open(struct wfi_ucx_device *dev, const struct wfi_ucx_place *
 	ret = modify(ucp, config, "TLS", place->tls);
 	if (!ret)
 		ret = modify(ucp, config, "NET_DEVICES", place->net);
-	/* of sends from where bytes lie, UCX 1.13 aborts the process when the peer leaves meanwhile */
+	/* sending from where bytes lie, UCX 1.13 aborts the process when the peer leaves */
 	if (!ret)
 		ret = modify(ucp, config, "ZCOPY_THRESH", "inf");
 	st = ret ? UCS_OK
