@@ -354,6 +354,8 @@ unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned
 unsigned wfi_srv_take_messages(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned max);
 /* messages that were lent are over */
 void wfi_srv_give_back(struct wfi_srv_ep *ep);
+/* posts that nobody is told of leave their places. Hot */
+void wfi_srv_reap(struct wfi_srv_ep *ep);
 bool wfi_srv_has_posts(const struct wfi_srv_ep *ep);
 bool wfi_srv_has_messages(const struct wfi_srv_ep *ep);
 /* served_post.c */

@@ -516,6 +516,7 @@ void wfi_srv_ep_settle(struct wfi_srv_ep *ep)
 	if (wfi_unlikely(ep->msg_taken - ep->msg_told >= ep->room / 4 && ep->nr_free && !ep->lost &&
 			 !ep->said_bye))
 		say(ep, WFI_SRV_CREDIT);
+	wfi_srv_reap(ep);
 	if (wfi_unlikely(ep->state == WFI_EP_CLOSING))
 		closing_settle(ep);
 }

@@ -254,19 +254,29 @@ static bool open_silent(const struct wfi_srv_open *open)
 	return !open->status && (open->flags & WEFT_POST_QUIET);
 }
 
+void wfi_srv_reap(struct wfi_srv_ep *ep)
+{
+	while (ep->open_head != ep->open_tail) {
+		const struct wfi_srv_open *open = &ep->opens[ep->open_head & ep->open_mask];
+
+		if (!open->done || !open_silent(open))
+			return;
+		ep->open_head++;
+		send_cq(ep)->nr_open--;
+	}
+}
+
 unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned max)
 {
 	unsigned n = 0;
 
-	while (n < max && ep->open_head != ep->open_tail) {
+	for (wfi_srv_reap(ep); n < max && ep->open_head != ep->open_tail; wfi_srv_reap(ep)) {
 		const struct wfi_srv_open *open = &ep->opens[ep->open_head & ep->open_mask];
 
 		if (!open->done)
 			break;
 		ep->open_head++;
 		send_cq(ep)->nr_open--;
-		if (open_silent(open))
-			continue;
 		memset(&wcs[n], 0, sizeof(wcs[n]));
 		wcs[n].cookie = open->cookie;
 		wcs[n].ep = &ep->base;
@@ -280,15 +290,6 @@ unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned
 
 bool wfi_srv_has_posts(const struct wfi_srv_ep *ep)
 {
-	uint32_t i;
-
-	for (i = ep->open_head; i != ep->open_tail; i++) {
-		const struct wfi_srv_open *open = &ep->opens[i & ep->open_mask];
-
-		if (!open->done)
-			return false;
-		if (!open_silent(open))
-			return true;
-	}
-	return false;
+	/* what is done and not reaped is to be told */
+	return ep->open_head != ep->open_tail && ep->opens[ep->open_head & ep->open_mask].done;
 }

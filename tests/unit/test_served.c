@@ -246,7 +246,7 @@ static void test_dereg_midway(void **state)
 	assert_int_equal(rig->last.idx, 1);
 }
 
-/* messages beyond the room that was promised, requests beyond what may be open, answers to nothing */
+/* messages beyond the room promised, requests beyond what may be open, answers to nothing */
 static void test_rules(void **state)
 {
 	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 0, 4096);

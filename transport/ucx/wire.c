@@ -9,7 +9,6 @@
 #define PART_MAGIC 0x3154525058435557ull /* "WUCXPRT1" */
 #define FLYING 32u /* parts of one endpoint that UCX has at once */
 #define PART (7u << 10) /* bytes of one: what UCX sends in one go */
-#define PROGRESS 16u /* calls in a row */
 #define LEAVE_NS (30 * WFI_NSEC_PER_MSEC) /* for what is said last to leave */
 #define CLOSE_NS (5 * WFI_NSEC_PER_SEC) /* for UCX to let go of an endpoint */
 
@@ -101,7 +100,7 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 {
 	ucp_request_param_t param = {
 		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
-				UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_DATATYPE,
+				UCP_OP_ATTR_FIELD_FLAGS,
 		.flags = UCP_AM_SEND_FLAG_EAGER,
 		.cb.send = on_sent,
 		.user_data = tx,
@@ -114,7 +113,10 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 
 	tx->at += is_first;
 	s = slice_next(ep, tx);
-	param.datatype = s.list ? UCP_DATATYPE_IOV : ucp_dt_make_contig(1);
+	if (s.list) {
+		param.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
+		param.datatype = UCP_DATATYPE_IOV;
+	}
 	req = ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, header, len, s.buf, s.count, &param);
 	slice_done(ep, tx, &s);
 	if (wfi_unlikely(UCS_PTR_IS_ERR(req)))
@@ -261,10 +263,8 @@ static void wire_progress(struct wfi_srv_device *base)
 {
 	struct wfi_ucx_device *dev = wfi_container_of(base, struct wfi_ucx_device, srv);
 	struct wfi_srv_ep *ep;
-	unsigned i;
 
-	for (i = 0; i < PROGRESS && dev->ucp->ucp_worker_progress(dev->worker); i++)
-		;
+	dev->ucp->ucp_worker_progress(dev->worker);
 	for (ep = base->first; ep; ep = ep->next) {
 		if (wfi_unlikely(ep->stopping && !ep->stopped))
 			close_poll(ucx_ep(ep));
