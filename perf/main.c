@@ -12,14 +12,11 @@
 #define ROUNDS_QUICK 3
 
 static const struct wfi_perf_bench *const benches[] = {
-	&wfi_perf_ring,	     &wfi_perf_copy,
-	&wfi_perf_get,	     &wfi_perf_match,
-	&wfi_perf_put,	     &wfi_perf_index,
-	&wfi_perf_tier,	     &wfi_perf_handoff,
-	&wfi_perf_directory, &wfi_perf_remote,
-	&wfi_perf_evict,     &wfi_perf_trace,
-	&wfi_perf_verbs,     &wfi_perf_ucx,
-	&wfi_perf_compare_systems,
+	&wfi_perf_ring,	  &wfi_perf_copy,    &wfi_perf_get,
+	&wfi_perf_match,  &wfi_perf_put,     &wfi_perf_index,
+	&wfi_perf_tier,	  &wfi_perf_handoff, &wfi_perf_directory,
+	&wfi_perf_remote, &wfi_perf_evict,   &wfi_perf_trace,
+	&wfi_perf_verbs,  &wfi_perf_ucx,     &wfi_perf_compare_systems,
 };
 
 static void overview(FILE *out)
