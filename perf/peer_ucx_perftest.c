@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,10 @@
 #define PROGRAM "/usr/bin/ucx_perftest"
 #define PORT_FIRST 13700u
 #define PORTS 200u
+/* what the provider set for itself (transport/ucx/lib.c): the peer runs as it would by itself */
+#define PLAIN                                                                                      \
+	"env -u UCX_HANDLE_ERRORS -u UCX_ERROR_SIGNALS -u UCX_MEM_EVENTS -u UCX_LOG_LEVEL "        \
+	"-u UCX_WARN_UNUSED_ENV_VARS -u UCX_MM_ERROR_HANDLING -u UCX_TCP_TX_SEG_SIZE "
 #define LISTEN_NS (5 * 1000000000ull)
 #define COLUMN_LATENCY 3 /* overall, in us, behind the number of iterations */
 #define COLUMN_BANDWIDTH 5 /* overall, in MB/s, which are MiB/s there */
@@ -46,19 +49,16 @@ static bool listens(unsigned port)
 static pid_t server_start(const struct wfi_peer_ucx_perftest *t, unsigned port)
 {
 	uint64_t limit_ns = wfi_perf_now_ns() + LISTEN_NS;
-	char text[2][16];
-	pid_t pid = fork();
-	int null;
+	char command[320];
+	pid_t pid;
 
+	snprintf(command, sizeof(command),
+		 "exec " PLAIN "UCX_TLS=%s " PROGRAM " -c %u -p %u >/dev/null 2>&1", t->tls,
+		 WFI_PERF_NODE_CPU, port);
+	pid = fork();
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		dup2(null, 1);
-		dup2(null, 2);
-		setenv("UCX_TLS", t->tls, 1);
-		snprintf(text[0], sizeof(text[0]), "%u", WFI_PERF_NODE_CPU);
-		snprintf(text[1], sizeof(text[1]), "%u", port);
-		execl(PROGRAM, PROGRAM, "-c", text[0], "-p", text[1], (char *)NULL);
+		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 		_exit(127);
 	}
 	while (pid > 0 && !listens(port) && wfi_perf_now_ns() < limit_ns)
@@ -94,14 +94,14 @@ int wfi_peer_ucx_perftest_round(void *ctx, double *out)
 	static unsigned nr;
 	unsigned port = PORT_FIRST + nr++ % PORTS;
 	pid_t pid = server_start(t, port);
-	char command[256];
+	char command[384];
 	FILE *f;
 	int ret;
 
 	if (pid < 0)
 		return -errno;
 	snprintf(command, sizeof(command),
-		 "UCX_TLS=%s %s -c %u -p %u -t %s -s %u -n %u -w %u -O %u -f 127.0.0.1 2>&1",
+		 PLAIN "UCX_TLS=%s %s -c %u -p %u -t %s -s %u -n %u -w %u -O %u -f 127.0.0.1 2>&1",
 		 t->tls, PROGRAM, WFI_PERF_ENGINE_CPU, port, t->test, t->bytes, t->iters,
 		 t->iters / 10 + 1, t->window);
 	f = popen(command, "r");

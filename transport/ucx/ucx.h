@@ -23,6 +23,7 @@ struct wfi_ucx_device {
 	ucp_context_h context;
 	ucp_worker_h worker;
 	int efd;
+	uint32_t part; /* bytes that UCX sends in one go */
 };
 
 /* header of the parts of a frame behind the first */

@@ -8,7 +8,8 @@
 #define AM_ID 0u
 #define PART_MAGIC 0x3154525058435557ull /* "WUCXPRT1" */
 #define FLYING 32u /* parts of one endpoint that UCX has at once */
-#define PART (7u << 10) /* bytes of one: what UCX sends in one go */
+#define PART_MIN (1u << 10)
+#define PART_MAX (60u << 10)
 #define LEAVE_NS (30 * WFI_NSEC_PER_MSEC) /* for what is said last to leave */
 #define CLOSE_NS (5 * WFI_NSEC_PER_SEC) /* for UCX to let go of an endpoint */
 
@@ -60,19 +61,20 @@ struct slice {
 
 static struct slice slice_next(const struct wfi_ucx_ep *ep, const struct wfi_srv_tx *tx)
 {
+	const uint32_t part = wfi_ucx_device(ep->srv.base.dev)->part;
 	const struct iovec *iov = tx->iov + tx->at;
 	struct slice s = { 0 };
 
 	if (tx->at == tx->nr_iov)
 		return s;
-	if (ep->off || iov->iov_len > PART) {
+	if (ep->off || iov->iov_len > part) {
 		s.buf = (const uint8_t *)iov->iov_base + ep->off;
-		s.bytes = (size_t)wfi_min(iov->iov_len - ep->off, PART);
+		s.bytes = (size_t)wfi_min(iov->iov_len - ep->off, part);
 		s.count = s.bytes;
 		return s;
 	}
 	for (; tx->at + s.entries < tx->nr_iov; s.entries++) {
-		if (s.bytes + iov[s.entries].iov_len > PART)
+		if (s.bytes + iov[s.entries].iov_len > part)
 			break;
 		s.bytes += iov[s.entries].iov_len;
 	}
@@ -212,6 +214,9 @@ int wfi_ucx_worker_listen(struct wfi_ucx_device *dev)
 		return -EOPNOTSUPP;
 	dev->wire = wfi_ucx_wire;
 	dev->wire.head_max = (uint32_t)wfi_min(attr.max_am_header, WFI_SRV_HEAD_MAX);
+	/* the first part has a head, too */
+	dev->part =
+		(uint32_t)wfi_min(wfi_max(attr.max_am_header, 2 * PART_MIN) - PART_MIN, PART_MAX);
 	if (dev->wire.head_max >= sizeof(struct wfi_srv_frame) + sizeof(struct wfi_srv_desc))
 		return 0;
 	wfi_err("ucx: these transports take headers of %u bytes: name others", dev->wire.head_max);
