@@ -198,6 +198,7 @@ int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 	ret = wfi_srv_device_init(&dev->srv, t, env, &dev->wire, o.silent_ms);
 	if (ret)
 		goto err_context;
+	dev->tries = place.tls[0] && wfi_ucx_trial_possible(place.tls);
 	if (place.fell_back)
 		dev->srv.base.caps.flags |= WEFT_CAP_FELL_BACK;
 	*out = &dev->srv.base;

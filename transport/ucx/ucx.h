@@ -24,6 +24,7 @@ struct wfi_ucx_device {
 	ucp_worker_h worker;
 	int efd;
 	uint32_t part; /* bytes that UCX sends in one go */
+	bool tries; /* peers' addresses in a child first */
 };
 
 /* header of the parts of a frame behind the first */
@@ -62,6 +63,11 @@ int wfi_ucx_probe(const struct weft_transport *t, struct wfi_env *env, struct we
 int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 			const struct weft_device_opts *opts, struct weft_device **out);
 void wfi_ucx_device_close(struct weft_device *dev);
+
+/* trial.c */
+bool wfi_ucx_trial_possible(const char *tls);
+/* Return: 0 UCX can be given this address, -EINVAL, -errno there is no telling */
+int wfi_ucx_trial(const struct wfi_ucx_device *dev, const ucp_ep_params_t *params);
 
 /* wire.c */
 extern const struct wfi_srv_wire wfi_ucx_wire;

@@ -359,10 +359,14 @@ static int wire_connect(struct wfi_srv_ep *base, const uint8_t *addr, uint32_t l
 		.err_handler = { .cb = on_error, .arg = ep },
 	};
 	ucs_status_t st;
+	int ret;
 
 	if (!len)
 		return -EINVAL;
 	params.address = (const ucp_address_t *)(const void *)addr;
+	ret = wfi_ucx_trial(dev, &params);
+	if (ret)
+		return ret;
 	ep->part = (struct wfi_ucx_part){ .to = base->peer_id, .magic = PART_MAGIC };
 	st = dev->ucp->ucp_ep_create(dev->worker, &params, &ep->ep);
 	if (st == UCS_OK)
