@@ -346,6 +346,34 @@ static void test_messages(void **state)
 	assert_int_equal(weft_ep_post_send(r->ep, "x", 1, 0, 0), -ENOTCONN);
 }
 
+/* a peer has the key of its own word alone: whatever it writes there harms nobody else */
+static void test_credit_key(void **state)
+{
+	struct weft_ep_opts o = { .size = sizeof(o) };
+	struct wfi_verbs_ep_blob mine, other;
+	struct rig *r = *state;
+	struct weft_ep_addr addr;
+	struct weft_ep *ep;
+	unsigned before;
+
+	o.send_cq = r->cq;
+	o.recv_cq = r->cq;
+	assert_int_equal(t->ep_create(r->dev, &o, &ep), 0);
+	before = mock.nr_mrs;
+	assert_int_equal(t->ep_addr(r->ep, &addr), 0);
+	memcpy(&mine, addr.blob, sizeof(mine));
+	assert_int_equal(t->ep_addr(ep, &addr), 0);
+	memcpy(&other, addr.blob, sizeof(other));
+	assert_int_not_equal(mine.credit_rkey, other.credit_rkey);
+	assert_ptr_equal(wfi_verbs_ep(ep)->credit_mr->addr, wfi_verbs_ep(ep)->credit);
+	/* and what we tell that peer is not there */
+	assert_int_equal(wfi_verbs_ep(ep)->credit_mr->length, 16 * sizeof(uint32_t));
+	t->ep_destroy(ep);
+	assert_int_equal(mock.nr_mrs, before - 1);
+	mock.reg_errno = ENOMEM;
+	assert_int_equal(t->ep_create(r->dev, &o, &ep), -ENOMEM);
+}
+
 static void test_full(void **state)
 {
 	struct weft_ep_opts ep = { .size = sizeof(ep), .depth = 1024, .recv_bytes = 16384 };
@@ -474,6 +502,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_device_fatal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_marker, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_credit_key, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_device, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_version, setup, teardown),

@@ -114,7 +114,7 @@ static void hello_fill(struct wfi_verbs_hello *h, const struct wfi_verbs_line *l
 		.incarnation = line->dev->incarnation,
 		.nonce = nonce,
 		.credit_addr = (uintptr_t)ep->credit,
-		.credit_rkey = ep->credit_buf->rkey,
+		.credit_rkey = ep->credit_mr->rkey,
 	};
 	memcpy(h->ticket, line->ticket, sizeof(h->ticket));
 	h->check = wfi_blob_check(h, sizeof(*h));

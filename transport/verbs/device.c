@@ -163,12 +163,10 @@ static int pools_open(struct wfi_verbs_device *dev)
 {
 	int ret = wfi_verbs_pool_init(&dev->tx, dev, WFI_VERBS_MSG_BYTES, TX_FIRST, TX_MAX, 0);
 
-	/* one registration for the words of all peers: keys are no fence between peers anyway,
-	 * since they name a few bits that any of them could guess */
+	/* read by the NIC; the half that a peer writes is registered for it when it comes */
 	if (!ret)
 		ret = wfi_verbs_pool_init(&dev->credits, dev, WFI_VERBS_CREDIT_BYTES, CREDITS_FIRST,
-					  CREDITS_MAX,
-					  IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+					  CREDITS_MAX, 0);
 	return ret;
 }
 

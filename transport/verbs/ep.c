@@ -420,9 +420,15 @@ int wfi_verbs_ep_create(struct weft_device *base, const struct weft_ep_opts *opt
 		goto err_opens;
 	ep->credit = (uint32_t *)ep->credit_buf->mem;
 	memset(ep->credit, 0, WFI_VERBS_CREDIT_BYTES);
-	ret = queues_reserve(ep);
+	/* its own, so that a peer has the key of no other peer's word */
+	ep->credit_mr = wfi_verbs_pin(dev, ep->credit, WFI_VERBS_CREDIT_BYTES / 2,
+				      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	ret = ep->credit_mr ? 0 : -ENOMEM;
 	if (ret)
 		goto err_credit;
+	ret = queues_reserve(ep);
+	if (ret)
+		goto err_mr;
 	ret = qp_create(ep, dev);
 	if (ret)
 		goto err_queues;
@@ -433,6 +439,8 @@ int wfi_verbs_ep_create(struct weft_device *base, const struct weft_ep_opts *opt
 
 err_queues:
 	queues_release(ep);
+err_mr:
+	ibv_dereg_mr(ep->credit_mr);
 err_credit:
 	wfi_verbs_buf_put(&dev->credits, ep->credit_buf);
 err_opens:
@@ -473,6 +481,7 @@ void wfi_verbs_ep_destroy(struct weft_ep *base)
 	wfi_verbs_windows_drop(ep);
 	ibv_destroy_qp(ep->qp);
 	queues_release(ep);
+	ibv_dereg_mr(ep->credit_mr);
 	wfi_verbs_buf_put(&wfi_verbs_device(base->dev)->credits, ep->credit_buf);
 	wfi_free(env, ep->opens, ((size_t)ep->open_mask + 1) * sizeof(*ep->opens));
 	wfi_free(env, ep, sizeof(*ep));
@@ -488,7 +497,7 @@ int wfi_verbs_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
 		.magic = WFI_VERBS_EP_MAGIC,
 		.incarnation = dev->incarnation,
 		.credit_addr = (uintptr_t)ep->credit,
-		.credit_rkey = ep->credit_buf->rkey,
+		.credit_rkey = ep->credit_mr->rkey,
 		.credits = ep->rx_credits,
 		.version = WFI_VERBS_VERSION,
 		.qpn = ep->qp->qp_num,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Registered buffers, shared by all endpoints of a device: an endpoint that comes registers
- * nothing, and the NIC knows a few large registrations instead of many small ones.
+ * nothing here, and the NIC knows a few large registrations instead of many small ones.
  */
 #include <errno.h>
 #include "transport/verbs/verbs.h"
@@ -66,7 +66,6 @@ static int grow_by(struct wfi_verbs_pool *pool, uint32_t nr)
 	for (i = 0; i < nr; i++) {
 		g->bufs[i].mem = g->slab->mem + (size_t)i * pool->buf_bytes;
 		g->bufs[i].lkey = g->slab->mr->lkey;
-		g->bufs[i].rkey = g->slab->mr->rkey;
 		wfi_verbs_buf_put(pool, &g->bufs[i]);
 	}
 	return 0;

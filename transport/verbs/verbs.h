@@ -99,7 +99,6 @@ struct wfi_verbs_buf {
 	struct wfi_verbs_buf *next; /* free ones of a pool */
 	uint8_t *mem;
 	uint32_t lkey;
-	uint32_t rkey;
 };
 
 /* buffers of one size that come and go without being registered; grows, and never shrinks */
@@ -153,7 +152,7 @@ struct wfi_verbs_device {
 	bool has_windows; /* type 2 */
 	struct wfi_verbs_pinned *pinned;
 	struct wfi_verbs_pool tx; /* messages on their way out */
-	struct wfi_verbs_pool credits; /* words that peers write */
+	struct wfi_verbs_pool credits; /* words of credit: of peers, and for them */
 	struct rdma_event_channel *cm; /* NULL: there is no connection manager here */
 	uint32_t nr_dialing; /* endpoints */
 	uint32_t last_seen;
@@ -271,6 +270,7 @@ struct wfi_verbs_ep {
 	uint32_t tx_limit; /* .tx_sent when credits end */
 	uint32_t tx_credits;
 	struct wfi_verbs_buf *credit_buf;
+	struct ibv_mr *credit_mr; /* of the word that the peer writes, and of nothing else */
 	uint32_t *credit; /* its words: [0] the peer writes, [16] source of what we write there */
 	uint64_t peer_credit_addr;
 	uint32_t peer_credit_rkey;
