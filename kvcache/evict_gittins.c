@@ -64,9 +64,10 @@
 #define GHOST_STAMP_SHIFT 8
 #define GHOST_STAMP_MASK 0xfffu
 #define GHOST_TAG_MASK 0xfff00000u
-/* what one of a chain has done, its neighbours have done: all above this depth are remembered, and
- * one in as many below */
-#define GHOST_EVERY 4u
+/* what one of a chain has done, its neighbours have done: all of the first class of depths are
+ * remembered, and one in as many below */
+#define GHOST_ALL 4u
+#define GHOST_EVERY 3u
 #define HASH_NONE 0u /* of a block that leaves no ghost */
 #define NR_LEAVING 8u
 
@@ -106,6 +107,7 @@ struct run {
 	unsigned kind; /* of a parent that was itself just published; 0: none */
 	unsigned code; /* of its blocks, but the last, at depth 0 */
 	unsigned touched; /* code of blocks that had a ghost, at depth 0; 0: the last had none */
+	uint32_t resume; /* depth from which they have none; more than any: not known */
 };
 
 /* a ghost that is not written yet */
@@ -466,7 +468,7 @@ static void clock_tune(struct wfi_evict *ev, uint64_t now_ns)
 
 static bool ghost_is_sampled(uint32_t depth)
 {
-	return depth < GHOST_EVERY || !(depth % GHOST_EVERY);
+	return depth < GHOST_ALL || !(depth % GHOST_EVERY);
 }
 
 /* as linear hashing does: most stay where they are when sets are added. Bit 0 is always set */
@@ -706,7 +708,9 @@ static void run_extend(struct wfi_evict *ev, const struct wfi_evict_info *info)
 	unsigned code;
 
 	if (run->slot == END || info->parent != run->slot) {
-		*run = (struct run){ .first_depth = info->depth, .chain_len = info->chain_len };
+		*run = (struct run){ .first_depth = info->depth,
+				     .chain_len = info->chain_len,
+				     .resume = UINT32_MAX };
 		if (info->parent != WFI_SLOT_NONE)
 			run_inherit(ev, run, info->parent);
 	} else if (run->chain_len != info->chain_len) {
@@ -737,6 +741,27 @@ static __attribute__((noinline)) void run_begin(struct wfi_evict *ev,
 	ev->run.code = kind_new(&ev->run) * DEPTHS;
 }
 
+/*
+ * A ghost is missed after others: what comes below blocks that were evicted continues their chain,
+ * as it would had they been held. Where it began lies at random between two that leave ghosts: were
+ * it always taken for the second, its blocks would leave more ghosts than others do.
+ */
+static void run_miss(struct run *run, const struct wfi_evict_info *info)
+{
+	const uint32_t every = info->depth < GHOST_ALL ? 1 : GHOST_EVERY;
+
+	run->resume = info->depth + (uint32_t)(info->key_hash >> 32) % every;
+}
+
+static void run_resume(struct run *run, uint32_t depth)
+{
+	run->touched = 0;
+	run->resume = UINT32_MAX;
+	run->kind = 0;
+	run->first_depth = depth;
+	run->code = kind_new(run) * DEPTHS;
+}
+
 static void gittins_prefetch(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash)
 {
 	if (ghost_is_sampled(depth))
@@ -748,7 +773,7 @@ static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi
 {
 	struct run *run = &ev->run;
 	uint32_t hash = HASH_NONE;
-	unsigned code;
+	unsigned code, touched;
 
 	assert(slot < ev->nr_slots && !(ev->blocks[slot].word & PRESENT));
 	if (wfi_unlikely(info->parent != run->slot || info->parent == WFI_SLOT_NONE ||
@@ -758,8 +783,14 @@ static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi
 	/* the others are as the one before them was */
 	if (ghost_is_sampled(info->depth)) {
 		hash = (uint32_t)info->key_hash | 1;
-		run->touched = ghost_take(ev, hash);
+		touched = ghost_take(ev, hash);
+		if (touched || !run->touched)
+			run->touched = touched;
+		else
+			run_miss(run, info);
 	}
+	if (wfi_unlikely(info->depth >= run->resume))
+		run_resume(run, info->depth);
 	code = info->depth + 1 == info->chain_len ? KIND_TAIL * DEPTHS : run->code;
 	if (run->touched)
 		code = run->touched;

@@ -419,13 +419,84 @@ static void test_lru_chains(void **state)
 	lru->destroy(ev);
 }
 
+static uint64_t key_of(uint64_t seed, uint32_t nr)
+{
+	uint64_t state = seed << 32 | nr;
+
+	return rand_next(&state);
+}
+
+/* a chain of @len in as many slots from @first on, and its end may go */
+static void chain_insert(const struct wfi_evict_policy *policy, struct wfi_evict *ev, uint64_t seed,
+			 uint32_t first, uint32_t len)
+{
+	for (uint32_t i = 0; i < len; i++) {
+		const struct wfi_evict_info info = {
+			.key_hash = key_of(seed, first + i),
+			.depth = i,
+			.chain_len = len,
+			.parent = i ? first + i - 1 : WFI_SLOT_NONE,
+		};
+
+		policy->insert(ev, first + i, &info, 1);
+	}
+	policy->candidate_add(ev, first + len - 1);
+}
+
+/* Return: the slot of the victim, whose parent, if above @first, may go next */
+static uint32_t chain_evict(const struct wfi_evict_policy *policy, struct wfi_evict *ev,
+			    uint32_t first)
+{
+	const uint32_t slot = policy->evict(ev, 1);
+
+	if (slot > first)
+		policy->candidate_add(ev, slot - 1);
+	return slot;
+}
+
+/*
+ * Eight blocks were evicted and come again, four new ones below them: these are the next turn of
+ * someone, not the first one of twelve, and worth more than three blocks of a stranger
+ */
+static void test_gittins_returns(void **state)
+{
+	const struct wfi_evict_policy *gittins = wfi_evict_find("gittins");
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 16; seed++) {
+		struct test_env te = env_make();
+		struct wfi_evict *ev;
+		uint32_t ends;
+
+		assert_int_equal(gittins->create(&te.env, NR_SLOTS, 1, &ev), 0);
+		chain_insert(gittins, ev, seed, 0, 8);
+		for (uint32_t i = 8; i-- > 0;)
+			assert_int_equal(chain_evict(gittins, ev, 0), i);
+		/* what is evicted is remembered some evictions later */
+		for (uint32_t i = 100; i < 116; i++) {
+			chain_insert(gittins, ev, seed, i, 1);
+			assert_int_equal(chain_evict(gittins, ev, i), i);
+		}
+		chain_insert(gittins, ev, seed, 0, 12);
+		chain_insert(gittins, ev, seed, 200, 3);
+		ends = chain_evict(gittins, ev, 0);
+		ends += chain_evict(gittins, ev, 0);
+		assert_int_equal(ends, 11 + 202);
+		assert_int_equal(chain_evict(gittins, ev, 0), 201);
+		assert_int_equal(chain_evict(gittins, ev, 200), 200);
+		assert_int_equal(chain_evict(gittins, ev, 0), 10);
+		gittins->destroy(ev);
+		assert_int_equal(te.used, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_find),	   cmocka_unit_test(test_contract),
 		cmocka_unit_test(test_all_used),   cmocka_unit_test(test_deterministic),
 		cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_lru_order),
-		cmocka_unit_test(test_lru_chains),
+		cmocka_unit_test(test_lru_chains), cmocka_unit_test(test_gittins_returns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
