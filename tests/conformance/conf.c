@@ -6,6 +6,7 @@
 #include "conf.h"
 
 #define POLLS_MAX 20000000u
+#define MEET_TURNS 2000u
 
 static void side_ep(struct side *s)
 {
@@ -106,6 +107,7 @@ static void pair_connect(struct pair *p)
 {
 	const struct weft_transport *t = p->a.t;
 	struct weft_ep_addr addr;
+	unsigned i;
 
 	assert_int_equal(t->ep_addr(p->b.ep, &addr), 0);
 	connect_to(p->a.ep, &addr, getpid());
@@ -113,6 +115,11 @@ static void pair_connect(struct pair *p)
 	connect_to(p->b.ep, &addr, getpid());
 	p->rkey = import(p->a.ep, p->b.mr, NULL);
 	p->heap_rkey = import(p->a.ep, p->b.heap_mr, NULL);
+	/* both have turns, as two nodes would, until they have met */
+	for (i = 0; i < MEET_TURNS; i++) {
+		side_turn(&p->a);
+		side_turn(&p->b);
+	}
 }
 
 void pair_reconnect(struct pair *p)

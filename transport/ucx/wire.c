@@ -306,7 +306,9 @@ static void wire_fini(struct wfi_srv_ep *base)
 	struct wfi_ucx_ep *ep = ucx_ep(base);
 	uint64_t now = wfi_now(env);
 
-	while (ep->ep && !base->lost && base->nr_free < WFI_SRV_TX && wfi_now(env) - now < LEAVE_NS)
+	/* UCX 1.13 aborts when it closes what it has not even begun to connect */
+	while (ep->ep && !base->lost && wfi_now(env) - now < LEAVE_NS &&
+	       (base->nr_free < WFI_SRV_TX || wfi_now(env) - ep->since_ns < LEAVE_NS))
 		wire_progress(dev);
 	if (!ep->ep && !base->stopping)
 		return;
@@ -367,6 +369,7 @@ static int wire_connect(struct wfi_srv_ep *base, const uint8_t *addr, uint32_t l
 	ret = wfi_ucx_trial(dev, &params);
 	if (ret)
 		return ret;
+	ep->since_ns = wfi_now(base->base.dev->env);
 	ep->part = (struct wfi_ucx_part){ .to = base->peer_id, .magic = PART_MAGIC };
 	st = dev->ucp->ucp_ep_create(dev->worker, &params, &ep->ep);
 	if (st == UCS_OK)
