@@ -4,6 +4,7 @@
  * and its endpoint with it, within the patience that the device was opened with. Run as:
  * test_served_procs PROVIDER [DEVICE], for providers whose peers serve reads and writes.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "conf.h"
+#include "transport/tcp/tcp.h"
 #include "weft_internal/transport_registry.h"
 
 #define SILENT_MS 1500u
@@ -208,6 +210,48 @@ static void test_leaves(void **state)
 	ends(t, nr);
 }
 
+static int stranger(const struct weft_ep_addr *addr)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	struct wfi_tcp_addr at;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	memcpy(&at, addr->blob + sizeof(struct wfi_srv_ep_blob), sizeof(at));
+	to.sin_port = htons(at.port);
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	return fd;
+}
+
+/* who connects to our port and says nothing, or anything, is in nobody's way */
+static void test_strangers(void **state)
+{
+	enum { NR = 2 * WFI_TCP_STRANGERS };
+	struct wfi_tcp_hello hello = { .magic = WFI_TCP_HELLO_MAGIC };
+	struct two *t = *state;
+	struct weft_ep_addr addr;
+	int fds[NR], i;
+
+	if (strcmp(provider->name, "tcp") != 0)
+		skip();
+	assert_int_equal(provider->ep_addr(t->s.ep, &addr), 0);
+	memcpy(&hello.to, addr.blob + offsetof(struct wfi_srv_ep_blob, id), sizeof(hello.to));
+	for (i = 0; i < NR; i++) {
+		fds[i] = stranger(&addr);
+		/* the right endpoint, and not its ticket; half of a hello; nothing */
+		if (i % 3)
+			assert_true(send(fds[i], &hello, i % 3 == 1 ? sizeof(hello) : 17,
+					 MSG_NOSIGNAL) > 0);
+		if (i % 16 == 0)
+			one_of_each(t);
+	}
+	one_of_each(t);
+	for (i = 0; i < NR; i++)
+		close(fds[i]);
+	one_of_each(t);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +259,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idle, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_leaves, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
 	};
 	struct weft_probe probe;
 	struct wfi_env env;

@@ -141,19 +141,41 @@ void wfi_tcp_strangers(struct wfi_tcp_device *dev)
 	}
 }
 
+/* a free place, or that of who has been silent for longest */
+static struct wfi_tcp_stranger *stranger_place(struct wfi_tcp_device *dev)
+{
+	struct wfi_tcp_stranger *s, *oldest = dev->strangers;
+	unsigned i;
+
+	for (i = 0; i < WFI_TCP_STRANGERS; i++) {
+		s = &dev->strangers[i];
+		if (s->fd < 0)
+			return s;
+		if (s->since_ns < oldest->since_ns)
+			oldest = s;
+	}
+	close(oldest->fd);
+	stranger_end(dev, oldest);
+	return oldest;
+}
+
 void wfi_tcp_accept(struct wfi_tcp_device *dev)
 {
-	struct wfi_tcp_stranger *s = dev->strangers;
+	unsigned i;
 	int fd;
 
-	while ((fd = accept4(dev->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-		if (dev->nr_strangers == WFI_TCP_STRANGERS || wfi_tcp_watch(dev, fd, NULL)) {
+	/* the rest next time */
+	for (i = 0; i < WFI_TCP_STRANGERS; i++) {
+		fd = accept4(dev->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0)
+			return;
+		if (wfi_tcp_watch(dev, fd, NULL)) {
 			close(fd);
 			continue;
 		}
-		while (s->fd >= 0)
-			s++;
-		*s = (struct wfi_tcp_stranger){ .fd = fd, .since_ns = wfi_now(dev->srv.base.env) };
+		*stranger_place(dev) =
+			(struct wfi_tcp_stranger){ .fd = fd,
+						   .since_ns = wfi_now(dev->srv.base.env) };
 		dev->nr_strangers++;
 	}
 }
