@@ -18,7 +18,7 @@
 #include "weft_internal/log.h"
 
 #define SAY_NS (60 * WFI_NSEC_PER_SEC) /* before the log has one failure again */
-#define RETRY_MAX_MS 4000u /* between calls to a peer that refuses */
+#define RETRY_DOUBLED_MAX 2 /* times that the wait is, for a peer that refuses: up to 1 s */
 
 struct peer_call {
 	struct conn *k;
@@ -61,10 +61,11 @@ static void dial_failed(struct control *c, struct conn *k, const char *why)
 	if (is_news(d->why, why, now_ns, &d->said_ns))
 		wfi_warn("peer %s (%s) %s", p->name, p->addr, why);
 	memmove(d->why, why, strlen(why) + 1);
-	/* a node that is not up yet is looked for often, one that refuses less and less so */
-	wait_ms = k->stream && k->stream->connected ? (uint64_t)REDIAL_MS << wfi_min(d->failed, 4)
-						    : REDIAL_MS;
-	d->next_ns = now_ns + wfi_min(wait_ms, RETRY_MAX_MS) * WFI_NSEC_PER_MSEC;
+	/* a node that is not up yet is looked for often, one that refuses a little less so */
+	wait_ms = REDIAL_MS;
+	if (k->stream && k->stream->connected)
+		wait_ms <<= wfi_min(d->failed, RETRY_DOUBLED_MAX);
+	d->next_ns = now_ns + wait_ms * WFI_NSEC_PER_MSEC;
 	d->failed++;
 }
 
@@ -95,6 +96,8 @@ void peer_note(struct control *c, struct conn *k, const char *why)
 {
 	if (k->dial)
 		dial_failed(c, k, why);
+	else if (k->kind == CONN_PEER)
+		wfi_info("peer %s %s", k->who.name, why);
 	else if (k->stream)
 		refused_add(c, k, why);
 	else

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tls_files.c - certificates: read, checked as a peer would check them, then taken into use */
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tls_private.h"
 #include "weft_internal/log.h"
@@ -107,11 +109,11 @@ void tls_marks(const struct tls *t, struct tls_mark out[TLS_FILES])
 /* what the library says of a file that is missing helps nobody. Return: 0, -errno and @why */
 static int file_there(const struct tls *t, enum tls_file file, char why[SECURE_WHY])
 {
-	FILE *in = fopen(t->path[file], "re");
+	/* a pipe, which would be waited for, is none */
+	int fd = open(t->path[file], O_RDONLY | O_CLOEXEC | O_NONBLOCK), ret;
 	struct stat st;
-	int ret;
 
-	if (!in || fstat(fileno(in), &st)) {
+	if (fd < 0 || fstat(fd, &st)) {
 		ret = -errno;
 		say(why, ret, "%s: %s: %s", settings[file], t->path[file], strerror(errno));
 	} else {
@@ -121,8 +123,8 @@ static int file_there(const struct tls *t, enum tls_file file, char why[SECURE_W
 	}
 	if (!ret && file == TLS_KEY && st.st_mode & (S_IRWXG | S_IRWXO) & ~S_IRGRP)
 		wfi_warn("tls_key: others may read %s: chmod 600 it", t->path[file]);
-	if (in)
-		fclose(in);
+	if (fd >= 0)
+		close(fd);
 	return ret;
 }
 
