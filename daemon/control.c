@@ -18,6 +18,7 @@
 #include "listen.h"
 #include "weft_internal/log.h"
 
+#define HAND_ON_MS 10 /* from one look at whether others have this node's blocks to the next */
 #define CONNS_MAX 1024u
 #define EVENTS_PER_WAIT 16
 
@@ -364,6 +365,20 @@ static void sessions_wait(struct control *c)
 	}
 }
 
+static void run_drain(struct node *node, void *arg)
+{
+	*(bool *)arg = wfi_cluster_drain(node->cluster, wfi_now(node->env));
+}
+
+/* Return: what this node has of use to others is theirs. The last engine is gone */
+static bool handed_on(struct control *c)
+{
+	bool done = false;
+
+	node_call(c->node, run_drain, &done);
+	return done;
+}
+
 void control_run(struct control *c)
 {
 	struct epoll_event evs[EVENTS_PER_WAIT];
@@ -372,8 +387,11 @@ void control_run(struct control *c)
 	while (!c->stopping) {
 		nets_poll(c);
 		timeout = conns_sweep(c);
-		if (c->node->draining && !c->nr_engines)
-			break;
+		if (c->node->draining && !c->nr_engines) {
+			if (handed_on(c))
+				break;
+			timeout = HAND_ON_MS;
+		}
 		nr = epoll_wait(c->epfd, evs, EVENTS_PER_WAIT, timeout);
 		/* an event frees at most the connection it came for */
 		for (i = 0; i < nr; i++)

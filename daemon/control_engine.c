@@ -181,6 +181,7 @@ static void run_space_open(struct node *node, void *arg)
 		.dtype = q->req.u.space.dtype,
 		.verify = q->req.u.space.verify,
 		.max_blocks = q->req.u.space.max_blocks,
+		.replicas = q->req.u.space.replicas,
 	};
 
 	q->rep.status =

@@ -280,8 +280,8 @@ static void run_state(struct node *node, void *arg)
 {
 	struct peer_call *p = arg;
 
-	(void)node;
 	p->k->peer->draining = p->draining;
+	wfi_cluster_peer_leaves(node->cluster, &p->k->peer->base, p->draining);
 }
 
 static int on_state(struct control *c, struct conn *k, const struct stream_msg *msg)

@@ -392,6 +392,7 @@ int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft
 		space->max_blocks = wfi_max(space->max_blocks,
 					    opts->max_blocks ? opts->max_blocks : UINT64_MAX);
 	}
+	space->info.replicas = (uint32_t)wfi_max(space->info.replicas, opts->replicas);
 	*out = space->info;
 	return 0;
 }
@@ -407,6 +408,33 @@ int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
 		return -ENOENT;
 	*out = space->info;
 	return 0;
+}
+
+int wfi_kv_space_of_peer(struct wfi_kv *kv, const struct wfi_geometry *g,
+			 struct wfi_space_info *out)
+{
+	const struct weft_space_opts o = {
+		.size = sizeof(o),
+		.block_bytes = g->block_bytes,
+		.model = g->model,
+		.layout = g->layout,
+		.tokens_per_block = g->tokens_per_block,
+		.nr_layers = g->nr_layers,
+		.dtype = g->dtype,
+		.verify = g->verify,
+		.max_blocks = g->max_blocks,
+		.replicas = g->replicas,
+	};
+	char why[sizeof(((struct weft_ctl_rep *)0)->why)];
+
+	if (!wfi_kv_space_by_tag(kv, g->tag, out))
+		return 0;
+	if (!memchr(g->model, 0, sizeof(g->model)) || !memchr(g->layout, 0, sizeof(g->layout)))
+		return -EINVAL;
+	for (uint32_t i = 0; i < kv->nr_tenants; i++)
+		if (wfi_space_tag(kv->tenants[i]->salt, &o) == g->tag)
+			return wfi_kv_space_open(kv, kv->tenants[i], &o, out, why);
+	return -ENOENT;
 }
 
 int wfi_kv_space_any(const struct wfi_kv *kv, uint32_t id, struct wfi_space_info *out)

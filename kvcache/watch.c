@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* watch.c - who is told of blocks that come and go, and may look at those that are there */
+#include <string.h>
 #include "kvcache/kv_private.h"
 
 void wfi_kv_watch(struct wfi_kv *kv, const struct wfi_kv_watch *watch)
@@ -15,6 +16,43 @@ uint64_t wfi_kv_max_slots(const struct wfi_kv *kv)
 uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot)
 {
 	return kv_run(kv, slot)->space->info.tag;
+}
+
+void wfi_kv_slot_geometry(const struct wfi_kv *kv, uint32_t slot, struct wfi_geometry *out)
+{
+	const struct kv_space *space = kv_run(kv, slot)->space;
+
+	*out = (struct wfi_geometry){
+		.tag = space->info.tag,
+		.block_bytes = space->info.block_bytes,
+		.max_blocks = space->max_blocks == UINT64_MAX ? 0 : space->max_blocks,
+		.tokens_per_block = space->tokens_per_block,
+		.nr_layers = space->info.nr_layers,
+		.dtype = space->dtype,
+		.verify = space->info.verify,
+		.replicas = space->info.replicas,
+	};
+	memcpy(out->model, space->model, sizeof(out->model));
+	memcpy(out->layout, space->layout, sizeof(out->layout));
+}
+
+uint32_t wfi_kv_slot_replicas(const struct wfi_kv *kv, uint32_t slot)
+{
+	return kv_run(kv, slot)->space->info.replicas;
+}
+
+bool wfi_kv_slot_held(const struct wfi_kv *kv, uint32_t slot, uint32_t gen)
+{
+	const struct kv_slot *st = kv_run_checked(kv, slot) ? kv_slot(kv, slot) : NULL;
+
+	return st && st->gen == gen && st->state == KV_SEALED && st->indexed;
+}
+
+uint64_t wfi_kv_slot_idle_ns(const struct wfi_kv *kv, uint32_t slot, uint64_t now_ns)
+{
+	const uint32_t now = (uint32_t)(now_ns >> WFI_BLOCK_TICK_BITS);
+
+	return (uint64_t)(now - kv->headers[slot].used) << WFI_BLOCK_TICK_BITS;
 }
 
 uint32_t wfi_kv_slot_parent(const struct wfi_kv *kv, uint32_t slot)

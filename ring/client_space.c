@@ -30,6 +30,7 @@ static int space_request(struct weft_ctl_req *req, const struct weft_space_opts 
 	req->type = WEFT_CTL_SPACE_OPEN;
 	req->u.space.block_bytes = opts->block_bytes;
 	req->u.space.max_blocks = opts->max_blocks;
+	req->u.space.replicas = opts->replicas;
 	req->u.space.tokens_per_block = opts->tokens_per_block;
 	req->u.space.nr_layers = opts->nr_layers;
 	req->u.space.dtype = opts->dtype;

@@ -138,6 +138,8 @@ enum weft_dtype {
  * @dtype: enum weft_dtype
  * @verify: 1: each get and map checks the block's CRC32C, 0: reads from other nodes and tiers do
  * @max_blocks: upper bound of blocks held, 0: what the tenant's arena gives
+ * @replicas: nodes that are to hold a block that is put, this one included: others are asked to
+ *            take it, and do as they have room. 0 and 1: this one alone. At most 8
  *
  * Two engines that open a space with equal options share its blocks.
  */
@@ -151,6 +153,8 @@ struct weft_space_opts {
 	uint32_t dtype;
 	uint32_t verify;
 	uint64_t max_blocks;
+	uint32_t replicas;
+	uint32_t reserved;
 };
 
 /**

@@ -413,6 +413,8 @@ struct weft_ctl_req {
 			uint32_t verify;
 			char model[WEFT_NAME_MAX];
 			char layout[WEFT_NAME_MAX];
+			uint32_t replicas;
+			uint32_t reserved;
 		} space;
 		struct {
 			uint64_t addr;

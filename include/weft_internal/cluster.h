@@ -4,7 +4,8 @@
  *
  * Each node keeps a shard of the directory (directory.h) and tells the shards of the others what it
  * has. A chain is looked for in one shard, that of its head: rendezvous hashing of the head over
- * the nodes that are connected says which. To get blocks, a node asks their holder to lend them
+ * the nodes that are connected, and stay members where there is a membership, says which. Who does
+ * not agree on them finds less, for as long. To get blocks, a node asks their holder to lend them
  * (one message for a run of them), READs them to where they are wanted, checks each against its
  * header, and gives the leases back in batches. What others say is input: wrong, late or missing
  * answers make misses.
@@ -70,16 +71,16 @@ uint32_t wfi_cluster_reads_of(const struct wfi_cluster *c, const struct weft_ep 
  * peer */
 int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void *msg, size_t len,
 			uint64_t now_ns);
-/**
- * wfi_cluster_members - who is in the cluster: of those that are connected, only these hold shards
- * @nr: 0: all that are connected
- *
- * Nodes that do not agree on this find less in each other, for as long. @nodes is copied.
- * Return: 0, -E2BIG
- */
-int wfi_cluster_members(struct wfi_cluster *c, const uint64_t *nodes, unsigned nr);
 /* Return: no other node is there: nothing is to be found */
 bool wfi_cluster_alone(const struct wfi_cluster *c);
+/**
+ * wfi_cluster_drain - this node is about to leave: hands on what was used of late
+ *
+ * Ask again until it is true: then nothing more is lent, or 5 s are over.
+ */
+bool wfi_cluster_drain(struct wfi_cluster *c, uint64_t now_ns);
+/* a peer is about to leave, or stays after all: its shard goes to others */
+void wfi_cluster_peer_leaves(struct wfi_cluster *c, const struct wfi_peer *conn, bool leaves);
 /* since it was created; blocks, if nothing else is said */
 struct wfi_cluster_stat {
 	uint64_t fetched, missed; /* of those wanted of other nodes */

@@ -94,6 +94,23 @@ struct wfi_space_info {
 	uint64_t block_bytes;
 	uint32_t nr_layers;
 	uint32_t verify; /* as in struct weft_space_opts of who opened it first */
+	uint32_t replicas; /* the most that one of them asked for */
+	uint32_t reserved;
+};
+/* what a space is, for a node where nobody has opened it. On the wire: little-endian, strings
+ * zero-terminated */
+struct wfi_geometry {
+	uint64_t tag; /* names the tenant, too */
+	uint64_t block_bytes;
+	uint64_t max_blocks; /* as in struct weft_space_opts */
+	uint32_t tokens_per_block;
+	uint32_t nr_layers;
+	uint32_t dtype;
+	uint32_t verify;
+	uint32_t replicas;
+	uint32_t reserved;
+	char model[WEFT_NAME_MAX];
+	char layout[WEFT_NAME_MAX];
 };
 /* Return: 0; -EINVAL, -E2BIG (logged, and one sentence into @why[184]) */
 int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *opts,
@@ -105,6 +122,10 @@ int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
 int wfi_kv_space_any(const struct wfi_kv *kv, uint32_t id, struct wfi_space_info *out);
 /* by the tag that travels between nodes; the same errors */
 int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out);
+/* opens it under the tenant that its tag is of, when nobody has: input. Return: 0; -ENOENT of no
+ * tenant here; -EINVAL, -E2BIG */
+int wfi_kv_space_of_peer(struct wfi_kv *kv, const struct wfi_geometry *g,
+			 struct wfi_space_info *out);
 uint64_t wfi_space_tag(const uint8_t salt[32], const struct weft_space_opts *opts);
 
 /* ---- owners: who holds claims and leases ---- */
@@ -336,6 +357,13 @@ uint64_t wfi_kv_max_slots(const struct wfi_kv *kv);
 uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot);
 /* of a sealed slot. Return: the one that it hangs under, WFI_SLOT_NONE: none */
 uint32_t wfi_kv_slot_parent(const struct wfi_kv *kv, uint32_t slot);
+/* of the space of a slot */
+void wfi_kv_slot_geometry(const struct wfi_kv *kv, uint32_t slot, struct wfi_geometry *out);
+uint32_t wfi_kv_slot_replicas(const struct wfi_kv *kv, uint32_t slot);
+/* does a slot still hold, to be found, the block that it held when it had this generation? */
+bool wfi_kv_slot_held(const struct wfi_kv *kv, uint32_t slot, uint32_t gen);
+/* since its block was used; of a sealed slot */
+uint64_t wfi_kv_slot_idle_ns(const struct wfi_kv *kv, uint32_t slot, uint64_t now_ns);
 /* goes through slot numbers from *@at on, looking at up to @max. Return: how many in @out hold
  * blocks that are found; *@at is 0 again after the last number */
 uint32_t wfi_kv_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32_t *out);

@@ -62,6 +62,11 @@ static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
 	return head;
 }
 
+uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot)
+{
+	return head_find(c, slot);
+}
+
 /* ---- streams ---- */
 
 static struct stream *stream_of(struct wfi_cluster *c, uint8_t owner)
@@ -163,6 +168,7 @@ static void on_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft
 
 	*head_of(c, slot) = head;
 	stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot));
+	wfi_cl_offer_replicas(c, slot, head);
 }
 
 static void on_gone(void *ctx, uint32_t slot)

@@ -31,6 +31,10 @@ static const struct {
 	[CL_C_LENT] = { "weft_remote_lent", "", "", "Blocks lent to other nodes" },
 	[CL_C_ANNOUNCED] = { "weft_directory_announced", "", "", "Changes told to shards" },
 	[CL_C_HEARD] = { "weft_directory_heard", "", "", "Changes heard by the shard here" },
+	[CL_C_NOT_OFFERED] = { "weft_replicas_dropped", "why=\"queue\"", "",
+			       "Blocks that other nodes were to hold as well, and do not" },
+	[CL_C_NOT_TAKEN] = { "weft_replicas_dropped", "why=\"refused\"", "",
+			     "Blocks that other nodes were to hold as well, and do not" },
 	[CL_C_AGAIN] = { "weft_directory_resyncs", "", "",
 			 "Times that all blocks were announced anew" },
 };
@@ -75,6 +79,7 @@ int wfi_cluster_create(const struct wfi_cluster_opts *opts, struct wfi_cluster *
 	if (!c->o.copy_after)
 		c->o.copy_after = COPY_AFTER;
 	c->next_event_ns = UINT64_MAX;
+	c->members_seen = UINT64_MAX;
 	for (i = 0; i < NR_ASKS; i++)
 		c->free_asks[c->nr_free_asks++] = NR_ASKS - 1 - i;
 	c->members[c->nr_members++] =
@@ -97,8 +102,6 @@ void wfi_cluster_destroy(struct wfi_cluster *c)
 	wfi_cl_announce_fini(c);
 	if (c->outbox)
 		wfi_free(env, c->outbox, NR_OUTBOX * sizeof(*c->outbox));
-	if (c->allowed)
-		wfi_free(env, c->allowed, c->nr_allowed * sizeof(*c->allowed));
 	wfi_free(env, c, sizeof(*c));
 }
 
@@ -141,7 +144,7 @@ static void members_change(struct wfi_cluster *c)
 		c->members[c->nr_members++] =
 			(struct member){ .peer = SELF, .seed = wfi_mix64(c->o.node) };
 	for (i = 0; i < c->hi_peers; i++)
-		if (c->peers[i].node && may_hold_shards(c, c->peers[i].node))
+		if (c->peers[i].node && !c->peers[i].leaves && may_hold_shards(c, c->peers[i].node))
 			c->members[c->nr_members++] =
 				(struct member){ .peer = (uint8_t)i,
 						 .seed = wfi_mix64(c->peers[i].node) };
@@ -149,24 +152,26 @@ static void members_change(struct wfi_cluster *c)
 		wfi_cl_announce_all(c);
 }
 
-int wfi_cluster_members(struct wfi_cluster *c, const uint64_t *nodes, unsigned nr)
+/* there is news of the members; those that leave hold no shards any more */
+static __attribute__((cold, noinline)) void members_heard(struct wfi_cluster *c, uint64_t changes)
 {
-	uint64_t *copy = NULL;
+	const size_t len = WFI_MEMBERS_MAX * sizeof(struct wfi_member);
+	struct wfi_env *env = c->o.env;
+	struct wfi_member *m = wfi_alloc(env, len);
+	uint64_t epoch;
+	int i, nr;
 
-	if (nr > NR_PEERS + 1)
-		return -E2BIG;
-	if (nr) {
-		copy = wfi_alloc(c->o.env, nr * sizeof(*copy));
-		if (!copy)
-			return -ENOMEM;
-		memcpy(copy, nodes, nr * sizeof(*copy));
-	}
-	if (c->allowed)
-		wfi_free(c->o.env, c->allowed, c->nr_allowed * sizeof(*c->allowed));
-	c->allowed = copy;
-	c->nr_allowed = nr;
+	/* then it is asked again */
+	if (!m)
+		return;
+	c->members_seen = changes;
+	nr = env->membership->members(env, m, WFI_MEMBERS_MAX, &epoch);
+	c->nr_allowed = 0;
+	for (i = 0; i < nr; i++)
+		if (!(m[i].flags & WFI_MEMBER_DRAINING))
+			c->allowed[c->nr_allowed++] = m[i].node;
+	wfi_free(env, m, len);
 	members_change(c);
-	return 0;
 }
 
 uint8_t wfi_cl_owner(const struct wfi_cluster *c, uint32_t head)
@@ -227,7 +232,28 @@ static uint8_t peer_by_conn(const struct wfi_cluster *c, const struct wfi_peer *
 	return WFI_PEER_NONE;
 }
 
+bool wfi_cl_peer_has(const struct wfi_cluster *c, const struct wfi_peer *conn, uint64_t incarnation)
+{
+	unsigned i, k;
+
+	for (i = 0; i < c->hi_peers; i++)
+		for (k = 0; k < c->peers[i].nr_conns && c->peers[i].incarnation == incarnation; k++)
+			if (c->peers[i].conns[k] == conn)
+				return true;
+	return false;
+}
+
 /* ---- coming and going ---- */
+
+void wfi_cluster_peer_leaves(struct wfi_cluster *c, const struct wfi_peer *conn, bool leaves)
+{
+	const uint8_t i = peer_by_conn(c, conn);
+
+	if (i == WFI_PEER_NONE || c->peers[i].leaves == leaves)
+		return;
+	c->peers[i].leaves = leaves;
+	members_change(c);
+}
 
 static void peer_free(struct wfi_cluster *c, struct cluster_peer *p)
 {
@@ -236,6 +262,7 @@ static void peer_free(struct wfi_cluster *c, struct cluster_peer *p)
 		wfi_directory_leave(c->directory, p->holder);
 	}
 	wfi_cl_borrowers_fini(c, &p->borrowers);
+	wfi_cl_offers_free(c, p);
 	wfi_free(c->o.env, p->stream, sizeof(*p->stream));
 	*p = (struct cluster_peer){ 0 };
 	c->nr_peers--;
@@ -518,6 +545,12 @@ int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void
 	case CLUSTER_ANNOUNCED:
 		wfi_cl_heard_announced(c, peer, &m);
 		break;
+	case CLUSTER_OFFER:
+		wfi_cl_heard_offer(c, peer, conn, &m);
+		break;
+	case CLUSTER_TAKEN:
+		wfi_cl_heard_taken(c, peer);
+		break;
 	default:
 		return -EPROTO;
 	}
@@ -589,11 +622,15 @@ static void expire(struct wfi_cluster *c)
 
 int wfi_cluster_poll(struct wfi_cluster *c, uint64_t now_ns)
 {
+	uint64_t changes;
 	int work = 0;
 
 	if (!c->active)
 		return 0;
 	c->now_ns = now_ns;
+	changes = c->o.env->membership->changes(c->o.env);
+	if (wfi_unlikely(changes != c->members_seen))
+		members_heard(c, changes);
 	if (c->outbox_head != c->outbox_tail)
 		work += outbox_poll(c);
 	if (now_ns >= c->next_event_ns)
@@ -601,6 +638,7 @@ int wfi_cluster_poll(struct wfi_cluster *c, uint64_t now_ns)
 	work += wfi_cl_pulls_poll(c);
 	work += releases_poll(c);
 	work += wfi_cl_announce_poll(c);
+	work += wfi_cl_offers_poll(c);
 	work += wfi_directory_poll(c->directory);
 	return work;
 }

@@ -5,6 +5,7 @@
  * cluster.c   nodes and their connections, requests and answers, time
  * announce.c  what this node has, told to the shards; what others have, heard by its own
  * lend.c      leases for others
+ * offer.c     blocks that others are to hold as well: replicas, and a node that leaves
  * pull.c      what is wanted here: looked for, waited for, shared, published
  * flight.c    one lease of one holder, and the READs under it
  * directory.c a shard
@@ -49,17 +50,21 @@ struct borrower {
 	struct wfi_owner owner;
 };
 
+struct offers; /* offer.c */
+
 struct cluster_peer {
 	uint64_t node; /* 0: free */
 	uint64_t incarnation;
 	struct wfi_peer *conns[WFI_RAILS_MAX];
 	uint32_t nr_conns;
+	bool leaves;
 	uint32_t nr_asks; /* requests that it has not answered */
 	/* as holder of blocks, in our shard */
 	uint8_t holder;
 	uint64_t heard; /* the id that its next announcement has */
 	struct stream *stream; /* to its shard */
 	struct borrower *borrowers;
+	struct offers *offers; /* NULL: there was none yet */
 	/* as our lender */
 	uint64_t releases[CLUSTER_RELEASES_MAX];
 	uint32_t nr_releases;
@@ -179,6 +184,8 @@ enum cluster_counter {
 	CL_C_ANNOUNCED,
 	CL_C_HEARD,
 	CL_C_AGAIN,
+	CL_C_NOT_OFFERED,
+	CL_C_NOT_TAKEN,
 	CL_NR_COUNTERS,
 };
 
@@ -197,8 +204,9 @@ struct wfi_cluster {
 	struct cluster_peer peers[NR_PEERS];
 	unsigned nr_peers;
 	unsigned hi_peers; /* none from here on */
-	uint64_t *allowed; /* members, sorted by nobody; NULL: all that are connected */
-	unsigned nr_allowed;
+	uint64_t allowed[WFI_MEMBERS_MAX]; /* to hold shards */
+	unsigned nr_allowed; /* 0: all that are connected are */
+	uint64_t members_seen; /* of .changes() of the membership */
 	struct member members[NR_PEERS + 1];
 	unsigned nr_members;
 
@@ -216,6 +224,13 @@ struct wfi_cluster {
 	struct wfi_table heads; /* uint32_t by slot; 0: not known */
 	struct hint *hints;
 
+	/* offer.c */
+	uint32_t nr_takes;
+	bool draining, left;
+	bool drain_walks;
+	uint32_t drain_at;
+	uint64_t drain_end_ns;
+
 	/* pull.c, flight.c */
 	struct wfi_pull *pulls;
 	struct wfi_pull *free_pulls[PULL_CLASSES];
@@ -226,6 +241,7 @@ struct wfi_cluster {
 	struct flight *flights[NR_FLIGHTS];
 	uint32_t nr_flights;
 	struct flight *free_flights;
+	bool keeping; /* a block of another node is being published */
 	struct borrower *keepers; /* of blocks that are kept: one for a tenant */
 
 	struct wfi_counter *count[CL_NR_COUNTERS];
@@ -251,6 +267,10 @@ static inline uint32_t cl_head(uint64_t tag)
 }
 
 /* ---- cluster.c ---- */
+
+/* is that connection one of a peer that lives this life? */
+bool wfi_cl_peer_has(const struct wfi_cluster *c, const struct wfi_peer *conn,
+		     uint64_t incarnation);
 
 /* Return: its number, or WFI_PEER_NONE */
 uint8_t wfi_cl_peer_of(const struct wfi_cluster *c, uint64_t node);
@@ -279,6 +299,8 @@ void wfi_cl_heard_announce(struct wfi_cluster *c, uint8_t peer, struct wfi_peer 
 void wfi_cl_heard_announced(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
 void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			 const union cluster_msg *m);
+/* the head of the chain that a sealed slot is in */
+uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot);
 /* looks into the shard here */
 void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8_t *peers,
 		 uint8_t *others);
@@ -299,7 +321,22 @@ struct wfi_owner *wfi_cl_borrower(struct wfi_cluster *c, struct borrower **list,
 				  struct wfi_tenant *tenant);
 void wfi_cl_borrowers_fini(struct wfi_cluster *c, struct borrower **list);
 
+/* ---- offer.c ---- */
+
+/* a block was put */
+void wfi_cl_offer_replicas(struct wfi_cluster *c, uint32_t slot, uint32_t head);
+void wfi_cl_heard_offer(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			const union cluster_msg *m);
+void wfi_cl_heard_taken(struct wfi_cluster *c, uint8_t peer);
+int wfi_cl_offers_poll(struct wfi_cluster *c);
+void wfi_cl_offers_free(struct wfi_cluster *c, struct cluster_peer *p);
+
 /* ---- pull.c ---- */
+
+/* as wfi_cluster_pull(), of keys behind the first one, which @peer is known to hold. @head: of
+ * their chain, as it says */
+int wfi_cl_pull_from(struct wfi_cluster *c, const struct wfi_pull_opts *o, uint8_t peer,
+		     uint32_t head, struct wfi_pull **out);
 
 int wfi_cl_pulls_poll(struct wfi_cluster *c);
 void wfi_cl_pulls_expire(struct wfi_cluster *c);

@@ -48,6 +48,8 @@ static int lend(struct wfi_cluster *c, uint8_t peer, const struct cluster_lease 
 
 	if (m->incarnation != wfi_kv_incarnation(c->o.kv))
 		return -ESTALE;
+	if (c->left)
+		return -ESHUTDOWN;
 	ret = wfi_kv_space_by_tag(c->o.kv, m->space_tag, &space);
 	if (ret)
 		return ret;

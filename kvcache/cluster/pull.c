@@ -8,13 +8,13 @@ static const uint32_t class_tags[PULL_CLASSES - 1] = { 64, 1024 };
 
 /* ---- pulls ---- */
 
-static size_t pull_bytes(uint32_t nr, bool blocks)
+static size_t pull_bytes(uint32_t nr)
 {
-	return nr * (sizeof(uint64_t) + 2) + (blocks ? nr * sizeof(struct pull_block) : 0);
+	return nr * (sizeof(uint64_t) + 2 + sizeof(struct pull_block));
 }
 
 /* small ones are used again and again */
-static struct wfi_pull *pull_alloc(struct wfi_cluster *c, uint32_t nr, bool blocks)
+static struct wfi_pull *pull_alloc(struct wfi_cluster *c, uint32_t nr)
 {
 	struct wfi_pull *pull;
 	unsigned class = 0;
@@ -24,11 +24,9 @@ static struct wfi_pull *pull_alloc(struct wfi_cluster *c, uint32_t nr, bool bloc
 	while (class < PULL_CLASSES - 1 && nr > class_tags[class])
 		class ++;
 	pull = c->free_pulls[class];
-	if (class < PULL_CLASSES - 1) {
+	if (class < PULL_CLASSES - 1)
 		nr = class_tags[class];
-		blocks = true;
-	}
-	len = sizeof(*pull) + pull_bytes(nr, blocks);
+	len = sizeof(*pull) + pull_bytes(nr);
 	if (pull)
 		c->free_pulls[class] = pull->next;
 	else
@@ -40,7 +38,7 @@ static struct wfi_pull *pull_alloc(struct wfi_cluster *c, uint32_t nr, bool bloc
 	pull->mem_class = class;
 	pull->mem_len = len;
 	pull->blocks = (struct pull_block *)mem;
-	pull->tags = (uint64_t *)(pull->blocks + (blocks ? nr : 0));
+	pull->tags = (uint64_t *)(pull->blocks + nr);
 	pull->peers = (uint8_t *)(pull->tags + nr);
 	pull->others = pull->peers + nr;
 	return pull;
@@ -284,20 +282,34 @@ void wfi_cl_looked(struct wfi_cluster *c, struct wfi_pull *pull, const union clu
 	seek_begin(c, pull);
 }
 
+/* what begins with @key may be the middle of a chain, of which more was seen before */
+static uint32_t chain_head(struct wfi_cluster *c, const struct wfi_space_info *space,
+			   const struct weft_key *key)
+{
+	const uint64_t tag = wfi_block_tag(space->tag, key);
+	const struct hint *h = cl_hint(c, tag);
+	uint32_t slot;
+
+	if (h->tag == tag)
+		return h->head;
+	if (wfi_kv_match(c->o.kv, space->id, key, 1, &slot) == 1)
+		return wfi_cl_head_of(c, slot);
+	return cl_head(tag);
+}
+
 /* Return: NULL: no memory */
 static struct wfi_pull *pull_new(struct wfi_cluster *c, const struct wfi_space_info *space,
 				 const struct weft_key *keys, uint32_t from, uint32_t nr,
-				 bool is_seek)
+				 uint32_t head)
 {
-	struct wfi_pull *pull = pull_alloc(c, nr - from, !is_seek);
+	struct wfi_pull *pull = pull_alloc(c, nr - from);
 	uint32_t i;
 
 	if (!pull)
 		return NULL;
-	pull->is_seek = is_seek;
 	pull->space = *space;
 	pull->nr = nr - from;
-	pull->head = cl_head(wfi_block_tag(space->tag, &keys[0]));
+	pull->head = head;
 	pull->state = PULL_ASKED;
 	for (i = 0; i < pull->nr; i++)
 		__builtin_prefetch(
@@ -319,9 +331,10 @@ int wfi_cluster_seek(struct wfi_cluster *c, const struct wfi_seek_opts *o, struc
 	if (!c->nr_peers || o->from >= o->nr || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return -ENOENT;
 	c->now_ns = o->now_ns;
-	pull = pull_new(c, &space, o->keys, o->from, o->nr, true);
+	pull = pull_new(c, &space, o->keys, o->from, o->nr, chain_head(c, &space, o->keys));
 	if (!pull)
 		return -ENOMEM;
+	pull->is_seek = true;
 	pull->seek = *o;
 	pull->seek.keys = NULL;
 	cl_event(c, o->deadline_ns);
@@ -337,7 +350,7 @@ int wfi_cluster_pull(struct wfi_cluster *c, const struct wfi_pull_opts *o, struc
 	if (!c->nr_peers || !o->nr || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return -ENOENT;
 	c->now_ns = o->now_ns;
-	pull = pull_new(c, &space, o->keys, 0, o->nr, false);
+	pull = pull_new(c, &space, o->keys, 0, o->nr, chain_head(c, &space, o->keys));
 	if (!pull)
 		return -ENOMEM;
 	pull->o = *o;
@@ -347,6 +360,25 @@ int wfi_cluster_pull(struct wfi_cluster *c, const struct wfi_pull_opts *o, struc
 		blocks_begin(c, pull);
 	else
 		seek_begin(c, pull);
+	return 0;
+}
+
+int wfi_cl_pull_from(struct wfi_cluster *c, const struct wfi_pull_opts *o, uint8_t peer,
+		     uint32_t head, struct wfi_pull **out)
+{
+	struct wfi_space_info space;
+	struct wfi_pull *pull;
+
+	if (wfi_kv_space_any(c->o.kv, o->space, &space))
+		return -ENOENT;
+	pull = pull_new(c, &space, o->keys, 0, o->nr, head | 1);
+	if (!pull)
+		return -ENOMEM;
+	pull->o = *o;
+	memset(pull->peers + 1, peer, pull->nr - 1);
+	*out = pull;
+	cl_event(c, o->deadline_ns);
+	blocks_begin(c, pull);
 	return 0;
 }
 
@@ -503,8 +535,10 @@ static void block_publish(struct wfi_cluster *c, struct pull_block *b)
 	const struct weft_slot ref = { .idx = b->slot, .gen = b->gen };
 	int32_t res = -ENOMEM;
 
+	c->keeping = true;
 	wfi_kv_put(c->o.kv, owner, pull->o.space, b->idx ? key - 1 : NULL, key, &ref, 1, &b->crc,
 		   &res, c->now_ns);
+	c->keeping = false;
 	if (!res) {
 		cl_count(c, CL_C_KEPT, 1);
 		return;

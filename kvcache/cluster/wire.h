@@ -14,6 +14,8 @@
  *	LOOKED      runs
  *	ANNOUNCE    changes: what I have and have no more; the head's id counts up from 0
  *	ANNOUNCED   the same id; with CLUSTER_F_AGAIN: say all of it again
+ *	OFFER       keys, in the order of a chain: hold these as well
+ *	TAKEN       an offer is over, whatever came of it
  */
 #ifndef WFI_CLUSTER_WIRE_H
 #define WFI_CLUSTER_WIRE_H
@@ -35,6 +37,8 @@ enum cluster_type {
 	CLUSTER_LOOKED,
 	CLUSTER_ANNOUNCE,
 	CLUSTER_ANNOUNCED,
+	CLUSTER_OFFER,
+	CLUSTER_TAKEN,
 	CLUSTER_TYPE_END,
 };
 
@@ -101,6 +105,17 @@ struct cluster_looked {
 	struct cluster_run runs[];
 };
 
+struct cluster_offer {
+	struct cluster_head head;
+	struct wfi_geometry geometry; /* the space may not be open where they go */
+	uint32_t chain; /* what its place in the directory follows from */
+	uint32_t reserved;
+	struct weft_key parent; /* of the first, or zero */
+	struct weft_key keys[];
+};
+
+_Static_assert(sizeof(struct wfi_geometry) == 304, "wire");
+_Static_assert(sizeof(struct cluster_offer) == 352, "wire");
 _Static_assert(sizeof(struct cluster_head) == 24, "wire");
 _Static_assert(sizeof(struct cluster_lease) == 48, "wire");
 _Static_assert(sizeof(struct cluster_proof) == 24, "wire");
@@ -117,6 +132,7 @@ union cluster_msg {
 	struct cluster_release release;
 	struct cluster_tags tags;
 	struct cluster_looked looked;
+	struct cluster_offer offer;
 	uint64_t words[WFI_PEER_MSG_MAX / sizeof(uint64_t)];
 };
 
@@ -125,6 +141,7 @@ union cluster_msg {
 #define CLUSTER_LEASE_MAX CLUSTER_ROOM(struct cluster_leased, struct cluster_proof)
 #define CLUSTER_TAGS_MAX CLUSTER_ROOM(struct cluster_tags, uint64_t)
 #define CLUSTER_RUNS_MAX CLUSTER_ROOM(struct cluster_looked, struct cluster_run)
+#define CLUSTER_OFFER_MAX 128u
 #define CLUSTER_RELEASES_MAX CLUSTER_ROOM(struct cluster_release, uint64_t)
 
 /* fills the head of @type with @nr items; what is between it and the items is the caller's.

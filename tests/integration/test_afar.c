@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "tests/integration/node.h"
 
@@ -239,6 +240,71 @@ static void test_holder_dies(void **state)
 	close_all(e);
 }
 
+static bool has_ended(void *ctx)
+{
+	struct test_node *n = ctx;
+
+	return waitpid(n->pid, NULL, WNOHANG) == n->pid;
+}
+
+/* a node that drains leaves what was used of late to the others */
+static void test_drain_hands_on(void **state)
+{
+	struct test_engine e[NODES];
+	struct chain c;
+
+	(void)state;
+	open_all(e);
+	chain_begin(&c, &e[2]);
+	chain_put(&c, &e[2], 0, NB);
+	match_until(&e[0], &c, NB);
+	assert_int_equal(weft_drain(e[2].w), 0);
+	test_engine_close(&e[2]);
+	assert_true(test_until(SOON_MS, has_ended, &nodes[2]));
+	nodes[2].pid = 0;
+	match_until(&e[0], &c, NB);
+	match_until(&e[1], &c, NB);
+	assert_int_equal(chain_get(&c, &e[0]), NB);
+	test_node_start(&nodes[2]);
+	test_engine_open(&e[2], &nodes[2], NULL, &geometry);
+	match_until(&e[2], &c, NB);
+	close_all(e);
+}
+
+/* a block of a space with replicas survives the node where it was put */
+static void test_replicas(void **state)
+{
+	const struct weft_space_opts twice = {
+		.size = sizeof(twice),
+		.block_bytes = BLOCK,
+		.model = "afar twice",
+		.layout = "test",
+		.tokens_per_block = 16,
+		.replicas = 2,
+	};
+	struct test_engine e[NODES];
+	struct chain c;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < NODES; i++)
+		test_engine_open(&e[i], &nodes[i], NULL, &twice);
+	chain_begin(&c, &e[2]);
+	chain_put(&c, &e[2], 0, NB);
+	match_until(&e[0], &c, NB);
+	match_until(&e[1], &c, NB);
+	while (test_counter(e[0].w, "weft_remote_kept") + test_counter(e[1].w, "weft_remote_kept") <
+	       NB)
+		poll(NULL, 0, 1);
+	test_node_kill(&nodes[2]);
+	match_until(&e[0], &c, NB);
+	assert_int_equal(chain_get(&c, &e[0]), NB);
+	test_engine_close(&e[2]);
+	test_node_start(&nodes[2]);
+	test_engine_open(&e[2], &nodes[2], NULL, &twice);
+	close_all(e);
+}
+
 static int start_nodes(void **state)
 {
 	static const char *const names_of[NODES] = { "name=one", "name=two", "name=three" };
@@ -278,7 +344,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_any_to_any),    cmocka_unit_test(test_pieced_together),
 		cmocka_unit_test(test_popular_stays), cmocka_unit_test(test_drop_is_heard),
-		cmocka_unit_test(test_holder_dies),
+		cmocka_unit_test(test_holder_dies),   cmocka_unit_test(test_drain_hands_on),
+		cmocka_unit_test(test_replicas),
 	};
 
 	return cmocka_run_group_tests(tests, start_nodes, stop_nodes);

@@ -580,15 +580,18 @@ static void chain_check_and_drop(struct sim *sim, uint32_t n, uint32_t tenant, u
 				 uint32_t chain)
 {
 	const struct sim_run run = { .chain = chain, .nr = SIM_CHAIN_LEN };
-	const uint32_t id = sim->nodes[n].space_ids[tenant][space];
+	struct wfi_space_info info;
 	struct wfi_kv *kv = sim->nodes[n].node->kv;
 	struct weft_key keys[SIM_CHAIN_LEN];
 	uint32_t slots[SIM_CHAIN_LEN], i;
 	int32_t results[SIM_CHAIN_LEN];
 
+	/* other nodes may have opened it, for what they sent */
+	if (sim_space_open(sim, n, tenant, space, &info))
+		return;
 	for (i = 0; i < SIM_CHAIN_LEN; i++)
 		keys[i] = sim_key(&run, i);
-	wfi_kv_lookup(kv, id, keys, SIM_CHAIN_LEN, slots, sim->now_ns);
+	wfi_kv_lookup(kv, info.id, keys, SIM_CHAIN_LEN, slots, sim->now_ns);
 	for (i = 0; i < SIM_CHAIN_LEN; i++) {
 		if (slots[i] == WFI_SLOT_NONE)
 			continue;
@@ -598,7 +601,7 @@ static void chain_check_and_drop(struct sim *sim, uint32_t n, uint32_t tenant, u
 			sim_fail(sim, "node %u: chain %u block %u is held, but not what it was", n,
 				 chain, i);
 	}
-	wfi_kv_drop(kv, id, keys, SIM_CHAIN_LEN, results);
+	wfi_kv_drop(kv, info.id, keys, SIM_CHAIN_LEN, results);
 }
 
 static void drop_all(struct sim *sim, uint32_t n)
@@ -607,7 +610,7 @@ static void drop_all(struct sim *sim, uint32_t n)
 
 	for (t = 0; t < SIM_TENANTS; t++)
 		for (s = 0; s < SIM_SPACES; s++)
-			for (c = 0; c < SIM_CHAINS && sim->nodes[n].space_ids[t][s]; c++)
+			for (c = 0; c < SIM_CHAINS; c++)
 				chain_check_and_drop(sim, n, t, s, c);
 }
 
@@ -727,6 +730,7 @@ static bool world_begin(struct sim *sim)
 	sim->nr_nodes = sim_chance(sim, 10) ? 1 : 2 + (uint32_t)sim_rand(sim, SIM_NODES - 1);
 	sim->nr_engines = 2 + (uint32_t)sim_rand(sim, SIM_ENGINES - 1);
 	sim->harm = sim_chance(sim, 50);
+	sim->replicas = (uint32_t)sim_rand(sim, 4);
 	for (i = 0; i < SIM_SPACES; i++)
 		sim->geometry[i] = (struct sim_geometry){
 			.block_bytes = bytes[sim_rand(sim, WFI_ARRAY_SIZE(bytes))],

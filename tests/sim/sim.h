@@ -204,7 +204,6 @@ struct sim_node {
 	struct weft_transport *fault; /* NULL: bare loop */
 	const struct weft_transport *transports[2];
 	uint64_t polled_ns;
-	uint32_t space_ids[SIM_TENANTS][SIM_SPACES]; /* 0: nobody opened it */
 };
 
 /* a node whose process died: nobody polls it, and it tells nobody anything. Its memory stays till
@@ -259,6 +258,7 @@ struct sim {
 	bool failed;
 	bool harm; /* bytes of reads may be harmed: engines publish in place only */
 	bool quiet; /* no new work: the end is near */
+	uint32_t replicas; /* of each space */
 	/* keys that somebody has asked to publish, on any node */
 	bool seen[SIM_TENANTS][SIM_SPACES][SIM_CHAINS][SIM_CHAIN_LEN];
 	struct sim_geometry geometry[SIM_SPACES];
@@ -302,6 +302,9 @@ bool sim_holds(uint32_t tenant, const struct weft_key *key, const void *buf, uin
 
 /* ---- sim_engine.c ---- */
 
+/* opens one of a tenant's spaces on a node. Return: 0, -errno */
+int sim_space_open(struct sim *sim, uint32_t n, uint32_t tenant, uint32_t space,
+		   struct wfi_space_info *out);
 /* Return: false when it could not be: out of memory, say */
 bool engine_attach(struct sim_engine *e);
 /* Context: of the control thread. @lives: the process goes on and may write for a while */

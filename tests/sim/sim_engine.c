@@ -58,25 +58,24 @@ static bool ring_open(struct sim_engine *e)
 	return true;
 }
 
-static bool space_open(struct sim_engine *e)
+int sim_space_open(struct sim *sim, uint32_t n, uint32_t tenant, uint32_t space,
+		   struct wfi_space_info *out)
 {
-	struct node *node = e->session->node;
+	struct node *node = sim->nodes[n].node;
 	const struct weft_space_opts opts = {
 		.size = sizeof(opts),
-		.block_bytes = e->sim->geometry[e->space].block_bytes,
-		.model = e->space ? "second" : "first",
+		.block_bytes = sim->geometry[space].block_bytes,
+		.model = space ? "second" : "first",
 		.layout = "",
 		.tokens_per_block = 16,
-		.nr_layers = e->sim->geometry[e->space].nr_layers,
-		.verify = e->space,
-		.max_blocks = e->space ? 24 : 0,
+		.nr_layers = sim->geometry[space].nr_layers,
+		.verify = space,
+		.max_blocks = space ? 24 : 0,
+		.replicas = sim->replicas,
 	};
 	char why[184];
 
-	if (wfi_kv_space_open(node->kv, e->session->tenant, &opts, &e->info, why))
-		return false;
-	e->sim->nodes[e->node].space_ids[e->tenant][e->space] = e->info.id;
-	return true;
+	return wfi_kv_space_open(node->kv, node->tenants[tenant], &opts, out, why);
 }
 
 static bool fit_out(struct sim_engine *e)
@@ -103,7 +102,7 @@ bool engine_attach(struct sim_engine *e)
 	snprintf(name, sizeof(name), "engine %u", e->idx);
 	if (session_attach(node, node->tenants[e->tenant], getpid(), -1, name, &e->session))
 		return false;
-	if (space_open(e) && fit_out(e))
+	if (!sim_space_open(sim, e->node, e->tenant, e->space, &e->info) && fit_out(e))
 		return true;
 	engine_hang_up(e, false);
 	return false;
