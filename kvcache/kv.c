@@ -362,27 +362,37 @@ uint32_t wfi_kv_body_crc(const struct wfi_kv *kv, const struct kv_space *space, 
 	return crc_past_body(&space->crc_shift, header_crc(*h)) ^ h->crc;
 }
 
+/* two fields at once: the sum is made of words of 8 bytes, and a load of one that was stored in
+ * pieces waits until all stores before are in the cache */
+static inline void put_word(struct weft_block_header *h, size_t off, uint32_t low, uint32_t high)
+{
+	const uint64_t word = (uint64_t)high << 32 | low;
+
+	memcpy((char *)h + off, &word, sizeof(word));
+}
+
+/* in its place: for the same reason it is not copied there */
 static void header_write(struct put_ctx *c, const struct kv_run *run, uint32_t slot,
 			 const struct weft_key *key, const uint32_t *body_crc)
 {
 	const struct kv_space *space = c->space;
-	struct weft_block_header h = {
-		.incarnation = c->kv->incarnation,
-		.key = *key,
-		.space_tag = space->info.tag,
-		.gen = kv_slot(c->kv, slot)->gen,
-		.version = HEADER_VERSION,
-		.len = space->info.block_bytes,
-		.layout_id = space->layout_id,
-		.born = kv_tick(c->kv),
-	};
-	const uint32_t crc = wfi_crc32c(0, &h, sizeof(h));
+	struct weft_block_header *h = &c->kv->headers[slot];
+	const uint32_t born = kv_tick(c->kv);
+	uint32_t crc;
 
-	h.crc = body_crc ? crc_past_body(&space->crc_shift, crc) ^ *body_crc
-			 : wfi_crc32c(crc, run->addr + (slot - run->first) * space->info.stride,
-				      space->info.block_bytes);
-	h.used = h.born;
-	c->kv->headers[slot] = h;
+	h->incarnation = c->kv->incarnation;
+	h->key = *key;
+	h->space_tag = space->info.tag;
+	put_word(h, offsetof(struct weft_block_header, gen), kv_slot(c->kv, slot)->gen,
+		 HEADER_VERSION);
+	h->len = space->info.block_bytes;
+	put_word(h, offsetof(struct weft_block_header, layout_id), space->layout_id, born);
+	put_word(h, offsetof(struct weft_block_header, used), 0, 0);
+	crc = wfi_crc32c(0, h, sizeof(*h));
+	crc = body_crc ? crc_past_body(&space->crc_shift, crc) ^ *body_crc
+		       : wfi_crc32c(crc, run->addr + (slot - run->first) * space->info.stride,
+				    space->info.block_bytes);
+	put_word(h, offsetof(struct weft_block_header, used), born, crc);
 }
 
 static void offer_leaf(struct put_ctx *c)

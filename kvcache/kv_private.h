@@ -56,13 +56,31 @@ struct kv_slot {
 	uint64_t parent : INDEX_SLOT_BITS;
 	uint64_t child : INDEX_SLOT_BITS;
 	uint64_t depth : 12;
-	uint64_t next : INDEX_SLOT_BITS;
-	uint64_t prev : INDEX_SLOT_BITS;
-	uint64_t state : 2;
-	uint64_t indexed : 1;
-	uint64_t used : 1; /* somebody has pinned the block: read it, most likely */
-	uint64_t spare : 8;
+	union {
+		struct {
+			uint64_t next : INDEX_SLOT_BITS;
+			uint64_t prev : INDEX_SLOT_BITS;
+			uint64_t state : 2;
+			uint64_t indexed : 1;
+			uint64_t used : 1; /* somebody has pinned the block: read it, most likely */
+			uint64_t spare : 8;
+		};
+		uint64_t links; /* all of these */
+	};
 };
+
+/*
+ * A new state, with nothing of the old one. The whole word is stored: the links in it are read and
+ * written next, and a load of what was stored in pieces waits until all stores before it are in the
+ * cache
+ */
+static inline void kv_slot_mark(struct kv_slot *st, enum kv_state state, bool indexed)
+{
+	const struct kv_slot kept = { .next = KV_NONE, .prev = KV_NONE };
+	const struct kv_slot marks = { .state = state, .indexed = indexed };
+
+	st->links = (st->links & kept.links) | marks.links;
+}
 
 WEFT_STATIC_ASSERT(sizeof(struct kv_slot) == 24, "counted in bytes per block");
 

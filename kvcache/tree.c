@@ -31,7 +31,7 @@ static void list_del(struct wfi_kv *kv, uint32_t *head, const struct kv_slot *st
 static void release(struct kv_run *run, struct kv_slot *st, uint32_t slot)
 {
 	assert(!st->pins);
-	st->state = KV_FREE;
+	kv_slot_mark(st, KV_FREE, false);
 	/* zero is no generation: a pair of zeros from an engine never is a slot */
 	if (!++st->gen)
 		st->gen = 1;
@@ -145,8 +145,8 @@ void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot)
 	uint32_t parent;
 
 	assert(is_candidate(st));
-	leave_index(kv, run->space, slot);
 	parent = leave_parent(kv, st);
+	leave_index(kv, run->space, slot);
 	if (parent != KV_NONE)
 		bury(kv, parent);
 }
@@ -232,7 +232,7 @@ void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *r
 {
 	struct kv_slot *st = kv_slot(kv, slot);
 
-	st->state = KV_FILLING;
+	kv_slot_mark(st, KV_FILLING, false);
 	if (!st->gen)
 		st->gen = 1;
 	st->parent = kv_owner_idx(owner->id);
@@ -266,9 +266,7 @@ void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *ru
 	struct kv_slot *st = kv_slot(kv, slot);
 
 	end_claim(kv, owner, run, st);
-	st->state = KV_SEALED;
-	st->indexed = 1;
-	st->used = 0;
+	kv_slot_mark(st, KV_SEALED, true);
 	run->space->nr_indexed++;
 	if (!st->pins)
 		run->nr_busy--;
