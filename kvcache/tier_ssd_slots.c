@@ -502,7 +502,7 @@ void wfi_ssd_page_take(struct ssd *s, uint32_t page, const struct ssd_header *h)
 	uint32_t slot = page * SSD_PAGE_SLOTS, good = 0;
 
 	for (uint32_t i = 0; i < SSD_PAGE_SLOTS; i++) {
-		/* the next page's first ones as well, which the CPU's own prefetchers don't reach */
+		/* the next page's first ones too, which the CPU's own prefetchers don't reach */
 		__builtin_prefetch(&h[i + TAKE_AHEAD]);
 		__builtin_prefetch(&h[i + TAKE_AHEAD].seq);
 		if (!wfi_ssd_header_ok(s, slot + i, &h[i])) {
