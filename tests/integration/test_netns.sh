@@ -37,8 +37,9 @@ fail()
 [ "$(id -u)" = 0 ] || skip "only root makes network namespaces"
 command -v ip >/dev/null || skip "iproute2 is not installed"
 "$build/cli/weft" pki init "$dir/pki" >/dev/null 2>&1 || skip "built without TLS"
-ip netns add $ns-a 2>/dev/null && ip netns add $ns-b 2>/dev/null ||
-	skip "no network namespace can be made here"
+for side in a b; do
+	ip netns add $ns-$side 2>/dev/null || skip "no network namespace can be made here"
+done
 ip link add name $ns-a netns $ns-a type veth peer name $ns-b netns $ns-b 2>/dev/null ||
 	skip "no veth can be made here"
 ip -n $ns-a addr add $here/24 dev $ns-a
@@ -64,7 +65,10 @@ demo()
 # without certificates no address of a network is listened on
 ip netns exec $ns-a "$build/daemon/weftd" -c /dev/null -o "socket=$dir/plain.sock" \
 	-o transport=tcp -o listen=$here:7470 >"$dir/plain.out" 2>&1
-[ $? = 2 ] && grep -q 'set tls_cert' "$dir/plain.out" || fail "a node listens without certificates"
+rc=$?
+if [ $rc != 2 ] || ! grep -q 'set tls_cert' "$dir/plain.out"; then
+	fail "a node listens without certificates"
+fi
 
 demo b --here $there --there $here --serve >"$dir/b.out" 2>&1 &
 far=$!
