@@ -9,6 +9,7 @@
 #include "cli/move.h"
 #include "daemon/value.h"
 #include "weft_internal/kvcache.h"
+#include "weft_internal/util.h"
 
 struct export_opts {
 	struct wfi_cli_common common;
@@ -129,6 +130,32 @@ static int list_blocks(struct export *e, uint32_t id)
 
 /* ---- writing ---- */
 
+/* the node holds the block while it is copied, and checks it; for its policy it is no use of it.
+ * Return: 1, 0 not held, -errno */
+static int peek(struct wfi_move *m, const struct weft_key *key, void *buf)
+{
+	struct weft_slot slot;
+	const struct weft_op op = {
+		.op = WEFT_OP_MAP,
+		.flags = WEFT_F_VERIFY | WEFT_F_PEEK,
+		.nr = 1,
+		.space = m->space,
+		.keys = key,
+		.slots = &slot,
+	};
+	struct weft_completion cpl;
+	int ret = weft_call(m->ring, &op, &cpl);
+
+	if (ret <= 0)
+		return ret;
+	if (!wfi_range_ok(slot.off, m->geometry.block_bytes, weft_arena_bytes(m->w)))
+		return -EPROTO;
+	memcpy(buf, (char *)weft_arena(m->w) + slot.off, m->geometry.block_bytes);
+	ret = weft_release(m->ring, cpl.handle);
+	/* a lease that ended while we copied: the slot may have been written meanwhile */
+	return ret == -ENOENT ? 0 : ret < 0 ? ret : 1;
+}
+
 /* Return: exit code. What is not held any more is counted, and left out */
 static int write_block(struct export *e, const struct entry *at)
 {
@@ -142,8 +169,7 @@ static int write_block(struct export *e, const struct entry *at)
 	void *buf = e->m.bytes;
 	int ret;
 
-	/* the node holds the block while it copies, and checks it */
-	ret = weft_get(e->m.ring, e->m.space, &at->key, 1, &buf);
+	ret = peek(&e->m, &at->key, buf);
 	if (ret < 0 && ret != -EBADMSG)
 		return wfi_cli_failed("get", ret);
 	e->gone += !ret;

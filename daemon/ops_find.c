@@ -46,7 +46,10 @@ static uint32_t lookup_prefix(struct op_ctx *c, uint32_t nr, uint32_t *idx)
 {
 	uint32_t n;
 
-	wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, idx, c->now_ns);
+	if (c->sqe->flags & WEFT_F_PEEK)
+		wfi_kv_peek(c->node->kv, c->sqe->space, c->node->keys, nr, idx);
+	else
+		wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, idx, c->now_ns);
 	for (n = 0; n < nr && idx[n] != WFI_SLOT_NONE; n++)
 		;
 	return n;

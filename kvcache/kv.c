@@ -682,13 +682,12 @@ int wfi_kv_prefix(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 	return (int)done;
 }
 
-int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
-		  uint32_t *slots, uint64_t now_ns)
+int wfi_kv_peek(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
+		uint32_t *slots)
 {
-	struct kv_space *space = kv_space(kv, space_id);
+	const struct kv_space *space = kv_space(kv, space_id);
 	uint32_t found = 0, i, last;
 
-	kv_now(kv, now_ns);
 	if (!space)
 		memset(slots, 0xff, nr * sizeof(*slots));
 	/* headers are looked at a group later, when they had time to come */
@@ -700,6 +699,16 @@ int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *k
 		last = i - KV_BATCH;
 		found += find_agree(kv, keys + last, batch_of(nr - last), slots + last);
 	}
+	return (int)found;
+}
+
+int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *keys, uint32_t nr,
+		  uint32_t *slots, uint64_t now_ns)
+{
+	const uint32_t found = (uint32_t)wfi_kv_peek(kv, space_id, keys, nr, slots);
+	struct kv_space *space = kv_space(kv, space_id);
+
+	kv_now(kv, now_ns);
 	if (found)
 		touch(kv, space, slots, nr);
 	looked_up(space, found, nr);

@@ -130,7 +130,9 @@ extern "C" {
  *           always checked: what they can't give in time is a miss. res: blocks that arrived
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
  *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
- *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on
+ *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on.
+ *           With WEFT_F_PEEK it is no use of the blocks: the order in which they are evicted stays
+ *           as it was
  * RELEASE   handle: a lease. Or handle 0 and slots[n]: claimed slots that will not be published.
  *           res: blocks released
  * PREFETCH  keys[n]. Asks for the prefix to be brought to, and kept in, the fastest tier. res:
@@ -209,6 +211,7 @@ enum weft_sqe_flags {
 	WEFT_F_WHERE = 1u << 2,
 	WEFT_F_VERIFY = 1u << 3,
 	WEFT_F_LAYOUT = 1u << 4,
+	WEFT_F_PEEK = 1u << 5,
 };
 
 enum weft_tier {

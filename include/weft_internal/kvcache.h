@@ -202,6 +202,9 @@ int wfi_kv_prefix(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys
  */
 int wfi_kv_lookup(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
 		  uint32_t *slots, uint64_t now_ns);
+/* the same, but it is no use of the blocks: nothing is touched or counted */
+int wfi_kv_peek(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
+		uint32_t *slots);
 /**
  * wfi_kv_lease - pin slots until @end_ns or wfi_kv_release()
  * @slots: of memory, as wfi_kv_lookup() found them, and of the tier, as wfi_kv_match_tiers() did

@@ -253,6 +253,7 @@ static void test_match_flags(void **state)
 {
 	struct weft_key keys[NR];
 	struct weft_completion cpl;
+	struct weft_slot slots[NR];
 	struct test_engine e;
 	uint32_t where[NR];
 	unsigned i;
@@ -276,6 +277,21 @@ static void test_match_flags(void **state)
 	assert_int_equal(
 		call(&e, (struct weft_op){ .op = WEFT_OP_PREFETCH, .nr = NR, .keys = keys }, NULL),
 		6);
+	assert_int_equal(call(&e,
+			      (struct weft_op){ .op = WEFT_OP_MAP,
+						.flags = WEFT_F_PEEK | WEFT_F_VERIFY,
+						.nr = NR,
+						.keys = keys,
+						.slots = slots },
+			      &cpl),
+			 6);
+	assert_int_equal(weft_release(e.ring, cpl.handle), 6);
+	assert_int_equal(
+		call(&e,
+		     (struct weft_op){
+			     .op = WEFT_OP_PREFETCH, .flags = WEFT_F_PEEK, .nr = NR, .keys = keys },
+		     NULL),
+		-EINVAL);
 	assert_int_equal(call(&e, (struct weft_op){ .op = WEFT_OP_NOP }, NULL), 0);
 	/* flags that an operation does not know */
 	assert_int_equal(call(&e, (struct weft_op){ .op = WEFT_OP_NOP, .flags = WEFT_F_COPY },

@@ -871,6 +871,31 @@ static void runs_waste_little(void **state)
 	wfi_kv_destroy(kv);
 }
 
+/* a look is no use: the oldest block stays the oldest, though a lookup would have saved it */
+static void a_peek_touches_nothing(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t hits = counted(f, KV_C_LOOKUP_HIT);
+	struct weft_key keys[2] = { key_of(0), key_of(ARENA_SLOTS) };
+	uint32_t slots[2];
+
+	for (uint64_t n = 0; n < ARENA_SLOTS; n++)
+		put_chain(f, n, 1);
+	assert_int_equal(wfi_kv_peek(f->kv, f->space.id, keys, 2, slots), 1);
+	assert_true(slots[0] != WFI_SLOT_NONE && slots[1] == WFI_SLOT_NONE);
+	assert_int_equal(counted(f, KV_C_LOOKUP_HIT), hits);
+	put_chain(f, ARENA_SLOTS, 1);
+	assert_int_equal(wfi_kv_peek(f->kv, f->space.id, keys, 2, slots), 1);
+	assert_true(slots[0] == WFI_SLOT_NONE && slots[1] != WFI_SLOT_NONE);
+	/* the next oldest, saved by a lookup */
+	keys[0] = key_of(1);
+	assert_int_equal(wfi_kv_lookup(f->kv, f->space.id, keys, 1, slots, ++f->now), 1);
+	put_chain(f, ARENA_SLOTS + 1, 1);
+	assert_int_equal(wfi_kv_peek(f->kv, f->space.id, keys, 1, slots), 1);
+	assert_int_equal(wfi_kv_peek(f->kv, f->space.id + 1, keys, 1, slots), 0);
+	assert_int_equal(slots[0], WFI_SLOT_NONE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -901,6 +926,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(spaces_take_from_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_memory_is_an_error_not_an_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(runs_waste_little, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_peek_touches_nothing, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
