@@ -170,6 +170,7 @@ struct wfi_tenant {
 	uint32_t weight;
 	bool has_mover;
 	bool tier_idle; /* what the tier was told */
+	uint64_t tier_tokens, tier_tokens_ns; /* of the budget for writes to the tier */
 	struct wfi_owner mover; /* claims slots for what comes back from a tier */
 };
 

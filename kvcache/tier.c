@@ -80,31 +80,38 @@ struct kv_mover {
 
 /* ---- down ---- */
 
-static void tokens_add(struct kv_mover *m)
+/* @tokens grow by @bps bytes a second, and a second of them is the most */
+static void tokens_add(uint64_t *tokens, uint64_t *since_ns, uint64_t now_ns, uint64_t bps)
 {
-	const uint64_t burst = m->write_bps;
-	const uint64_t ns = wfi_min(m->kv->now_ns - m->tokens_ns, BURST_NS);
+	const uint64_t ns = wfi_min(now_ns - *since_ns, BURST_NS);
 
-	m->tokens += (uint64_t)((double)m->write_bps * (double)ns / (double)WFI_NSEC_PER_SEC);
-	m->tokens = wfi_min(m->tokens, burst);
-	m->tokens_ns = m->kv->now_ns;
+	*tokens += (uint64_t)((double)bps * (double)ns / (double)WFI_NSEC_PER_SEC);
+	*tokens = wfi_min(*tokens, bps);
+	*since_ns = now_ns;
 }
 
 /*
  * What is worth a write. While half of the budget is unspent, all is. Then what somebody has read
- * while it was here, or what was refused once and has come again
+ * while it was here, or what was refused once and has come again; of these each tenant may write its
+ * part of the budget, by weight, whatever the others do
  */
-static bool worth(struct kv_mover *m, const struct kv_slot *st, const struct weft_key *key,
-		  uint64_t len)
+static bool worth(struct kv_mover *m, struct wfi_tenant *t, const struct kv_slot *st,
+		  const struct weft_key *key, uint64_t len)
 {
 	const uint32_t print = (uint32_t)(key->lo >> 32) | 1;
 	uint32_t *ghost = &m->ghosts[key->hi >> (64 - GHOSTS_LOG2)];
+	const uint64_t now_ns = m->kv->now_ns;
+	const uint64_t part_bps = m->write_bps / m->kv->weights * t->weight;
+	const bool likely = st->used || *ghost == print;
 
 	if (!m->write_bps)
 		return true;
-	tokens_add(m);
-	if (m->tokens >= len && (m->tokens > m->write_bps / 2 || st->used || *ghost == print)) {
+	tokens_add(&m->tokens, &m->tokens_ns, now_ns, m->write_bps);
+	tokens_add(&t->tier_tokens, &t->tier_tokens_ns, now_ns, part_bps);
+	if (m->tokens >= len && (m->tokens > m->write_bps / 2 ||
+				 (likely && t->tier_tokens >= wfi_min(len, part_bps)))) {
 		m->tokens -= len;
+		t->tier_tokens -= wfi_min(t->tier_tokens, len);
 		return true;
 	}
 	*ghost = print;
@@ -141,7 +148,7 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 	};
 
 	if (!w || h->space_tag != run->space->info.tag || h->len != run->space->info.block_bytes ||
-	    !worth(m, kv_slot(kv, slot), &h->key, h->len))
+	    !worth(m, run->space->tenant, kv_slot(kv, slot), &h->key, h->len))
 		return false;
 	b.crc = wfi_kv_body_crc(kv, run->space, slot);
 	wfi_point(kv->env, "writeback.put");

@@ -71,12 +71,13 @@ struct world {
 	const struct wfi_evict_policy *policy; /* NULL: the default */
 	struct wfi_kv *kv;
 	struct wfi_tier *tier;
-	struct wfi_tenant *tenant;
+	struct wfi_tenant *tenant, *other;
 	struct wfi_owner owner;
 	struct wfi_space_info space;
 	struct wfi_fetch *fetch;
 	uint32_t block_bytes;
 	uint32_t other_weight; /* of a second tenant, which does nothing; 0: there is none */
+	uint64_t write_bps; /* 0: no bound */
 	uint64_t lease; /* 0: none */
 	uint64_t budget_ns;
 	struct weft_key keys[CHAIN];
@@ -148,9 +149,7 @@ static void start(struct world *w)
 					       .node = 7,
 					       .scrub_bps = 1u << 20,
 					       .chunk_bytes = 1u << 16 };
-	const struct wfi_kv_tier_opts o = { .write_bps = 0 };
-
-	struct wfi_tenant *idle;
+	const struct wfi_kv_tier_opts o = { .write_bps = w->write_bps };
 
 	w->env->point = at_point;
 	w->fetch = NULL;
@@ -158,7 +157,7 @@ static void start(struct world *w)
 	assert_int_equal(wfi_kv_create(&kv, &w->kv), 0);
 	assert_int_equal(wfi_kv_tenant_add(w->kv, &tenant, &w->tenant), 0);
 	if (w->other_weight)
-		assert_int_equal(wfi_kv_tenant_add(w->kv, &other, &idle), 0);
+		assert_int_equal(wfi_kv_tenant_add(w->kv, &other, &w->other), 0);
 	assert_int_equal(wfi_tier_ssd_open(&ssd, &w->tier), 0);
 	assert_int_equal(wfi_kv_tier_add(w->kv, w->tier, &o), 0);
 	assert_int_equal(wfi_kv_space_open(w->kv, w->tenant, &space, &w->space, NULL), 0);
@@ -755,6 +754,71 @@ static void test_lease_bound(void **state)
 	lease_bound(&w, 3);
 }
 
+/* ---- the budget ---- */
+
+/* blocks that somebody reads, so that they are worth a write */
+static void put_used(struct world *w, struct wfi_owner *owner, uint32_t space, uint64_t n)
+{
+	const struct weft_key key = key_of(n);
+	struct weft_slot slot;
+	int32_t result;
+
+	if (wfi_kv_claim(w->kv, owner, space, 1, &slot, wfi_now(w->env)) < 0)
+		return;
+	fill(wfi_kv_slot_addr(w->kv, slot.idx), n, w->block_bytes);
+	wfi_kv_put(w->kv, owner, space, NULL, &key, &slot, 1, NULL, &result, wfi_now(w->env));
+	wfi_kv_pin(w->kv, &slot.idx, 1);
+	wfi_kv_unpin(w->kv, &slot.idx, 1);
+}
+
+/* a tenant that floods the tier leaves another its part of what may be written */
+static void test_budget(void **state)
+{
+	const struct weft_space_opts opts = { .size = sizeof(opts),
+					      .block_bytes = 4096,
+					      .model = "o",
+					      .layout = "",
+					      .tokens_per_block = 16 };
+	struct wfi_space_info space;
+	struct wfi_owner owner;
+	struct world w;
+	uint64_t n = 0, other = 1u << 20, kept = 0;
+	uint32_t slot;
+
+	(void)state;
+	world_init(&w, 1);
+	w.policy = wfi_evict_find("lru");
+	w.other_weight = 1;
+	w.write_bps = 100 * 4096;
+	start(&w);
+	settle(&w);
+	assert_int_equal(wfi_kv_space_open(w.kv, w.other, &opts, &space, NULL), 0);
+	assert_int_equal(wfi_owner_init(w.kv, &owner, w.other), 0);
+	/* one writes four times the budget, the other, later, a third of its half */
+	for (unsigned i = 0; i < 4 * 400; i++) {
+		put_used(&w, &w.owner, w.space.id, n++);
+		if (i >= 400 && i % 24 == 0)
+			put_used(&w, &owner, space.id, other++);
+		for (unsigned k = 0; k < 4; k++) {
+			wfi_sim_advance(w.sim, WFI_NSEC_PER_SEC / 1600);
+			wfi_kv_poll(w.kv, wfi_now(w.env));
+		}
+	}
+	settle(&w);
+	for (uint64_t i = 1u << 20; i < other; i++) {
+		const struct weft_key key = key_of(i);
+
+		kept += wfi_kv_peek(w.kv, space.id, &key, 1, &slot) ||
+			wfi_kv_match_tiers(w.kv, space.id, &key, 1, 0, NULL, NULL);
+	}
+	assert_int_equal(kept, other - (1u << 20));
+	/* all of the budget is used, and no more */
+	assert_in_range(to_ssd(w.tier)->count[SSD_C_PUT]->value, 380, 520);
+	wfi_owner_fini(w.kv, &owner, false);
+	stop(&w);
+	wfi_sim_destroy(w.sim);
+}
+
 /* claims that come faster than the drive writes. Return: blocks that nobody wrote */
 static unsigned burst(struct world *w, uint64_t *n)
 {
@@ -842,8 +906,8 @@ int main(void)
 		cmocka_unit_test(test_down_and_up), cmocka_unit_test(test_reserve),
 		cmocka_unit_test(test_stop),	    cmocka_unit_test(test_lease),
 		cmocka_unit_test(test_lease_both),  cmocka_unit_test(test_lease_bound),
-		cmocka_unit_test(test_ends),	    cmocka_unit_test(test_kills),
-		cmocka_unit_test(test_bad_drive),
+		cmocka_unit_test(test_budget),	    cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_kills),	    cmocka_unit_test(test_bad_drive),
 	};
 
 	wfi_log_init(WFI_LOG_ERR, "test");
