@@ -56,6 +56,13 @@ void wfi_log_init(enum wfi_log_level max_level, const char *name)
 	pthread_mutex_unlock(&state.lock);
 }
 
+void wfi_log_set_level(enum wfi_log_level max_level)
+{
+	pthread_mutex_lock(&state.lock);
+	state.max_level = max_level;
+	pthread_mutex_unlock(&state.lock);
+}
+
 void wfi_log_set_sink(void (*sink)(void *ctx, enum wfi_log_level level, const char *line),
 		      void *ctx)
 {

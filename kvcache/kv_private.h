@@ -168,6 +168,7 @@ struct wfi_tenant {
 	uint64_t used_bytes; /* of its runs */
 	uint32_t nr_granules; /* of slot numbers */
 	uint32_t weight;
+	bool closed;
 	bool has_mover;
 	bool tier_idle; /* what the tier was told */
 	uint64_t tier_tokens, tier_tokens_ns; /* of the budget for writes to the tier */
@@ -476,6 +477,8 @@ static inline uint64_t kv_run_bytes(const struct kv_space *space)
 
 /* Return: 0, -EINVAL the floors are more than the memory; logged */
 int wfi_share_join(struct wfi_kv *kv, struct wfi_tenant *t, const struct wfi_tenant_opts *opts);
+/* another floor and weight. Return: the same; nothing has changed then */
+int wfi_share_change(struct wfi_tenant *t, const struct wfi_tenant_opts *opts);
 /* a run came or went */
 void wfi_share_gain(struct kv_run *run);
 void wfi_share_lose(struct kv_run *run);

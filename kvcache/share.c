@@ -27,20 +27,44 @@ static uint64_t charge(const struct wfi_tenant *t)
 	return wfi_max(t->used_bytes, t->floor_bytes);
 }
 
+/* @left: of what all share. Return: 0, -EINVAL: logged */
+static int share_check(const struct wfi_tenant *t, uint64_t floor_bytes, uint32_t weight,
+		       uint64_t left)
+{
+	if (floor_bytes <= left && weight <= MAX_WEIGHT)
+		return 0;
+	wfi_err("tenant '%s': a floor of %" PRIu64 " bytes where %" PRIu64
+		" are left of what all share, or a weight of %u where %u is the most",
+		t->name, floor_bytes, left, weight, MAX_WEIGHT);
+	return -EINVAL;
+}
+
 int wfi_share_join(struct wfi_kv *kv, struct wfi_tenant *t, const struct wfi_tenant_opts *opts)
 {
 	t->floor_bytes = opts->floor_bytes;
 	t->tier_floor_bytes = opts->tier_floor_bytes;
 	t->weight = opts->weight ? opts->weight : 1;
-	if (t->floor_bytes > kv->memory_bytes - kv->charged_bytes || t->weight > MAX_WEIGHT) {
-		wfi_err("tenant '%s': a floor of %" PRIu64 " bytes where %" PRIu64
-			" are left of what all share, or a weight of %u where %u is the most",
-			t->name, t->floor_bytes, kv->memory_bytes - kv->charged_bytes, t->weight,
-			MAX_WEIGHT);
+	if (share_check(t, t->floor_bytes, t->weight, kv->memory_bytes - kv->charged_bytes))
 		return -EINVAL;
-	}
 	kv->charged_bytes += t->floor_bytes;
 	kv->weights += t->weight;
+	return 0;
+}
+
+int wfi_share_change(struct wfi_tenant *t, const struct wfi_tenant_opts *opts)
+{
+	const uint32_t weight = opts->weight ? opts->weight : 1;
+	struct wfi_kv *kv = t->kv;
+
+	/* what it uses above its floor is others' to take, and not a floor's to count on */
+	if (share_check(t, wfi_max(opts->floor_bytes, t->used_bytes), weight,
+			kv->memory_bytes - kv->charged_bytes + charge(t)))
+		return -EINVAL;
+	kv->charged_bytes -= charge(t);
+	t->floor_bytes = opts->floor_bytes;
+	kv->charged_bytes += charge(t);
+	kv->weights += weight - t->weight;
+	t->weight = weight;
 	return 0;
 }
 

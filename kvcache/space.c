@@ -46,6 +46,26 @@ static int open_read_only(int fd)
 	return ret < 0 ? -errno : ret;
 }
 
+/* @but: has it already, or NULL. Return: 0 and @token, zero-padded; -EEXIST somebody else has name
+ * or token; logged */
+static int token_check(const struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
+		       const struct wfi_tenant *but, char token[WEFT_TOKEN_MAX])
+{
+	memset(token, 0, WEFT_TOKEN_MAX);
+	memcpy(token, opts->token, strnlen(opts->token, WEFT_TOKEN_MAX));
+	for (uint32_t i = 0; i < kv->nr_tenants; i++) {
+		const struct wfi_tenant *t = kv->tenants[i];
+
+		if (t == but || (strcmp(t->name, opts->name) != 0 &&
+				 sodium_memcmp(t->token, token, WEFT_TOKEN_MAX)))
+			continue;
+		wfi_err("tenants '%s' and '%s' have one name or token: give each its own", t->name,
+			opts->name);
+		return -EEXIST;
+	}
+	return 0;
+}
+
 static int tenant_check(const struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
 			char token[WEFT_TOKEN_MAX])
 {
@@ -60,17 +80,8 @@ static int tenant_check(const struct wfi_kv *kv, const struct wfi_tenant_opts *o
 			1 << MIN_EXTENT_SHIFT);
 		return -EINVAL;
 	}
-	memset(token, 0, WEFT_TOKEN_MAX);
-	memcpy(token, opts->token, token_len);
-	for (uint32_t i = 0; i < kv->nr_tenants; i++) {
-		const struct wfi_tenant *t = kv->tenants[i];
-
-		if (strcmp(t->name, opts->name) && sodium_memcmp(t->token, token, WEFT_TOKEN_MAX))
-			continue;
-		wfi_err("tenants '%s' and '%s' have one name or token: give each its own", t->name,
-			opts->name);
+	if (token_check(kv, opts, NULL, token))
 		return -EEXIST;
-	}
 	if (kv->nr_tenants == KV_MAX_TENANTS) {
 		wfi_err("tenant '%s': there are %u already, the most that a node takes", opts->name,
 			KV_MAX_TENANTS);
@@ -156,13 +167,34 @@ void wfi_tenant_destroy(struct wfi_tenant *t)
 	wfi_free(kv->env, t, sizeof(*t));
 }
 
+int wfi_kv_tenant_set(struct wfi_tenant *t, const struct wfi_tenant_opts *opts)
+{
+	char token[WEFT_TOKEN_MAX];
+	int ret;
+
+	if (strnlen(opts->token, WEFT_TOKEN_MAX + 1) > WEFT_TOKEN_MAX)
+		return -EINVAL;
+	ret = token_check(t->kv, opts, t, token);
+	if (!ret)
+		ret = wfi_share_change(t, opts);
+	if (!ret)
+		memcpy(t->token, token, sizeof(token));
+	return ret;
+}
+
+void wfi_kv_tenant_close(struct wfi_tenant *t, bool closed)
+{
+	t->closed = closed;
+}
+
 struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX])
 {
 	struct wfi_tenant *found = NULL;
 
 	/* all of them, always: the time says nothing of which one */
 	for (uint32_t i = 0; i < kv->nr_tenants; i++)
-		if (!sodium_memcmp(kv->tenants[i]->token, token, WEFT_TOKEN_MAX))
+		if (!sodium_memcmp(kv->tenants[i]->token, token, WEFT_TOKEN_MAX) &&
+		    !kv->tenants[i]->closed)
 			found = kv->tenants[i];
 	return found;
 }

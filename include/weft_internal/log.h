@@ -14,6 +14,8 @@ enum wfi_log_level { WFI_LOG_ERR, WFI_LOG_WARN, WFI_LOG_INFO, WFI_LOG_DEBUG };
 
 /* Context: before threads start. @name stands in front of each line, e.g. "weftd[node-a]" */
 void wfi_log_init(enum wfi_log_level max_level, const char *name);
+/* Context: any thread */
+void wfi_log_set_level(enum wfi_log_level max_level);
 /*
  * for tests and embedding: lines (without level and newline) go to @sink instead of stderr, which
  * runs under the log's lock: one at a time, and it must not log; NULL restores stderr
