@@ -1,0 +1,753 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* membership in a real etcd: members that come, go, die, stand still; a store that does the same */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <jansson.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "tests/integration/etcd.h"
+#include "weft_internal/env.h"
+#include "weft_internal/log.h"
+#include "weft_internal/members.h"
+
+#define LEASE_NS WFI_NSEC_PER_SEC
+#define SOON_MS 30000
+
+static struct test_etcd etcd;
+
+/* ---- members ---- */
+
+struct one {
+	struct wfi_env env;
+	struct wfi_members *m;
+	struct wfi_member self;
+};
+
+struct how {
+	const char *cluster, *endpoints[3], *user, *password, *ca, *cert, *key;
+};
+
+static void one_open(struct one *o, const struct how *how)
+{
+	struct wfi_members_opts opts = {
+		.env = &o->env,
+		.cluster = how->cluster,
+		.user = how->user,
+		.password = how->password,
+		.ca_file = how->ca,
+		.cert_file = how->cert,
+		.key_file = how->key,
+		.lease_ns = LEASE_NS,
+	};
+
+	for (; opts.nr_endpoints < 3 && how->endpoints[opts.nr_endpoints]; opts.nr_endpoints++)
+		opts.endpoints[opts.nr_endpoints] = how->endpoints[opts.nr_endpoints];
+	if (!opts.nr_endpoints)
+		opts.endpoints[opts.nr_endpoints++] = etcd.url;
+	assert_false(wfi_env_real_init(&o->env));
+	assert_false(wfi_members_open(&opts, &o->m));
+}
+
+static void one_publish(struct one *o, const char *name, uint64_t incarnation, const char *place)
+{
+	o->self = (struct wfi_member){ .node = wfi_member_id(name), .incarnation = incarnation };
+	snprintf(o->self.name, sizeof(o->self.name), "%s", name);
+	snprintf(o->self.host, sizeof(o->self.host), "%s", place);
+	snprintf(o->self.socket, sizeof(o->self.socket), "/tmp/%s", place);
+	assert_false(o->env.membership->publish(&o->env, &o->self));
+}
+
+static void one_start(struct one *o, const char *cluster, const char *name, uint64_t incarnation)
+{
+	const struct how how = { .cluster = cluster };
+
+	one_open(o, &how);
+	one_publish(o, name, incarnation, name);
+}
+
+static int one_sees(struct one *o, const char *name, struct wfi_member *out)
+{
+	struct wfi_member list[WFI_MEMBERS_MAX];
+	uint64_t epoch;
+	int nr, i;
+
+	nr = o->env.membership->members(&o->env, list, WFI_MEMBERS_MAX, &epoch);
+	for (i = 0; i < nr; i++)
+		if (!strcmp(list[i].name, name))
+			*out = list[i];
+	return nr;
+}
+
+static struct wfi_members_status status_of(struct one *o)
+{
+	struct wfi_members_status st;
+
+	wfi_members_status(o->m, &st);
+	return st;
+}
+
+struct want {
+	struct one *o;
+	int nr; /* -1: whatever */
+	const char *name; /* is there, with these, if not 0 */
+	uint64_t after_epoch, incarnation;
+	uint32_t flags;
+	int state; /* + 1 */
+	const char *why;
+};
+
+static bool holds(void *ctx)
+{
+	const struct want *w = ctx;
+	const struct wfi_members_status st = status_of(w->o);
+	struct wfi_member m = { .epoch = 0 };
+	int nr = one_sees(w->o, w->name ? w->name : "", &m);
+
+	return (w->nr < 0 || nr == w->nr) && (!w->name || m.epoch > w->after_epoch) &&
+	       (!w->incarnation || m.incarnation == w->incarnation) &&
+	       (!w->flags || (m.flags & w->flags)) &&
+	       (!w->state || st.state == (enum wfi_members_state)(w->state - 1)) &&
+	       (!w->why || strstr(st.why, w->why));
+}
+
+static void expect_at(struct want w, int line)
+{
+	struct wfi_members_status st;
+
+	if (test_until(SOON_MS, holds, &w))
+		return;
+	st = status_of(w.o);
+	fail_msg("line %d: %d members, %s: %s", line,
+		 one_sees(w.o, "", &(struct wfi_member){ .node = 0 }),
+		 wfi_members_state_name(st.state), st.why);
+}
+
+#define expect(who, count, ...)                                                                    \
+	expect_at((struct want){ .o = (who), .nr = (count), ##__VA_ARGS__ }, __LINE__)
+#define OK (WFI_MEMBERS_OK + 1)
+#define REFUSED (WFI_MEMBERS_REFUSED + 1)
+#define AWAY (WFI_MEMBERS_AWAY + 1)
+#define CONNECTING (WFI_MEMBERS_CONNECTING + 1)
+
+/* a member in a process of its own */
+static void run_member(int in, int out, void *ctx)
+{
+	const char *cluster = ctx;
+	struct one o;
+	char c;
+
+	one_start(&o, cluster, "child", 77);
+	test_must(test_say(out, "s", 1));
+	while (test_hear(in, &c, 1))
+		;
+	wfi_members_close(o.m);
+}
+
+static void child_start(struct test_child *c, const char *cluster)
+{
+	char hello;
+
+	test_child_start(c, run_member, (void *)(uintptr_t)cluster);
+	assert_true(test_hear(c->from, &hello, 1));
+}
+
+/* ---- tests ---- */
+
+static void test_join_leave(void **ctx)
+{
+	struct one a, b, c;
+	struct wfi_member m;
+
+	(void)ctx;
+	one_start(&a, "join", "a", 1);
+	one_start(&b, "join", "b", 2);
+	one_start(&c, "join", "c", 3);
+	expect(&a, 3, .name = "c", .incarnation = 3, .state = OK);
+	expect(&b, 3, .name = "a");
+	expect(&c, 3, .name = "b");
+	one_sees(&a, "c", &m);
+	assert_string_equal(m.socket, "/tmp/c");
+	c.self.flags = WFI_MEMBER_DRAINING;
+	c.env.membership->publish(&c.env, &c.self);
+	expect(&a, 3, .name = "c", .flags = WFI_MEMBER_DRAINING);
+	wfi_members_close(c.m);
+	expect(&a, 2);
+	expect(&b, 2);
+	b.env.membership->publish(&b.env, NULL);
+	expect(&a, 1);
+	wfi_members_close(b.m);
+	wfi_members_close(a.m);
+	/* another cluster of the same store */
+	one_start(&a, "joined", "a", 1);
+	expect(&a, 1, .name = "a");
+	wfi_members_close(a.m);
+}
+
+static void test_killed(void **ctx)
+{
+	struct test_child child;
+	struct one a;
+
+	(void)ctx;
+	child_start(&child, "killed");
+	one_start(&a, "killed", "a", 1);
+	expect(&a, 2, .name = "child");
+	test_child_kill(&child);
+	expect(&a, 1);
+	assert_int_equal(status_of(&a).lost, 0);
+	wfi_members_close(a.m);
+}
+
+/* who sleeps past its lease is gone, and comes back under a later epoch */
+static void test_stopped(void **ctx)
+{
+	struct test_child child;
+	struct wfi_member m;
+	struct one a;
+
+	(void)ctx;
+	child_start(&child, "stopped");
+	one_start(&a, "stopped", "a", 1);
+	expect(&a, 2, .name = "child");
+	one_sees(&a, "child", &m);
+	kill(child.pid, SIGSTOP);
+	expect(&a, 1);
+	kill(child.pid, SIGCONT);
+	expect(&a, 2, .name = "child", .after_epoch = m.epoch, .incarnation = 77);
+	test_child_kill(&child);
+	wfi_members_close(a.m);
+}
+
+static void test_one_name(void **ctx)
+{
+	struct one a, b, c;
+
+	(void)ctx;
+	one_start(&a, "names", "same", 1);
+	expect(&a, 1, .name = "same");
+	{
+		const struct how how = { .cluster = "names" };
+
+		one_open(&b, &how);
+		one_publish(&b, "same", 2, "elsewhere");
+	}
+	expect(&b, 1, .state = REFUSED, .why = "another node is same in cluster names");
+	expect(&a, 1, .name = "same", .incarnation = 1, .state = OK);
+	/* the next life of the first: it listens where that did */
+	{
+		const struct how how = { .cluster = "names" };
+
+		one_open(&c, &how);
+		one_publish(&c, "same", 3, "same");
+	}
+	expect(&b, 1, .name = "same", .incarnation = 3);
+	/* the one whose place was taken knows, and does not take it back */
+	a.self.host[0] = 0;
+	expect(&a, 1, .state = REFUSED);
+	wfi_members_close(a.m);
+	wfi_members_close(c.m);
+	expect(&b, 1, .name = "same", .incarnation = 2, .state = OK);
+	wfi_members_close(b.m);
+}
+
+static void test_one_id(void **ctx)
+{
+	struct one a, b;
+	const struct how how = { .cluster = "ids" };
+
+	(void)ctx;
+	one_start(&a, "ids", "a", 1);
+	expect(&a, 1, .name = "a");
+	one_open(&b, &how);
+	b.self = (struct wfi_member){ .node = a.self.node, .incarnation = 5, .name = "b" };
+	b.env.membership->publish(&b.env, &b.self);
+	expect(&b, 1, .state = REFUSED, .why = "has this node's id");
+	wfi_members_close(a.m);
+	expect(&b, 1, .name = "b", .state = OK);
+	wfi_members_close(b.m);
+}
+
+/* garbage under our keys is left out, and hurts nobody */
+static void test_bad_records(void **ctx)
+{
+	static const char *const bad[] = {
+		"",
+		"{",
+		"[]",
+		"{\"name\":\"x\",\"node\":\"0x1\",\"base\":\"18446744073709551615\"}",
+		"{\"name\":\"other\"}",
+		"{\"name\":\"x\",\"socket\":\"relative\"}",
+		"{\"name\":\"x\",\"state\":\"dead\"}",
+		"{\"name\":\"x\",\"address\":\"a\\u0001\"}",
+		"{\"name\":\"x\",\"name\":\"x\"}",
+		"{\"name\":\"x\\u0000y\"}"
+	};
+	char huge[9000];
+	struct one a;
+	unsigned i;
+
+	(void)ctx;
+	one_start(&a, "bad", "a", 1);
+	expect(&a, 1, .name = "a");
+	for (i = 0; i < WFI_ARRAY_SIZE(bad); i++)
+		assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/bad/nodes/x", "--", bad[i],
+					  NULL));
+	memset(huge, 'x', sizeof(huge) - 1);
+	huge[sizeof(huge) - 1] = 0;
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/bad/nodes/x", huge, NULL));
+	snprintf(huge, 500, "/weft/bad/settings/%0400d", 1);
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", huge, "1", NULL));
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/bad/nodes/y",
+				  "{\"name\":\"y\",\"more\":[{}]}", NULL));
+	expect(&a, 2, .name = "y", .state = OK);
+	assert_int_equal(status_of(&a).bad, WFI_ARRAY_SIZE(bad) + 1);
+	/* somebody writes over ours: that is not ours any more, and is made anew */
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/bad/nodes/a", "{}", NULL));
+	expect(&a, 2, .name = "a", .incarnation = 1, .state = OK);
+	assert_false(test_etcdctl(&etcd, NULL, 0, "del", "/weft/bad/nodes/a", NULL));
+	expect(&a, 2, .name = "a", .incarnation = 1, .state = OK);
+	wfi_members_close(a.m);
+}
+
+static bool has_value(void *ctx)
+{
+	struct one *o = ctx;
+	uint64_t changes = 0;
+	json_t *values = wfi_members_values(o->m, &changes);
+	const char *text = json_string_value(json_object_get(values, "settings/lease_ms"));
+	const bool ok = text && !strcmp(text, "10s") && json_object_size(values) == 2;
+
+	json_decref(values);
+	return ok;
+}
+
+static void test_values(void **ctx)
+{
+	const struct how how = { .cluster = "values" };
+	uint64_t changes = 0;
+	struct one a;
+	json_t *values;
+
+	(void)ctx;
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/values/settings/lease_ms", "5s", NULL);
+	one_open(&a, &how);
+	expect(&a, 0, .state = OK);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/values/settings/gone", "5", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/values/tenants/blue", "{}", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/values/other/blue", "{}", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/values/settings/lease_ms", "10s", NULL);
+	test_etcdctl(&etcd, NULL, 0, "del", "/weft/values/settings/gone", NULL);
+	assert_true(test_until(SOON_MS, has_value, &a));
+	values = wfi_members_values(a.m, &changes);
+	assert_non_null(values);
+	json_decref(values);
+	assert_null(wfi_members_values(a.m, &changes));
+	wfi_members_close(a.m);
+}
+
+/* ---- the store's own troubles ---- */
+
+struct trio {
+	struct one a, b;
+	struct wfi_member seen;
+};
+
+static void pair_start(struct trio *t, const char *cluster)
+{
+	one_start(&t->a, cluster, "a", 1);
+	one_start(&t->b, cluster, "b", 2);
+	expect(&t->a, 2, .name = "b", .state = OK);
+	expect(&t->b, 2, .name = "a", .state = OK);
+	one_sees(&t->a, "b", &t->seen);
+}
+
+/* nobody is missed while the store is away, and for a lease after it is back */
+static bool both_stay(struct trio *t, unsigned ms)
+{
+	const uint64_t end_ms = test_now_ms() + ms;
+	struct wfi_member m;
+
+	while (test_now_ms() < end_ms) {
+		if (one_sees(&t->a, "", &m) != 2 || one_sees(&t->b, "", &m) != 2)
+			return false;
+		usleep(2000);
+	}
+	return true;
+}
+
+static void pair_end(struct trio *t)
+{
+	wfi_members_close(t->b.m);
+	wfi_members_close(t->a.m);
+}
+
+static void test_store_frozen(void **ctx)
+{
+	struct trio t;
+
+	(void)ctx;
+	pair_start(&t, "frozen");
+	kill(etcd.pid, SIGSTOP);
+	expect(&t.a, 2, .state = AWAY, .why = etcd.url);
+	assert_true(both_stay(&t, 2500));
+	kill(etcd.pid, SIGCONT);
+	expect(&t.a, 2, .state = OK);
+	expect(&t.b, 2, .state = OK);
+	assert_true(both_stay(&t, 1500));
+	pair_end(&t);
+}
+
+static void test_store_killed(void **ctx)
+{
+	struct test_child child;
+	struct trio t;
+
+	(void)ctx;
+	pair_start(&t, "killed-store");
+	child_start(&child, "killed-store");
+	expect(&t.a, 3, .name = "child");
+	test_etcd_kill(&etcd);
+	expect(&t.a, 3, .state = AWAY);
+	/* who dies meanwhile is missed when the store is back */
+	test_child_kill(&child);
+	test_etcd_start(&etcd);
+	expect(&t.a, 2, .state = OK);
+	expect(&t.b, 2, .state = OK);
+	one_sees(&t.a, "b", &t.seen);
+	assert_int_equal(status_of(&t.a).lost, 0);
+	pair_end(&t);
+}
+
+static void test_store_emptied(void **ctx)
+{
+	struct trio t;
+
+	(void)ctx;
+	pair_start(&t, "emptied");
+	test_etcd_kill(&etcd);
+	test_etcd_wipe(&etcd);
+	test_etcd_start(&etcd);
+	assert_true(both_stay(&t, 1000));
+	expect(&t.a, 2, .name = "b", .after_epoch = t.seen.epoch, .state = OK);
+	expect(&t.b, 2, .name = "a", .after_epoch = t.seen.epoch - 1, .state = OK);
+	assert_true(both_stay(&t, 2500));
+	pair_end(&t);
+}
+
+static void test_store_compacted(void **ctx)
+{
+	const unsigned port = etcd.port;
+	char rev[64];
+	struct trio t;
+
+	(void)ctx;
+	pair_start(&t, "compacted");
+	test_etcd_kill(&etcd);
+	/* changes that nobody is told of, and then can't be told any more */
+	etcd.port = test_port();
+	test_etcd_start(&etcd);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "9s", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "10s", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/tenants/blue", "{}", NULL);
+	assert_false(test_etcdctl(&etcd, rev, sizeof(rev), "get", "x", "-w", "fields", NULL));
+	{
+		char text[24], out[256];
+		const char *at;
+
+		assert_false(
+			test_etcdctl(&etcd, out, sizeof(out), "get", "x", "-w", "fields", NULL));
+		at = strstr(out, "\"Revision\" : ");
+		assert_non_null(at);
+		snprintf(text, sizeof(text), "%ld", strtol(at + 13, NULL, 10));
+		assert_false(test_etcdctl(&etcd, NULL, 0, "compact", text, NULL));
+	}
+	test_etcd_kill(&etcd);
+	etcd.port = port;
+	test_etcd_start(&etcd);
+	assert_true(test_until(SOON_MS, has_value, &t.a));
+	expect(&t.a, 2, .state = OK);
+	pair_end(&t);
+}
+
+/* ---- who is let in ---- */
+
+static void test_password(void **ctx)
+{
+	const struct how wrong = { .cluster = "auth", .user = "weft", .password = "wrong" };
+	const struct how none = { .cluster = "auth" };
+	const struct how elsewhere = { .cluster = "other", .user = "weft", .password = "secret" };
+	const struct how right = { .cluster = "auth", .user = "weft", .password = "secret" };
+	struct one a, b, c, d;
+
+	(void)ctx;
+	test_etcdctl(&etcd, NULL, 0, "user", "add", "root:rootpw", NULL);
+	test_etcdctl(&etcd, NULL, 0, "user", "add", "weft:secret", NULL);
+	test_etcdctl(&etcd, NULL, 0, "role", "add", "weft", NULL);
+	test_etcdctl(&etcd, NULL, 0, "role", "grant-permission", "weft", "--prefix=true",
+		     "readwrite", "/weft/auth/", NULL);
+	test_etcdctl(&etcd, NULL, 0, "user", "grant-role", "root", "root", NULL);
+	test_etcdctl(&etcd, NULL, 0, "user", "grant-role", "weft", "weft", NULL);
+	assert_false(test_etcdctl(&etcd, NULL, 0, "auth", "enable", NULL));
+	one_open(&a, &wrong);
+	one_open(&b, &none);
+	one_open(&c, &elsewhere);
+	one_open(&d, &right);
+	one_publish(&a, "a", 1, "a");
+	one_publish(&d, "d", 4, "d");
+	expect(&a, 0, .state = CONNECTING, .why = "authentication failed");
+	expect(&b, 0, .state = CONNECTING, .why = "etcd_user");
+	expect(&c, 0, .state = CONNECTING, .why = "permission denied");
+	expect(&d, 1, .name = "d", .state = OK);
+	/* its tokens end with it */
+	test_etcd_kill(&etcd);
+	expect(&d, 1, .state = AWAY);
+	test_etcd_start(&etcd);
+	expect(&d, 1, .name = "d", .state = OK);
+	wfi_members_close(a.m);
+	wfi_members_close(b.m);
+	wfi_members_close(c.m);
+	wfi_members_close(d.m);
+	assert_false(
+		test_etcdctl(&etcd, NULL, 0, "--user", "root:rootpw", "auth", "disable", NULL));
+}
+
+static void test_tls(void **ctx)
+{
+	char ca[96], wrong[96], cert[96], key[96], other[96], other_key[96];
+	static struct test_etcd tls;
+	struct one a, b, c, d;
+
+	(void)ctx;
+	test_etcd_init(&tls);
+	if (!test_etcd_certs(&tls)) {
+		test_etcd_fini(&tls);
+		skip();
+	}
+	snprintf(ca, sizeof(ca), "%s/ca.pem", tls.dir);
+	snprintf(wrong, sizeof(wrong), "%s/wrong.pem", tls.dir);
+	snprintf(cert, sizeof(cert), "%s/client.pem", tls.dir);
+	snprintf(key, sizeof(key), "%s/client.key", tls.dir);
+	snprintf(other, sizeof(other), "%s/other.pem", tls.dir);
+	snprintf(other_key, sizeof(other_key), "%s/other.key", tls.dir);
+	tls.tls = tls.client_certs = true;
+	test_etcd_start(&tls);
+	{
+		const struct how bad_ca = {
+			"tls", { tls.url }, .ca = wrong, .cert = cert, .key = key
+		};
+		const struct how no_cert = { .cluster = "tls", .endpoints = { tls.url }, .ca = ca };
+		const struct how bad_cert = {
+			"tls", { tls.url }, .ca = ca, .cert = other, .key = other_key
+		};
+		const struct how right = { .cluster = "tls",
+					   .endpoints = { tls.url },
+					   .ca = ca,
+					   .cert = cert,
+					   .key = key };
+
+		one_open(&a, &bad_ca);
+		one_open(&b, &no_cert);
+		one_open(&c, &bad_cert);
+		one_open(&d, &right);
+	}
+	one_publish(&a, "a", 1, "a");
+	one_publish(&d, "d", 4, "d");
+	expect(&a, 0, .state = CONNECTING, .why = "certificate");
+	expect(&b, 0, .state = CONNECTING, .why = "ertificate");
+	expect(&c, 0, .state = CONNECTING, .why = "ertificate");
+	expect(&d, 1, .name = "d", .state = OK);
+	wfi_members_close(a.m);
+	wfi_members_close(b.m);
+	wfi_members_close(c.m);
+	wfi_members_close(d.m);
+	test_etcd_fini(&tls);
+}
+
+/* ---- what answers is no etcd ---- */
+
+struct liar {
+	int fd;
+	unsigned port;
+	pthread_t thread;
+	_Atomic bool stop;
+	const char *body; /* NULL: nothing, ever */
+	bool endless; /* again and again, without an end */
+	char url[64];
+};
+
+static void lie(const struct liar *l, int fd)
+{
+	static const char head[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+				   "Connection: close\r\n\r\n";
+	char in[2048];
+
+	if (recv(fd, in, sizeof(in), 0) <= 0 || !l->body)
+		return;
+	(void)!send(fd, head, sizeof(head) - 1, MSG_NOSIGNAL);
+	while (send(fd, l->body, strlen(l->body), MSG_NOSIGNAL) > 0 && l->endless && !l->stop)
+		;
+}
+
+static void *liar_main(void *arg)
+{
+	struct liar *l = arg;
+	int fds[64], nr = 0, fd;
+
+	while ((fd = accept(l->fd, NULL, NULL)) >= 0 && !l->stop) {
+		lie(l, fd);
+		/* one that says nothing does not hang up either */
+		if (!l->body && nr < 64)
+			fds[nr++] = fd;
+		else
+			close(fd);
+	}
+	if (fd >= 0)
+		close(fd);
+	while (nr)
+		close(fds[--nr]);
+	return NULL;
+}
+
+static void liar_start(struct liar *l, const char *body, bool endless)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(addr);
+
+	memset(l, 0, sizeof(*l));
+	l->body = body;
+	l->endless = endless;
+	l->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_false(bind(l->fd, (struct sockaddr *)&addr, sizeof(addr)));
+	assert_false(listen(l->fd, 64));
+	assert_false(getsockname(l->fd, (struct sockaddr *)&addr, &len));
+	snprintf(l->url, sizeof(l->url), "http://127.0.0.1:%u", ntohs(addr.sin_port));
+	assert_false(pthread_create(&l->thread, NULL, liar_main, l));
+}
+
+static void liar_stop(struct liar *l)
+{
+	l->stop = true;
+	shutdown(l->fd, SHUT_RDWR);
+	pthread_join(l->thread, NULL);
+	close(l->fd);
+}
+
+static void test_liars(void **ctx)
+{
+	static const char *const bodies[] = {
+		"",
+		"<html>",
+		"[1]",
+		"{}",
+		"{\"header\":{\"revision\":\"x\"}}",
+		"{\"header\":{\"revision\":\"7\"},\"kvs\":[{\"key\":\"%%%\"}]}",
+		"{\"header\":{\"revision\":\"7\"},\"kvs\":[5]}",
+		"{\"header\":{\"revision\":\"7\"},\"kvs\":[{\"key\":\"b3RoZXI=\"}]}",
+		"{\"error\":7}",
+		"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+	};
+	struct liar l;
+	struct one a;
+	unsigned i;
+
+	(void)ctx;
+	for (i = 0; i < WFI_ARRAY_SIZE(bodies); i++) {
+		liar_start(&l, bodies[i], false);
+		{
+			const struct how how = { .cluster = "liars", .endpoints = { l.url } };
+
+			one_open(&a, &how);
+		}
+		expect(&a, 0, .state = CONNECTING, .why = i == 8 ? "an error" : "no etcd");
+		wfi_members_close(a.m);
+		liar_stop(&l);
+	}
+	liar_start(&l, "{\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", true);
+	{
+		const struct how how = { .cluster = "liars", .endpoints = { l.url } };
+
+		one_open(&a, &how);
+	}
+	expect(&a, 0, .state = CONNECTING, .why = "more than 1048576 bytes");
+	wfi_members_close(a.m);
+	liar_stop(&l);
+}
+
+/* of several endpoints the one that works is used; one that says nothing costs its time */
+static void test_endpoints(void **ctx)
+{
+	struct liar silent, liar;
+	char dead[64];
+	struct one a;
+
+	(void)ctx;
+	liar_start(&silent, NULL, false);
+	liar_start(&liar, "nonsense", false);
+	snprintf(dead, sizeof(dead), "http://127.0.0.1:%u", test_port());
+	{
+		const struct how how = { .cluster = "ends",
+					 .endpoints = { silent.url, liar.url, etcd.url } };
+		const struct how how_dead = { .cluster = "ends", .endpoints = { dead, etcd.url } };
+		struct one b;
+
+		one_open(&a, &how);
+		one_open(&b, &how_dead);
+		one_publish(&a, "a", 1, "a");
+		one_publish(&b, "b", 2, "b");
+		expect(&a, 2, .name = "b", .state = OK);
+		expect(&b, 2, .name = "a", .state = OK);
+		assert_string_equal(status_of(&a).where, etcd.url);
+		wfi_members_close(b.m);
+	}
+	wfi_members_close(a.m);
+	liar_stop(&silent);
+	liar_stop(&liar);
+}
+
+static int group_setup(void **ctx)
+{
+	(void)ctx;
+	test_etcd_init(&etcd);
+	test_etcd_start(&etcd);
+	return 0;
+}
+
+static int group_teardown(void **ctx)
+{
+	(void)ctx;
+	if (etcd.pid)
+		kill(etcd.pid, SIGCONT);
+	test_etcd_fini(&etcd);
+	return 0;
+}
+
+/* "store": what the store itself goes through, which takes its time */
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest members[] = {
+		cmocka_unit_test(test_join_leave), cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_stopped),	   cmocka_unit_test(test_one_name),
+		cmocka_unit_test(test_one_id),	   cmocka_unit_test(test_bad_records),
+		cmocka_unit_test(test_values),	   cmocka_unit_test(test_liars),
+		cmocka_unit_test(test_endpoints),
+	};
+	const struct CMUnitTest stores[] = {
+		cmocka_unit_test(test_password),	cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_store_frozen),	cmocka_unit_test(test_store_killed),
+		cmocka_unit_test(test_store_compacted), cmocka_unit_test(test_store_emptied),
+	};
+	const char *missing = test_etcd_missing();
+
+	if (missing) {
+		puts(missing);
+		return 77;
+	}
+	if (argc > 1 && !strcmp(argv[1], "store"))
+		return cmocka_run_group_tests_name("store", stores, group_setup, group_teardown);
+	return cmocka_run_group_tests_name("members", members, group_setup, group_teardown);
+}
