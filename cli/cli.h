@@ -83,6 +83,7 @@ extern const struct wfi_cli_cmd wfi_cmd_export;
 extern const struct wfi_cli_cmd wfi_cmd_get;
 extern const struct wfi_cli_cmd wfi_cmd_import;
 extern const struct wfi_cli_cmd wfi_cmd_ls;
+extern const struct wfi_cli_cmd wfi_cmd_members;
 extern const struct wfi_cli_cmd wfi_cmd_pki;
 extern const struct wfi_cli_cmd wfi_cmd_put;
 extern const struct wfi_cli_cmd wfi_cmd_replay;
@@ -157,6 +158,11 @@ struct wfi_cli_space {
 /* Return: WFI_EXIT_OK and @out, or the exit code, after a message */
 int wfi_cli_space_open(struct weft *w, const struct wfi_cli_space *opts, const char *cmd,
 		       struct weft_space **out);
+
+/* ---- members.c ---- */
+
+/* lines of weft status; takes NULL */
+void wfi_cli_show_membership(const json_t *membership);
 
 /* ---- output (output.c) ---- */
 

@@ -6,6 +6,8 @@
 #include "cli/doctor.h"
 #include "weft_internal/util.h"
 
+#define SKEW_MS 5000
+
 struct check {
 	const char *name;
 	void (*look)(struct wfi_finding *f);
@@ -51,10 +53,16 @@ void wfi_found(struct wfi_finding *f, enum wfi_health health, const char *todo, 
 	va_end(ap);
 }
 
+/* ---- checks that need the options: what a node says ---- */
+
+struct asked {
+	const struct wfi_cli_common *common;
+	json_t *status; /* NULL: nobody answered */
+};
+
 /* what a node that answers says of itself */
-static void check_status(const char *text, struct wfi_finding *f)
+static void check_status(const json_t *root, struct wfi_finding *f)
 {
-	json_t *root = json_loads(text, 0, NULL);
 	const json_t *tier = json_array_get(json_object_get(root, "tiers"), 0);
 	const char *state = wfi_json_str(tier, "state");
 
@@ -64,16 +72,15 @@ static void check_status(const char *text, struct wfi_finding *f)
 		wfi_found(f, WFI_HEALTH_WARN, "mend that, then start it anew",
 			  "runs and answers, its SSD tier is %s: %s", state,
 			  wfi_json_str(tier, "why"));
-	json_decref(root);
 }
 
 /* does a node run, and does it answer? */
-static void check_node(const struct wfi_cli_common *common, struct wfi_finding *f)
+static void check_node(struct asked *a, struct wfi_finding *f)
 {
 	const struct weft_opts opts = {
 		.size = sizeof(opts),
-		.socket = common->nr_sockets ? common->sockets[0] : NULL,
-		.token = common->token,
+		.socket = a->common->nr_sockets ? a->common->sockets[0] : NULL,
+		.token = a->common->token,
 		.name = "weft doctor",
 	};
 	struct weft *w = NULL;
@@ -90,10 +97,63 @@ static void check_node(const struct wfi_cli_common *common, struct wfi_finding *
 		wfi_found(f, WFI_HEALTH_FAIL, "look at the node's log", "attached, but: %s",
 			  weft_why());
 	else
-		check_status(text, f);
+		a->status = json_loads(text, 0, NULL);
+	if (text)
+		check_status(a->status, f);
 	free(text);
 	weft_close(w);
 }
+
+/* Return: whether it is well, as far as the store goes */
+static bool store_is_well(const json_t *m, struct wfi_finding *f)
+{
+	const char *state = wfi_json_str(m, "state");
+
+	if (!strcmp(state, "ok"))
+		return true;
+	if (!strcmp(state, "refused"))
+		wfi_found(f, WFI_HEALTH_FAIL,
+			  "give each node a name and a node_id of its own, and a file all of them",
+			  "this node is no member: %s", wfi_json_str(m, "why"));
+	else
+		wfi_found(f, WFI_HEALTH_FAIL,
+			  "see that it runs and can be reached; that etcd_user, its password file "
+			  "and its role are right; and etcd_ca, etcd_cert, etcd_key",
+			  "%s for %llu s: %s", state,
+			  (unsigned long long)wfi_json_u64(m, "since_s"), wfi_json_str(m, "why"));
+	return false;
+}
+
+/* is the store reached, is this node let in, do the clocks agree? */
+static void check_membership(struct asked *a, struct wfi_finding *f)
+{
+	const json_t *m = json_object_get(json_object_get(a->status, "network"), "membership");
+	const json_int_t skew_ms = json_integer_value(json_object_get(m, "clock_skew_ms"));
+
+	if (!m)
+		wfi_found(f, WFI_HEALTH_OK, NULL, "none, or no node says of one");
+	else if (!store_is_well(m, f))
+		return;
+	else if (skew_ms > SKEW_MS || skew_ms < -SKEW_MS)
+		wfi_found(f, WFI_HEALTH_WARN, "set both by NTP: certificates and logs go by them",
+			  "the store's clock is %lld s from this node's",
+			  (long long)(skew_ms / 1000));
+	else if (json_array_size(json_object_get(m, "refused")))
+		wfi_found(f, WFI_HEALTH_WARN, "weft members says which, and why",
+			  "%zu settings or tenants of the cluster are refused here",
+			  json_array_size(json_object_get(m, "refused")));
+	else
+		wfi_found(f, WFI_HEALTH_OK, NULL, "%zu members, by %s",
+			  json_array_size(json_object_get(m, "members")), wfi_json_str(m, "where"));
+}
+
+static const struct {
+	const char *name;
+	void (*look)(struct asked *a, struct wfi_finding *f);
+} asked_checks[] = {
+	{ "node", check_node },
+	{ "membership", check_membership },
+};
 
 /* Return: the array's new element, or NULL */
 static json_t *to_json(const char *name, const struct wfi_finding *f)
@@ -139,6 +199,7 @@ static const struct wfi_cli_opt doctor_options[] = {
 static int run_doctor(const void *opts, int argc, char **argv)
 {
 	const struct doctor_opts *o = opts;
+	struct asked asked = { .common = &o->common };
 	struct report r = { .all = o->common.json ? json_array() : NULL };
 	struct wfi_finding f;
 	size_t i;
@@ -155,9 +216,12 @@ static int run_doctor(const void *opts, int argc, char **argv)
 	wfi_check_tier(o->config, &f);
 	report_add(&r, "ssd tier", &f);
 	wfi_check_network(o->config, report_add, &r);
-	memset(&f, 0, sizeof(f));
-	check_node(&o->common, &f);
-	report_add(&r, "node", &f);
+	for (i = 0; i < WFI_ARRAY_SIZE(asked_checks); i++) {
+		memset(&f, 0, sizeof(f));
+		asked_checks[i].look(&asked, &f);
+		report_add(&r, asked_checks[i].name, &f);
+	}
+	json_decref(asked.status);
 	ret = r.nr[WFI_HEALTH_FAIL] ? WFI_EXIT_FAILED : WFI_EXIT_OK;
 	if (r.all)
 		return wfi_cli_print_json(json_pack("{s:b,s:o}", "healthy", !ret, "checks", r.all),

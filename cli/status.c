@@ -190,6 +190,7 @@ static int run_status(const void *opts, int argc, char **argv)
 	if (common->json)
 		return wfi_cli_print_json(root, 2);
 	show_node(json_object_get(root, "node"));
+	wfi_cli_show_membership(json_object_get(json_object_get(root, "network"), "membership"));
 	show_tenants(json_object_get(root, "tenants"));
 	show_tiers(json_object_get(root, "tiers"));
 	show_engines(json_object_get(root, "engines"));

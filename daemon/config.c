@@ -187,6 +187,7 @@ static const struct wfi_config_setting settings[] = {
 	  .def = "256M",
 	  .min = 1 << 20,
 	  .max = 1ull << 36,
+	  .flags = WFI_CONFIG_LIVE,
 	  .help = "Memory for all rings of one tenant's engines. A ring has 4 MiB unless its\n"
 		  "engine asks for more; it is taken when the ring is opened." },
 	{ .key = "hugepages",
@@ -203,6 +204,7 @@ static const struct wfi_config_setting settings[] = {
 	  .kind = &wfi_config_kind_bool,
 	  AT(wfi_config, private_memory),
 	  .def = "true",
+	  .flags = WFI_CONFIG_LIVE,
 	  .help = "Let engines register memory that no memfd backs. The node waits for such\n"
 		  "memory as long as it takes to come: an engine that has it served by FUSE,\n"
 		  "or by a privileged userfaultfd, could hold up the others." },
@@ -252,6 +254,51 @@ static const struct wfi_config_setting settings[] = {
 	  .example = "\"spiffe://weft/weft/node/node-*\"",
 	  .help = "Names in certificates that are let in, with commas between them; * stands for\n"
 		  "any letters but /. Default: all nodes of this node's trust domain." },
+	{ .key = "membership",
+	  .kind = &wfi_config_kind_membership,
+	  AT(wfi_config, membership),
+	  .def = "none",
+	  .help = "Who else is in the cluster: none, for one node and its peers below; file:PATH,\n"
+		  "a list in JSON that is read anew when it changes; or etcd:URL,URL, where nodes\n"
+		  "find each other, e.g. \"etcd:https://10.0.0.1:2379,https://10.0.0.2:2379\"." },
+	{ .key = "cluster",
+	  .kind = &wfi_config_kind_name,
+	  AT(wfi_config, cluster),
+	  .def = "default",
+	  .help = "Name of the cluster: its keys in etcd begin with /weft/NAME/." },
+	{ .key = "member_lease_ms",
+	  .kind = &wfi_config_kind_duration,
+	  AT(wfi_config, member_lease_ms),
+	  .def = "10s",
+	  .unit_ns = WFI_NSEC_PER_MSEC,
+	  .min = WFI_NSEC_PER_SEC,
+	  .max = 3600 * WFI_NSEC_PER_SEC,
+	  .help = "How long etcd takes this node for alive that does not answer. Whole seconds." },
+	{ .key = "etcd_user",
+	  .kind = &wfi_config_kind_device,
+	  AT(wfi_config, etcd_user),
+	  .example = "\"weft\"",
+	  .help = "As whom this node speaks to etcd. Default: nobody." },
+	{ .key = "etcd_password_file",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, etcd_password_file),
+	  .example = "\"/etc/weft/etcd.password\"",
+	  .help = "File whose first line is that user's password." },
+	{ .key = "etcd_ca",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, etcd_ca),
+	  .example = "\"/etc/weft/etcd-ca.pem\"",
+	  .help = "Certificates of those that etcd's may be signed by. Default: the system's." },
+	{ .key = "etcd_cert",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, etcd_cert),
+	  .example = "\"/etc/weft/etcd-client.pem\"",
+	  .help = "Certificate that this node shows to etcd. Default: none." },
+	{ .key = "etcd_key",
+	  .kind = &wfi_config_kind_any_path,
+	  AT(wfi_config, etcd_key),
+	  .example = "\"/etc/weft/etcd-client.key\"",
+	  .help = "Its key." },
 	{ .key = "insecure",
 	  .kind = &wfi_config_kind_bool,
 	  AT(wfi_config, insecure),
@@ -296,6 +343,7 @@ static const struct wfi_config_setting settings[] = {
 	  .def = "50us",
 	  .unit_ns = WFI_NSEC_PER_USEC,
 	  .max = WFI_NSEC_PER_SEC,
+	  .flags = WFI_CONFIG_LIVE,
 	  .help = "How long the worker looks for more work before it sleeps." },
 	{ .key = "lease_ms",
 	  .kind = &wfi_config_kind_duration,
@@ -304,6 +352,7 @@ static const struct wfi_config_setting settings[] = {
 	  .unit_ns = WFI_NSEC_PER_MSEC,
 	  .min = WFI_NSEC_PER_MSEC,
 	  .max = 3600 * WFI_NSEC_PER_SEC,
+	  .flags = WFI_CONFIG_LIVE,
 	  .help = "How long a lease pins its blocks when the engine does not release it." },
 	{ .key = "op_timeout_ms",
 	  .kind = &wfi_config_kind_duration,
@@ -312,12 +361,14 @@ static const struct wfi_config_setting settings[] = {
 	  .unit_ns = WFI_NSEC_PER_MSEC,
 	  .min = WFI_NSEC_PER_MSEC,
 	  .max = 3600 * WFI_NSEC_PER_SEC,
+	  .flags = WFI_CONFIG_LIVE,
 	  .help = "Deadline of operations that come without one." },
 	{ .key = "log_level",
 	  .kind = &wfi_config_kind_level,
 	  AT(wfi_config, log_level),
 	  .choice = level_name,
 	  .def = "info",
+	  .flags = WFI_CONFIG_LIVE,
 	  .help = "error, warn, info or debug." },
 	{ .key = "tenants",
 	  .kind = &wfi_config_kind_list,
@@ -573,7 +624,13 @@ static int override_list(struct wfi_config_source *src, const char *text, struct
 
 int wfi_config_set(struct wfi_config *cfg, const char *text, char *why, size_t why_len)
 {
-	struct wfi_config_source src = { .file = "-o", .why = why, .why_len = why_len };
+	return wfi_config_set_at(cfg, "-o", text, why, why_len);
+}
+
+int wfi_config_set_at(struct wfi_config *cfg, const char *where, const char *text, char *why,
+		      size_t why_len)
+{
+	struct wfi_config_source src = { .file = where, .why = why, .why_len = why_len };
 	const char *eq = strchr(text, '=');
 	const struct wfi_config_setting *s;
 	char key[64];
@@ -587,6 +644,67 @@ int wfi_config_set(struct wfi_config *cfg, const char *text, char *why, size_t w
 	if (s->list)
 		return override_list(&src, text, cfg);
 	return s->kind->parse(&src, s, eq + 1, cfg);
+}
+
+/* ---- while the node runs ---- */
+
+/* Return: the place of @name, which is empty, at the end of the list; NULL: there is no room */
+static struct wfi_config_tenant *tenant_renew(struct wfi_config *cfg, const char *name)
+{
+	struct wfi_config_tenant *t = cfg->tenants;
+	uint32_t i;
+
+	for (i = 0; i < cfg->nr_tenants && strcmp(t[i].name, name) != 0; i++)
+		;
+	if (i < cfg->nr_tenants) {
+		cfg->nr_tenants--;
+		memmove(&t[i], &t[i + 1], (cfg->nr_tenants - i) * sizeof(*t));
+	}
+	if (cfg->nr_tenants == WFI_CONFIG_TENANTS)
+		return NULL;
+	memset(&t[cfg->nr_tenants], 0, sizeof(*t));
+	return &t[cfg->nr_tenants];
+}
+
+int wfi_config_tenant_set(struct wfi_config *cfg, const char *where, const char *name,
+			  const struct wfi_config_pair *pairs, unsigned nr, char *why,
+			  size_t why_len)
+{
+	struct wfi_config_source src = { .file = where, .why = why, .why_len = why_len };
+	const struct wfi_config_pair *p, me = { "name", name };
+	struct wfi_config_tenant *t = tenant_renew(cfg, name);
+	const struct wfi_config_setting *s;
+	int ret;
+
+	if (!t)
+		return wfi_config_complain(&src, NULL, "more than %d tenants", WFI_CONFIG_TENANTS);
+	ret = tenant_settings[0].kind->parse(&src, &tenant_settings[0], me.text, t);
+	for (p = pairs; p < pairs + nr && !ret; p++) {
+		s = setting_find(tenant_settings, tenant_list.nr, p->key);
+		if (!s)
+			return unknown_key(&src, tenant_settings, tenant_list.nr, p->key);
+		if (s == &tenant_settings[0])
+			ret = strcmp(p->text, name)
+				      ? wfi_config_complain(&src, s->key, "is another")
+				      : 0;
+		else
+			ret = s->kind->parse(&src, s, p->text, t);
+	}
+	if (!ret)
+		ret = entry_check(&src, &tenant_list, (const char *)cfg->tenants, cfg->nr_tenants);
+	if (!ret)
+		cfg->nr_tenants++;
+	return ret;
+}
+
+bool wfi_config_may_change(const char *key, const struct wfi_config *a, const struct wfi_config *b)
+{
+	const struct wfi_config_setting *s = setting_find(settings, WFI_ARRAY_SIZE(settings), key);
+
+	if (!s || s->list)
+		return false;
+	return s->flags & WFI_CONFIG_LIVE ||
+	       !memcmp(wfi_config_field_const(s, a), wfi_config_field_const(s, b), s->room);
 }
 
 /* ---- defaults ---- */
@@ -674,6 +792,8 @@ void wfi_config_print(const struct wfi_config *cfg, FILE *out)
 			list_print(s, cfg, out);
 			continue;
 		}
+		if (!s->kind->print)
+			continue;
 		fprintf(out, "%s = ", s->key);
 		s->kind->print(s, cfg, out);
 		fputs(";\n", out);
@@ -739,6 +859,8 @@ void wfi_config_print_help(FILE *out)
 		fputc('\n', out);
 		help_lines(s->help, "", out);
 		help_range(s, out);
+		if (s->flags & WFI_CONFIG_LIVE)
+			fputs("# May change while the node runs: see membership.\n", out);
 		if (s->list) {
 			help_list(s, out);
 			continue;

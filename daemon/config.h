@@ -35,6 +35,9 @@
 #define WFI_CONFIG_FILE 256 /* a path that is no socket's */
 #define WFI_CONFIG_ALLOW 16
 #define WFI_CONFIG_ALLOW_TEXT 1024
+#define WFI_CONFIG_STORE 1024
+#define WFI_CONFIG_ENDPOINTS 8
+#define WFI_CONFIG_SECRET 128
 #define WFI_CONFIG_WHY 1024 /* bytes that hold any @why */
 
 struct wfi_config_tenant {
@@ -79,6 +82,14 @@ struct wfi_config {
 	uint64_t lease_ms;
 	uint64_t op_timeout_ms;
 	enum wfi_log_level log_level;
+	char membership[WFI_CONFIG_STORE]; /* "none", "file:/PATH", "etcd:URL,URL" */
+	char cluster[WFI_CONFIG_NAME];
+	uint64_t member_lease_ms;
+	char etcd_user[WFI_CONFIG_NAME]; /* "": none */
+	char etcd_password_file[WFI_CONFIG_STORE];
+	char etcd_ca[WFI_CONFIG_STORE]; /* "": those that the system trusts */
+	char etcd_cert[WFI_CONFIG_STORE];
+	char etcd_key[WFI_CONFIG_STORE];
 	bool hugepages;
 	bool prefault;
 	bool private_memory;
@@ -112,6 +123,10 @@ int wfi_config_load(const char *path, struct wfi_config *cfg, char *why, size_t 
  */
 int wfi_config_set(struct wfi_config *cfg, const char *text, char *why, size_t why_len);
 
+/* the same; @where stands in front of @why */
+int wfi_config_set_at(struct wfi_config *cfg, const char *where, const char *text, char *why,
+		      size_t why_len);
+
 /**
  * wfi_config_finish - after the last change: what follows from other settings
  *
@@ -120,6 +135,32 @@ int wfi_config_set(struct wfi_config *cfg, const char *text, char *why, size_t w
  * Return: 0, -EINVAL.
  */
 int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len);
+
+/* a key and its value, as in an override */
+struct wfi_config_pair {
+	const char *key, *text;
+};
+
+/**
+ * wfi_config_tenant_set - a tenant as others than the file say it is
+ * @where: stands in front of @why
+ *
+ * It takes the place of one of that name. Before wfi_config_finish(), for which this may be called
+ * again after it.
+ *
+ * Return: 0, -EINVAL.
+ */
+int wfi_config_tenant_set(struct wfi_config *cfg, const char *where, const char *name,
+			  const struct wfi_config_pair *pairs, unsigned nr, char *why,
+			  size_t why_len);
+
+/* Return: whether a running node can take it from @b in place of what @a has: it is one of those
+ * settings that can be changed meanwhile, or it is the same */
+bool wfi_config_may_change(const char *key, const struct wfi_config *a, const struct wfi_config *b);
+
+/* the first line of a file that holds a secret, in @room bytes; warns when others may read it.
+ * Return: 0, -EFBIG, other -errno */
+int wfi_config_secret(const char *path, char *buf, size_t room);
 
 /* nodes on other hosts can be reached */
 bool wfi_config_has_net(const struct wfi_config *cfg);

@@ -6,9 +6,9 @@
 #include "daemon/config.h"
 #include "daemon/inet.h"
 #include "daemon/value.h"
+#include "weft_internal/members.h"
 #include "weft_internal/util.h"
 
-#define NODE_ID_KEY "weft node id"
 #define SALT_KEY "weft tenant salt"
 
 /* equal on all nodes that share a tenant's name and token, and on no others */
@@ -146,6 +146,51 @@ static int peer_check(const struct wfi_config *cfg, const struct wfi_config_peer
 	return addresses_check(cfg, p->address, why, why_len);
 }
 
+/* what goes to etcd in the clear stays on this host, unless somebody said so */
+static int endpoint_check(const struct wfi_config *cfg, const char *url, char *why, size_t why_len)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+
+	if (cfg->insecure || !strncmp(url, "https:", 6) || !strncmp(url, "http://localhost:", 17) ||
+	    (!inet_parse(url + 7, &addr, &len) && inet_loopback(&addr)))
+		return 0;
+	snprintf(why, why_len,
+		 "membership: %s is not encrypted: use https://, or set insecure = true (or "
+		 "--insecure) if all of that network may see and change who is in the cluster",
+		 url);
+	return -EINVAL;
+}
+
+static int membership_check(const struct wfi_config *cfg, char *why, size_t why_len)
+{
+	char copy[WFI_CONFIG_STORE];
+	const char *urls[WFI_CONFIG_ENDPOINTS];
+	unsigned nr, i;
+
+	if (!cfg->etcd_user[0] != !cfg->etcd_password_file[0]) {
+		snprintf(why, why_len,
+			 "etcd_user and etcd_password_file go together: set both, or none");
+		return -EINVAL;
+	}
+	if (!cfg->etcd_cert[0] != !cfg->etcd_key[0]) {
+		snprintf(why, why_len, "etcd_cert and etcd_key go together: set both, or none");
+		return -EINVAL;
+	}
+	if (strncmp(cfg->membership, "etcd:", 5) != 0)
+		return 0;
+	if (cfg->member_lease_ms % 1000) {
+		snprintf(why, why_len, "member_lease_ms is not in whole seconds");
+		return -EINVAL;
+	}
+	strcpy(copy, cfg->membership + 5);
+	nr = wfi_value_split(copy, urls, WFI_CONFIG_ENDPOINTS);
+	for (i = 0; i < nr; i++)
+		if (endpoint_check(cfg, urls[i], why, why_len))
+			return -EINVAL;
+	return 0;
+}
+
 bool wfi_config_shares_memory(const struct wfi_config *cfg)
 {
 	uint64_t sum = 0;
@@ -207,14 +252,14 @@ static int share_check(const struct wfi_config *cfg, char *why, size_t why_len)
 int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 {
 	struct wfi_config_tenant *t;
-	unsigned char id[16];
 	uint32_t i;
 
 	if (sodium_init() < 0) {
 		snprintf(why, why_len, "libsodium does not start");
 		return -EINVAL;
 	}
-	if (tls_check(cfg, why, why_len) || net_check(cfg, why, why_len))
+	if (tls_check(cfg, why, why_len) || net_check(cfg, why, why_len) ||
+	    membership_check(cfg, why, why_len))
 		return -EINVAL;
 	for (i = 0; i < cfg->nr_peers; i++)
 		if (peer_check(cfg, &cfg->peers[i], why, why_len))
@@ -235,12 +280,7 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 	}
 	if (salts_check(cfg, why, why_len) || share_check(cfg, why, why_len))
 		return -EINVAL;
-	if (!cfg->node_id) {
-		crypto_generichash(id, sizeof(id), (const unsigned char *)cfg->name,
-				   strlen(cfg->name), (const unsigned char *)NODE_ID_KEY,
-				   sizeof(NODE_ID_KEY) - 1);
-		memcpy(&cfg->node_id, id, sizeof(cfg->node_id));
-		cfg->node_id |= !cfg->node_id;
-	}
+	if (!cfg->node_id)
+		cfg->node_id = wfi_member_id(cfg->name);
 	return 0;
 }

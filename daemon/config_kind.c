@@ -386,33 +386,27 @@ static int salt_parse(struct wfi_config_source *src, const struct wfi_config_set
 	return 0;
 }
 
-/* one line of a file that holds a secret. Return: 0, -EINVAL */
-static int secret_read(struct wfi_config_source *src, const struct wfi_config_setting *s,
-		       const char *path, char *buf, size_t room)
+int wfi_config_secret(const char *path, char *buf, size_t room)
 {
 	const int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	ssize_t len;
+	int ret;
 
-	if (fd < 0 || fstat(fd, &st))
-		goto err_errno;
+	if (fd < 0)
+		return -errno;
 	len = read(fd, buf, room);
-	if (len < 0)
-		goto err_errno;
+	ret = len < 0 || fstat(fd, &st) ? -errno : 0;
 	close(fd);
+	if (ret)
+		return ret;
 	if ((size_t)len == room)
-		return wfi_config_complain(src, s->key, "%s is longer than any secret", path);
+		return -EFBIG;
 	buf[len] = 0;
 	buf[strcspn(buf, "\r\n")] = 0;
 	if (st.st_mode & S_IROTH)
 		wfi_warn("%s holds a secret and everybody may read it; chmod o-r %s", path, path);
 	return 0;
-
-err_errno:
-	wfi_config_complain(src, s->key, "%s: %s", path, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	return -EINVAL;
 }
 
 static int secret_file_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
@@ -426,8 +420,12 @@ static int secret_file_parse(struct wfi_config_source *src, const struct wfi_con
 
 	if (path[0] != '/')
 		return wfi_config_complain(src, s->key, "\"%s\" does not start with '/'", path);
-	ret = secret_read(src, s, path, buf, sizeof(buf));
-	if (!ret)
+	ret = wfi_config_secret(path, buf, sizeof(buf));
+	if (ret == -EFBIG)
+		ret = wfi_config_complain(src, s->key, "%s is longer than any secret", path);
+	else if (ret)
+		ret = wfi_config_complain(src, s->key, "%s: %s", path, strerror(-ret));
+	else
 		ret = parse(src, s, buf, base);
 	src->inline_secret = inline_secret;
 	sodium_memzero(buf, sizeof(buf));
@@ -444,6 +442,52 @@ static int salt_file_parse(struct wfi_config_source *src, const struct wfi_confi
 			   const char *path, void *base)
 {
 	return secret_file_parse(src, s, path, base, salt_parse);
+}
+
+static int endpoint_check(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			  const char *text)
+{
+	const char *p = strncmp(text, "http://", 7) ? text + 8 : text + 7;
+
+	if (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0)
+		return wfi_config_complain(
+			src, s->key, "\"%s\" is no endpoint: http://HOST:PORT, or https://", text);
+	for (; isalnum((unsigned char)*p) || (*p && strchr(".:-_[]", *p)); p++)
+		;
+	if (*p)
+		return wfi_config_complain(src, s->key,
+					   "\"%s\" has more than a host and its port; the user is "
+					   "etcd_user",
+					   text);
+	return 0;
+}
+
+static int membership_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			    const char *text, void *base)
+{
+	char copy[WFI_CONFIG_STORE];
+	const char *items[WFI_CONFIG_ENDPOINTS];
+	unsigned nr, i;
+
+	if (strlen(text) >= sizeof(copy) || !strcmp(text, "none"))
+		return text_store(src, s, text, base);
+	if (!strncmp(text, "file:", 5))
+		return text[5] == '/'
+			       ? text_store(src, s, text, base)
+			       : wfi_config_complain(src, s->key, "\"%s\" does not start with '/'",
+						     text + 5);
+	if (strncmp(text, "etcd:", 5) != 0)
+		return wfi_config_complain(src, s->key,
+					   "\"%s\" is none of none, file:PATH, etcd:URL,URL", text);
+	strcpy(copy, text + 5);
+	nr = wfi_value_split(copy, items, WFI_CONFIG_ENDPOINTS);
+	if (!nr || nr > WFI_CONFIG_ENDPOINTS)
+		return wfi_config_complain(src, s->key, "has %u endpoints: 1 to %d", nr,
+					   WFI_CONFIG_ENDPOINTS);
+	for (i = 0; i < nr; i++)
+		if (endpoint_check(src, s, items[i]))
+			return -EINVAL;
+	return text_store(src, s, text, base);
 }
 
 const struct wfi_config_kind wfi_config_kind_bool = { "true or false", WFI_CONFIG_TAKES_BOOL,
@@ -490,5 +534,8 @@ const struct wfi_config_kind wfi_config_kind_token_file = { "a path in quotes",
 const struct wfi_config_kind wfi_config_kind_salt_file = { "a path in quotes",
 							   WFI_CONFIG_TAKES_STRING, salt_file_parse,
 							   NULL };
+const struct wfi_config_kind wfi_config_kind_membership = { "text in quotes",
+							    WFI_CONFIG_TAKES_STRING,
+							    membership_parse, text_print };
 const struct wfi_config_kind wfi_config_kind_list = { "a list: ( { ... }, { ... } )", 0, NULL,
 						      NULL };

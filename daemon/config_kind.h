@@ -52,6 +52,7 @@ enum wfi_config_flags {
 	WFI_CONFIG_REQUIRED = 1u << 0,
 	WFI_CONFIG_UNIQUE = 1u << 1,
 	WFI_CONFIG_UNIQUE_SET = 1u << 2, /* unless it is empty */
+	WFI_CONFIG_LIVE = 1u << 3, /* may change while the node runs */
 };
 
 struct wfi_config_setting {
@@ -102,6 +103,7 @@ extern const struct wfi_config_kind wfi_config_kind_token;
 extern const struct wfi_config_kind wfi_config_kind_salt;
 extern const struct wfi_config_kind wfi_config_kind_token_file;
 extern const struct wfi_config_kind wfi_config_kind_salt_file;
+extern const struct wfi_config_kind wfi_config_kind_membership;
 extern const struct wfi_config_kind wfi_config_kind_list;
 
 #endif

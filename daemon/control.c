@@ -473,7 +473,6 @@ int control_create(const struct control_opts *opts, struct control **out)
 {
 	struct wfi_env *env = opts->node->env;
 	struct control *c = wfi_alloc(env, sizeof(*c));
-	unsigned i;
 	int ret;
 
 	if (!c)
@@ -482,11 +481,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 	c->env = env;
 	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
 	c->inbox[0] = c->inbox[1] = -1;
-	c->nr_peers = opts->nr_peers;
-	c->peers = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->peers));
-	c->dials = wfi_alloc(env, (opts->nr_peers + 1) * sizeof(*c->dials));
 	c->secure = opts->secure;
-	ret = c->peers && c->dials ? fds_create(c) : -ENOMEM;
+	ret = fds_create(c);
 	if (!ret && opts->socket)
 		ret = listen_on(c, opts->socket);
 	if (!ret)
@@ -495,12 +491,12 @@ int control_create(const struct control_opts *opts, struct control **out)
 		ret = nets_listen(c, opts);
 	if (!ret && opts->signals)
 		ret = signals_watch(c);
+	if (!ret)
+		ret = peers_init(c, opts);
 	if (ret) {
 		control_destroy(c);
 		return ret;
 	}
-	for (i = 0; i < opts->nr_peers; i++)
-		c->peers[i] = opts->peers[i];
 	*out = c;
 	return 0;
 }
@@ -520,10 +516,7 @@ void control_destroy(struct control *c)
 		close(c->net_fds[--c->nr_net_fds]);
 	if (c->socket[0])
 		unlink(c->socket);
-	if (c->peers)
-		wfi_free(c->env, c->peers, (c->nr_peers + 1) * sizeof(*c->peers));
-	if (c->dials)
-		wfi_free(c->env, c->dials, (c->nr_peers + 1) * sizeof(*c->dials));
+	peers_fini(c);
 	wfi_free(c->env, c, sizeof(*c));
 }
 

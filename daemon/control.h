@@ -15,6 +15,19 @@ struct control_peer {
 	unsigned rail; /* .net: over which of the node's devices */
 };
 
+/* the node is one of a cluster: environment's .membership tells of the others */
+struct control_membership {
+	const char *host; /* as in struct wfi_member */
+	/*
+	 * members or values have changed: node_poke() brought the news. Context: control thread.
+	 * Return: whether peers are to connect anew, for what they do not know of this node
+	 */
+	bool (*changed)(void *ctx);
+	/* for weft status: an object of the caller's. Context: control thread */
+	struct json_t *(*status)(void *ctx);
+	void *ctx;
+};
+
 struct control_opts {
 	struct node *node;
 	const char *socket; /* path to listen on; NULL: none, engines come by control_add() */
@@ -23,6 +36,7 @@ struct control_opts {
 	unsigned nr_listens;
 	const struct control_peer *peers; /* nodes to connect to, and to connect to again */
 	unsigned nr_peers;
+	const struct control_membership *membership; /* NULL: none. Lent */
 	struct secure *secure; /* of connections to other hosts; NULL: they are plain. Lent */
 	/* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node; SIGHUP has
 	 * certificates read anew where there are any */

@@ -222,7 +222,7 @@ static void peers_redial(struct control *c, uint64_t now_ns)
 		return;
 	c->redial_ns = now_ns + REDIAL_MS * WFI_NSEC_PER_MSEC;
 	for (i = 0; i < c->nr_peers; i++) {
-		if (c->dials[i].open || now_ns < c->dials[i].next_ns)
+		if (!c->peers[i].addr || c->dials[i].open || now_ns < c->dials[i].next_ns)
 			continue;
 		if (!c->peers[i].net)
 			peer_dial_host(c, i);
@@ -334,6 +334,7 @@ void nets_poll(struct control *c)
 {
 	uint64_t now_ns = wfi_now(c->env);
 
+	members_poll(c);
 	nets_revive(c, now_ns);
 	if (c->secure && now_ns >= c->refresh_ns) {
 		c->refresh_ns = now_ns + REFRESH_NS;
@@ -375,5 +376,7 @@ json_t *net_json(const struct control *c)
 	root = json_pack("{s:o, s:o}", "listen", listens, "refused", refused);
 	if (c->secure)
 		json_object_set_new(root, "certificate", certificate_json(c));
+	if (c->members)
+		json_object_set_new(root, "membership", members_json(c));
 	return root;
 }

@@ -141,6 +141,7 @@ void peers_tell_state(struct control *c)
 {
 	struct conn *k;
 
+	members_drain(c);
 	for (k = c->conns; k; k = k->next)
 		if (k->kind == CONN_PEER && !k->closing && say_state(c, k))
 			k->closing = true;
@@ -218,7 +219,7 @@ static int who_check(struct control *c, const struct conn *k, char ours[SECURE_W
 		snprintf(theirs, SECURE_WHY, "it has the id of node %s, %#llx", who->name,
 			 (unsigned long long)who->node);
 	} else {
-		return 0;
+		return member_check(c, who, ours, theirs);
 	}
 	return -EACCES;
 }
@@ -407,7 +408,7 @@ json_t *peer_dials_json(const struct control *c)
 
 	for (i = 0; i < c->nr_peers; i++) {
 		p = &c->peers[i];
-		if (is_connected(c, i))
+		if (!p->addr || is_connected(c, i))
 			continue;
 		json_array_append_new(
 			list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", p->name, "address",

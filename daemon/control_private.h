@@ -65,9 +65,10 @@ struct control {
 	struct node *node;
 	struct wfi_env *env;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	struct control_peer *peers;
+	struct control_peer *peers; /* .addr NULL: a free place */
 	struct dial *dials; /* of .peers */
-	unsigned nr_peers;
+	unsigned nr_peers, peers_room;
+	struct control_members *members; /* NULL: none */
 	int epfd, listen_fd, stop_fd, signal_fd, inbox[2];
 	int net_fds[NODE_NETS_MAX]; /* by rail */
 	unsigned nr_net_fds;
@@ -129,6 +130,23 @@ int peer_refuse(struct control *c, struct conn *k, const char *why);
 void peer_note(struct control *c, struct conn *k, const char *why);
 /* peers that are not connected, for node_status_json() */
 struct json_t *peer_dials_json(const struct control *c);
+
+/* ---- control_member.c: whom to call, and who may call ---- */
+
+/* configured peers, and room for members; this node tells the membership of itself. Return: 0,
+ * -ENOMEM */
+int peers_init(struct control *c, const struct control_opts *opts);
+void peers_fini(struct control *c);
+/* the membership is to know that this node drains */
+void members_drain(struct control *c);
+/* what has changed among the members */
+void members_poll(struct control *c);
+/* Return: 0; -EACCES: it is no peer, and @ours, @theirs say why, as in peer_note() and
+ * peer_refuse() */
+int member_check(const struct control *c, const struct wire_hello *who, char ours[SECURE_WHY],
+		 char theirs[SECURE_WHY]);
+/* for net_json(); NULL: there is no membership */
+struct json_t *members_json(const struct control *c);
 
 /* ---- control_net.c: TCP connections of nodes on other hosts ---- */
 

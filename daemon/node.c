@@ -43,29 +43,43 @@ static uint64_t tenant_tag(const struct wfi_tenant_opts *t)
 	return wfi_space_tag(t->salt, &nothing);
 }
 
-static int tenants_create(struct node *node, const struct node_opts *opts)
+int node_tenant_add(struct node *node, const struct wfi_tenant_opts *opts)
 {
-	unsigned i, k;
+	const unsigned i = node->nr_tenants;
+	const struct wfi_map *arena;
+	unsigned k;
 	int ret;
 
-	if (!opts->nr_tenants || opts->nr_tenants > NODE_TENANTS_MAX)
+	if (i == NODE_TENANTS_MAX || node->tenants_cut)
 		return -EINVAL;
-	for (i = 0; i < opts->nr_tenants; i++) {
-		const struct wfi_map *arena;
-
-		ret = wfi_kv_tenant_add(node->kv, &opts->tenants[i], &node->tenants[i]);
-		if (ret)
-			return ret;
-		arena = wfi_tenant_arena(node->tenants[i]);
-		ret = link_arena_add(&node->host, arena);
-		for (k = 0; !ret && k < node->nr_nets; k++)
+	ret = wfi_kv_tenant_add(node->kv, opts, &node->tenants[i]);
+	if (ret)
+		return ret;
+	arena = wfi_tenant_arena(node->tenants[i]);
+	ret = link_arena_add(&node->host, arena);
+	/* a device that is away gets all arenas when it is back */
+	for (k = 0; !ret && k < node->nr_nets; k++)
+		if (!node->nets[k].lost)
 			ret = link_arena_add(&node->nets[k], arena);
-		if (ret)
-			return ret;
-		node->tags[i] = tenant_tag(&opts->tenants[i]);
-		node->nr_tenants++;
+	if (ret) {
+		/* arenas lie in the tenants' order: there can't be another one */
+		node->tenants_cut = true;
+		wfi_kv_tenant_close(node->tenants[i], true);
+		return ret;
 	}
+	node->tags[i] = tenant_tag(opts);
+	node->nr_tenants++;
 	return 0;
+}
+
+static int tenants_create(struct node *node, const struct node_opts *opts)
+{
+	unsigned i;
+	int ret = opts->nr_tenants ? 0 : -EINVAL;
+
+	for (i = 0; i < opts->nr_tenants && !ret; i++)
+		ret = node_tenant_add(node, &opts->tenants[i]);
+	return ret;
 }
 
 /* the one that was asked for; "auto": RDMA where it is, else TCP, and not in silence */

@@ -186,6 +186,7 @@ struct node {
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
 	uint64_t tags[NODE_TENANTS_MAX]; /* of the salts: equal on the nodes of a cluster */
 	unsigned nr_tenants;
+	bool tenants_cut; /* the last one could not be registered everywhere: no more come */
 	char name[64];
 	uint64_t id;
 	uint64_t start_ns;
@@ -245,6 +246,8 @@ void node_run(struct node *node);
 void node_stop(struct node *node);
 /* its SSD tier's file, in use. @why: on errors, one sentence. Return: as wfi_kv_tier_resize() */
 int node_tier_resize(struct node *node, uint64_t bytes, char *why, size_t why_len);
+/* Return: 0; as wfi_kv_tenant_add(), mr_reg(); -EINVAL no more can come */
+int node_tenant_add(struct node *node, const struct wfi_tenant_opts *opts);
 /* Context: the control thread, while the worker runs. Waits for it */
 void node_call(struct node *node, void (*run)(struct node *node, void *arg), void *arg);
 

@@ -12,6 +12,7 @@
 #include "config.h"
 #include "control.h"
 #include "inet.h"
+#include "membership.h"
 #include "node.h"
 #include "tls.h"
 #include "value.h"
@@ -171,19 +172,8 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 	opts.nr_devices = wfi_value_split(devices, opts.devices, NODE_NETS_MAX);
 	for (i = 0; i < NODE_NETS_MAX; i++)
 		opts.addrs[i] = own_addr(cfg, i, addrs[i]) ? addrs[i] : NULL;
-	for (i = 0; i < cfg->nr_tenants; i++) {
-		tenants[i] = (struct wfi_tenant_opts){
-			.name = cfg->tenants[i].name,
-			.token = cfg->tenants[i].token,
-			.arena_bytes = cfg->tenants[i].arena_bytes,
-			.floor_bytes = cfg->tenants[i].floor_bytes,
-			.tier_floor_bytes = cfg->tenants[i].tier_floor_bytes,
-			.weight = (uint32_t)cfg->tenants[i].weight,
-			.map_flags = (cfg->hugepages ? WFI_MAP_HUGE : 0) |
-				     (cfg->prefault ? WFI_MAP_PREFAULT : 0),
-		};
-		memcpy(tenants[i].salt, cfg->tenants[i].salt, sizeof(tenants[i].salt));
-	}
+	for (i = 0; i < cfg->nr_tenants; i++)
+		membership_tenant(cfg, &cfg->tenants[i], &tenants[i]);
 	return node_create(&opts, out);
 }
 
@@ -256,6 +246,7 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 		.peers = peers,
 		.signals = true,
 	};
+	struct membership *membership;
 	struct control *control;
 	pthread_t thread;
 	unsigned i;
@@ -268,6 +259,10 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	ret = secure_open(cfg, node->env, &opts.secure);
 	if (ret)
 		return ret;
+	ret = membership_open(cfg, node, &membership);
+	if (ret)
+		goto out_secure;
+	opts.membership = membership_control(membership);
 	ret = control_create(&opts, &control);
 	if (ret)
 		goto out;
@@ -280,6 +275,8 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	}
 	control_destroy(control);
 out:
+	membership_close(membership);
+out_secure:
 	tls_destroy(opts.secure);
 	return ret;
 }
