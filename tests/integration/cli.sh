@@ -38,8 +38,8 @@ d = json.loads(text.splitlines()[-1] if sys.argv[2] == "lines" else text)
 assert eval(sys.argv[1]), d' "$1" "${2:-whole}" <"$dir/out" 2>>"$dir/err" || fail "json: $1"
 }
 
-# start NODE SETTING...: a weftd at $dir/NODE.sock; its pid is added to the nodes
-start()
+# start_node NODE SETTING...: a weftd at $dir/NODE.sock; its pid is added to the nodes
+start_node()
 {
 	local name=$1 sets=() s
 

@@ -33,10 +33,10 @@ with open(sys.argv[1], "r+b") as f:
 	f.write(bytes([b[0] ^ 4]))' "$1" "$2"
 }
 
-start a arena_bytes=16M
-start b arena_bytes=16M
-start small arena_bytes=1M
-start other arena_bytes=16M "tenants=({ name = \"default\"; salt = \"$(printf '%064d' 7)\"; })"
+start_node a arena_bytes=16M
+start_node b arena_bytes=16M
+start_node small arena_bytes=1M
+start_node other arena_bytes=16M "tenants=({ name = \"default\"; salt = \"$(printf '%064d' 7)\"; })"
 
 # ---- there, and all of it
 head -c 3000000 /dev/urandom >"$dir/in"

@@ -28,8 +28,8 @@ pipeline()
 	cmp -s "$dir/want" "$dir/out" || fail "$*: tinylm says $(head -c 300 "$dir/want")"
 }
 
-start b arena_bytes=64M
-start a arena_bytes=64M "peers=({ name = \"b\"; socket = \"$dir/b.sock\"; })"
+start_node b arena_bytes=64M
+start_node a arena_bytes=64M "peers=({ name = \"b\"; socket = \"$dir/b.sock\"; })"
 
 long=$(head -c 700 "$0")
 pipeline a a --prompt 'Once upon a time' --max-tokens 24
