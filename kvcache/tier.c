@@ -92,8 +92,8 @@ static void tokens_add(uint64_t *tokens, uint64_t *since_ns, uint64_t now_ns, ui
 
 /*
  * What is worth a write. While half of the budget is unspent, all is. Then what somebody has read
- * while it was here, or what was refused once and has come again; of these each tenant may write its
- * part of the budget, by weight, whatever the others do
+ * while it was here, or what was refused once and has come again; of these each tenant may write
+ * its part of the budget, by weight, whatever the others do
  */
 static bool worth(struct kv_mover *m, struct wfi_tenant *t, const struct kv_slot *st,
 		  const struct weft_key *key, uint64_t len)
