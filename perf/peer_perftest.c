@@ -65,7 +65,7 @@ static int run_once(const struct wfi_vrig_perftest *t, double *out)
 }
 
 /* ib_write_lat by itself often comes to no end over Soft-RoCE on two processors: both its sides
- * spin for a byte that is lost */
+ * run on, and no figure comes */
 int wfi_vrig_perftest_round(void *ctx, double *out)
 {
 	const struct wfi_vrig_perftest *t = ctx;
