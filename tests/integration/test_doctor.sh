@@ -161,7 +161,12 @@ if loop=$(losetup -f --show "$dir/image" 2>/dev/null); then
 	if mkfs.ext4 -q "$loop" 2>/dev/null; then
 		agree refused 'what is in it is no tier'
 		umount "$dir/small" 2>/dev/null
-		mount "$loop" "$dir/small"
+		# the kernel lets go of what a node had a moment after the node's end
+		for ((i = 0; i < 100; i++)); do
+			! mount "$loop" "$dir/small" 2>"$dir/err" || break
+			sleep 0.1
+		done
+		mountpoint -q "$dir/small" || fail "the device cannot be mounted"
 		agree off 'is mounted'
 		umount "$dir/small"
 	fi
