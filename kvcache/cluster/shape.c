@@ -354,8 +354,10 @@ static int job_room(struct shape_job *j, uint32_t nr)
 			wfi_free(env, pieces, max * sizeof(*pieces));
 		return -ENOMEM;
 	}
-	memcpy(pieces, j->pieces, j->nr_pieces * sizeof(*pieces));
-	memcpy(to, j->to, j->nr_pieces * sizeof(*to));
+	if (j->nr_pieces) {
+		memcpy(pieces, j->pieces, j->nr_pieces * sizeof(*pieces));
+		memcpy(to, j->to, j->nr_pieces * sizeof(*to));
+	}
 	job_drop(j->hs, j);
 	j->pieces = pieces;
 	j->to = to;
