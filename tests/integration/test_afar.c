@@ -272,6 +272,12 @@ static void test_drain_hands_on(void **state)
 }
 
 /* a block of a space with replicas survives the node where it was put */
+/* copies of others' blocks that a node has kept so far */
+static uint64_t kept(const struct test_engine *e)
+{
+	return test_counter(e->w, "weft_remote_kept");
+}
+
 static void test_replicas(void **state)
 {
 	const struct weft_space_opts twice = {
@@ -284,17 +290,18 @@ static void test_replicas(void **state)
 	};
 	struct test_engine e[NODES];
 	struct chain c;
+	uint64_t was;
 	unsigned i;
 
 	(void)state;
 	for (i = 0; i < NODES; i++)
 		test_engine_open(&e[i], &nodes[i], NULL, &twice);
+	was = kept(&e[0]) + kept(&e[1]);
 	chain_begin(&c, &e[2]);
 	chain_put(&c, &e[2], 0, NB);
 	match_until(&e[0], &c, NB);
 	match_until(&e[1], &c, NB);
-	while (test_counter(e[0].w, "weft_remote_kept") + test_counter(e[1].w, "weft_remote_kept") <
-	       NB)
+	while (kept(&e[0]) + kept(&e[1]) < was + NB)
 		poll(NULL, 0, 1);
 	test_node_kill(&nodes[2]);
 	match_until(&e[0], &c, NB);
