@@ -16,7 +16,8 @@
 #include "transport/ucx/ucx.h"
 #include "weft_internal/log.h"
 
-#define TRIAL_MS 2000 /* it takes one or two */
+#define TRIAL_MS 1000 /* it takes one or two */
+#define TRIALS 3u
 
 /* transports whose endpoints a child can begin to make and leave */
 static bool harmless(const char *tls, size_t len)
@@ -61,34 +62,43 @@ static void child(const struct wfi_ucx_device *dev, const ucp_ep_params_t *param
 	_exit(0);
 }
 
-/* Return: whether @pid came to its end, and well */
-static bool survived(pid_t pid)
+/* Return: 0 @pid came to its end, and well; -EINVAL it died; -EAGAIN it came to no end */
+static int verdict(pid_t pid)
 {
 	struct pollfd p = { .fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
+	bool ended = p.fd >= 0 && poll(&p, 1, TRIAL_MS) == 1;
 	int status;
 
-	if (p.fd < 0 || poll(&p, 1, TRIAL_MS) != 1)
+	if (!ended)
 		kill(pid, SIGKILL);
 	if (p.fd >= 0)
 		close(p.fd);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
-			return false;
-	return WIFEXITED(status) && !WEXITSTATUS(status);
+			return -EINVAL;
+	if (!ended)
+		return -EAGAIN;
+	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EINVAL;
 }
 
 int wfi_ucx_trial(const struct wfi_ucx_device *dev, const ucp_ep_params_t *params)
 {
+	int ret = -EAGAIN;
+	unsigned i;
 	pid_t pid;
 
 	if (!dev->tries)
 		return 0;
-	pid = fork();
-	if (pid < 0)
-		return -errno;
-	if (!pid)
-		child(dev, params);
-	if (survived(pid))
+	/* one that the fork has left with a lock of another thread's says nothing */
+	for (i = 0; i < TRIALS && ret == -EAGAIN; i++) {
+		pid = fork();
+		if (pid < 0)
+			return -errno;
+		if (!pid)
+			child(dev, params);
+		ret = verdict(pid);
+	}
+	if (!ret)
 		return 0;
 	wfi_warn("ucx: a peer's address is none that UCX can read: refused");
 	return -EINVAL;
