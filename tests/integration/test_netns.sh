@@ -57,13 +57,13 @@ demo()
 	local side=$1
 
 	shift
-	TMPDIR=$dir/$side exec ip netns exec "$ns-$side" python3 "$root/examples/demo/demo.py" \
+	TMPDIR=$dir/$side exec nsenter --net="/run/netns/$ns-$side" python3 "$root/examples/demo/demo.py" \
 		--build "$build" --transport tcp --size tiny --max-tokens 4 --generate 40 \
 		--arena 32M --pki "$dir/pki" "$@"
 }
 
 # without certificates no address of a network is listened on
-ip netns exec $ns-a "$build/daemon/weftd" -c /dev/null -o "socket=$dir/plain.sock" \
+nsenter --net=/run/netns/$ns-a "$build/daemon/weftd" -c /dev/null -o "socket=$dir/plain.sock" \
 	-o transport=tcp -o listen=$here:7470 >"$dir/plain.out" 2>&1
 rc=$?
 if [ $rc != 2 ] || ! grep -q 'set tls_cert' "$dir/plain.out"; then
