@@ -57,7 +57,8 @@ demo()
 	local side=$1
 
 	shift
-	TMPDIR=$dir/$side exec nsenter --net="/run/netns/$ns-$side" python3 "$root/examples/demo/demo.py" \
+	TMPDIR=$dir/$side exec nsenter --net="/run/netns/$ns-$side" \
+		python3 "$root/examples/demo/demo.py" \
 		--build "$build" --transport tcp --size tiny --max-tokens 4 --generate 40 \
 		--arena 32M --pki "$dir/pki" "$@"
 }
