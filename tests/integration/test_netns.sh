@@ -35,6 +35,7 @@ fail()
 }
 
 [ "$(id -u)" = 0 ] || skip "only root makes network namespaces"
+mountpoint -q / || skip "the root is no mount point: namespaces are not whole here"
 command -v ip >/dev/null || skip "iproute2 is not installed"
 "$build/cli/weft" pki init "$dir/pki" >/dev/null 2>&1 || skip "built without TLS"
 for side in a b; do
