@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include "tests/fuzz/fuzz.h"
 #include "weft_internal/env.h"
 #include "weft_internal/log.h"
 #include "weft_internal/ring_server.h"
@@ -24,15 +25,6 @@
 #define DEPTH 8u
 #define CQ_DEPTH 16u
 #define ARGS 4096u
-#define CHECK(x)                                                                                   \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 struct script {
 	const uint8_t *at, *end;

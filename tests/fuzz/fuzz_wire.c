@@ -18,17 +18,8 @@
 #include <string.h>
 
 #include "daemon/wire.h"
+#include "tests/fuzz/fuzz.h"
 #include "weft_internal/util.h"
-
-#define CHECK(x)                                                                                   \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static volatile uint64_t sink;
 

@@ -269,6 +269,26 @@ uint64_t test_node_rss(const struct test_node *n)
 	return kib << 10;
 }
 
+void test_pair_start(struct test_node *near, struct test_node *far)
+{
+	const char *const far_sets[] = { "name=far", "arena_bytes=64M", "hugepages=false", NULL };
+	const char *const near_sets[] = { "name=near", "arena_bytes=64M", "hugepages=false",
+					  near->peers, NULL };
+
+	test_node_init(far, far_sets);
+	test_node_init(near, near_sets);
+	snprintf(near->peers, sizeof(near->peers), "peers=({ name = \"far\"; socket = \"%s\"; })",
+		 far->socket);
+	test_node_start(far);
+	test_node_start(near);
+}
+
+void test_pair_fini(struct test_node *near, struct test_node *far)
+{
+	test_node_fini(near);
+	test_node_fini(far);
+}
+
 static void run_exec(const struct test_run *r, int out)
 {
 	struct rlimit limit = { r->limit, r->limit };

@@ -42,6 +42,7 @@ struct test_node {
 	char dir[64];
 	char socket[96];
 	char log[96];
+	char peers[160]; /* room for a setting of that name */
 	const char *sets[TEST_SETS_MAX + 1];
 };
 
@@ -58,6 +59,10 @@ void test_node_fini(struct test_node *n);
 unsigned test_node_logged(const struct test_node *n, const char *text);
 unsigned test_node_fds(const struct test_node *n);
 uint64_t test_node_rss(const struct test_node *n);
+
+/* two nodes of one host, started: "near", and "far", which near dials. Each has 64 MiB */
+void test_pair_start(struct test_node *near, struct test_node *far);
+void test_pair_fini(struct test_node *near, struct test_node *far);
 
 /* a program with its limits: runs to its end, 30 s at most. Return: exit status, or 128 + signal */
 struct test_run {

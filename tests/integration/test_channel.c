@@ -9,7 +9,6 @@
 #define END_MS 1000 /* an end is known to the other side within this */
 
 static struct test_node near, far; /* the sender's and the receiver's; near has far as a peer */
-static char peer_set[256];
 
 static const struct weft_space_opts geometry = {
 	.size = sizeof(geometry),
@@ -18,8 +17,6 @@ static const struct weft_space_opts geometry = {
 	.layout = "test",
 	.tokens_per_block = 16,
 };
-
-static const char *const far_sets[] = { "name=far", "arena_bytes=64M", "hugepages=false", NULL };
 
 /* a channel between two engines of this process */
 struct line {
@@ -569,24 +566,15 @@ static int start_one(void **state)
 
 static int start_two(void **state)
 {
-	const char *near_sets[] = { "name=near", "arena_bytes=64M", "hugepages=false", peer_set,
-				    NULL };
-
 	(void)state;
-	test_node_init(&far, far_sets);
-	snprintf(peer_set, sizeof(peer_set), "peers=({ name = \"far\"; socket = \"%s\"; })",
-		 far.socket);
-	test_node_init(&near, near_sets);
-	test_node_start(&far);
-	test_node_start(&near);
+	test_pair_start(&near, &far);
 	return 0;
 }
 
 static int stop_nodes(void **state)
 {
 	(void)state;
-	test_node_fini(&near);
-	test_node_fini(&far);
+	test_pair_fini(&near, &far);
 	return 0;
 }
 

@@ -12,7 +12,6 @@
 #define END_MS 1000 /* a death is known to the other side within this */
 
 static struct test_node near, far; /* prefill's and decode's; near alone has far as a peer */
-static char peer_set[256];
 
 static const struct weft_space_opts geometry = {
 	.size = sizeof(geometry),
@@ -23,7 +22,6 @@ static const struct weft_space_opts geometry = {
 	.nr_layers = NL,
 };
 
-static const char *const far_sets[] = { "name=far", "arena_bytes=64M", "hugepages=false", NULL };
 static const char *const tenants[] = {
 	"arena_bytes=64M",
 	"hugepages=false",
@@ -733,16 +731,8 @@ static int start_one(void **state)
 
 static int start_two(void **state)
 {
-	const char *near_sets[] = { "name=near", "arena_bytes=64M", "hugepages=false", peer_set,
-				    NULL };
-
 	(void)state;
-	test_node_init(&far, far_sets);
-	snprintf(peer_set, sizeof(peer_set), "peers=({ name = \"far\"; socket = \"%s\"; })",
-		 far.socket);
-	test_node_init(&near, near_sets);
-	test_node_start(&far);
-	test_node_start(&near);
+	test_pair_start(&near, &far);
 	return 0;
 }
 
@@ -778,8 +768,7 @@ static void test_draining(void **state)
 static int stop_nodes(void **state)
 {
 	(void)state;
-	test_node_fini(&near);
-	test_node_fini(&far);
+	test_pair_fini(&near, &far);
 	return 0;
 }
 

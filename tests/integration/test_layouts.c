@@ -15,7 +15,6 @@
 #define END_MS 1000
 
 static struct test_node near, far;
-static char peer_set[256];
 
 enum order { NHD, HND };
 
@@ -418,25 +417,15 @@ static void test_two_nodes(void **state)
 
 static int start_two(void **state)
 {
-	const char *const far_sets[] = { "name=far", "arena_bytes=64M", "hugepages=false", NULL };
-	const char *near_sets[] = { "name=near", "arena_bytes=64M", "hugepages=false", peer_set,
-				    NULL };
-
 	(void)state;
-	test_node_init(&far, far_sets);
-	snprintf(peer_set, sizeof(peer_set), "peers=({ name = \"far\"; socket = \"%s\"; })",
-		 far.socket);
-	test_node_init(&near, near_sets);
-	test_node_start(&far);
-	test_node_start(&near);
+	test_pair_start(&near, &far);
 	return 0;
 }
 
 static int stop_two(void **state)
 {
 	(void)state;
-	test_node_fini(&near);
-	test_node_fini(&far);
+	test_pair_fini(&near, &far);
 	return 0;
 }
 
