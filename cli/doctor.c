@@ -212,6 +212,7 @@ static int run_doctor(const void *opts, int argc, char **argv)
 		checks[i].look(&f);
 		report_add(&r, checks[i].name, &f);
 	}
+	wfi_check_gpus(report_add, &r);
 	memset(&f, 0, sizeof(f));
 	wfi_check_tier(o->config, &f);
 	report_add(&r, "ssd tier", &f);

@@ -48,6 +48,10 @@ void wfi_check_ucx(struct wfi_finding *f);
 void wfi_check_tcp(struct wfi_finding *f);
 void wfi_check_dpdk(struct wfi_finding *f);
 
+/* GPUs, what they can do with each other and with NICs (doctor_gpu.c) */
+void wfi_check_gpus(void (*found)(void *ctx, const char *name, const struct wfi_finding *f),
+		    void *ctx);
+
 /*
  * certificates, and each peer on another host, as a node with these settings would find them
  * (doctor_network.c). @config: NULL: the file that weftd reads, if there is one

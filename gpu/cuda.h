@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * cuda.h - the CUDA driver, loaded when it is first wanted
+ *
+ * Neither its header nor its library is needed to build, and one program runs with and without a
+ * GPU. What stands here is the ABI of libcuda.so.1 as cuda.h of CUDA 13.0 has it; the driver keeps
+ * it, a call that changes gets a symbol with another suffix. Where cuda.h is installed,
+ * tests/unit/test_cuda_abi.c holds each name and value against it.
+ *
+ * CUresult and CUdevice are int, CUdeviceptr is uint64_t, handles are pointers to structs that
+ * nobody sees into.
+ */
+#ifndef WFI_GPU_CUDA_H
+#define WFI_GPU_CUDA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum wfi_cuda_attr {
+	WFI_CUDA_ATTR_NR_SM = 16,
+	WFI_CUDA_ATTR_CC_MAJOR = 75,
+	WFI_CUDA_ATTR_CC_MINOR = 76,
+	WFI_CUDA_ATTR_VMM = 102,
+	WFI_CUDA_ATTR_VMM_FD = 103,
+	WFI_CUDA_ATTR_GPUDIRECT = 116,
+	WFI_CUDA_ATTR_DMABUF = 124,
+};
+
+enum wfi_cuda_p2p_attr {
+	WFI_CUDA_P2P_RANK = 1,
+	WFI_CUDA_P2P_ACCESS = 2,
+};
+
+struct wfi_cuda_uuid {
+	uint8_t bytes[16];
+};
+
+/* member, symbol, arguments; each returns a CUresult */
+#define WFI_CUDA_CALLS(X)                                                                          \
+	X(cuInit, "cuInit", (unsigned flags))                                                      \
+	X(cuDriverGetVersion, "cuDriverGetVersion", (int *version))                                \
+	X(cuDeviceGetCount, "cuDeviceGetCount", (int *nr))                                         \
+	X(cuDeviceGet, "cuDeviceGet", (int *dev, int ordinal))                                     \
+	X(cuDeviceGetName, "cuDeviceGetName", (char *name, int len, int dev))                      \
+	X(cuDeviceGetUuid, "cuDeviceGetUuid_v2", (struct wfi_cuda_uuid * uuid, int dev))           \
+	X(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t * bytes, int dev))                      \
+	X(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attr, int dev))           \
+	X(cuDeviceGetPCIBusId, "cuDeviceGetPCIBusId", (char *id, int len, int dev))                \
+	X(cuDeviceGetP2PAttribute, "cuDeviceGetP2PAttribute",                                      \
+	  (int *value, int attr, int src, int dst))
+
+#define WFI_CUDA_MEMBER(name, symbol, args) int(*name) args;
+struct wfi_cuda {
+	WFI_CUDA_CALLS(WFI_CUDA_MEMBER)
+};
+#undef WFI_CUDA_MEMBER
+
+#endif

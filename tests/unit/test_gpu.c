@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* what GPUs are asked, what their errors are to us, and where they are on the bus */
+#include <errno.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "gpu/cuda.h"
+#include "gpu/error.h"
+#include "tests/unit/mock_cuda.h"
+#include "weft_internal/gpu.h"
+#include "weft_internal/log.h"
+#include "weft_internal/util.h"
+
+static char said[1024];
+
+static void sink(void *ctx, enum wfi_log_level level, const char *line)
+{
+	(void)ctx;
+	(void)level;
+	snprintf(said, sizeof(said), "%s", line);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	mock_cuda_reset();
+	said[0] = 0;
+	wfi_log_set_sink(sink, NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	wfi_log_set_sink(NULL, NULL);
+	return 0;
+}
+
+/* ---- what they are ---- */
+
+static void test_info(void **state)
+{
+	struct wfi_gpu_info info;
+
+	(void)state;
+	assert_int_equal(wfi_gpu_count(mock_cuda_table()), 2);
+	assert_int_equal(wfi_gpu_info(mock_cuda_table(), 1, &info), 0);
+	assert_string_equal(info.name, "Mock GPU");
+	assert_string_equal(info.pci, "0000:a1:00.0"); /* as sysfs writes it */
+	assert_int_equal(info.sm, 90);
+	assert_int_equal(info.nr_sm, 132);
+	assert_int_equal(info.driver, 13000);
+	assert_int_equal(info.uuid[15], 2);
+	assert_true(info.dmabuf && info.gpudirect && info.vmm_fd);
+	mock_cuda.dmabuf = false;
+	assert_int_equal(wfi_gpu_info(mock_cuda_table(), 0, &info), 0);
+	assert_false(info.dmabuf);
+}
+
+static void test_info_fails(void **state)
+{
+	struct wfi_gpu_info info = { .sm = 7 };
+
+	(void)state;
+	assert_int_equal(wfi_gpu_info(mock_cuda_table(), 2, &info), -ENODEV);
+	assert_string_equal(said, "gpu 2: there is no GPU of that number");
+	mock_cuda.fail_call = "cuDeviceGetAttribute";
+	mock_cuda.fail_res = WFI_CUDA_ECC;
+	assert_int_equal(wfi_gpu_info(mock_cuda_table(), 0, &info), -EIO);
+	assert_non_null(strstr(said, "ECC"));
+	assert_int_equal(info.sm, 7);
+	mock_cuda.fail_call = "cuDeviceGetCount";
+	mock_cuda.fail_res = WFI_CUDA_NO_DEVICE;
+	assert_int_equal(wfi_gpu_count(mock_cuda_table()), -ENODEV);
+}
+
+static void test_peer(void **state)
+{
+	int rank = 7;
+
+	(void)state;
+	assert_int_equal(wfi_gpu_peer(mock_cuda_table(), 0, 1, &rank), 0);
+	assert_int_equal(rank, 0);
+	rank = 7;
+	mock_cuda.peers = false;
+	assert_int_equal(wfi_gpu_peer(mock_cuda_table(), 0, 1, &rank), -EOPNOTSUPP);
+	assert_int_equal(wfi_gpu_peer(mock_cuda_table(), 0, 5, &rank), -ENODEV);
+	assert_int_equal(rank, 7);
+}
+
+/* ---- errors ---- */
+
+static void test_errors(void **state)
+{
+	static const struct {
+		int res;
+		int err;
+		bool lost;
+	} known[] = {
+		{ WFI_CUDA_SUCCESS, 0, false },
+		{ WFI_CUDA_OUT_OF_MEMORY, -ENOMEM, false },
+		{ WFI_CUDA_INVALID_HANDLE, -ESTALE, false },
+		{ WFI_CUDA_MAP_FAILED, -ESTALE, false },
+		{ WFI_CUDA_NOT_SUPPORTED, -EOPNOTSUPP, false },
+		{ WFI_CUDA_DRIVER_MISMATCH, -EPROTO, false },
+		{ WFI_CUDA_NO_BINARY, -ENOEXEC, false },
+		{ WFI_CUDA_NOT_READY, -EAGAIN, false },
+		{ WFI_CUDA_ILLEGAL_ADDRESS, -EIO, true },
+		{ WFI_CUDA_LAUNCH_FAILED, -EIO, true },
+		{ WFI_CUDA_ECC, -EIO, true },
+		{ WFI_CUDA_CONTEXT_DESTROYED, -EIO, true },
+	};
+	int res;
+
+	(void)state;
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(known); i++) {
+		assert_int_equal(wfi_cuda_errno(known[i].res), known[i].err);
+		assert_int_equal(wfi_cuda_context_lost(known[i].res), known[i].lost);
+	}
+	/* whatever a driver says, it is an error, and has a sentence */
+	for (res = 1; res < 1200; res++) {
+		assert_true(wfi_cuda_errno(res) < 0);
+		assert_true(strlen(wfi_cuda_why(res)) > 10);
+	}
+	assert_true(wfi_cuda_errno(-5) < 0);
+	assert_true(wfi_cuda_errno(INT_MAX) < 0);
+}
+
+/* ---- the bus ---- */
+
+static char root[] = "/tmp/weft-pci-XXXXXX";
+
+static void make(const char *path, const char *file, const char *text)
+{
+	char full[PATH_MAX], *p;
+	FILE *out;
+
+	snprintf(full, sizeof(full), "%s/%s/", root, path);
+	for (p = full + strlen(root) + 1; (p = strchr(p, '/')); p++) {
+		*p = 0;
+		mkdir(full, 0700);
+		*p = '/';
+	}
+	if (!file)
+		return;
+	snprintf(full, sizeof(full), "%s/%s/%s", root, path, file);
+	out = fopen(full, "w");
+	assert_non_null(out);
+	fputs(text, out);
+	fclose(out);
+}
+
+static struct wfi_pci_distance between(const char *a, const char *b)
+{
+	char path_a[PATH_MAX], path_b[PATH_MAX];
+
+	snprintf(path_a, sizeof(path_a), "%s/%s", root, a);
+	snprintf(path_b, sizeof(path_b), "%s/%s", root, b);
+	return wfi_pci_distance(path_a, path_b);
+}
+
+static void test_distance(void **state)
+{
+	static const char gpu[] = "pci0000:10/0000:10:01.0/0000:11:00.0/0000:12:00.0/0000:13:00.0";
+	static const char near[] = "pci0000:10/0000:10:01.0/0000:11:00.0/0000:12:01.0/0000:14:00.0";
+	static const char bridge[] = "pci0000:10/0000:10:02.0/0000:15:00.0";
+	static const char numa[] = "pci0000:20/0000:20:01.0";
+	static const char far[] = "pci0000:80/0000:80:01.0";
+	static const char soft[] = "virtual/net/eth0";
+	static const struct {
+		const char *path;
+		enum wfi_pci_near near;
+		unsigned hops;
+		const char *text;
+	} rows[] = {
+		{ near, WFI_PCI_SWITCH, 4, "one PCIe switch, 4 links" },
+		{ bridge, WFI_PCI_BRIDGE, 6, "one PCIe host bridge, 6 links" },
+		{ numa, WFI_PCI_NUMA, 0, "two PCIe host bridges of one NUMA node" },
+		{ far, WFI_PCI_FAR, 0, "PCIe host bridges of two NUMA nodes" },
+		{ soft, WFI_PCI_UNKNOWN, 0, "not both on PCIe" },
+		{ "pci0000:99/0000:99:00.0", WFI_PCI_UNKNOWN, 0, "not both on PCIe" },
+	};
+	char text[64];
+
+	(void)state;
+	assert_non_null(mkdtemp(root));
+	make(gpu, "numa_node", "0\n");
+	make(near, "numa_node", "0\n");
+	make(bridge, "numa_node", "0\n");
+	make(numa, "numa_node", "0\n");
+	make(far, "numa_node", "1\n");
+	make(soft, NULL, NULL);
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		struct wfi_pci_distance d = between(gpu, rows[i].path);
+
+		assert_int_equal(d.near, rows[i].near);
+		assert_int_equal(d.hops, rows[i].hops);
+		assert_string_equal(wfi_pci_text(d, text, sizeof(text)), rows[i].text);
+		d = between(rows[i].path, gpu);
+		assert_int_equal(d.near, rows[i].near);
+		if (i)
+			assert_true(wfi_pci_compare(between(gpu, rows[i - 1].path), d) <= 0);
+	}
+	assert_true(wfi_pci_compare(between(gpu, near), between(gpu, bridge)) < 0);
+	assert_true(wfi_pci_compare(between(gpu, bridge), between(gpu, near)) > 0);
+	assert_int_equal(wfi_pci_compare(between(gpu, far), between(near, far)), 0);
+}
+
+static void test_on_bus(void **state)
+{
+	(void)state;
+	assert_int_equal(wfi_pci_gpus(root), 0);
+	make("bus/pci/devices/0000:13:00.0", "vendor", "0x10de\n");
+	make("bus/pci/devices/0000:13:00.0", "class", "0x030200\n");
+	make("bus/pci/devices/0000:13:00.1", "vendor", "0x10de\n");
+	make("bus/pci/devices/0000:13:00.1", "class", "0x040300\n"); /* its sound */
+	make("bus/pci/devices/0000:14:00.0", "vendor", "0x15b3\n");
+	make("bus/pci/devices/0000:14:00.0", "class", "0x020000\n");
+	assert_int_equal(wfi_pci_gpus(root), 1);
+}
+
+static int remove_root(void **state)
+{
+	char cmd[64];
+
+	(void)state;
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", root);
+	return system(cmd);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(info),   TEST(info_fails), TEST(peer),
+		TEST(errors), TEST(distance),	TEST(on_bus),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, remove_root);
+}
