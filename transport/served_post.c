@@ -254,6 +254,14 @@ static bool open_silent(const struct wfi_srv_open *open)
 	return !open->status && (open->flags & WEFT_POST_QUIET);
 }
 
+static void open_pop(struct wfi_srv_ep *ep)
+{
+	/* one that needed no answer may not have been passed by who looks for the next that does */
+	ep->open_next += ep->open_next == ep->open_head;
+	ep->open_head++;
+	send_cq(ep)->nr_open--;
+}
+
 void wfi_srv_reap(struct wfi_srv_ep *ep)
 {
 	while (ep->open_head != ep->open_tail) {
@@ -261,8 +269,7 @@ void wfi_srv_reap(struct wfi_srv_ep *ep)
 
 		if (!open->done || !open_silent(open))
 			return;
-		ep->open_head++;
-		send_cq(ep)->nr_open--;
+		open_pop(ep);
 	}
 }
 
@@ -275,8 +282,7 @@ unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned
 
 		if (!open->done)
 			break;
-		ep->open_head++;
-		send_cq(ep)->nr_open--;
+		open_pop(ep);
 		memset(&wcs[n], 0, sizeof(wcs[n]));
 		wcs[n].cookie = open->cookie;
 		wcs[n].ep = &ep->base;
