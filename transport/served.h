@@ -248,6 +248,7 @@ struct wfi_srv_ep {
 	bool stopped;
 	bool meeting; /* of the wire: the peer has not shown itself yet */
 	bool heard; /* since the last tick */
+	bool waits; /* an answer was due at the last tick */
 	uint64_t heard_ns;
 	uint64_t close_ns; /* when patience with a shutdown ends */
 

@@ -547,9 +547,11 @@ void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 
 	if (ep->state == WFI_EP_CLOSING && !ep->lost && now_ns >= ep->close_ns)
 		ep->lost = true;
-	if (ep->heard || !due)
+	/* it counts from when an answer was first due here, however long its owner slept before */
+	if (ep->heard || !ep->waits)
 		ep->heard_ns = now_ns;
 	ep->heard = false;
+	ep->waits = due;
 	if (ep->state == WFI_EP_CONNECTED && now_ns - ep->heard_ns > dev->silent_ns) {
 		wfi_warn("%s: a peer has not answered for %llu ms: its endpoint ends",
 			 dev->base.transport->name,
