@@ -536,7 +536,7 @@ static void test_mem_ep(void **state)
 	struct weft_post post = { .pieces = &piece, .nr_pieces = 1 };
 	struct weft_rkey *rkey = NULL;
 	struct side s = d->a;
-	int other = wfi_shm_pidfd_open(getppid());
+	int other = wfi_pidfd_open(getppid());
 
 	opts.send_cq = s.send_cq;
 	opts.recv_cq = s.recv_cq;

@@ -64,24 +64,24 @@ static void test_view(void **state)
 {
 	const uint64_t off = HUGE_BYTES - 12345, len = HUGE_BYTES + 23456;
 	const unsigned flags = WFI_MAP_HUGE | WFI_MAP_SHARED_FD;
-	struct wfi_shm_view rw, ro;
+	struct wfi_view rw, ro;
 	struct wfi_env env;
 	struct wfi_map map;
 
 	(void)state;
 	env_open(&env);
 	assert_int_equal(env.mem->map(&env, 4 * HUGE_BYTES, flags, &map), 0);
-	assert_int_equal(wfi_shm_view_map(&rw, map.fd, off, len, true), 0);
-	assert_int_equal(wfi_shm_view_map(&ro, map.fd, off, len, false), 0);
+	assert_int_equal(wfi_view_map(&rw, map.fd, off, len, true), 0);
+	assert_int_equal(wfi_view_map(&ro, map.fd, off, len, false), 0);
 	memset(rw.mem, 0x77, len);
 	assert_int_equal(ro.mem[0], 0x77);
 	assert_int_equal(ro.mem[len - 1], 0x77);
 	assert_int_equal(((uint8_t *)map.addr)[off - 1], 0);
 	assert_memory_equal((uint8_t *)map.addr + off, ro.mem, len);
 	assert_int_equal(((uint8_t *)map.addr)[off + len], 0);
-	wfi_shm_view_unmap(&rw);
-	wfi_shm_view_unmap(&ro);
-	assert_int_equal(wfi_shm_view_map(&ro, map.fd, off, 4 * HUGE_BYTES, false), -ERANGE);
+	wfi_view_unmap(&rw);
+	wfi_view_unmap(&ro);
+	assert_int_equal(wfi_view_map(&ro, map.fd, off, 4 * HUGE_BYTES, false), -ERANGE);
 	env.mem->unmap(&env, &map);
 }
 

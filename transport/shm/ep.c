@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 #include "transport/shm/shm.h"
@@ -95,14 +94,13 @@ static int ep_recv(struct wfi_sync_ep *sync, struct weft_wc *wc, void *buf)
 static int ep_check(struct wfi_sync_ep *sync)
 {
 	struct wfi_shm_ep *ep = wfi_container_of(sync, struct wfi_shm_ep, sync);
-	struct pollfd pfd = { .fd = ep->peer_pidfd, .events = POLLIN };
 
 	if (ep->mem_only)
 		return 0;
 	/* pairs with the release in say_closed() */
 	if (__atomic_load_n(&ep->rx.sh->producer.closed, __ATOMIC_ACQUIRE))
 		return -ECONNRESET;
-	return pfd.fd >= 0 && poll(&pfd, 1, 0) > 0 ? -ECONNRESET : 0;
+	return wfi_pidfd_ended(ep->peer_pidfd) ? -ECONNRESET : 0;
 }
 
 static void say_closed(struct wfi_shm_ep *ep)
@@ -194,7 +192,7 @@ int wfi_shm_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
 	memcpy(out->blob, &blob, sizeof(blob));
 	out->nr_fds = WFI_SHM_FD_NR;
 	out->fds[WFI_SHM_FD_RING] = ep->ring.fd;
-	out->fds[WFI_SHM_FD_TABLE] = dev->table_fd;
+	out->fds[WFI_SHM_FD_TABLE] = dev->gens.ro_fd;
 	out->fds[WFI_SHM_FD_PID] = dev->pidfd;
 	return 0;
 }
@@ -206,7 +204,7 @@ static int peer_ring_map(struct wfi_shm_ep *ep, int fd)
 
 	if (len > wfi_msgring_len(WFI_MSGRING_MAX) + 4096)
 		return -EINVAL;
-	ret = wfi_shm_view_map(&ep->peer_ring, fd, 0, len, true);
+	ret = wfi_view_map(&ep->peer_ring, fd, 0, len, true);
 	if (ret)
 		return ret;
 	return wfi_msgring_attach(&ep->tx, ep->peer_ring.mem, len) ? -EINVAL : 0;
@@ -225,13 +223,12 @@ int wfi_shm_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
 	if (ep->sync.state != WFI_EP_CREATED)
 		return ep->sync.state == WFI_EP_CONNECTED ? -EISCONN : -ENOTCONN;
 	memcpy(&blob, p.blob, sizeof(blob));
-	if (blob.magic != WFI_SHM_MAGIC || wfi_shm_pidfd_pid(p.fds[WFI_SHM_FD_PID]) == -EINVAL)
+	if (blob.magic != WFI_SHM_MAGIC || wfi_pidfd_pid(p.fds[WFI_SHM_FD_PID]) == -EINVAL)
 		return -EINVAL;
 
 	ret = peer_ring_map(ep, p.fds[WFI_SHM_FD_RING]);
 	if (!ret)
-		ret = wfi_shm_view_map(&ep->peer_table, p.fds[WFI_SHM_FD_TABLE], 0,
-				       WFI_SHM_MRS * sizeof(uint32_t), false);
+		ret = wfi_gens_view(&ep->peer_gens, p.fds[WFI_SHM_FD_TABLE]);
 	if (ret)
 		goto err_views;
 	ep->peer_pidfd = fcntl(p.fds[WFI_SHM_FD_PID], F_DUPFD_CLOEXEC, 0);
@@ -247,8 +244,8 @@ int wfi_shm_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
 
 err_views:
 	memset(&ep->tx, 0, sizeof(ep->tx));
-	wfi_shm_view_unmap(&ep->peer_table);
-	wfi_shm_view_unmap(&ep->peer_ring);
+	wfi_view_unmap(&ep->peer_gens);
+	wfi_view_unmap(&ep->peer_ring);
 	return ret;
 }
 
@@ -269,8 +266,8 @@ void wfi_shm_ep_destroy(struct weft_ep *base)
 	ep = wfi_shm_ep(base);
 	say_closed(ep);
 	wfi_sync_ep_fini(&ep->sync);
-	wfi_shm_view_unmap(&ep->peer_table);
-	wfi_shm_view_unmap(&ep->peer_ring);
+	wfi_view_unmap(&ep->peer_gens);
+	wfi_view_unmap(&ep->peer_ring);
 	if (ep->peer_pidfd >= 0)
 		close(ep->peer_pidfd);
 	if (!ep->mem_only)

@@ -5,24 +5,7 @@
 #include <unistd.h>
 #include "transport/shm/shm.h"
 
-static uint32_t *table_at(struct wfi_shm_device *dev, uint32_t idx)
-{
-	return (uint32_t *)dev->table.addr + idx;
-}
-
 /* ---- ours ---- */
-
-static int mr_fd_check(const struct weft_mr_opts *o)
-{
-	struct wfi_shm_view view;
-	int ret;
-
-	/* the same rules that a peer will apply, found out now and not there */
-	ret = wfi_shm_view_map(&view, o->fd, o->fd_off, o->len, false);
-	if (!ret)
-		wfi_shm_view_unmap(&view);
-	return ret;
-}
 
 int wfi_shm_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, struct weft_mr **out)
 {
@@ -36,12 +19,12 @@ int wfi_shm_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, st
 	if (!ret)
 		ret = wfi_mr_opts_check(&o);
 	if (!ret && o.kind == WEFT_MR_MEMFD)
-		ret = mr_fd_check(&o);
+		ret = wfi_view_check(&o);
 	if (ret)
 		return ret;
-	while (idx < WFI_SHM_MRS && dev->mr_used[idx])
+	while (idx < WFI_GENS && dev->mr_used[idx])
 		idx++;
-	if (idx == WFI_SHM_MRS)
+	if (idx == WFI_GENS)
 		return -ENOSPC;
 	if (o.kind == WEFT_MR_MEMFD) {
 		fd = fcntl(o.fd, F_DUPFD_CLOEXEC, 0);
@@ -56,7 +39,7 @@ int wfi_shm_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, st
 	mr->base.len = o.len;
 	mr->base.access = o.access;
 	mr->idx = idx;
-	mr->gen = __atomic_load_n(table_at(dev, idx), __ATOMIC_RELAXED);
+	mr->gen = wfi_gens_get(&dev->gens, idx);
 	mr->fd = fd;
 	mr->fd_off = o.fd_off;
 	dev->mr_used[idx] = true;
@@ -78,8 +61,7 @@ void wfi_shm_mr_dereg(struct weft_mr *base)
 		return;
 	dev = wfi_shm_device(base->dev);
 	mr = wfi_container_of(base, struct wfi_shm_mr, base);
-	/* pairs with the acquire in the peer's rkey_stale() */
-	__atomic_store_n(table_at(dev, mr->idx), mr->gen + 1, __ATOMIC_RELEASE);
+	wfi_gens_end(&dev->gens, mr->idx);
 	dev->mr_used[mr->idx] = false;
 	if (mr->fd >= 0)
 		close(mr->fd);
@@ -105,12 +87,9 @@ int wfi_shm_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 	if (mr->fd >= 0) {
 		blob.kind = WFI_SHM_MAPPED;
 		blob.addr = mr->fd_off + o.off;
-		if (o.access & WEFT_ACCESS_REMOTE_WRITE)
-			fd = fcntl(mr->fd, F_DUPFD_CLOEXEC, 0);
-		else
-			fd = wfi_shm_reopen_ro(mr->fd);
+		fd = wfi_fd_grant(mr->fd, o.access);
 		if (fd < 0)
-			return fd == -1 ? -errno : fd;
+			return fd;
 	} else {
 		blob.kind = WFI_SHM_PRIVATE;
 		blob.addr = (uintptr_t)base->addr + o.off;
@@ -134,16 +113,10 @@ int wfi_shm_mr_revoke(struct weft_mr *mr, uint64_t id)
 
 static int rkey_map(struct wfi_shm_rkey *rkey, int fd, uint64_t off, uint64_t len, uint32_t access)
 {
-	struct wfi_shm_view view;
-	int ret;
+	int ret = wfi_view_map(&rkey->view, fd, off, len, access & WEFT_ACCESS_REMOTE_WRITE);
 
-	ret = wfi_shm_view_map(&view, fd, off, len, access & WEFT_ACCESS_REMOTE_WRITE);
-	if (ret)
-		return ret;
-	rkey->map = view.map;
-	rkey->map_len = view.map_len;
-	rkey->sync.mem = view.mem;
-	return 0;
+	rkey->sync.mem = rkey->view.mem;
+	return ret;
 }
 
 static int rkey_attach(struct wfi_shm_rkey *rkey, pid_t pid, int pidfd, uint64_t addr)
@@ -158,11 +131,11 @@ static int rkey_attach(struct wfi_shm_rkey *rkey, pid_t pid, int pidfd, uint64_t
 		return 0;
 	}
 	if (pidfd < 0) {
-		rkey->pidfd = wfi_shm_pidfd_open(pid);
+		rkey->pidfd = wfi_pidfd_open(pid);
 		if (rkey->pidfd < 0)
 			return rkey->pidfd == -EINVAL ? -ESRCH : rkey->pidfd;
 	} else {
-		ret = wfi_shm_pidfd_pid(pidfd);
+		ret = wfi_pidfd_pid(pidfd);
 		if (ret < 0)
 			return ret;
 		if (ret != pid)
@@ -185,13 +158,13 @@ static int rkey_from_blob(struct wfi_shm_rkey *rkey, struct wfi_shm_ep *ep,
 		return -EINVAL;
 	memcpy(&blob, src->blob, sizeof(blob));
 	if (blob.magic != WFI_SHM_MAGIC || !blob.len || !blob.access ||
-	    (blob.access & ~WFI_REMOTE_ACCESS) || blob.mr_idx >= WFI_SHM_MRS)
+	    (blob.access & ~WFI_REMOTE_ACCESS) || blob.mr_idx >= WFI_GENS)
 		return -EINVAL;
-	if (!ep->peer_table.mem)
+	if (!ep->peer_gens.mem)
 		return -ENOTCONN;
 	if (blob.device != ep->peer_device || (src->access & ~blob.access))
 		return -EACCES;
-	rkey->live = (const uint32_t *)(const void *)ep->peer_table.mem + blob.mr_idx;
+	rkey->live = wfi_gens_at(&ep->peer_gens, blob.mr_idx);
 	rkey->gen = blob.mr_gen;
 	rkey->sync.base.len = blob.len;
 	rkey->sync.base.access = src->access ? src->access : blob.access;
@@ -245,7 +218,6 @@ int wfi_shm_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src, str
 
 void wfi_shm_rkey_destroy(struct weft_rkey *base)
 {
-	struct wfi_shm_view view;
 	struct wfi_shm_rkey *rkey;
 
 	if (!base)
@@ -253,9 +225,7 @@ void wfi_shm_rkey_destroy(struct weft_rkey *base)
 	rkey = wfi_shm_rkey(base);
 	if (rkey->pidfd >= 0)
 		close(rkey->pidfd);
-	view.map = rkey->map;
-	view.map_len = rkey->map_len;
-	wfi_shm_view_unmap(&view);
+	wfi_view_unmap(&rkey->view);
 	wfi_free(base->ep->dev->env, rkey, sizeof(*rkey));
 }
 

@@ -165,14 +165,14 @@ static uint32_t vm_call(struct wfi_shm_device *dev, const struct wfi_shm_rkey *r
 {
 	uint32_t done = nr;
 
-	*status = wfi_shm_pidfd_alive(rkey->pidfd) ? -ECONNRESET : 0;
+	*status = wfi_pidfd_alive(rkey->pidfd) ? -ECONNRESET : 0;
 	if (*status)
 		return 0;
 	/* what did not move whole moves again, to learn where it stops */
 	if (!vm_call_sorted(dev, rkey, pieces, nr, op))
 		done = vm_call_in_order(dev, rkey, pieces, nr, op, status);
 	/* alive now, so it was this process all along: never bytes of one that got its pid */
-	if (op == WEFT_WC_READ && wfi_shm_pidfd_alive(rkey->pidfd)) {
+	if (op == WEFT_WC_READ && wfi_pidfd_alive(rkey->pidfd)) {
 		*status = -ECONNRESET;
 		return 0;
 	}

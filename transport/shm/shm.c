@@ -36,7 +36,7 @@ static int shm_probe(const struct weft_transport *t, struct wfi_env *env, struct
 		return fd;
 	}
 	close(fd);
-	fd = wfi_shm_pidfd_open(getpid());
+	fd = wfi_pidfd_open(getpid());
 	if (fd < 0) {
 		snprintf(out->why, sizeof(out->why), "pidfd_open: %s; Linux 5.3 is needed",
 			 strerror(-fd));
@@ -71,18 +71,13 @@ static int shm_device_open(const struct weft_transport *t, struct wfi_env *env,
 	ret = env->rng->bytes(env, &dev->id, sizeof(dev->id));
 	if (ret)
 		goto err_dev;
-	ret = env->mem->map(env, WFI_SHM_MRS * sizeof(uint32_t),
-			    WFI_MAP_SHARED_FD | WFI_MAP_PREFAULT, &dev->table);
+	ret = wfi_gens_init(&dev->gens, env);
 	if (ret)
 		goto err_dev;
-	ret = wfi_shm_reopen_ro(dev->table.fd);
-	if (ret < 0)
-		goto err_table;
-	dev->table_fd = ret;
-	ret = wfi_shm_pidfd_open(getpid());
+	ret = wfi_pidfd_open(getpid());
 	if (ret < 0) {
 		wfi_err("shm: pidfd_open: %s; Linux 5.3 is needed", strerror(-ret));
-		goto err_table_fd;
+		goto err_gens;
 	}
 	dev->pidfd = ret;
 	dev->copy = wfi_copy_best(env);
@@ -100,10 +95,8 @@ static int shm_device_open(const struct weft_transport *t, struct wfi_env *env,
 	*out = &dev->base;
 	return 0;
 
-err_table_fd:
-	close(dev->table_fd);
-err_table:
-	env->mem->unmap(env, &dev->table);
+err_gens:
+	wfi_gens_fini(&dev->gens, env);
 err_dev:
 	wfi_free(env, dev, sizeof(*dev));
 	return ret;
@@ -119,8 +112,7 @@ static void shm_device_close(struct weft_device *base)
 	dev = wfi_shm_device(base);
 	env = base->env;
 	close(dev->pidfd);
-	close(dev->table_fd);
-	env->mem->unmap(env, &dev->table);
+	wfi_gens_fini(&dev->gens, env);
 	wfi_free(env, dev, sizeof(*dev));
 }
 

@@ -2,22 +2,19 @@
 /**
  * shm.h - the shared-memory provider, inside
  *
- * A device owns one memfd with the generations of its regions, which peers map read-only: an rkey
- * is good while the number that its export carried still stands there. Each endpoint owns one memfd
- * with the ring of messages that it receives; the peer maps it and produces. Memory is reached
- * through a mapping of the memfd that backs it, or by process_vm_readv/writev.
+ * Regions have generations (transport/host.h). Each endpoint owns one memfd with the ring of
+ * messages that it receives; the peer maps it and produces. Memory is reached through a mapping of
+ * the memfd that backs it, or by process_vm_readv/writev.
  */
 #ifndef WFI_TRANSPORT_SHM_H
 #define WFI_TRANSPORT_SHM_H
 
-#include <sys/types.h>
 #include <sys/uio.h>
-#include "transport/core.h"
+#include "transport/host.h"
 #include "transport/msgring.h"
 #include "weft_internal/copy.h"
 
 #define WFI_SHM_MAGIC 0x31314d4853544657ull /* "WFTSHM11" */
-#define WFI_SHM_MRS 4096u
 #define WFI_SHM_IOVS 512u
 
 enum wfi_shm_mem { WFI_SHM_MAPPED = 1, WFI_SHM_PRIVATE = 2 };
@@ -49,10 +46,9 @@ struct wfi_shm_device {
 	struct weft_device base;
 	const struct wfi_copy_ops *copy;
 	uint64_t id;
-	struct wfi_map table; /* uint32_t[WFI_SHM_MRS] */
-	int table_fd; /* read-only */
+	struct wfi_gens gens;
 	int pidfd; /* of this process */
-	bool mr_used[WFI_SHM_MRS];
+	bool mr_used[WFI_GENS];
 	struct iovec local[WFI_SHM_IOVS];
 	struct iovec remote[WFI_SHM_IOVS];
 	uint64_t keys[2][WFI_SHM_IOVS]; /* scratch of the sorting by remote address */
@@ -73,15 +69,7 @@ struct wfi_shm_rkey {
 	pid_t pid; /* when not mapped */
 	int pidfd;
 	uint64_t addr;
-	void *map;
-	uint64_t map_len;
-};
-
-/* a mapping of a peer's file */
-struct wfi_shm_view {
-	void *map; /* to be unmapped, with .map_len */
-	uint64_t map_len;
-	uint8_t *mem;
+	struct wfi_view view; /* when it is */
 };
 
 struct wfi_shm_ep {
@@ -90,8 +78,8 @@ struct wfi_shm_ep {
 	struct wfi_map ring;
 	struct wfi_msgring rx;
 	struct wfi_msgring tx;
-	struct wfi_shm_view peer_ring;
-	struct wfi_shm_view peer_table;
+	struct wfi_view peer_ring;
+	struct wfi_view peer_gens;
 	uint64_t peer_device;
 	pid_t peer_pid; /* as the kernel told it, or 0 */
 	int peer_pidfd; /* -1: unknown */
@@ -115,22 +103,8 @@ static inline struct wfi_shm_rkey *wfi_shm_rkey(const struct weft_rkey *rkey)
 
 static inline bool wfi_shm_rkey_stale(const struct wfi_shm_rkey *rkey)
 {
-	/* pairs with the release in the owner's mr_dereg */
-	return rkey->live && __atomic_load_n(rkey->live, __ATOMIC_ACQUIRE) != rkey->gen;
+	return rkey->live && wfi_gen_stale(rkey->live, rkey->gen);
 }
-
-/* view.c: files and processes of others */
-
-/* maps [off, off + len) of @fd, if it is a memfd that can't shrink. Return: 0, -EPERM, -ERANGE,
- * ... */
-int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t len, bool writable);
-void wfi_shm_view_unmap(struct wfi_shm_view *view);
-int wfi_shm_reopen_ro(int fd);
-int wfi_shm_pidfd_open(pid_t pid);
-/* Return: pid behind a pidfd, in our namespace; -ESRCH, -EINVAL no pidfd */
-int wfi_shm_pidfd_pid(int pidfd);
-/* Return: 0, -ESRCH the process is gone */
-int wfi_shm_pidfd_alive(int pidfd);
 
 /* mem.c */
 int wfi_shm_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "transport/shm/shm.h"
+#include "transport/host.h"
 #include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
@@ -46,7 +47,7 @@ static void *map_file(int fd, uint64_t off, uint64_t len, uint64_t align, int pr
 	return map;
 }
 
-int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t len, bool writable)
+int wfi_view_map(struct wfi_view *view, int fd, uint64_t off, uint64_t len, bool writable)
 {
 	uint64_t align, from, to, end;
 	struct stat st;
@@ -55,7 +56,7 @@ int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t l
 
 	seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 || !(seals & F_SEAL_SHRINK)) {
-		wfi_warn("shm: refused a file of a peer: it is no memfd sealed with F_SEAL_SHRINK, "
+		wfi_warn("refused a file of a peer: it is no memfd sealed with F_SEAL_SHRINK, "
 			 "and could be truncated under our feet");
 		return -EPERM;
 	}
@@ -84,7 +85,7 @@ int wfi_shm_view_map(struct wfi_shm_view *view, int fd, uint64_t off, uint64_t l
 	return 0;
 }
 
-void wfi_shm_view_unmap(struct wfi_shm_view *view)
+void wfi_view_unmap(struct wfi_view *view)
 {
 	if (view->map) {
 		wfi_guard_del(view->map);
@@ -93,7 +94,17 @@ void wfi_shm_view_unmap(struct wfi_shm_view *view)
 	memset(view, 0, sizeof(*view));
 }
 
-int wfi_shm_reopen_ro(int fd)
+int wfi_view_check(const struct weft_mr_opts *o)
+{
+	struct wfi_view view = { 0 };
+	int ret = wfi_view_map(&view, o->fd, o->fd_off, o->len, false);
+
+	if (!ret)
+		wfi_view_unmap(&view);
+	return ret;
+}
+
+int wfi_reopen_ro(int fd)
 {
 	char path[32];
 	int ro;
@@ -102,20 +113,30 @@ int wfi_shm_reopen_ro(int fd)
 	ro = open(path, O_RDONLY | O_CLOEXEC);
 	if (ro < 0) {
 		ro = -errno;
-		wfi_err("shm: can't open a memfd anew for reading: %s; is /proc mounted?",
+		wfi_err("can't open a memfd anew for reading: %s; is /proc mounted?",
 			strerror(-ro));
 	}
 	return ro;
 }
 
-int wfi_shm_pidfd_open(pid_t pid)
+int wfi_fd_grant(int fd, uint32_t access)
+{
+	int ret;
+
+	if (!(access & WEFT_ACCESS_REMOTE_WRITE))
+		return wfi_reopen_ro(fd);
+	ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return ret < 0 ? -errno : ret;
+}
+
+int wfi_pidfd_open(pid_t pid)
 {
 	long fd = syscall(SYS_pidfd_open, pid, 0);
 
 	return fd < 0 ? -errno : (int)fd;
 }
 
-int wfi_shm_pidfd_pid(int pidfd)
+int wfi_pidfd_pid(int pidfd)
 {
 	char path[48], text[512], *at;
 	ssize_t len;
@@ -138,10 +159,37 @@ int wfi_shm_pidfd_pid(int pidfd)
 	return pid > 0 ? (int)pid : -ESRCH;
 }
 
-int wfi_shm_pidfd_alive(int pidfd)
+int wfi_pidfd_alive(int pidfd)
 {
 	/* -EPERM says that there is a process */
 	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno == ESRCH)
 		return -ESRCH;
 	return 0;
+}
+
+bool wfi_pidfd_ended(int pidfd)
+{
+	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+
+	return pidfd >= 0 && poll(&pfd, 1, 0) > 0;
+}
+
+int wfi_gens_init(struct wfi_gens *gens, struct wfi_env *env)
+{
+	int ret = env->mem->map(env, WFI_GENS * sizeof(uint32_t),
+				WFI_MAP_SHARED_FD | WFI_MAP_PREFAULT, &gens->map);
+
+	if (ret)
+		return ret;
+	gens->ro_fd = wfi_reopen_ro(gens->map.fd);
+	if (gens->ro_fd >= 0)
+		return 0;
+	env->mem->unmap(env, &gens->map);
+	return gens->ro_fd;
+}
+
+void wfi_gens_fini(struct wfi_gens *gens, struct wfi_env *env)
+{
+	close(gens->ro_fd);
+	env->mem->unmap(env, &gens->map);
 }
