@@ -34,6 +34,12 @@ static const struct wfi_peer_arena *peer_arena(struct wfi_peer *base,
 	return NULL;
 }
 
+/* files go to nodes that are spoken to over a socket of this host, and to no other */
+static bool takes_files(const struct node_peer *p)
+{
+	return p->link == &p->node->host;
+}
+
 /* read-only rights to our arenas, each with the file that a peer of this host maps */
 static int fill_arenas(struct node_peer *p, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
 		       unsigned *nr_fds)
@@ -57,10 +63,12 @@ static int fill_arenas(struct node_peer *p, struct wire_endpoint *ours, int fds[
 			return ret;
 		arena->tag = node->tags[i];
 		arena->blob_len = e.blob_len;
-		arena->has_fd = e.fd >= 0;
+		arena->has_fd = e.fd >= 0 && takes_files(p);
 		memcpy(arena->blob, e.blob, e.blob_len);
-		if (e.fd >= 0)
+		if (arena->has_fd)
 			fds[(*nr_fds)++] = e.fd;
+		else if (e.fd >= 0)
+			close(e.fd);
 		ours->nr_arenas++;
 	}
 	return 0;
@@ -78,10 +86,10 @@ static int fill_endpoint(struct node_peer *p, struct wire_endpoint *ours, int fd
 	if (ret)
 		return ret;
 	ours->addr_len = addr.blob_len;
-	ours->addr_fds = addr.nr_fds;
+	ours->addr_fds = takes_files(p) ? addr.nr_fds : 0;
 	memcpy(ours->addr, addr.blob, addr.blob_len);
-	memcpy(fds, addr.fds, addr.nr_fds * sizeof(*fds));
-	*nr_fds = *nr_lent = addr.nr_fds;
+	memcpy(fds, addr.fds, ours->addr_fds * sizeof(*fds));
+	*nr_fds = *nr_lent = ours->addr_fds;
 	return fill_arenas(p, ours, fds, nr_fds);
 }
 

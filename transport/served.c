@@ -2,6 +2,7 @@
 /* served.c - devices, exports, rkeys and queues of providers whose peers serve reads and writes */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 #include "transport/served.h"
 
 #define EXPORTS_FIRST 64u
@@ -37,6 +38,10 @@ int wfi_srv_device_init(struct wfi_srv_device *dev, const struct weft_transport 
 
 void wfi_srv_device_fini(struct wfi_srv_device *dev)
 {
+	if (dev->local) {
+		close(dev->pidfd);
+		wfi_gens_fini(&dev->gens, dev->base.env);
+	}
 	if (dev->exports)
 		wfi_free(dev->base.env, dev->exports, dev->nr_exports * sizeof(*dev->exports));
 }
@@ -50,20 +55,33 @@ struct wfi_srv_ep *wfi_srv_ep_find(struct wfi_srv_device *dev, uint64_t id)
 
 /* ---- regions and exports ---- */
 
+static void fd_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
 int wfi_srv_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out)
 {
 	struct wfi_srv_mr *mr;
 	struct weft_mr_opts o;
-	int ret;
+	int ret, fd;
 
 	ret = wfi_opts_read(&o, sizeof(o), opts);
 	if (!ret)
 		ret = wfi_mr_opts_check(&o);
 	if (ret)
 		return ret;
+	fd = wfi_srv_local_fd(wfi_srv_device(dev), &o);
+	if (fd < 0 && fd != WFI_SRV_NO_FD)
+		return fd;
 	mr = wfi_alloc(dev->env, sizeof(*mr));
-	if (!mr)
+	if (!mr) {
+		fd_close(fd);
 		return -ENOMEM;
+	}
+	mr->fd = fd;
+	mr->fd_off = o.fd_off;
 	mr->base.dev = dev;
 	mr->base.addr = o.addr;
 	mr->base.len = o.len;
@@ -77,6 +95,8 @@ static void export_drop(struct wfi_srv_device *dev, uint32_t idx)
 	struct wfi_srv_ep *ep;
 
 	memset(&dev->exports[idx], 0, sizeof(dev->exports[idx]));
+	if (dev->local && idx < WFI_GENS)
+		wfi_gens_end(&dev->gens, idx);
 	for (ep = dev->first; ep; ep = ep->next)
 		wfi_srv_ep_retract(ep, idx);
 }
@@ -84,16 +104,18 @@ static void export_drop(struct wfi_srv_device *dev, uint32_t idx)
 void wfi_srv_mr_dereg(struct weft_mr *base)
 {
 	struct wfi_srv_device *dev;
+	struct wfi_srv_mr *mr;
 	uint32_t i;
 
 	if (!base)
 		return;
 	dev = wfi_srv_device(base->dev);
+	mr = wfi_container_of(base, struct wfi_srv_mr, base);
 	for (i = 0; i < dev->nr_exports; i++)
 		if (dev->exports[i].mr == base)
 			export_drop(dev, i);
-	wfi_free(base->dev->env, wfi_container_of(base, struct wfi_srv_mr, base),
-		 sizeof(struct wfi_srv_mr));
+	fd_close(mr->fd);
+	wfi_free(base->dev->env, mr, sizeof(*mr));
 }
 
 /* Return: index of a free place, -ENOSPC, -ENOMEM */
@@ -124,10 +146,11 @@ int wfi_srv_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 		      struct weft_export *out)
 {
 	struct wfi_srv_rkey_blob blob = { .magic = WFI_SRV_RKEY_MAGIC };
+	const struct wfi_srv_mr *mr = wfi_container_of(base, struct wfi_srv_mr, base);
 	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
 	struct wfi_env *env = base->dev->env;
 	struct weft_export_opts o;
-	int ret, idx;
+	int ret, idx, fd = WFI_SRV_NO_FD;
 
 	ret = wfi_export_opts_check(base, opts, &o);
 	if (!ret && o.ep && o.ep->dev != base->dev)
@@ -139,6 +162,14 @@ int wfi_srv_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 	idx = export_place(dev);
 	if (idx < 0)
 		return idx;
+	/* what one peer alone may have, and can have taken from it, nobody maps */
+	if (mr->fd >= 0 && !o.ep && idx < (int)WFI_GENS) {
+		fd = wfi_fd_grant(mr->fd, o.access);
+		if (fd < 0)
+			return fd;
+		blob.off = mr->fd_off + o.off;
+		blob.gen = wfi_gens_get(&dev->gens, (uint32_t)idx);
+	}
 	dev->exports[idx] = (struct wfi_srv_export){
 		.mr = base,
 		.ep = o.ep,
@@ -154,7 +185,7 @@ int wfi_srv_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 	blob.check = wfi_blob_check(&blob, sizeof(blob));
 	memset(out, 0, sizeof(*out));
 	out->id = blob.secret;
-	out->fd = -1;
+	out->fd = fd;
 	out->blob_len = sizeof(blob);
 	memcpy(out->blob, &blob, sizeof(blob));
 	return 0;
@@ -247,22 +278,24 @@ int wfi_srv_rkey_import(struct weft_ep *base, const struct weft_rkey_src *src,
 	rkey->base.access = s.access ? s.access : blob.access;
 	rkey->secret = blob.secret;
 	rkey->export_idx = blob.export_idx;
+	ret = wfi_srv_local_map(rkey, &blob, s.fd);
+	if (ret) {
+		wfi_free(base->dev->env, rkey, sizeof(*rkey));
+		return ret;
+	}
 	*out = &rkey->base;
 	return 0;
 }
 
 void wfi_srv_rkey_destroy(struct weft_rkey *base)
 {
-	if (base)
-		wfi_free(base->ep->dev->env, wfi_container_of(base, struct wfi_srv_rkey, base),
-			 sizeof(struct wfi_srv_rkey));
-}
+	struct wfi_srv_rkey *rkey;
 
-/* the peer reaches it, the CPU here does not */
-void *wfi_srv_rkey_ptr(const struct weft_rkey *rkey)
-{
-	(void)rkey;
-	return NULL;
+	if (!base)
+		return;
+	rkey = wfi_container_of(base, struct wfi_srv_rkey, base);
+	wfi_view_unmap(&rkey->view);
+	wfi_free(base->ep->dev->env, rkey, sizeof(*rkey));
 }
 
 /* ---- completion queues ---- */

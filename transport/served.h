@@ -16,16 +16,21 @@
  * both sides always take what arrives, and never block each other.
  *
  * Answers come in the order of requests; one acknowledges all writes before it.
+ *
+ * Where all peers are on this host (wfi_srv_device_local()), an export of a memfd to nobody in
+ * particular carries its file, and an address the device's generations (transport/host.h) and
+ * process: who gets them maps the region, and its posts are copies. Without them, and for all other
+ * memory, there are frames.
  */
 #ifndef WFI_TRANSPORT_SERVED_H
 #define WFI_TRANSPORT_SERVED_H
 
 #include <sys/uio.h>
-#include "transport/core.h"
+#include "transport/host.h"
 
-#define WFI_SRV_VERSION 1u
+#define WFI_SRV_VERSION 2u
 #define WFI_SRV_EP_MAGIC 0x3150455652535457ull /* "WTSRVEP1" */
-#define WFI_SRV_RKEY_MAGIC 0x3159454b52535457ull /* "WTSRKEY1" */
+#define WFI_SRV_RKEY_MAGIC 0x3259454b52535457ull /* "WTSRKEY2" */
 #define WFI_SRV_FRAME_MAGIC 0x31524657u /* "WFR1" */
 #define WFI_SRV_PIECES 256u /* most of a post */
 #define WFI_SRV_READS 16u /* frames that ask for bytes, open at one side */
@@ -34,6 +39,7 @@
 #define WFI_SRV_TX 32u /* frames of one endpoint on their way */
 #define WFI_SRV_TX_ANSWERS 8u /* of them only for answers */
 #define WFI_SRV_MSG 4096u /* most of a message */
+#define WFI_SRV_LOCAL_POST (4u << 20) /* bytes of a post that may be copied at once */
 #define WFI_SRV_RECORD 64u /* what a message takes of the receiver's room beside its bytes */
 
 enum wfi_srv_kind {
@@ -88,17 +94,21 @@ struct wfi_srv_rkey_blob {
 	uint64_t incarnation;
 	uint64_t secret;
 	uint64_t len;
+	uint64_t off; /* in the file beside it, if there is one */
 	uint32_t export_idx;
 	uint32_t access;
-	uint32_t reserved;
+	uint32_t gen; /* of .export_idx, for who maps the file */
 	uint32_t check;
 };
+
+/* files of an address, or none */
+enum { WFI_SRV_FD_GENS, WFI_SRV_FD_PID, WFI_SRV_FD_NR };
 
 _Static_assert(sizeof(struct wfi_srv_frame) == 48, "wire");
 _Static_assert(offsetof(struct wfi_srv_frame, credit) == 40, "wire");
 _Static_assert(sizeof(struct wfi_srv_desc) == 24, "wire");
 _Static_assert(sizeof(struct wfi_srv_ep_blob) == 48, "wire");
-_Static_assert(sizeof(struct wfi_srv_rkey_blob) == 48, "wire");
+_Static_assert(sizeof(struct wfi_srv_rkey_blob) == 56, "wire");
 
 #define WFI_SRV_WIRE_ADDR_MAX (WEFT_EP_ADDR_MAX - sizeof(struct wfi_srv_ep_blob))
 #define WFI_SRV_HEAD_MAX                                                                           \
@@ -127,6 +137,7 @@ struct wfi_srv_tx {
  */
 struct wfi_srv_wire {
 	char name[8];
+	uint32_t ep_size; /* of the wire's own, which begins with the core's */
 	uint32_t head_max; /* bytes of a head that the wire takes; WFI_SRV_HEAD_MAX */
 	/* takes and hands on what is there: wfi_srv_rx_*(), wfi_srv_tx_done(), wfi_srv_lost(),
 	 * wfi_srv_stopped() */
@@ -167,6 +178,9 @@ struct wfi_srv_device {
 	uint32_t polls;
 	uint32_t nr_exports; /* room for */
 	uint32_t nr_closing; /* endpoints */
+	bool local; /* .gens and .pidfd are there */
+	struct wfi_gens gens; /* of exports */
+	int pidfd; /* of this process */
 	struct wfi_srv_export *exports;
 	struct wfi_srv_ep *first; /* of all */
 	struct wfi_srv_ep *eps[WFI_SRV_EPS]; /* by the low half of their ids */
@@ -175,12 +189,17 @@ struct wfi_srv_device {
 
 struct wfi_srv_mr {
 	struct weft_mr base;
+	int fd; /* that peers may map; -1: none */
+	uint64_t fd_off;
 };
 
 struct wfi_srv_rkey {
 	struct weft_rkey base;
 	uint64_t secret;
 	uint32_t export_idx;
+	uint32_t gen;
+	const uint32_t *live; /* where .gen stands while it is good */
+	struct wfi_view view; /* .mem NULL: by frames */
 };
 
 struct wfi_srv_cq {
@@ -237,6 +256,8 @@ struct wfi_srv_ep {
 	uint64_t id;
 	uint64_t peer_id;
 	uint64_t peer_incarnation;
+	struct wfi_view peer_gens; /* .mem NULL: it gave none */
+	int peer_pidfd; /* -1: unknown */
 
 	enum wfi_ep_state state;
 	int close_status;
@@ -366,6 +387,21 @@ struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep, const struct wfi_srv_fr
 				  const struct wfi_srv_desc *descs);
 void wfi_srv_tx_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx);
 
+/* ---- served_local.c: peers of this host ---- */
+
+/* for a device whose wire reaches nobody else. Return: 0, -errno; logged */
+int wfi_srv_device_local(struct wfi_srv_device *dev);
+#define WFI_SRV_NO_FD (-1)
+/* Return: a file for the peers that map the region, WFI_SRV_NO_FD none, other -errno */
+int wfi_srv_local_fd(const struct wfi_srv_device *dev, const struct weft_mr_opts *o);
+/* @fds: WFI_SRV_FD_NR of the peer's. Return: 0, -errno */
+int wfi_srv_local_meet(struct wfi_srv_ep *ep, const int *fds);
+void wfi_srv_local_leave(struct wfi_srv_ep *ep);
+/* Return: 0 mapped, or not to be, -errno */
+int wfi_srv_local_map(struct wfi_srv_rkey *rkey, const struct wfi_srv_rkey_blob *blob, int fd);
+/* Return: pieces that were copied, all up to one whose region is gone. Hot, but for the copying */
+uint32_t wfi_srv_local_copy(const struct weft_piece *pieces, uint32_t nr, bool read);
+
 /* ---- ops of a provider's table ---- */
 
 int wfi_srv_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out);
@@ -385,9 +421,8 @@ void wfi_srv_cq_disarm(struct weft_cq *cq);
 int wfi_srv_ep_addr(struct weft_ep *ep, struct weft_ep_addr *out);
 int wfi_srv_ep_connect(struct weft_ep *ep, const struct weft_ep_peer *peer);
 void wfi_srv_ep_shutdown(struct weft_ep *ep);
-/* @ep: zeroed, the start of the provider's own. Return: 0, -errno */
-int wfi_srv_ep_init(struct wfi_srv_ep *ep, struct weft_device *dev,
-		    const struct weft_ep_opts *opts);
-void wfi_srv_ep_fini(struct wfi_srv_ep *ep);
+int wfi_srv_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
+		      struct weft_ep **out);
+void wfi_srv_ep_destroy(struct weft_ep *ep);
 
 #endif

@@ -547,6 +547,8 @@ void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 
 	if (ep->state == WFI_EP_CLOSING && !ep->lost && now_ns >= ep->close_ns)
 		ep->lost = true;
+	if (ep->state == WFI_EP_CONNECTED && wfi_pidfd_ended(ep->peer_pidfd))
+		wfi_srv_lost(ep, -ECONNRESET);
 	/* it counts from when an answer was first due here, however long its owner slept before */
 	if (ep->heard || !ep->waits)
 		ep->heard_ns = now_ns;
@@ -686,8 +688,7 @@ static int place_find(const struct wfi_srv_device *dev)
 	return -EMFILE;
 }
 
-int wfi_srv_ep_init(struct wfi_srv_ep *ep, struct weft_device *base,
-		    const struct weft_ep_opts *opts)
+static int ep_init(struct wfi_srv_ep *ep, struct weft_device *base, const struct weft_ep_opts *opts)
 {
 	struct wfi_srv_device *dev = wfi_srv_device(base);
 	struct wfi_env *env = base->env;
@@ -707,6 +708,7 @@ int wfi_srv_ep_init(struct wfi_srv_ep *ep, struct weft_device *base,
 	ep->base.send_cq = o.send_cq;
 	ep->base.recv_cq = o.recv_cq;
 	ep->base.ctx = o.ctx;
+	ep->peer_pidfd = -1;
 	ep->id = (uint64_t)tag << 32 | (uint32_t)idx;
 	ep->depth = o.depth ? o.depth : DEPTH_DEFAULT;
 	for (ep->open_mask = 1; ep->open_mask < ep->depth; ep->open_mask *= 2)
@@ -738,7 +740,25 @@ static void cq_forget(struct weft_cq *base, struct wfi_srv_ep *ep)
 		cq->turn = ep->next;
 }
 
-void wfi_srv_ep_fini(struct wfi_srv_ep *ep)
+int wfi_srv_ep_create(struct weft_device *base, const struct weft_ep_opts *opts,
+		      struct weft_ep **out)
+{
+	const uint32_t size = wfi_srv_device(base)->wire->ep_size;
+	struct wfi_srv_ep *ep = wfi_alloc(base->env, size);
+	int ret;
+
+	if (!ep)
+		return -ENOMEM;
+	ret = ep_init(ep, base, opts);
+	if (ret) {
+		wfi_free(base->env, ep, size);
+		return ret;
+	}
+	*out = &ep->base;
+	return 0;
+}
+
+static void ep_fini(struct wfi_srv_ep *ep)
 {
 	struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
 	struct wfi_srv_ep **link = &dev->first;
@@ -756,7 +776,19 @@ void wfi_srv_ep_fini(struct wfi_srv_ep *ep)
 	cq_forget(ep->base.send_cq, ep);
 	cq_forget(ep->base.recv_cq, ep);
 	wfi_srv_exports_end(ep);
+	wfi_srv_local_leave(ep);
 	ep_free(ep, dev->base.env);
+}
+
+void wfi_srv_ep_destroy(struct weft_ep *base)
+{
+	struct wfi_srv_ep *ep;
+
+	if (!base)
+		return;
+	ep = wfi_srv_ep(base);
+	ep_fini(ep);
+	wfi_free(base->dev->env, ep, wfi_srv_device(base->dev)->wire->ep_size);
 }
 
 int wfi_srv_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
@@ -782,6 +814,11 @@ int wfi_srv_ep_addr(struct weft_ep *base, struct weft_ep_addr *out)
 	memcpy(out->blob, &blob, sizeof(blob));
 	blob.check = wfi_blob_check(out->blob, out->blob_len);
 	memcpy(out->blob, &blob, sizeof(blob));
+	if (!dev->local)
+		return 0;
+	out->nr_fds = WFI_SRV_FD_NR;
+	out->fds[WFI_SRV_FD_GENS] = dev->gens.ro_fd;
+	out->fds[WFI_SRV_FD_PID] = dev->pidfd;
 	return 0;
 }
 
@@ -813,16 +850,21 @@ int wfi_srv_ep_connect(struct weft_ep *base, const struct weft_ep_peer *peer)
 	struct weft_ep_peer p;
 	int ret;
 
-	if (wfi_opts_read(&p, sizeof(p), peer) || p.reserved || addr_read(dev, &p, copy, &blob))
+	if (wfi_opts_read(&p, sizeof(p), peer) || p.reserved || addr_read(dev, &p, copy, &blob) ||
+	    (p.nr_fds && (!dev->local || !p.fds || p.nr_fds != WFI_SRV_FD_NR)))
 		return -EINVAL;
 	if (ep->state != WFI_EP_CREATED)
 		return ep->state == WFI_EP_CONNECTED ? -EISCONN : -ENOTCONN;
 	ep->peer_id = blob.id;
 	ep->peer_incarnation = blob.incarnation;
 	ep->peer_room = blob.room;
-	ret = dev->wire->connect(ep, copy + sizeof(blob), blob.len);
-	if (ret)
+	ret = p.nr_fds ? wfi_srv_local_meet(ep, p.fds) : 0;
+	if (!ret)
+		ret = dev->wire->connect(ep, copy + sizeof(blob), blob.len);
+	if (ret) {
+		wfi_srv_local_leave(ep);
 		return ret;
+	}
 	ep->heard_ns = wfi_now(base->dev->env);
 	ep->state = WFI_EP_CONNECTED;
 	ep->base.fast = &wfi_srv_fast;

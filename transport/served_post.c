@@ -96,6 +96,7 @@ struct build {
 	uint64_t bytes;
 	uint32_t nr; /* good pieces */
 	int status; /* of the next one */
+	bool mapped; /* all of the good ones are */
 };
 
 /* Return: 0, -EINVAL. The descriptors are the device's */
@@ -106,7 +107,7 @@ static int post_check(struct wfi_srv_ep *ep, const struct weft_post *post, uint3
 	struct wfi_srv_desc *desc = wfi_srv_device(ep->base.dev)->descs;
 	const struct weft_piece *p = post->pieces, *end = p + post->nr_pieces;
 
-	*b = (struct build){ 0 };
+	*b = (struct build){ .mapped = ep->peer_gens.mem };
 	if (wfi_unlikely(post->nr_pieces > caps->max_pieces))
 		return -EINVAL;
 	for (; p < end; p++, desc++) {
@@ -123,9 +124,22 @@ static int post_check(struct wfi_srv_ep *ep, const struct weft_post *post, uint3
 		desc->secret = rkey->secret;
 		desc->len = (uint32_t)p->len;
 		desc->export_idx = rkey->export_idx;
+		b->mapped &= rkey->view.mem != NULL;
 	}
 	b->nr = (uint32_t)(p - post->pieces);
+	b->mapped &= b->nr > 0;
 	return 0;
+}
+
+/* at once, up to a piece whose region is gone */
+static void build_copy(const struct weft_post *post, bool read, struct build *b)
+{
+	const uint32_t done = wfi_srv_local_copy(post->pieces, b->nr, read);
+
+	if (done == b->nr)
+		return;
+	b->status = -ESTALE;
+	b->nr = done;
 }
 
 /* with what is known of it at once */
@@ -154,21 +168,23 @@ static int post_write(struct wfi_srv_ep *ep, const struct weft_post *post, bool 
 		return ret;
 	if (wfi_unlikely(!has_room(ep) || (imm && !has_credit(ep, 0))))
 		return -EAGAIN;
+	if (b.mapped)
+		build_copy(post, false, &b);
 	/* bytes that will not land are not announced */
 	imm = imm && !b.status;
-	if (!b.nr && !imm) {
+	if ((!b.nr || b.mapped) && !imm) {
 		open_of(ep, post, WEFT_WC_WRITE, &b)->done = true;
 		return 0;
 	}
-	f.nr = (uint16_t)b.nr;
-	f.bytes = b.bytes;
+	f.nr = b.mapped ? 0 : (uint16_t)b.nr;
+	f.bytes = b.mapped ? 0 : b.bytes;
 	if (imm) {
 		f.flags = WFI_SRV_F_IMM;
 		f.imm = post->imm;
 		ep->msg_sent += WFI_SRV_RECORD;
 	}
 	tx = wfi_srv_tx_get(ep, &f, wfi_srv_device(ep->base.dev)->descs);
-	for (i = 0; i < b.nr; i++) {
+	for (i = 0; i < f.nr; i++) {
 		if (!post->pieces[i].len)
 			continue;
 		tx->iov[tx->nr_iov].iov_base = post->pieces[i].local;
@@ -203,7 +219,9 @@ static int srv_post_read(struct weft_ep *base, const struct weft_post *post)
 		return ret;
 	if (wfi_unlikely(!has_room(ep) || ep->reads_tail - ep->reads_head == WFI_SRV_READS))
 		return -EAGAIN;
-	if (!b.nr) {
+	if (b.mapped)
+		build_copy(post, true, &b);
+	if (!b.nr || b.mapped) {
 		open_of(ep, post, WEFT_WC_READ, &b)->done = true;
 		return 0;
 	}

@@ -2,7 +2,8 @@
 /*
  * A peer in a process of its own, that is killed, stopped, or lies: each post of ours ends, once,
  * and its endpoint with it, within the patience that the device was opened with. Run as:
- * test_served_procs PROVIDER [DEVICE], for providers whose peers serve reads and writes.
+ * test_served_procs PROVIDER [DEVICE [files]], for providers whose peers serve reads and writes;
+ * with files, what they need to map each other's memory goes with addresses and rights.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,6 +23,10 @@
 #define LIMIT_NS (20 * WFI_NSEC_PER_SEC) /* for a slow machine: what is measured is below */
 
 static const struct weft_transport *provider;
+static bool with_files;
+static struct weft_export earlier; /* of the peer that was there before */
+
+enum { FDS_MAX = WFI_SRV_FD_NR + 1 };
 
 struct intro {
 	struct weft_ep_addr addr;
@@ -32,6 +37,7 @@ struct two {
 	struct wfi_env env;
 	struct side s;
 	struct weft_rkey *rkey;
+	struct weft_export theirs; /* what .rkey was made from; its file is closed */
 	pid_t pid;
 	int sock;
 };
@@ -39,19 +45,37 @@ struct two {
 static void intro_tell(struct side *s, int sock)
 {
 	struct intro mine;
+	int fds[FDS_MAX], file;
 
 	assert_int_equal(provider->ep_addr(s->ep, &mine.addr), 0);
 	assert_int_equal(provider->mr_export(s->mr, NULL, &mine.right), 0);
-	send_fds(sock, &mine, sizeof(mine), NULL, 0);
+	file = mine.right.fd;
+	memcpy(fds, mine.addr.fds, WFI_SRV_FD_NR * sizeof(int));
+	fds[WFI_SRV_FD_NR] = file;
+	if (!with_files) {
+		mine.addr.nr_fds = 0;
+		mine.right.fd = -1;
+	}
+	send_fds(sock, &mine, sizeof(mine), fds, with_files ? FDS_MAX : 0);
+	if (file >= 0)
+		close(file);
 }
 
-static void intro_hear(struct side *s, int sock, struct weft_rkey **rkey)
+static struct weft_export intro_hear(struct side *s, int sock, struct weft_rkey **rkey)
 {
 	struct intro theirs;
+	int fds[FDS_MAX], i;
 
-	recv_fds(sock, &theirs, sizeof(theirs), NULL, 0);
+	recv_fds(sock, &theirs, sizeof(theirs), fds, with_files ? FDS_MAX : 0);
+	memcpy(theirs.addr.fds, fds, WFI_SRV_FD_NR * sizeof(int));
+	if (with_files)
+		theirs.right.fd = fds[WFI_SRV_FD_NR];
 	connect_to(s->ep, &theirs.addr, 0);
 	*rkey = import_export(s->ep, &theirs.right);
+	assert_int_equal(provider->rkey_ptr(*rkey) != NULL, with_files);
+	for (i = 0; with_files && i < FDS_MAX; i++)
+		close(fds[i]);
+	return theirs.right;
 }
 
 /* polls until it is told to end, or killed */
@@ -93,7 +117,7 @@ static int setup(void **state)
 	assert_int_equal(wfi_env_real_init(&t->env), 0);
 	side_open(&t->s, provider, &t->env, 256, 64);
 	intro_tell(&t->s, t->sock);
-	intro_hear(&t->s, t->sock, &t->rkey);
+	t->theirs = intro_hear(&t->s, t->sock, &t->rkey);
 	*state = t;
 	return 0;
 }
@@ -104,6 +128,7 @@ static int teardown(void **state)
 
 	kill(t->pid, SIGKILL);
 	waitpid(t->pid, NULL, 0);
+	earlier = t->theirs;
 	provider->rkey_destroy(t->rkey);
 	side_close(&t->s, &t->env);
 	close(t->sock);
@@ -171,7 +196,8 @@ static void test_killed(void **state)
 	ends(t, fill_up(t));
 }
 
-/* what is under way when it stops ends by the patience, and not before half of it */
+/* what is under way when it stops ends by the patience, and not before half of it; memory that is
+ * mapped needs nobody */
 static void test_stopped(void **state)
 {
 	struct two *t = *state;
@@ -180,7 +206,23 @@ static void test_stopped(void **state)
 	one_of_each(t);
 	kill(t->pid, SIGSTOP);
 	assert_int_equal(waitpid(t->pid, &status, WUNTRACED), t->pid);
-	assert_true(ends(t, fill_up(t)) > SILENT_MS / 2 * WFI_NSEC_PER_MSEC);
+	if (with_files)
+		one_of_each(t);
+	else
+		assert_true(ends(t, fill_up(t)) > SILENT_MS / 2 * WFI_NSEC_PER_MSEC);
+}
+
+/* the right to memory of the peer's earlier life is refused by who has met the next */
+static void test_next_life(void **state)
+{
+	struct two *t = *state;
+	struct weft_rkey_src src = { .size = sizeof(src), .kind = WEFT_RKEY_BLOB, .fd = -1 };
+	struct weft_rkey *rkey = NULL;
+
+	src.blob = earlier.blob;
+	src.blob_len = earlier.blob_len;
+	assert_int_equal(provider->rkey_import(t->s.ep, &src, &rkey), -ESTALE);
+	one_of_each(t);
 }
 
 /* silence when nothing is due is no reason to end: it may sleep */
@@ -264,6 +306,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idle, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_leaves, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_next_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
 	};
 	struct weft_probe probe;
@@ -271,10 +314,11 @@ int main(int argc, char **argv)
 
 	provider = argc > 1 ? wfi_transport_find(NULL, argv[1]) : NULL;
 	if (!provider) {
-		fprintf(stderr, "usage: %s PROVIDER [DEVICE]\n", argv[0]);
+		fprintf(stderr, "usage: %s PROVIDER [DEVICE [files]]\n", argv[0]);
 		return 2;
 	}
 	side_device_opts.name = argc > 2 ? argv[2] : NULL;
+	with_files = argc > 3 && !strcmp(argv[3], "files");
 	side_device_opts.silent_ms = SILENT_MS;
 	if (wfi_env_real_init(&env) || provider->probe(provider, &env, &probe)) {
 		printf("%s can't run here: %s\n", provider->name, probe.why);

@@ -495,6 +495,8 @@ static void test_revoke(void **state)
 		return;
 	}
 	rkey = import_export(p->a.ep, &ex);
+	if (ex.fd >= 0)
+		close(ex.fd);
 	assert_int_equal(provider->mr_revoke(p->b.mr, ex.id), 0);
 	assert_int_equal(provider->mr_revoke(p->b.mr, ex.id), -ENOENT);
 	piece.rkey = rkey;

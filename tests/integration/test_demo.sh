@@ -58,16 +58,20 @@ esac
 [ -z "$(left)" ] || fail "the demo left processes behind"
 
 # nodes that meet over a network, each test run at an address of its own
-for transport in tcp ucx; do
+for way in tcp ucx ucx:posix; do
+	transport=${way%%:*}
+	device=()
+	[ "$way" = "$transport" ] || device=(--device "${way#*:}")
 	"$build/cli/weft" doctor | grep -q "transport $transport.*built in" || continue
+	here=127.$((RANDOM % 250 + 1)).$((RANDOM % 250)).9
 	out=$(demo --size tiny --max-tokens 2 --prompts "$dir/a place/prompts.txt" --generate 20 \
-		--transport $transport --here 127.$((RANDOM % 250 + 1)).$((RANDOM % 250)).9 2>&1) ||
-		fail "a demo over $transport: $out"
+		--transport "$transport" "${device[@]}" --here $here 2>&1) ||
+		fail "a demo over $way: $out"
 	case $out in
 	*"all tokens and bytes are right"*) ;;
-	*) fail "what a demo over $transport says: $out" ;;
+	*) fail "what a demo over $way says: $out" ;;
 	esac
-	[ -z "$(left)" ] || fail "the demo over $transport left processes behind"
+	[ -z "$(left)" ] || fail "the demo over $way left processes behind"
 done
 
 printf 'caf\351\n' >"$dir/latin.txt"

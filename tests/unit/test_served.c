@@ -22,7 +22,7 @@ struct rig {
 	struct weft_transport table; /* a name for the log */
 	struct weft_cq *cq;
 	struct weft_cq *recv_cq;
-	struct wfi_srv_ep ep;
+	struct wfi_srv_ep *ep;
 	struct weft_mr *mr;
 	struct wfi_srv_rkey_blob right; /* to all but the guards */
 	uint8_t mem[MEM];
@@ -37,8 +37,8 @@ static struct rig *rig;
 static void wire_progress(struct wfi_srv_device *dev)
 {
 	(void)dev;
-	if (rig->ep.stopping)
-		wfi_srv_stopped(&rig->ep);
+	if (rig->ep->stopping)
+		wfi_srv_stopped(rig->ep);
 }
 
 static int wire_arm(struct wfi_srv_device *dev, struct weft_wait *wait)
@@ -82,6 +82,7 @@ static void wire_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
 
 static const struct wfi_srv_wire wire = {
 	.name = "test",
+	.ep_size = sizeof(struct wfi_srv_ep),
 	.head_max = WFI_SRV_HEAD_MAX,
 	.progress = wire_progress,
 	.arm = wire_arm,
@@ -105,6 +106,7 @@ static int setup(void **state)
 	struct weft_ep_peer peer = { .size = sizeof(peer) };
 	struct weft_ep_addr addr;
 	struct weft_export ex;
+	struct weft_ep *ep;
 
 	rig = calloc(1, sizeof(*rig));
 	assert_non_null(rig);
@@ -120,12 +122,13 @@ static int setup(void **state)
 	assert_int_equal(wfi_srv_cq_create(&rig->dev.base, NULL, &rig->recv_cq), 0);
 	o.send_cq = rig->cq;
 	o.recv_cq = rig->recv_cq;
-	assert_int_equal(wfi_srv_ep_init(&rig->ep, &rig->dev.base, &o), 0);
+	assert_int_equal(wfi_srv_ep_create(&rig->dev.base, &o, &ep), 0);
+	rig->ep = wfi_srv_ep(ep);
 	/* it talks to itself, as far as it knows */
-	assert_int_equal(wfi_srv_ep_addr(&rig->ep.base, &addr), 0);
+	assert_int_equal(wfi_srv_ep_addr(&rig->ep->base, &addr), 0);
 	peer.blob = addr.blob;
 	peer.blob_len = addr.blob_len;
-	assert_int_equal(wfi_srv_ep_connect(&rig->ep.base, &peer), 0);
+	assert_int_equal(wfi_srv_ep_connect(&rig->ep->base, &peer), 0);
 	*state = rig;
 	return 0;
 }
@@ -133,7 +136,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	wfi_srv_ep_fini(&rig->ep);
+	wfi_srv_ep_destroy(&rig->ep->base);
 	wfi_srv_cq_destroy(rig->cq);
 	wfi_srv_cq_destroy(rig->recv_cq);
 	wfi_srv_mr_dereg(rig->mr);
@@ -146,7 +149,7 @@ static int teardown(void **state)
 
 static struct wfi_srv_frame frame(enum wfi_srv_kind kind, uint16_t nr, uint64_t bytes)
 {
-	return (struct wfi_srv_frame){ .to = rig->ep.id,
+	return (struct wfi_srv_frame){ .to = rig->ep->id,
 				       .bytes = bytes,
 				       .magic = WFI_SRV_FRAME_MAGIC,
 				       .kind = (uint8_t)kind,
@@ -172,8 +175,8 @@ static int arrive(const struct wfi_srv_frame *f, const struct wfi_srv_desc *desc
 	memcpy(head, f, sizeof(*f));
 	if (f->nr)
 		memcpy(head + sizeof(*f), descs, f->nr * sizeof(*descs));
-	assert_int_equal(wfi_srv_rx_begin(&rig->ep, head, sizeof(*f) - 1), 0);
-	ret = wfi_srv_rx_begin(&rig->ep, head, len);
+	assert_int_equal(wfi_srv_rx_begin(rig->ep, head, sizeof(*f) - 1), 0);
+	ret = wfi_srv_rx_begin(rig->ep, head, len);
 	free(head);
 	return ret;
 }
@@ -193,7 +196,7 @@ static void write_is(const struct wfi_srv_desc *d, int status)
 
 	memset(bytes, 0x77, sizeof(bytes));
 	assert_true(arrive(&f, d) > 0);
-	assert_int_equal(wfi_srv_rx_bytes(&rig->ep, bytes, sizeof(bytes)), f.bytes);
+	assert_int_equal(wfi_srv_rx_bytes(rig->ep, bytes, sizeof(bytes)), f.bytes);
 	poll_all();
 	assert_int_equal(rig->last.kind, WFI_SRV_ACK);
 	assert_int_equal(rig->last.status, status);
@@ -235,10 +238,10 @@ static void test_dereg_midway(void **state)
 	(void)state;
 	memset(bytes, 0x77, sizeof(bytes));
 	assert_true(arrive(&f, d) > 0);
-	assert_int_equal(wfi_srv_rx_bytes(&rig->ep, bytes, 1500), 1500);
+	assert_int_equal(wfi_srv_rx_bytes(rig->ep, bytes, 1500), 1500);
 	assert_int_equal(wfi_srv_mr_revoke(rig->mr, rig->right.secret), 0);
 	memset(rig->mem, 0, MEM);
-	assert_int_equal(wfi_srv_rx_bytes(&rig->ep, bytes, 500), 500);
+	assert_int_equal(wfi_srv_rx_bytes(rig->ep, bytes, 500), 500);
 	assert_int_equal(rig->mem[GUARD + 2000 + 600], 0);
 	poll_all();
 	assert_int_equal(rig->last.kind, WFI_SRV_ACK);
@@ -257,7 +260,7 @@ static void test_rules(void **state)
 
 	(void)state;
 	while ((ret = arrive(&f, NULL)) > 0) {
-		wfi_srv_rx_bytes(&rig->ep, bytes, sizeof(bytes));
+		wfi_srv_rx_bytes(rig->ep, bytes, sizeof(bytes));
 		nr++;
 	}
 	assert_int_equal(ret, -EPROTO);
@@ -294,12 +297,12 @@ static void test_answers(void **state)
 	unsigned i;
 
 	(void)state;
-	assert_int_equal(wfi_srv_rkey_import(&rig->ep.base, &src, &rkey), 0);
+	assert_int_equal(wfi_srv_rkey_import(&rig->ep->base, &src, &rkey), 0);
 	piece.rkey = rkey;
 	for (i = 0; i < 4; i++) {
 		post.cookie = i;
-		assert_int_equal(i == 3 ? weft_ep_post_read(&rig->ep.base, &post)
-					: weft_ep_post_write(&rig->ep.base, &post),
+		assert_int_equal(i == 3 ? weft_ep_post_read(&rig->ep->base, &post)
+					: weft_ep_post_write(&rig->ep->base, &post),
 				 0);
 	}
 	f.serial = 1;
@@ -317,7 +320,7 @@ static void test_answers(void **state)
 	assert_true(arrive(&f, NULL) > 0);
 	memset(rig->mem, 0, 64);
 	memset(rig->mem + 100, 5, 64);
-	wfi_srv_rx_bytes(&rig->ep, rig->mem + 100, 64);
+	wfi_srv_rx_bytes(rig->ep, rig->mem + 100, 64);
 	assert_int_equal(rig->mem[63], 5);
 	assert_int_equal(weft_cq_poll(rig->cq, wcs, 8), 2);
 	assert_int_equal(wcs[1].op, WEFT_WC_READ);
@@ -339,20 +342,20 @@ static void test_unanswered(void **state)
 	unsigned i;
 
 	(void)state;
-	assert_int_equal(wfi_srv_rkey_import(&rig->ep.base, &src, &rkey), 0);
+	assert_int_equal(wfi_srv_rkey_import(&rig->ep->base, &src, &rkey), 0);
 	piece.rkey = rkey;
-	for (i = 0; i < 3 * rig->ep.depth / 2; i++) {
-		assert_int_equal(weft_ep_post_send(&rig->ep.base, "some", 4, i, WEFT_POST_QUIET),
+	for (i = 0; i < 3 * rig->ep->depth / 2; i++) {
+		assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, i, WEFT_POST_QUIET),
 				 0);
 		f.credit += WFI_SRV_RECORD + 4;
 		assert_true(arrive(&f, NULL) > 0);
 		/* as a poll does, without its looks at the time */
-		wfi_srv_reap(&rig->ep);
+		wfi_srv_reap(rig->ep);
 	}
-	assert_int_equal(weft_ep_post_write(&rig->ep.base, &post), 0);
+	assert_int_equal(weft_ep_post_write(&rig->ep->base, &post), 0);
 	f = frame(WFI_SRV_ACK, 0, 0);
 	f.serial = i;
-	f.credit = rig->ep.msg_credit;
+	f.credit = rig->ep->msg_credit;
 	assert_true(arrive(&f, NULL) > 0);
 	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
 	assert_int_equal(wc.cookie, 7);
@@ -387,7 +390,7 @@ static void test_noise(void **state)
 		uint8_t *word = (uint8_t *)&f + rnd() % sizeof(f);
 
 		/* what breaks an endpoint is known to; it goes on here for the sake of the noise */
-		rig->ep.bye = false;
+		rig->ep->bye = false;
 		for (k = 0; k < f.nr; k++) {
 			d[k] = desc(rnd() % 3 ? rnd() % MEM : odd[rnd() % 7],
 				    (uint32_t)(rnd() % 8 ? rnd() % 100 : odd[rnd() % 7]));
@@ -401,12 +404,12 @@ static void test_noise(void **state)
 		if (f.nr > 4 || arrive(&f, d) <= 0)
 			continue;
 		good++;
-		while (wfi_srv_rx_left(&rig->ep) && wfi_srv_rx_left(&rig->ep) < 4096) {
+		while (wfi_srv_rx_left(rig->ep) && wfi_srv_rx_left(rig->ep) < 4096) {
 			n = (uint32_t)(1 + rnd() % sizeof(bytes));
-			wfi_srv_rx_bytes(&rig->ep, bytes, n);
+			wfi_srv_rx_bytes(rig->ep, bytes, n);
 		}
-		if (wfi_srv_rx_left(&rig->ep))
-			rig->ep.rx.left = 0;
+		if (wfi_srv_rx_left(rig->ep))
+			rig->ep->rx.left = 0;
 		poll_all();
 	}
 	assert_true(good > 1000);

@@ -114,8 +114,5 @@ bool wfi_tcp_hello_good(const struct wfi_tcp_ep *ep, const uint8_t *bytes);
 
 /* wire.c */
 extern const struct wfi_srv_wire wfi_tcp_wire;
-int wfi_tcp_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
-		      struct weft_ep **out);
-void wfi_tcp_ep_destroy(struct weft_ep *ep);
 
 #endif

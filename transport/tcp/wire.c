@@ -301,6 +301,7 @@ static int wire_init(struct wfi_srv_ep *base)
 
 const struct wfi_srv_wire wfi_tcp_wire = {
 	.name = "tcp",
+	.ep_size = sizeof(struct wfi_tcp_ep),
 	.head_max = WFI_SRV_HEAD_MAX,
 	.progress = wire_progress,
 	.arm = wire_arm,
@@ -311,31 +312,3 @@ const struct wfi_srv_wire wfi_tcp_wire = {
 	.push = wire_push,
 	.stop = wire_stop,
 };
-
-int wfi_tcp_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
-		      struct weft_ep **out)
-{
-	struct wfi_tcp_ep *ep = wfi_alloc(dev->env, sizeof(*ep));
-	int ret;
-
-	if (!ep)
-		return -ENOMEM;
-	ret = wfi_srv_ep_init(&ep->srv, dev, opts);
-	if (ret) {
-		wfi_free(dev->env, ep, sizeof(*ep));
-		return ret;
-	}
-	*out = &ep->srv.base;
-	return 0;
-}
-
-void wfi_tcp_ep_destroy(struct weft_ep *base)
-{
-	struct wfi_tcp_ep *ep;
-
-	if (!base)
-		return;
-	ep = wfi_tcp_ep(wfi_srv_ep(base));
-	wfi_srv_ep_fini(&ep->srv);
-	wfi_free(base->dev->env, ep, sizeof(*ep));
-}

@@ -53,6 +53,36 @@ static bool interface_of(const char *addr, char *out, size_t len)
 	return found;
 }
 
+static bool named(const char *tls, size_t len, const char *const *names)
+{
+	for (; *names; names++)
+		if (strlen(*names) == len && !strncmp(*names, tls, len))
+			return true;
+	return false;
+}
+
+bool wfi_ucx_tls_among(const char *tls, const char *const *names)
+{
+	const bool some = *tls;
+	size_t len;
+
+	for (; *tls; tls += len + (tls[len] == ',')) {
+		len = strcspn(tls, ",");
+		if (!named(tls, len, names))
+			return false;
+	}
+	return some;
+}
+
+/* none of them leaves this host */
+static bool is_local(const char *tls)
+{
+	static const char *const local[] = { "posix", "sysv", "cma", "xpmem", "knem",
+					     "shm",   "sm",   "mm",  "self",  NULL };
+
+	return wfi_ucx_tls_among(tls, local);
+}
+
 /* Return: 0, -ENODEV */
 static int place_read(const char *name, const char *addr, struct wfi_ucx_place *out)
 {
@@ -196,9 +226,11 @@ int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 	if (ret)
 		goto err_context;
 	ret = wfi_srv_device_init(&dev->srv, t, env, &dev->wire, o.silent_ms);
+	if (!ret && is_local(place.tls))
+		ret = wfi_srv_device_local(&dev->srv);
 	if (ret)
 		goto err_context;
-	dev->tries = place.tls[0] && wfi_ucx_trial_possible(place.tls);
+	dev->tries = wfi_ucx_trial_possible(place.tls);
 	if (place.fell_back)
 		dev->srv.base.caps.flags |= WEFT_CAP_FELL_BACK;
 	*out = &dev->srv.base;

@@ -19,28 +19,11 @@
 #define TRIAL_MS 1000 /* it takes one or two */
 #define TRIALS 3u
 
-/* transports whose endpoints a child can begin to make and leave */
-static bool harmless(const char *tls, size_t len)
-{
-	static const char *const names[] = { "tcp", "posix", "sysv", "self" };
-	size_t i;
-
-	for (i = 0; i < WFI_ARRAY_SIZE(names); i++)
-		if (strlen(names[i]) == len && !strncmp(names[i], tls, len))
-			return true;
-	return false;
-}
-
 bool wfi_ucx_trial_possible(const char *tls)
 {
-	size_t len;
+	static const char *const harmless[] = { "tcp", "posix", "sysv", "self", NULL };
 
-	for (; *tls; tls += len + (tls[len] == ',')) {
-		len = strcspn(tls, ",");
-		if (!harmless(tls, len))
-			return false;
-	}
-	return true;
+	return wfi_ucx_tls_among(tls, harmless);
 }
 
 static void child(const struct wfi_ucx_device *dev, const ucp_ep_params_t *params)

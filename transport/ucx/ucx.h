@@ -4,8 +4,9 @@
  *
  * Frames (transport/served.h) travel as active messages of UCP, eager ones, so that they come in
  * order: the first has the frame's head as its header and some of its bytes, others what is left.
- * UCP's own put and get are left alone: over TCP and shared memory UCX emulates them, and serves
- * whoever can reach its port with any byte of the process. Without UCP_FEATURE_RMA it answers none.
+ * UCP's own put and get are left alone: UCX serves whoever can reach its port with any byte of the
+ * process, and over TCP it emulates them. Without UCP_FEATURE_RMA it answers none. Memory of peers
+ * of this host is mapped instead, where they let us.
  */
 #ifndef WFI_TRANSPORT_UCX_H
 #define WFI_TRANSPORT_UCX_H
@@ -65,7 +66,10 @@ int wfi_ucx_device_open(const struct weft_transport *t, struct wfi_env *env,
 			const struct weft_device_opts *opts, struct weft_device **out);
 void wfi_ucx_device_close(struct weft_device *dev);
 
-/* trial.c */
+/* Return: whether a list of transports is there and names none but these */
+bool wfi_ucx_tls_among(const char *tls, const char *const *names);
+
+/* trial.c: those whose endpoints a child can begin to make and leave */
 bool wfi_ucx_trial_possible(const char *tls);
 /* Return: 0 UCX can be given this address, -EINVAL, -errno there is no telling */
 int wfi_ucx_trial(const struct wfi_ucx_device *dev, const ucp_ep_params_t *params);
@@ -73,8 +77,5 @@ int wfi_ucx_trial(const struct wfi_ucx_device *dev, const ucp_ep_params_t *param
 /* wire.c */
 extern const struct wfi_srv_wire wfi_ucx_wire;
 int wfi_ucx_worker_listen(struct wfi_ucx_device *dev);
-int wfi_ucx_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
-		      struct weft_ep **out);
-void wfi_ucx_ep_destroy(struct weft_ep *ep);
 
 #endif

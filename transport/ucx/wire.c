@@ -382,6 +382,7 @@ static int wire_connect(struct wfi_srv_ep *base, const uint8_t *addr, uint32_t l
 
 const struct wfi_srv_wire wfi_ucx_wire = {
 	.name = "ucx",
+	.ep_size = sizeof(struct wfi_ucx_ep),
 	.progress = wire_progress,
 	.arm = wire_arm,
 	.init = wire_init,
@@ -391,31 +392,3 @@ const struct wfi_srv_wire wfi_ucx_wire = {
 	.push = wire_push,
 	.stop = wire_stop,
 };
-
-int wfi_ucx_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
-		      struct weft_ep **out)
-{
-	struct wfi_ucx_ep *ep = wfi_alloc(dev->env, sizeof(*ep));
-	int ret;
-
-	if (!ep)
-		return -ENOMEM;
-	ret = wfi_srv_ep_init(&ep->srv, dev, opts);
-	if (ret) {
-		wfi_free(dev->env, ep, sizeof(*ep));
-		return ret;
-	}
-	*out = &ep->srv.base;
-	return 0;
-}
-
-void wfi_ucx_ep_destroy(struct weft_ep *base)
-{
-	struct wfi_ucx_ep *ep;
-
-	if (!base)
-		return;
-	ep = ucx_ep(wfi_srv_ep(base));
-	wfi_srv_ep_fini(&ep->srv);
-	wfi_free(base->dev->env, ep, sizeof(*ep));
-}
