@@ -57,7 +57,13 @@ static int completions_take(struct weft_ep *ep)
 	return nr;
 }
 
-static int bw_window(const struct moves *m)
+/* what the peer does, too, before the time counts */
+static uint32_t warmup(uint32_t iters)
+{
+	return iters / WFI_PEER_UCX_WARMUP + 1;
+}
+
+static int bw_window(const struct moves *m, uint32_t iters)
 {
 	struct weft_piece piece = { wfi_pair_here(m->pair), 0, m->c->bytes,
 				    wfi_pair_rkey(m->pair) };
@@ -66,8 +72,8 @@ static int bw_window(const struct moves *m)
 	uint32_t posted = 0, done = 0;
 	int ret = 0;
 
-	while (done < m->iters) {
-		while (posted < m->iters && posted - done < WINDOW && !ret) {
+	while (done < iters) {
+		while (posted < iters && posted - done < WINDOW && !ret) {
 			ret = m->c->read ? weft_ep_post_read(ep, &post)
 					 : weft_ep_post_write(ep, &post);
 			posted += !ret;
@@ -89,9 +95,11 @@ static int bw_round(void *ctx, double *out)
 	uint64_t start_ns;
 	int ret = wfi_pair_begin(m->pair);
 
+	if (!ret)
+		ret = bw_window(m, warmup(m->iters));
 	start_ns = wfi_perf_now_ns();
 	if (!ret)
-		ret = bw_window(m);
+		ret = bw_window(m, m->iters);
 	*out = (double)m->iters * m->c->bytes / MIB /
 	       ((double)(wfi_perf_now_ns() - start_ns) / 1e9);
 	return ret ? ret : wfi_pair_end(m->pair);
@@ -122,18 +130,14 @@ static int bw_run(const struct wfi_perf *p, const struct place *place, const str
 	return ret;
 }
 
-/* half of a round trip of a message */
-static int lat_round(void *ctx, double *out)
+static int ping_pong(struct weft_ep *ep, uint32_t iters)
 {
-	const struct moves *m = ctx;
-	struct weft_ep *ep = wfi_pair_ep(m->pair);
-	uint64_t start_ns, value = 0;
+	uint64_t value = 0;
 	struct weft_wc wc;
+	int ret = 0, nr;
 	uint32_t i;
-	int ret = wfi_pair_begin(m->pair), nr;
 
-	start_ns = wfi_perf_now_ns();
-	for (i = 0; i < m->iters && !ret; i++) {
+	for (i = 0; i < iters && !ret; i++) {
 		ret = weft_ep_post_send(ep, &value, sizeof(value), 0, WEFT_POST_QUIET);
 		do
 			nr = weft_cq_poll(ep->recv_cq, &wc, 1);
@@ -141,6 +145,22 @@ static int lat_round(void *ctx, double *out)
 		if (!ret && wc.op != WEFT_WC_RECV)
 			ret = -ECONNRESET;
 	}
+	return ret;
+}
+
+/* half of a round trip of a message */
+static int lat_round(void *ctx, double *out)
+{
+	const struct moves *m = ctx;
+	struct weft_ep *ep = wfi_pair_ep(m->pair);
+	uint64_t start_ns;
+	int ret = wfi_pair_begin(m->pair);
+
+	if (!ret)
+		ret = ping_pong(ep, warmup(m->iters));
+	start_ns = wfi_perf_now_ns();
+	if (!ret)
+		ret = ping_pong(ep, m->iters);
 	*out = (double)(wfi_perf_now_ns() - start_ns) / 2000 / m->iters;
 	return ret ? ret : wfi_pair_end(m->pair);
 }

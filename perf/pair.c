@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -17,6 +15,7 @@
 #define LIMIT_NS (20 * 1000000000ull) /* nothing here takes longer */
 #define DEPTH 128u
 #define RECV_BYTES (4u << 20)
+#define MEMORY (WFI_MAP_SHARED_FD | WFI_MAP_PREFAULT | WFI_MAP_HUGE)
 
 /* what the two tell each other first */
 struct intro {
@@ -24,12 +23,6 @@ struct intro {
 	struct weft_export mem;
 	struct wfi_gather_name name;
 	uint32_t max_msg;
-};
-
-struct memory {
-	uint8_t *at;
-	uint64_t len;
-	int fd;
 };
 
 struct end {
@@ -50,35 +43,10 @@ struct end {
 
 struct wfi_pair {
 	struct end end;
-	struct memory here, there;
+	struct wfi_env env; /* of the memory */
+	struct wfi_map here, there; /* as a node's arena, which peers may map and NICs read */
 	pid_t pid;
 };
-
-/* ---- memory that peers of this host may map, and NICs read ---- */
-
-static int memory_open(struct memory *m, uint64_t len)
-{
-	m->fd = memfd_create("weft-perf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (m->fd < 0)
-		return -errno;
-	if (ftruncate(m->fd, (off_t)len) || fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
-		return -errno;
-	m->at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, m->fd, 0);
-	if (m->at == MAP_FAILED) {
-		m->at = NULL;
-		return -errno;
-	}
-	m->len = len;
-	return 0;
-}
-
-static void memory_close(struct memory *m)
-{
-	if (m->at)
-		munmap(m->at, m->len);
-	if (m->fd >= 0)
-		close(m->fd);
-}
 
 /* ---- the socket between the two ---- */
 
@@ -148,10 +116,10 @@ static int hear_intro(int sock, struct intro *intro)
 
 /* ---- one end ---- */
 
-static int end_mr(struct end *e, const struct memory *m)
+static int end_mr(struct end *e, const struct wfi_map *m)
 {
 	const struct weft_mr_opts mr = { .size = sizeof(mr),
-					 .addr = m->at,
+					 .addr = m->addr,
 					 .len = m->len,
 					 .access = WEFT_ACCESS_LOCAL_WRITE |
 						   WEFT_ACCESS_REMOTE_READ |
@@ -164,7 +132,7 @@ static int end_mr(struct end *e, const struct memory *m)
 }
 
 static int end_create(struct end *e, const struct weft_transport *t, const char *device,
-		      const struct memory *m)
+		      const struct wfi_map *m)
 {
 	const struct weft_device_opts dev = { .size = sizeof(dev), .name = device };
 	const struct weft_cq_opts cq = { .size = sizeof(cq), .depth = 4096 };
@@ -296,7 +264,7 @@ static int target_poll(struct end *e)
 	}
 }
 
-static int target(const struct weft_transport *t, const char *device, const struct memory *m,
+static int target(const struct weft_transport *t, const char *device, const struct wfi_map *m,
 		  int sock)
 {
 	struct end e = { .sock = sock };
@@ -327,10 +295,12 @@ int wfi_pair_open(const char *transport, const char *device, uint64_t bytes, str
 
 	if (!p)
 		return -ENOMEM;
-	p->here.fd = p->there.fd = p->end.sock = -1;
-	ret = t ? memory_open(&p->here, bytes) : -EOPNOTSUPP;
+	p->end.sock = -1;
+	ret = t ? wfi_env_real_init(&p->env) : -EOPNOTSUPP;
 	if (!ret)
-		ret = memory_open(&p->there, bytes);
+		ret = p->env.mem->map(&p->env, bytes, MEMORY, &p->here);
+	if (!ret)
+		ret = p->env.mem->map(&p->env, bytes, MEMORY, &p->there);
 	if (!ret && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks))
 		ret = -errno;
 	if (ret)
@@ -367,19 +337,21 @@ void wfi_pair_close(struct wfi_pair *p)
 		waitpid(p->pid, NULL, 0);
 	if (p->end.sock >= 0)
 		close(p->end.sock);
-	memory_close(&p->here);
-	memory_close(&p->there);
+	if (p->env.mem) {
+		p->env.mem->unmap(&p->env, &p->here);
+		p->env.mem->unmap(&p->env, &p->there);
+	}
 	free(p);
 }
 
 uint8_t *wfi_pair_here(struct wfi_pair *p)
 {
-	return p->here.at;
+	return p->here.addr;
 }
 
 uint8_t *wfi_pair_there(struct wfi_pair *p)
 {
-	return p->there.at;
+	return p->there.addr;
 }
 
 static int order(struct wfi_pair *p, char what)

@@ -103,7 +103,7 @@ int wfi_peer_ucx_perftest_round(void *ctx, double *out)
 	snprintf(command, sizeof(command),
 		 PLAIN "UCX_TLS=%s %s -c %u -p %u -t %s -s %u -n %u -w %u -O %u -f 127.0.0.1 2>&1",
 		 t->tls, PROGRAM, WFI_PERF_ENGINE_CPU, port, t->test, t->bytes, t->iters,
-		 t->iters / 10 + 1, t->window);
+		 t->iters / WFI_PEER_UCX_WARMUP + 1, t->window);
 	f = popen(command, "r");
 	ret = f ? figure(f, t, out) : -errno;
 	if (f)

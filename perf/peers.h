@@ -125,6 +125,8 @@ int wfi_peer_lru_round(void *ctx, double *ns);
 
 /* ---- ucx_perftest, a server and a client of it (peer_ucx_perftest.c) ---- */
 
+#define WFI_PEER_UCX_WARMUP 10u /* one turn in so many goes before, and does not count */
+
 struct wfi_peer_ucx_perftest {
 	const char *tls; /* UCX_TLS */
 	const char *test; /* its -t */
