@@ -346,6 +346,12 @@ static int conns_sweep(struct control *c)
 	return timeout;
 }
 
+static void run_stop(struct node *node, void *arg)
+{
+	(void)arg;
+	wfi_kv_stop(node->kv);
+}
+
 static void run_count(struct node *node, void *arg)
 {
 	*(unsigned *)arg = node->nr_sessions + node->nr_peers + node->nr_ending;
@@ -398,6 +404,7 @@ void control_run(struct control *c)
 			dispatch(c, &evs[i]);
 	}
 	c->stopping = true;
+	node_call(c->node, run_stop, NULL);
 	conns_sweep(c);
 	sessions_wait(c);
 	node_stop(c->node);

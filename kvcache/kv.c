@@ -240,6 +240,11 @@ uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv)
 
 /* ---- claims ---- */
 
+void wfi_kv_stop(struct wfi_kv *kv)
+{
+	kv->stopped = true;
+}
+
 int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id, uint32_t nr,
 		 struct weft_slot *slots, uint64_t now_ns)
 {
@@ -249,6 +254,8 @@ int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space_id, 
 
 	if (!space || space->tenant != owner->tenant || !kv_owner(kv, owner))
 		return -ENOENT;
+	if (wfi_unlikely(kv->stopped))
+		return -ECONNRESET;
 	wfi_point(kv->env, "claim.begin");
 	space->used_ns = kv_now(kv, now_ns);
 	ret = wfi_space_make_room(kv, space, nr);

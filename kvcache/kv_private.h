@@ -247,6 +247,7 @@ struct wfi_kv {
 	const struct wfi_evict_policy *policy;
 	uint64_t incarnation;
 	uint64_t grace_ns;
+	bool stopped;
 	uint64_t now_ns; /* the latest that a caller gave */
 	uint32_t extent_bytes;
 

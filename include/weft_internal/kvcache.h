@@ -158,9 +158,12 @@ void wfi_owner_gone(struct wfi_kv *kv, uint32_t owner_id);
 /* ---- the operations (hot) ---- */
 
 /* @slots written as in weft/ring.h. Evicts as needed.
- * Return: nr, -ENOSPC (nothing claimed), -ENOENT */
+ * Return: nr, -ENOSPC (nothing claimed), -ENOENT, -ECONNRESET after wfi_kv_stop() */
 int wfi_kv_claim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space, uint32_t nr,
 		 struct weft_slot *slots, uint64_t now_ns);
+/* the node is about to end: no slot is given to anybody any more, so that engines whose sessions it
+ * closes one by one can read on, in place, until they hear of it */
+void wfi_kv_stop(struct wfi_kv *kv);
 /* claimed slots go back unpublished. Slots that are pinned by a transfer go through quarantine.
  * Return: how many were the owner's claims */
 int wfi_kv_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, const struct weft_slot *slots,

@@ -277,6 +277,21 @@ static void all_pinned_is_no_space(void **state)
 	assert_int_equal(stat_of(f).blocks_held, 0);
 }
 
+/* who reads in place while its node ends reads what was there */
+static void nothing_is_rewritten_after_a_stop(void **state)
+{
+	struct fixture *f = *state;
+	struct weft_slot slots[2];
+
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 1, slots, f->now), 1);
+	wfi_kv_stop(f->kv);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 1, slots + 1, f->now),
+			 -ECONNRESET);
+	assert_int_equal(wfi_kv_unclaim(f->kv, &f->owner, slots, 1), 1);
+	assert_int_equal(wfi_kv_claim(f->kv, &f->owner, f->space.id, 1, slots, f->now),
+			 -ECONNRESET);
+}
+
 static void max_blocks_bounds_a_space(void **state)
 {
 	struct fixture *f = *state;
@@ -904,6 +919,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(put_takes_known_checksums, setup, teardown),
 		cmocka_unit_test_setup_teardown(oldest_leaf_goes_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_pinned_is_no_space, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_is_rewritten_after_a_stop, setup, teardown),
 		cmocka_unit_test_setup_teardown(max_blocks_bounds_a_space, setup, teardown),
 		cmocka_unit_test_setup_teardown(dropped_parent_waits_for_children, setup, teardown),
 		cmocka_unit_test_setup_teardown(lease_outlives_drop, setup, teardown),
