@@ -208,7 +208,7 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 	if (h->state != HANDOFF_OPEN)
 		return;
 	h->state = HANDOFF_ENDING;
-	h->end_res = res;
+	h->end_res = handoff_end_res(res);
 	if (!h->nr_reads) {
 		handoff_end_now(hs, h);
 		return;

@@ -3,6 +3,7 @@
 #ifndef WFI_HANDOFF_PRIVATE_H
 #define WFI_HANDOFF_PRIVATE_H
 
+#include <errno.h>
 #include "kvcache/cluster/peer_read.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/util.h"
@@ -131,6 +132,13 @@ static inline void wfi_handoffs_note_event(struct wfi_handoffs *hs, uint64_t whe
 {
 	if (when_ns < hs->next_event_ns)
 		hs->next_event_ns = when_ns;
+}
+
+/* what an engine is told: what did not reach its peer any more tells of the loss as what was cut
+ * short does */
+static inline int handoff_end_res(int res)
+{
+	return res == -ENOTCONN ? -ECONNRESET : res;
 }
 
 /* receiver half, called by push.c for pushes inside the node */

@@ -107,7 +107,7 @@ static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenc
 	if (p->state == PUSH_SENDING)
 		hs->nr_sending--;
 	outbound_count(hs, &opts, res);
-	opts.done(opts.ctx, res);
+	opts.done(opts.ctx, handoff_end_res(res));
 	p->opts.peer->open_msgs -= p->open_msgs;
 	if (fenced || !p->open_msgs) {
 		push_free(hs, p);

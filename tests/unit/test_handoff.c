@@ -18,6 +18,7 @@
 struct fake_peer {
 	struct wfi_peer base;
 	bool stuck; /* takes nothing */
+	bool gone; /* its connection is closing */
 	unsigned nr_done, nr_aborts;
 	int last_res;
 	uint64_t last_push;
@@ -44,6 +45,8 @@ static int fake_send(struct wfi_peer *base, const void *msg, size_t len)
 	uint32_t type;
 
 	(void)len;
+	if (p->gone)
+		return -ENOTCONN;
 	if (p->stuck)
 		return -EAGAIN;
 	memcpy(&type, msg, sizeof(type));
@@ -300,6 +303,19 @@ static void test_stuck_peer_holds_up_nobody(void **state)
 	wfi_handoffs_owner_gone(f->hs, &f->decode);
 }
 
+/* before anybody has said that it is lost */
+static void test_peer_that_goes_is_a_reset(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_ticket t = far_ticket(f, 6);
+	struct weft_slot slot = claim(f, &f->prefill);
+
+	f->far.gone = true;
+	assert_int_equal(push(f, &f->prefill, &t, 0, 0, &slot), 0);
+	wfi_handoffs_poll(f->hs, now(f));
+	assert_int_equal(f->push_res, -ECONNRESET);
+}
+
 /* answers to a peer that takes none are dropped at some point, those to others never */
 static void test_stuck_peer_fills_no_table(void **state)
 {
@@ -388,6 +404,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_read_into_given_slots, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_each_pusher_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_holds_up_nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_peer_that_goes_is_a_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_fills_no_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forged_tickets_take_no_place, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
