@@ -64,9 +64,8 @@ unsigned test_port(void)
 void test_etcd_init(struct test_etcd *e)
 {
 	memset(e, 0, sizeof(*e));
-	snprintf(e->dir, sizeof(e->dir), "/tmp/weft-etcd-XXXXXX");
-	if (!mkdtemp(e->dir))
-		fail_msg("%s: %s", e->dir, strerror(errno));
+	e->addr = "127.0.0.1";
+	test_folder(e->dir, "etcd");
 	e->port = test_port();
 	do {
 		e->peer_port = test_port();
@@ -122,19 +121,25 @@ static bool etcd_answers(void *ctx)
 	       strstr(out, "user name is empty");
 }
 
-void test_etcd_start(struct test_etcd *e)
+void test_etcd_launch(struct test_etcd *e)
 {
 	const pid_t self = getpid();
 
-	snprintf(e->url, sizeof(e->url), "%s://127.0.0.1:%u", e->tls ? "https" : "http", e->port);
+	snprintf(e->url, sizeof(e->url), "%s://%s:%u", e->tls ? "https" : "http", e->addr, e->port);
 	e->pid = fork();
 	assert_true(e->pid >= 0);
 	if (!e->pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != self)
 			_exit(127);
+		test_ns_enter(e->ns);
 		etcd_exec(e);
 	}
+}
+
+void test_etcd_start(struct test_etcd *e)
+{
+	test_etcd_launch(e);
 	if (!test_until(START_MS, etcd_answers, e))
 		fail_msg("etcd does not start: see %s/log", e->dir);
 }
@@ -175,7 +180,8 @@ void test_etcd_fini(struct test_etcd *e)
 /* ---- its command line, and openssl's ---- */
 
 /* Return: exit status; what it printed is in @out */
-static int run_program(const char *const argv[], const char *dir, char *out, size_t out_len)
+static int run_program(const struct test_etcd *e, const char *const argv[], const char *dir,
+		       char *out, size_t out_len)
 {
 	size_t used = 0;
 	char waste[256];
@@ -190,6 +196,7 @@ static int run_program(const char *const argv[], const char *dir, char *out, siz
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(fds[1], STDOUT_FILENO);
 		dup2(fds[1], STDERR_FILENO);
+		test_ns_enter(e->ns);
 		setenv("ETCDCTL_API", "3", 1);
 		if (dir && chdir(dir))
 			_exit(127);
@@ -228,7 +235,7 @@ int test_etcdctl(const struct test_etcd *e, char *out, size_t out_len, ...)
 		nr++;
 	va_end(ap);
 	argv[nr] = NULL;
-	return run_program(argv, NULL, out, out_len);
+	return run_program(e, argv, NULL, out, out_len);
 }
 
 bool test_etcd_certs(struct test_etcd *e)
@@ -249,7 +256,7 @@ bool test_etcd_certs(struct test_etcd *e)
 
 	if (!in_path("openssl"))
 		return false;
-	if (run_program(argv, e->dir, out, sizeof(out)))
+	if (run_program(e, argv, e->dir, out, sizeof(out)))
 		fail_msg("openssl: %s", out);
 	return true;
 }

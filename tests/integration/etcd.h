@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * etcd.h - an etcd of the test's own, on loopback, in a folder that goes with it
+ * etcd.h - an etcd of the test's own, in a folder that goes with it
  */
 #ifndef TEST_ETCD_H
 #define TEST_ETCD_H
@@ -12,6 +12,8 @@ struct test_etcd {
 	unsigned port, peer_port;
 	bool tls; /* with the certificates in .dir: ca.pem, server.pem, server.key */
 	bool client_certs; /* are asked for */
+	const char *addr; /* where it listens; loopback, until somebody says otherwise */
+	int ns[TEST_NS_MAX]; /* as struct test_node's */
 	char dir[64];
 	char url[64];
 };
@@ -19,6 +21,8 @@ struct test_etcd {
 /* Return: why there is no etcd to test with, or NULL */
 const char *test_etcd_missing(void);
 void test_etcd_init(struct test_etcd *e);
+/* as test_etcd_start(), and does not wait for it to answer */
+void test_etcd_launch(struct test_etcd *e);
 /* on return it answers */
 void test_etcd_start(struct test_etcd *e);
 /* SIGKILL */

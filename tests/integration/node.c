@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -92,6 +93,15 @@ static void child_setup(pid_t parent)
 		_exit(127);
 }
 
+void test_ns_enter(const int ns[TEST_NS_MAX])
+{
+	unsigned i;
+
+	for (i = 0; i < TEST_NS_MAX; i++)
+		if (ns[i] && setns(ns[i], 0))
+			_exit(127);
+}
+
 static void log_show(const char *path)
 {
 	char line[512];
@@ -103,16 +113,21 @@ static void log_show(const char *path)
 		fclose(in);
 }
 
-void test_node_init(struct test_node *n, const char *const sets[])
+void test_folder(char dir[64], const char *what)
 {
 	const char *tmp = getenv("TMPDIR");
+
+	snprintf(dir, 64, "%s/weft-%s-XXXXXX", tmp && strlen(tmp) < 40 ? tmp : "/tmp", what);
+	if (!mkdtemp(dir))
+		fail_msg("%s: %s", dir, strerror(errno));
+}
+
+void test_node_init(struct test_node *n, const char *const sets[])
+{
 	unsigned i;
 
 	memset(n, 0, sizeof(*n));
-	snprintf(n->dir, sizeof(n->dir), "%s/weft-test-XXXXXX",
-		 tmp && strlen(tmp) < 40 ? tmp : "/tmp");
-	if (!mkdtemp(n->dir))
-		fail_msg("%s: %s", n->dir, strerror(errno));
+	test_folder(n->dir, "test");
 	snprintf(n->socket, sizeof(n->socket), "%s/sock", n->dir);
 	snprintf(n->log, sizeof(n->log), "%s/log", n->dir);
 	for (i = 0; sets && sets[i]; i++) {
@@ -176,6 +191,7 @@ void test_node_start(struct test_node *n)
 	assert_true(n->pid >= 0);
 	if (!n->pid) {
 		child_setup(self);
+		test_ns_enter(n->ns);
 		node_exec(n);
 	}
 	if (test_until(START_MS, node_listens, n) && !node_ended(&n->pid))

@@ -22,6 +22,7 @@
 #include "weft_internal/util.h"
 
 #define TEST_SETS_MAX 16
+#define TEST_NS_MAX 2
 
 /* sanitizers keep freed memory back: what a process holds says nothing */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -35,16 +36,21 @@
 /**
  * struct test_node - one weftd
  * @pid: 0 while it does not run
+ * @ns: namespaces that it runs in, beside those of this process; 0: none
  * @log: what all its lives wrote to stderr
  */
 struct test_node {
 	pid_t pid;
+	int ns[TEST_NS_MAX];
 	char dir[64];
 	char socket[96];
 	char log[96];
 	char peers[160]; /* room for a setting of that name */
 	const char *sets[TEST_SETS_MAX + 1];
 };
+
+/* makes a folder of the test's own, named after @what */
+void test_folder(char dir[64], const char *what);
 
 /* @sets: "key=value" each, ended by NULL; the array is copied, the strings are lent */
 void test_node_init(struct test_node *n, const char *const sets[]);
@@ -63,6 +69,9 @@ uint64_t test_node_rss(const struct test_node *n);
 /* two nodes of one host, started: "near", and "far", which near dials. Each has 64 MiB */
 void test_pair_start(struct test_node *near, struct test_node *far);
 void test_pair_fini(struct test_node *near, struct test_node *far);
+
+/* in a child after fork(); it ends where that can't be */
+void test_ns_enter(const int ns[TEST_NS_MAX]);
 
 /* a program with its limits: runs to its end, 30 s at most. Return: exit status, or 128 + signal */
 struct test_run {
