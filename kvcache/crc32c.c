@@ -4,7 +4,6 @@
 #include "kvcache/crc32c_private.h"
 #include "weft_internal/kvcache.h"
 
-#define POLY 0x82f63b78u /* Castagnoli, reflected */
 #define NR_SLICES 8
 #define BOUNCE_BYTES 6144u /* two turns of the three streams of crc32c_x86.c */
 
@@ -17,7 +16,7 @@ static void slices_init(void)
 		uint32_t reg = i;
 
 		for (unsigned bit = 0; bit < 8; bit++)
-			reg = reg >> 1 ^ (reg & 1 ? POLY : 0);
+			reg = reg >> 1 ^ (reg & 1 ? WFI_CRC32C_POLY : 0);
 		slices[0][i] = reg;
 	}
 	for (unsigned s = 1; s < NR_SLICES; s++)
@@ -100,32 +99,6 @@ uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, b
 }
 
 const struct wfi_sum_ops wfi_crc32c_sums = { .sum = wfi_crc32c, .copy = wfi_crc32c_copy };
-
-/* bit 31 is the coefficient of x^0 */
-uint32_t wfi_crc32c_mul(uint32_t a, uint32_t b)
-{
-	uint32_t product = 0;
-
-	for (unsigned bit = 0; bit < 32; bit++) {
-		product ^= b & -(a >> 31);
-		a <<= 1;
-		b = b >> 1 ^ (POLY & -(b & 1));
-	}
-	return product;
-}
-
-uint32_t wfi_crc32c_power(uint64_t len)
-{
-	uint32_t square = 1u << 23; /* x^8 */
-	uint32_t power = 1u << 31; /* 1 */
-
-	for (; len; len >>= 1) {
-		if (len & 1)
-			power = wfi_crc32c_mul(power, square);
-		square = wfi_crc32c_mul(square, square);
-	}
-	return power;
-}
 
 uint32_t wfi_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b)
 {

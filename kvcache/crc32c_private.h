@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* crc32c_private.h - what the machine adds to kvcache/crc32c.c, and arithmetic over GF(2) */
+/* crc32c_private.h - what the machine adds to kvcache/crc32c.c */
 #ifndef WFI_CRC32C_PRIVATE_H
 #define WFI_CRC32C_PRIVATE_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include "weft_internal/crc32c_poly.h"
 
 /* works on the register itself: without the complement at the start and at the end */
 typedef uint32_t wfi_crc32c_fn(uint32_t reg, const uint8_t *buf, size_t len);
@@ -16,10 +17,5 @@ typedef uint32_t wfi_crc32c_copy_fn(uint32_t reg, uint8_t *dst, const uint8_t *s
 /* the n-th fastest way that this machine has, from 0; NULL when there is none but the portable */
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n);
 wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n);
-
-/* x^(8 * len) modulo the polynomial, reflected: what moves a CRC past @len bytes */
-uint32_t wfi_crc32c_power(uint64_t len);
-/* Hot. Product modulo the polynomial: wfi_crc32c_mul(crc, wfi_crc32c_power(len)) moves crc */
-uint32_t wfi_crc32c_mul(uint32_t a, uint32_t b);
 
 #endif

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include "gpu/cuda.h"
+#include "gpu/device.h"
 #include "gpu/error.h"
+#include "tests/unit/cpu_kernels.h"
 #include "tests/unit/mock_cuda.h"
 
 struct mock_cuda mock_cuda;
@@ -14,7 +16,9 @@ WFI_CUDA_CALLS(DECLARE)
 
 void mock_cuda_reset(void)
 {
-	mock_cuda = (struct mock_cuda){ .nr_gpus = 2, .dmabuf = true, .peers = true };
+	mock_cuda = (struct mock_cuda){
+		.nr_gpus = 2, .dmabuf = true, .peers = true, .shared = 227 << 10
+	};
 }
 
 const struct wfi_cuda *mock_cuda_table(void)
@@ -92,6 +96,9 @@ int cuDeviceGetAttribute(int *value, int attr, int dev)
 	case WFI_CUDA_ATTR_CC_MINOR:
 		*value = 0;
 		break;
+	case WFI_CUDA_ATTR_SHARED:
+		*value = mock_cuda.shared;
+		break;
 	case WFI_CUDA_ATTR_DMABUF:
 		*value = mock_cuda.dmabuf;
 		break;
@@ -117,4 +124,178 @@ int cuDeviceGetP2PAttribute(int *value, int attr, int src, int dst)
 	*value = attr == WFI_CUDA_P2P_ACCESS ? mock_cuda.peers : 0;
 	return no_device(src) || no_device(dst) || src == dst ? WFI_CUDA_INVALID_DEVICE
 							      : fault("cuDeviceGetP2PAttribute");
+}
+
+/* ---- contexts ---- */
+
+struct CUctx_st {
+	int refs;
+};
+
+static struct CUctx_st contexts[MOCK_CUDA_GPUS];
+static struct CUctx_st *current[4];
+static unsigned nr_current;
+
+int mock_cuda_refs(void)
+{
+	int nr = (int)nr_current;
+
+	for (unsigned i = 0; i < MOCK_CUDA_GPUS; i++)
+		nr += contexts[i].refs;
+	return nr;
+}
+
+static int no_context(void)
+{
+	return nr_current ? 0 : WFI_CUDA_INVALID_CONTEXT;
+}
+
+int cuDevicePrimaryCtxRetain(struct CUctx_st **ctx, int dev)
+{
+	int res = no_device(dev) ? no_device(dev) : fault("cuDevicePrimaryCtxRetain");
+
+	if (res)
+		return res;
+	contexts[dev].refs++;
+	*ctx = &contexts[dev];
+	return 0;
+}
+
+int cuDevicePrimaryCtxRelease(int dev)
+{
+	if (no_device(dev) || !contexts[dev].refs)
+		return WFI_CUDA_INVALID_CONTEXT;
+	contexts[dev].refs--;
+	return 0;
+}
+
+int cuCtxPushCurrent(struct CUctx_st *ctx)
+{
+	int res = fault("cuCtxPushCurrent");
+
+	if (!res && (!ctx->refs || nr_current == 4))
+		res = WFI_CUDA_INVALID_CONTEXT;
+	if (!res)
+		current[nr_current++] = ctx;
+	return res;
+}
+
+int cuCtxPopCurrent(struct CUctx_st **ctx)
+{
+	if (no_context())
+		return no_context();
+	*ctx = current[--nr_current];
+	return 0;
+}
+
+/* ---- memory: all of it is the host's ---- */
+
+int cuMemHostAlloc(void **mem, size_t bytes, unsigned flags)
+{
+	int res = no_context() ? no_context() : fault("cuMemHostAlloc");
+
+	if (res || flags != (WFI_CUDA_HOST_PORTABLE | WFI_CUDA_HOST_MAPPED))
+		return res ? res : WFI_CUDA_INVALID_VALUE;
+	*mem = malloc(bytes);
+	return *mem ? 0 : WFI_CUDA_OUT_OF_MEMORY;
+}
+
+int cuMemFreeHost(void *mem)
+{
+	free(mem);
+	return no_context();
+}
+
+int cuMemsetD32Async(uint64_t dst, unsigned value, size_t nr, struct CUstream_st *stream)
+{
+	int res = no_context() ? no_context() : fault("cuMemsetD32Async");
+	uint32_t *out = (void *)(uintptr_t)dst;
+
+	(void)stream;
+	for (size_t i = 0; i < nr && !res; i++)
+		out[i] = value;
+	return res;
+}
+
+/* ---- kernels: on the CPU, whether nvcc was there or not ---- */
+
+const void *wfi_gpu_image(void)
+{
+	return mock_cuda.no_kernels ? NULL : "mock";
+}
+
+struct CUmod_st {
+	int nr;
+};
+
+struct CUfunc_st {
+	const struct cpu_kernel *kernel;
+	int shared; /* that a launch may ask for */
+};
+
+int cuModuleLoadData(struct CUmod_st **module, const void *image)
+{
+	static struct CUmod_st only;
+	int res = no_context() ? no_context() : fault("cuModuleLoadData");
+
+	if (res)
+		return res;
+	only.nr++;
+	*module = &only;
+	return image ? 0 : WFI_CUDA_INVALID_IMAGE;
+}
+
+int cuModuleUnload(struct CUmod_st *module)
+{
+	module->nr--;
+	return no_context();
+}
+
+int cuModuleGetFunction(struct CUfunc_st **func, struct CUmod_st *module, const char *name)
+{
+	static struct CUfunc_st funcs[CPU_KERNELS];
+	unsigned i;
+
+	for (i = 0; i < CPU_KERNELS; i++) {
+		if (strcmp(cpu_kernels[i].name, name))
+			continue;
+		funcs[i] = (struct CUfunc_st){ &cpu_kernels[i], 48 << 10 };
+		*func = &funcs[i];
+		return module->nr > 0 ? fault("cuModuleGetFunction") : WFI_CUDA_INVALID_HANDLE;
+	}
+	return WFI_CUDA_NOT_FOUND;
+}
+
+int cuFuncSetAttribute(struct CUfunc_st *func, int attr, int value)
+{
+	if (attr != WFI_CUDA_FUNC_SHARED || value > mock_cuda.shared)
+		return WFI_CUDA_INVALID_VALUE;
+	func->shared = value;
+	return 0;
+}
+
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, struct CUfunc_st *func, int threads,
+						size_t shared)
+{
+	*blocks = 2048 / threads;
+	if ((int)shared > func->shared || threads != func->kernel->threads)
+		return WFI_CUDA_INVALID_VALUE;
+	return fault("cuOccupancyMaxActiveBlocksPerMultiprocessor");
+}
+
+int cuLaunchKernel(struct CUfunc_st *func, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+		   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+		   struct CUstream_st *stream, void **params, void **extra)
+{
+	int res = no_context() ? no_context() : fault("cuLaunchKernel");
+
+	(void)stream;
+	if (res)
+		return res;
+	if (!grid_x || grid_y != 1 || grid_z != 1 || (int)block_x != func->kernel->threads ||
+	    block_y != 1 || block_z != 1 || extra || (int)shared > func->shared)
+		return WFI_CUDA_INVALID_VALUE;
+	mock_cuda.launches++;
+	cpu_kernel_run(func->kernel, grid_x, shared, params[0]);
+	return 0;
 }

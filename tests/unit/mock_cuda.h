@@ -13,6 +13,9 @@ struct mock_cuda {
 	int nr_gpus;
 	bool dmabuf;
 	bool peers; /* GPUs reach each other */
+	bool no_kernels; /* as built without nvcc */
+	int shared; /* memory that a block of threads can have */
+	unsigned launches; /* so far */
 	const char *fail_call; /* this call, by the name of its symbol, ... */
 	int fail_res; /* ... ends so */
 };
@@ -21,6 +24,8 @@ extern struct mock_cuda mock_cuda;
 
 /* as it is at the start: two GPUs that can do everything, no fault */
 void mock_cuda_reset(void);
+/* Return: contexts that are retained, and those that were entered and not left */
+int mock_cuda_refs(void);
 /* the table of it */
 const struct wfi_cuda *mock_cuda_table(void);
 

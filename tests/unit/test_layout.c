@@ -8,112 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "weft_internal/xfer.h"
+#include "tests/unit/layouts.h"
 
 #define MAX_RUNS 65536
 #define MAX_BYTES 65536
 
-static uint64_t rng_state = 0x2545f4914f6cdd1dull;
-
-static uint32_t rnd(uint32_t n)
-{
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return (uint32_t)(rng_state % n);
-}
-
-/* strides of a nested layout in a random order of dimensions, with gaps now and then */
-static void random_strides(struct wfi_layout *l)
-{
-	unsigned order[] = { WFI_DIM_LAYER, WFI_DIM_KV, WFI_DIM_TOKEN, WFI_DIM_HEAD };
-	uint64_t inner = l->extent[WFI_DIM_BYTE];
-	unsigned i;
-
-	for (i = 3; i > 0; i--) {
-		unsigned j = rnd(i + 1), tmp = order[i];
-
-		order[i] = order[j];
-		order[j] = tmp;
-	}
-	l->stride[WFI_DIM_BYTE] = 1;
-	for (i = 0; i < 4; i++) {
-		if (!rnd(4))
-			inner += rnd(5);
-		l->stride[order[i]] = inner;
-		inner *= l->extent[order[i]];
-	}
-	l->base = rnd(3) ? 0 : rnd(100);
-}
-
-static void random_pair(struct wfi_layout *a, struct wfi_layout *b)
-{
-	memset(a, 0, sizeof(*a));
-	a->extent[WFI_DIM_LAYER] = 1 + rnd(3);
-	a->extent[WFI_DIM_KV] = 1 + rnd(2);
-	a->extent[WFI_DIM_BYTE] = 1 + rnd(8);
-	*b = *a;
-	a->extent[WFI_DIM_TOKEN] = 1 + rnd(6);
-	b->extent[WFI_DIM_TOKEN] = rnd(2) ? a->extent[WFI_DIM_TOKEN] : 1 + rnd(6);
-	a->extent[WFI_DIM_HEAD] = 1 + rnd(5);
-	b->extent[WFI_DIM_HEAD] = rnd(2) ? a->extent[WFI_DIM_HEAD] : 1 + rnd(5);
-	if (!rnd(2)) {
-		a->first_token = rnd(6);
-		b->first_token = rnd(6);
-		a->first_head = rnd(4);
-		b->first_head = rnd(4);
-	}
-	random_strides(a);
-	random_strides(b);
-}
-
-static uint64_t offset(const struct wfi_layout *l, const uint32_t *at)
-{
-	uint64_t off = l->base;
-	unsigned d;
-
-	for (d = 0; d < WFI_DIM_NR; d++)
-		off += at[d] * l->stride[d];
-	return off;
-}
-
-/* the next element of a layout. Return: false behind the last */
-static bool next_element(const struct wfi_layout *l, uint32_t *at)
-{
-	unsigned d;
-
-	for (d = WFI_DIM_NR; d-- > 0; at[d] = 0)
-		if (++at[d] < l->extent[d])
-			return true;
-	return false;
-}
-
-/* from[dst byte] = src byte + 1. Return: bytes in common */
-static unsigned brute_force(const struct wfi_layout *src, const struct wfi_layout *dst,
-			    uint32_t *from)
-{
-	uint32_t s[WFI_DIM_NR], d[WFI_DIM_NR] = { 0 };
-	unsigned nr = 0;
-
-	memset(from, 0, MAX_BYTES * sizeof(*from));
-	do {
-		memcpy(s, d, sizeof(s));
-		s[WFI_DIM_TOKEN] += dst->first_token - src->first_token;
-		s[WFI_DIM_HEAD] += dst->first_head - src->first_head;
-		if (s[WFI_DIM_TOKEN] >= src->extent[WFI_DIM_TOKEN] ||
-		    s[WFI_DIM_HEAD] >= src->extent[WFI_DIM_HEAD])
-			continue;
-		assert_true(offset(dst, d) < MAX_BYTES);
-		from[offset(dst, d)] = (uint32_t)offset(src, s) + 1;
-		nr++;
-	} while (next_element(dst, d));
-	return nr;
-}
-
 static void check_pair(const struct wfi_layout *a, const struct wfi_layout *b, struct wfi_run *runs,
 		       uint32_t *from)
 {
-	unsigned bytes = brute_force(a, b, from), covered = 0;
+	unsigned bytes = layouts_map(a, b, from, MAX_BYTES), covered = 0;
 	uint64_t last = 0, i;
 	int nr, r;
 
@@ -153,7 +56,7 @@ static void test_random(void **state)
 	assert_non_null(runs);
 	assert_non_null(from);
 	for (i = 0; i < 10000; i++) {
-		random_pair(&a, &b);
+		layouts_pair(&a, &b, 1 + layouts_rnd(8), 1);
 		check_pair(&a, &b, runs, from);
 	}
 	free(runs);
