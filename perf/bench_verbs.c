@@ -202,9 +202,11 @@ static int scatter_round(void *ctx, double *out)
 	while (!ret && res == 1) {
 		wfi_xfer_poll(sc->eng, wfi_perf_now_ns());
 		nr = weft_cq_poll(sc->s.recv_cq, wcs, 16);
-		for (i = 0; i < nr; i++)
+		for (i = 0; i < nr; i++) {
+			sc->s.is_closed |= wcs[i].op == WEFT_WC_CLOSED;
 			if (wfi_gather_event(sc->link, &wcs[i]) < 0)
 				ret = -EPROTO;
+		}
 	}
 	*out = (double)(wfi_perf_now_ns() - start_ns) / 1000;
 	return ret ? ret : res;

@@ -11,6 +11,7 @@
 #include "weft_internal/transport_registry.h"
 
 #define MSG_BYTES 8u
+#define SILENT_MS 10000u /* guests of a busy host are slow, not dead */
 #define LIMIT_NS (20 * 1000000000ull) /* nothing here takes longer */
 
 /* what the two tell each other first */
@@ -87,7 +88,9 @@ static int memory_open(struct wfi_vrig_side *s)
 int wfi_vrig_open(struct wfi_vrig_side *s, const struct wfi_vrig_place *place, int sock)
 {
 	const struct weft_transport *t = wfi_transport_find(wfi_transports, "verbs");
-	struct weft_device_opts dev = { .size = sizeof(dev), .name = place->device };
+	struct weft_device_opts dev = { .size = sizeof(dev),
+					.name = place->device,
+					.silent_ms = SILENT_MS };
 	struct weft_cq_opts cq = { .size = sizeof(cq), .depth = 4096 };
 	int ret;
 
