@@ -205,11 +205,19 @@ static int unconnected_send(struct weft_ep *ep, const void *buf, uint32_t len, u
 	return -ENOTCONN;
 }
 
+static int unconnected_msg(struct weft_ep *ep, const struct weft_msg *msg)
+{
+	(void)ep;
+	(void)msg;
+	return -ENOTCONN;
+}
+
 const struct weft_ep_fast wfi_ep_unconnected = {
 	.post_read = unconnected_post,
 	.post_write = unconnected_post,
 	.post_write_imm = unconnected_post,
 	.post_send = unconnected_send,
+	.post_msg = unconnected_msg,
 };
 
 int wfi_ep_no_imm(struct weft_ep *ep, const struct weft_post *post)
@@ -228,6 +236,61 @@ int wfi_ep_no_send(struct weft_ep *ep, const void *buf, uint32_t len, uint64_t c
 	(void)cookie;
 	(void)flags;
 	return -EOPNOTSUPP;
+}
+
+int wfi_ep_no_msg(struct weft_ep *ep, const struct weft_msg *msg)
+{
+	(void)ep;
+	(void)msg;
+	return -EOPNOTSUPP;
+}
+
+int wfi_msg_len(const struct weft_ep *ep, const struct weft_msg *msg)
+{
+	const uint64_t max = ep->dev->caps.max_msg;
+	const struct weft_mr *mr = msg->local_mr;
+	uint64_t sum = msg->head_len;
+	uint32_t i;
+
+	if (wfi_unlikely(mr && mr->dev != ep->dev))
+		return -EINVAL;
+	for (i = 0; i < msg->nr_pieces && sum <= max; i++) {
+		const struct weft_piece *p = &msg->pieces[i];
+
+		if (wfi_unlikely(wfi_add_overflows(sum, p->len, &sum) ||
+				 (mr && !wfi_range_ok((uintptr_t)p->local - (uintptr_t)mr->addr,
+						      p->len, mr->len))))
+			return -EINVAL;
+	}
+	return sum && sum <= max ? (int)sum : -EINVAL;
+}
+
+uint8_t *wfi_pieces_copy(uint8_t *to, const struct weft_piece *pieces, uint32_t nr)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		memcpy(to, pieces[i].local, pieces[i].len);
+		to += pieces[i].len;
+	}
+	return to;
+}
+
+int wfi_ep_flat_msg(struct weft_ep *ep, const struct weft_msg *msg)
+{
+	int len = wfi_msg_len(ep, msg), ret;
+	uint8_t *buf;
+
+	if (len < 0)
+		return len;
+	buf = wfi_alloc(ep->dev->env, (size_t)len);
+	if (!buf)
+		return -EAGAIN;
+	memcpy(buf, msg->head, msg->head_len);
+	wfi_pieces_copy(buf + msg->head_len, msg->pieces, msg->nr_pieces);
+	ret = weft_ep_post_send(ep, buf, (uint32_t)len, msg->cookie, msg->flags);
+	wfi_free(ep->dev->env, buf, (size_t)len);
+	return ret;
 }
 
 int wfi_sync_ep_init(struct wfi_sync_ep *ep, struct weft_device *dev,

@@ -101,6 +101,13 @@ extern const struct weft_ep_fast wfi_ep_unconnected;
 int wfi_ep_no_imm(struct weft_ep *ep, const struct weft_post *post);
 int wfi_ep_no_send(struct weft_ep *ep, const void *buf, uint32_t len, uint64_t cookie,
 		   uint32_t flags);
+int wfi_ep_no_msg(struct weft_ep *ep, const struct weft_msg *msg);
+/* post_msg() of those that gather nothing: put together, and sent by post_send() */
+int wfi_ep_flat_msg(struct weft_ep *ep, const struct weft_msg *msg);
+/* Return: bytes of it, -EINVAL none, too many, or pieces outside of its region */
+int wfi_msg_len(const struct weft_ep *ep, const struct weft_msg *msg);
+/* one behind the other. Return: where they end */
+uint8_t *wfi_pieces_copy(uint8_t *to, const struct weft_piece *pieces, uint32_t nr);
 
 /* what a post may do, as found before it starts */
 struct wfi_post_plan {

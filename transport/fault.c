@@ -744,6 +744,7 @@ static const struct weft_ep_fast fault_ep_fast = {
 	.post_write = fault_post_write,
 	.post_write_imm = fault_post_write_imm,
 	.post_send = fault_post_send,
+	.post_msg = wfi_ep_flat_msg,
 };
 
 /* ---- endpoints ---- */

@@ -37,16 +37,16 @@ static struct wfi_gather_name name_of(const struct wfi_xfer_opts *o, const struc
 	return o->names[i];
 }
 
-/* Return: bytes of the request in g->msg */
-static uint32_t request_build(const struct wfi_xfer *x, unsigned nr)
+/* Return: bytes of the head in g->head */
+static uint32_t request_build(const struct wfi_xfer *x, const struct wfi_gather_hdr *hdr)
 {
 	struct wfi_gather *g = x->o.gather;
-	const struct weft_piece *p = g->eng->batch, *end = p + nr;
-	uint8_t *to = g->msg + sizeof(struct wfi_gather_hdr);
-	uint8_t *bytes = to + nr * sizeof(struct wfi_gather_desc);
+	const struct weft_piece *p = g->eng->batch, *end = p + hdr->nr;
+	uint8_t *to = g->head + sizeof(*hdr);
 	const struct weft_rkey *last = NULL;
 	struct wfi_gather_desc desc;
 
+	memcpy(g->head, hdr, sizeof(*hdr));
 	for (; p < end; p++, to += sizeof(desc)) {
 		if (p->rkey != last)
 			desc.name = name_of(&x->o, p->rkey);
@@ -54,39 +54,87 @@ static uint32_t request_build(const struct wfi_xfer *x, unsigned nr)
 		desc.off = p->remote;
 		desc.len = (uint32_t)p->len;
 		memcpy(to, &desc, sizeof(desc));
-		if (x->o.dir == WFI_XFER_WRITE) {
-			memcpy(bytes, p->local, p->len);
-			bytes += p->len;
-		}
 	}
-	return (uint32_t)(bytes - g->msg);
+	return (uint32_t)(to - g->head);
 }
 
 int wfi_gather_send(struct wfi_xfer *x, unsigned nr, uint64_t cookie)
 {
 	struct wfi_gather *g = x->o.gather;
+	struct weft_msg msg = { .head = g->head, .cookie = cookie, .flags = WEFT_POST_QUIET };
+	struct wfi_gather_hdr hdr = { .magic = WFI_GATHER_MAGIC,
+				      .kind = WFI_GATHER_READ,
+				      .nr = (uint16_t)nr,
+				      .serial = g->serial };
 	struct wfi_gather_slot *slot = g->slots;
-	struct wfi_gather_hdr hdr = { .magic = WFI_GATHER_MAGIC, .nr = (uint16_t)nr };
-	uint32_t len;
 	int ret;
 
 	while (slot->busy)
 		slot++;
-	hdr.kind = x->o.dir == WFI_XFER_READ ? WFI_GATHER_READ : WFI_GATHER_WRITE;
-	hdr.serial = g->serial;
 	hdr.slot = (uint32_t)(slot - g->slots);
-	len = request_build(x, nr);
-	memcpy(g->msg, &hdr, sizeof(hdr));
-	ret = weft_ep_post_send(g->ep, g->msg, len, cookie, WEFT_POST_QUIET);
+	if (x->o.dir == WFI_XFER_WRITE) {
+		hdr.kind = WFI_GATHER_WRITE;
+		msg.pieces = g->eng->batch;
+		msg.nr_pieces = nr;
+		msg.local_mr = x->o.local_mr;
+		msg.flags = msg.local_mr ? 0 : WEFT_POST_QUIET;
+	}
+	msg.head_len = request_build(x, &hdr);
+	ret = weft_ep_post_msg(g->ep, &msg);
 	if (wfi_unlikely(ret))
 		return ret;
 	slot->cookie = cookie;
 	slot->serial = g->serial++;
+	slot->lent = msg.local_mr;
+	slot->answered = false;
 	slot->busy = true;
 	g->nr_busy++;
 	wfi_count(g->eng->stats.messages, 1);
 	wfi_count(g->eng->stats.gathered, nr);
 	return 0;
+}
+
+/* its answer is here, and nobody reads its pieces: @wc is what became of it */
+static void slot_end(struct wfi_gather *g, struct wfi_gather_slot *slot, const struct weft_wc *wc)
+{
+	struct wfi_xfer_op *op = wfi_xfer_op_of(g->eng, slot->cookie);
+	struct wfi_xfer *x;
+
+	slot->busy = false;
+	g->nr_busy--;
+	wfi_list_append(&g->eng->run, &g->waiting);
+	if (!op)
+		return;
+	x = op->x;
+	wfi_xfer_op_end(g->eng, op, wc, wfi_now(g->eng->env));
+	wfi_xfer_settle(g->eng, x);
+}
+
+/* the end of a slot whose answer is here, or will never come: at once, or when it was sent */
+static void slot_answered(struct wfi_gather *g, struct wfi_gather_slot *slot,
+			  const struct weft_wc *wc)
+{
+	if (!slot->lent) {
+		slot_end(g, slot, wc);
+	} else if (!slot->answered) {
+		slot->answered = true;
+		slot->answer = *wc;
+	}
+}
+
+void wfi_gather_sent(struct wfi_gather *g, const struct weft_wc *wc)
+{
+	struct wfi_gather_slot *slot = g->slots, *end = slot + WFI_GATHER_WINDOW;
+
+	while (slot < end && (!slot->busy || slot->cookie != wc->cookie))
+		slot++;
+	if (slot == end)
+		return;
+	slot->lent = false;
+	if (wfi_unlikely(wc->status))
+		slot_end(g, slot, wc);
+	else if (slot->answered)
+		slot_end(g, slot, &slot->answer);
 }
 
 void wfi_gather_forget(struct wfi_xfer *x)
@@ -132,55 +180,38 @@ static int answer(struct wfi_gather *g, const struct wfi_gather_hdr *hdr, const 
 {
 	struct weft_wc wc = { .status = hdr->status, .scope = WEFT_SCOPE_OP, .idx = hdr->nr };
 	struct wfi_gather_slot *slot = &g->slots[hdr->slot % WFI_GATHER_WINDOW];
-	struct wfi_xfer_op *op;
-	struct wfi_xfer *x;
+	const struct wfi_xfer_op *op;
 	int ret = 0;
 
 	if (g->lost)
 		return 0;
-	if (hdr->slot >= WFI_GATHER_WINDOW || !slot->busy || slot->serial != hdr->serial ||
-	    hdr->status > 0 || hdr->status < -ERRNO_MAX)
+	if (hdr->slot >= WFI_GATHER_WINDOW || !slot->busy || slot->answered ||
+	    slot->serial != hdr->serial || hdr->status > 0 || hdr->status < -ERRNO_MAX)
 		return -EPROTO;
-	slot->busy = false;
-	g->nr_busy--;
-	wfi_list_append(&g->eng->run, &g->waiting);
 	op = wfi_xfer_op_of(g->eng, slot->cookie);
-	if (!op)
-		return 0;
-	x = op->x;
-	if (x->o.dir == WFI_XFER_READ)
+	if (op && op->x->o.dir == WFI_XFER_READ)
 		ret = answer_land(g->eng, op, hdr, bytes, len);
-	else if (len)
+	else if (op && len)
 		ret = -EPROTO;
 	if (ret) {
 		wc.status = ret;
 		wc.scope = WEFT_SCOPE_EP;
 	}
-	wfi_xfer_op_end(g->eng, op, &wc, wfi_now(g->eng->env));
-	wfi_xfer_settle(g->eng, x);
+	slot_answered(g, slot, &wc);
 	return ret;
 }
 
 void wfi_gather_lost(struct wfi_gather *g, int status)
 {
 	struct weft_wc wc = { .status = status, .scope = WEFT_SCOPE_EP };
-	uint64_t now_ns = wfi_now(g->eng->env);
 	unsigned i;
 
 	g->lost = true;
 	for (i = 0; i < WFI_GATHER_WINDOW; i++) {
-		struct wfi_gather_slot *slot = &g->slots[i];
-		struct wfi_xfer_op *op = wfi_xfer_op_of(g->eng, slot->cookie);
-		struct wfi_xfer *x = op ? op->x : NULL;
-
 		g->debts[i].owed = false;
-		if (slot->busy && op) {
-			wfi_xfer_op_end(g->eng, op, &wc, now_ns);
-			wfi_xfer_settle(g->eng, x);
-		}
-		slot->busy = false;
+		if (g->slots[i].busy)
+			slot_answered(g, &g->slots[i], &wc);
 	}
-	g->nr_busy = 0;
 	g->nr_owed = 0;
 	wfi_list_del(&g->owing);
 	/* they try, and the endpoint tells them */
@@ -207,36 +238,40 @@ static int region_find(const struct wfi_gather *g, const struct wfi_gather_desc 
 	return 0;
 }
 
-/* Return: bytes of the answer to a READ, gathered in g->msg */
-static uint32_t answer_gather(struct wfi_gather *g, const struct wfi_gather_debt *debt,
-			      struct wfi_gather_hdr *hdr)
+/* the pieces of the answer to a READ, into the engine's batch */
+static void answer_gather(const struct wfi_gather *g, const struct wfi_gather_debt *debt,
+			  struct wfi_gather_hdr *hdr)
 {
-	uint8_t *mem, *to = g->msg + sizeof(*hdr);
 	const struct wfi_gather_desc *d = debt->descs;
+	struct weft_piece *p = g->eng->batch;
+	uint8_t *mem;
 
-	for (hdr->nr = 0; hdr->nr < debt->hdr.nr; hdr->nr++, d++) {
+	for (hdr->nr = 0; hdr->nr < debt->hdr.nr; hdr->nr++, d++, p++) {
 		hdr->status = region_find(g, d, WEFT_ACCESS_REMOTE_READ, &mem);
 		if (hdr->status)
 			break;
-		memcpy(to, mem, d->len);
-		to += d->len;
+		p->local = mem;
+		p->len = d->len;
 	}
-	return (uint32_t)(to - g->msg);
 }
 
-/* Return: 0 the answer is on its way, or there is nobody to have it; -EAGAIN no room */
+/* Return: 0 the answer is on its way, or there is nobody to have it; -EAGAIN no room. Its pieces are
+ * copied: who takes a region back waits for nobody */
 static int debt_pay(struct wfi_gather *g, const struct wfi_gather_debt *debt)
 {
 	struct wfi_gather_hdr hdr = debt->hdr;
-	uint32_t len = sizeof(hdr);
-	int ret;
+	struct weft_msg msg = { .head = &hdr,
+				.head_len = sizeof(hdr),
+				.pieces = g->eng->batch,
+				.cookie = NO_OP,
+				.flags = WEFT_POST_QUIET };
 
 	hdr.kind = WFI_GATHER_ANSWER;
-	if (debt->hdr.kind == WFI_GATHER_READ)
-		len = answer_gather(g, debt, &hdr);
-	memcpy(g->msg, &hdr, sizeof(hdr));
-	ret = weft_ep_post_send(g->ep, g->msg, len, NO_OP, WEFT_POST_QUIET);
-	return ret == -EAGAIN ? ret : 0;
+	if (debt->hdr.kind == WFI_GATHER_READ) {
+		answer_gather(g, debt, &hdr);
+		msg.nr_pieces = hdr.nr;
+	}
+	return weft_ep_post_msg(g->ep, &msg) == -EAGAIN ? -EAGAIN : 0;
 }
 
 int wfi_gather_pay(struct wfi_xfer_engine *eng)
@@ -379,16 +414,21 @@ void wfi_gather_unserve(struct wfi_gather *g, struct wfi_gather_name name)
 
 /* ---- the link ---- */
 
+static size_t head_len(const struct wfi_gather *g)
+{
+	return sizeof(struct wfi_gather_hdr) + g->max_pieces * sizeof(struct wfi_gather_desc);
+}
+
 static int link_alloc(struct wfi_gather *g, struct wfi_env *env)
 {
 	unsigned i;
 
-	g->msg = wfi_alloc(env, g->msg_bytes);
-	if (!g->msg)
+	g->head = wfi_alloc(env, head_len(g));
+	if (!g->head)
 		return -ENOMEM;
 	g->descs = wfi_alloc(env, WFI_GATHER_WINDOW * g->max_pieces * sizeof(*g->descs));
 	if (!g->descs) {
-		wfi_free(env, g->msg, g->msg_bytes);
+		wfi_free(env, g->head, head_len(g));
 		return -ENOMEM;
 	}
 	for (i = 0; i < WFI_GATHER_WINDOW; i++)
@@ -399,7 +439,7 @@ static int link_alloc(struct wfi_gather *g, struct wfi_env *env)
 static void link_free(struct wfi_gather *g, struct wfi_env *env)
 {
 	wfi_free(env, g->descs, WFI_GATHER_WINDOW * g->max_pieces * sizeof(*g->descs));
-	wfi_free(env, g->msg, g->msg_bytes);
+	wfi_free(env, g->head, head_len(g));
 }
 
 int wfi_gather_open(struct wfi_xfer_engine *eng, struct weft_ep *ep, uint32_t peer_max_msg,

@@ -45,11 +45,14 @@ _Static_assert(offsetof(struct wfi_gather_hdr, status) == 16, "abi");
 _Static_assert(sizeof(struct wfi_gather_desc) == 16, "abi");
 _Static_assert(offsetof(struct wfi_gather_desc, name) == 12, "abi");
 
-/* a request of ours that was not answered yet */
+/* a request of ours that is not over: it was not answered yet, or its pieces may still be read */
 struct wfi_gather_slot {
 	uint64_t cookie; /* of the op, which may be over before its answer comes */
 	uint32_t serial;
 	bool busy;
+	bool lent; /* until the provider says that the message is sent */
+	bool answered; /* .answer waits for that */
+	struct weft_wc answer;
 };
 
 /* a request of the peer's whose answer found no room */
@@ -79,7 +82,7 @@ struct wfi_gather {
 	uint32_t nr_busy;
 	uint32_t nr_owed;
 	bool lost; /* what still arrives is too late */
-	uint8_t *msg; /* built here, sent at once */
+	uint8_t *head; /* of a message, built here, sent at once */
 	struct wfi_gather_desc *descs; /* all of .debts */
 	struct wfi_gather_slot slots[WFI_GATHER_WINDOW];
 	struct wfi_gather_debt debts[WFI_GATHER_WINDOW]; /* by the peer's slot */
@@ -99,6 +102,8 @@ static inline bool wfi_gather_full(const struct wfi_gather *g)
 unsigned wfi_gather_batch(struct wfi_xfer *x, struct wfi_plan_range *r, uint64_t *bytes);
 /* sends the @nr pieces in the engine's batch. Return: as weft_ep_post_send() */
 int wfi_gather_send(struct wfi_xfer *x, unsigned nr, uint64_t cookie);
+/* the message of an op is not read by the provider any more, or failed */
+void wfi_gather_sent(struct wfi_gather *g, const struct weft_wc *wc);
 /* a transfer ends: of its READs that are under way nothing lands any more */
 void wfi_gather_forget(struct wfi_xfer *x);
 /* the endpoint is gone: all that is under way ends, each transfer with @status */

@@ -262,6 +262,7 @@ const struct weft_ep_fast wfi_srv_fast = {
 	.post_write = srv_post_write,
 	.post_write_imm = srv_post_write_imm,
 	.post_send = srv_post_send,
+	.post_msg = wfi_ep_flat_msg,
 };
 
 /* ---- their completions ---- */

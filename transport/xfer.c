@@ -53,9 +53,7 @@ static struct wfi_xfer_op *op_of(struct wfi_xfer_engine *eng, const struct weft_
 	if (wc->op > WEFT_WC_SEND)
 		return NULL;
 	op = wfi_xfer_op_of(eng, wc->cookie);
-	/* a message that was sent is not over: its answer completes it */
-	if (!op || op->x->o.ep != wc->ep || (wc->op == WEFT_WC_SEND) != op->range.small ||
-	    (op->range.small && !wc->status))
+	if (!op || op->x->o.ep != wc->ep || (wc->op == WEFT_WC_SEND) != op->range.small)
 		return NULL;
 	return op;
 }
@@ -236,6 +234,11 @@ static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, 
 	if (wfi_unlikely(!op))
 		return 0;
 	x = op->x;
+	/* a message that was sent is not over: its answer completes it */
+	if (wfi_unlikely(op->range.small)) {
+		wfi_gather_sent(x->o.gather, wc);
+		return 0;
+	}
 	wfi_xfer_op_end(eng, op, wc, now_ns);
 	if (wfi_unlikely(x->o.sums) && wfi_xfer_can_go(x) && wfi_list_empty(&x->run))
 		wfi_list_add_tail(&eng->run, &x->run);

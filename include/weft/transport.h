@@ -425,6 +425,26 @@ struct weft_post {
 	uint32_t reserved;
 };
 
+/**
+ * struct weft_msg - a message in parts: a head, and pieces behind it
+ * @head: lent for the call
+ * @pieces: .local and .len of each count, nothing else; at most max_msg bytes in all, with the head.
+ *          The array is lent for the call
+ * @local_mr: covers all .local, which are then lent until the completion: a NIC gathers them from
+ *            where they lie. NULL: they are lent for the call, and copied
+ * @flags: enum weft_post_flags; who lends pieces until the completion wants one, so not QUIET
+ */
+struct weft_msg {
+	const void *head;
+	const struct weft_piece *pieces;
+	const struct weft_mr *local_mr;
+	uint64_t cookie;
+	uint32_t head_len;
+	uint32_t nr_pieces;
+	uint32_t flags;
+	uint32_t reserved;
+};
+
 enum weft_wc_op {
 	WEFT_WC_READ = 0,
 	WEFT_WC_WRITE = 1, /* with or without immediate */
@@ -485,6 +505,9 @@ struct weft_ep_fast {
 	 * read */
 	int (*post_send)(struct weft_ep *ep, const void *buf, uint32_t len, uint64_t cookie,
 			 uint32_t flags);
+	/* the same for a message in parts, which arrives as one. The struct is lent for the call.
+	 * -EINVAL, too: pieces outside of .local_mr */
+	int (*post_msg)(struct weft_ep *ep, const struct weft_msg *msg);
 };
 
 struct weft_cq_fast {
@@ -613,6 +636,11 @@ static inline int weft_ep_post_send(struct weft_ep *ep, const void *buf, uint32_
 				    uint64_t cookie, uint32_t flags)
 {
 	return ep->fast->post_send(ep, buf, len, cookie, flags);
+}
+
+static inline int weft_ep_post_msg(struct weft_ep *ep, const struct weft_msg *msg)
+{
+	return ep->fast->post_msg(ep, msg);
 }
 
 static inline int weft_cq_poll(struct weft_cq *cq, struct weft_wc *wcs, unsigned max)

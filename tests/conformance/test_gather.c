@@ -40,6 +40,7 @@ struct duo {
 	int32_t results[NR];
 	unsigned nr_done;
 	int res;
+	bool lend; /* pieces are read from where they lie, where the provider can */
 };
 
 static uint64_t rng_state = 88172645463325252ull;
@@ -164,6 +165,7 @@ static struct wfi_xfer *submit(struct duo *d, enum wfi_xfer_dir dir, unsigned nr
 	struct wfi_xfer_opts o = {
 		.ep = d->p.a.ep,
 		.dir = dir,
+		.local_mr = d->lend ? d->p.a.heap_mr : NULL,
 		.rkeys = d->rkeys,
 		.nr_rkeys = 2,
 		.pieces = d->pieces,
@@ -230,6 +232,7 @@ static void test_mixed(void **state)
 	for (round = 0; round < 60; round++) {
 		enum wfi_xfer_dir dir = round % 2 ? WFI_XFER_READ : WFI_XFER_WRITE;
 
+		d->lend = round % 5 < 3;
 		nr = pieces_draw(d, dir == WFI_XFER_READ && round % 4 == 1, round % 3 == 0);
 		fill(d->p.a.heap, SIDE_MEM);
 		fill(d->p.b.mem, SIDE_MEM);
@@ -345,6 +348,7 @@ static void test_deadline(void **state)
 		d->pieces[i] = (struct wfi_piece){
 			.local = d->p.a.heap, .remote = i * 200ull, .block = i, .len = 100
 		};
+	d->lend = true;
 	submit(d, WFI_XFER_WRITE, NR, 5 * WFI_NSEC_PER_MSEC);
 	while (!d->nr_done)
 		end_poll(&d->a, &d->p.a);
@@ -357,6 +361,30 @@ static void test_deadline(void **state)
 	while (!d->nr_done)
 		end_poll(&d->a, &d->p.a);
 	assert_int_equal(d->res, -ENOTCONN);
+}
+
+/* a WRITE that is answered before the provider gave its pieces back is over when it did */
+static void test_sent_last(void **state)
+{
+	struct duo *d = *state;
+	struct weft_wc wc;
+
+	d->pieces[0] = (struct wfi_piece){ .local = d->p.a.heap, .len = 100 };
+	d->lend = true;
+	submit(d, WFI_XFER_WRITE, 1, LONG_NS);
+	wfi_xfer_poll(d->a.eng, wfi_now(&d->p.env));
+	assert_int_equal(d->a.link->nr_busy, 1);
+	do
+		end_poll(&d->b, &d->p.b);
+	while (!weft_cq_poll(d->p.a.recv_cq, &wc, 1));
+	assert_int_equal(wfi_gather_event(d->a.link, &wc), 1);
+	/* its sender has one answer, and no more */
+	assert_int_equal(wfi_gather_event(d->a.link, &wc), -EPROTO);
+	assert_int_equal(d->a.link->nr_busy, 1);
+	assert_int_equal(d->nr_done, 0);
+	run(d);
+	assert_int_equal(d->res, 0);
+	assert_int_equal(d->a.link->nr_busy, 0);
 }
 
 static void test_peer_lost(void **state)
@@ -580,6 +608,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_late_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deadline, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sent_last, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_peer_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_owing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_requests, setup, teardown),

@@ -256,6 +256,46 @@ static void test_messages(void **state)
 	free(want);
 }
 
+/* a message in parts arrives as one, whether its pieces are copied or lent, and of any number */
+static void test_msg_parts(void **state)
+{
+	static const uint8_t head[] = "a head";
+	struct pair *p = *state;
+	struct weft_piece pieces[40];
+	struct weft_msg msg = { .head = head, .head_len = sizeof(head), .pieces = pieces };
+	struct weft_wc wc;
+	unsigned round, i;
+
+	fill(p->a.mem, SIDE_MEM);
+	for (round = 0; round < 80; round++) {
+		const uint8_t *at;
+
+		msg.local_mr = round % 2 ? p->a.mr : NULL;
+		msg.cookie = round;
+		msg.nr_pieces = round / 2;
+		for (i = 0; i < msg.nr_pieces; i++)
+			pieces[i] = (struct weft_piece){ .local = p->a.mem + 4096ull * i + round,
+							 .len = (i + round) * 31 % 97 };
+		assert_int_equal(weft_ep_post_msg(p->a.ep, &msg), 0);
+		wc = expect_wc(&p->b, p->b.recv_cq, WEFT_WC_RECV, 0);
+		at = wc.data;
+		assert_memory_equal(at, head, sizeof(head));
+		at += sizeof(head);
+		for (i = 0; i < msg.nr_pieces; at += pieces[i++].len)
+			assert_memory_equal(at, pieces[i].local, pieces[i].len);
+		assert_int_equal(wc.len, at - (const uint8_t *)wc.data);
+		assert_int_equal(expect_wc(&p->a, p->a.send_cq, WEFT_WC_SEND, 0).cookie, round);
+	}
+	pieces[0].len = p->a.dev->caps.max_msg;
+	assert_int_equal(weft_ep_post_msg(p->a.ep, &msg), -EINVAL);
+	pieces[0] = (struct weft_piece){ .local = p->a.mem + SIDE_MEM - 1, .len = 2 };
+	assert_int_equal(weft_ep_post_msg(p->a.ep, &msg), -EINVAL);
+	msg.head_len = 0;
+	msg.nr_pieces = 0;
+	assert_int_equal(weft_ep_post_msg(p->a.ep, &msg), -EINVAL);
+	expect_none(&p->b);
+}
+
 static void test_queue_full(void **state)
 {
 	struct pair p;
@@ -836,6 +876,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_random_pieces, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_write_then_imm, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_msg_parts, setup, teardown),
 		cmocka_unit_test(test_queue_full),
 		cmocka_unit_test_setup_teardown(test_out_of_range, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_too_much, setup, teardown),

@@ -172,6 +172,34 @@ static void test_gather(void **state)
 	take(r);
 }
 
+/* as many pieces of a message as the NIC takes stay where they are, the others are copied */
+static void test_msg_pieces(void **state)
+{
+	struct rig *r = *state;
+	struct weft_piece pieces[10];
+	struct weft_msg msg = {
+		.head = "head", .head_len = 4, .pieces = pieces, .nr_pieces = 10, .cookie = 7
+	};
+	unsigned i;
+
+	for (i = 0; i < 10; i++)
+		pieces[i] = (struct weft_piece){ .local = r->mem + i * 64, .len = i };
+	assert_int_equal(weft_ep_post_msg(r->ep, &msg), 0);
+	assert_int_equal(mock.wrs[mock.head].num_sge, 1);
+	assert_int_equal(mock.wrs[mock.head].len, 4 + 45);
+	mock_done(1);
+	assert_int_equal(take(r).cookie, 7);
+	msg.local_mr = r->mr;
+	assert_int_equal(weft_ep_post_msg(r->ep, &msg), 0);
+	assert_int_equal(mock.wrs[mock.head].num_sge, 4);
+	assert_int_equal(mock.wrs[mock.head].len, 4 + 45);
+	/* what is lent makes a fence short, as pieces of a write do */
+	t->ep_shutdown(r->ep);
+	assert_int_equal(wfi_verbs_ep(r->ep)->close_ns - wfi_now(r->env), 30 * WFI_NSEC_PER_MSEC);
+	mock_done(2);
+	assert_int_equal(take(r).cookie, 7);
+}
+
 static void test_quiet(void **state)
 {
 	struct rig *r = *state;
@@ -495,6 +523,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_batch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gather, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_msg_pieces, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_quiet, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),

@@ -426,6 +426,7 @@ static const struct weft_ep_fast loop_fast = {
 	.post_write = loop_post_write,
 	.post_write_imm = loop_post_write_imm,
 	.post_send = loop_post_send,
+	.post_msg = wfi_ep_flat_msg,
 };
 
 static const struct weft_ep_fast loop_mem_fast = {
@@ -433,6 +434,7 @@ static const struct weft_ep_fast loop_mem_fast = {
 	.post_write = loop_post_write,
 	.post_write_imm = wfi_ep_no_imm,
 	.post_send = wfi_ep_no_send,
+	.post_msg = wfi_ep_no_msg,
 };
 
 /* ---- queues and endpoints ---- */

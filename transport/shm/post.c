@@ -314,6 +314,7 @@ const struct weft_ep_fast wfi_shm_fast = {
 	.post_write = shm_post_write,
 	.post_write_imm = shm_post_write_imm,
 	.post_send = shm_post_send,
+	.post_msg = wfi_ep_flat_msg,
 };
 
 const struct weft_ep_fast wfi_shm_mem_fast = {
@@ -321,4 +322,5 @@ const struct weft_ep_fast wfi_shm_mem_fast = {
 	.post_write = shm_post_write,
 	.post_write_imm = wfi_ep_no_imm,
 	.post_send = wfi_ep_no_send,
+	.post_msg = wfi_ep_no_msg,
 };

@@ -8,8 +8,7 @@
 #include "weft_internal/log.h"
 
 #define MEMLOCK_LOW (64ull << 20)
-#define INLINE_WANTED 128u /* as much as SGES_WANTED take: more makes queues larger */
-#define SGES_WANTED 8u
+#define INLINE_WANTED 128u
 #define READS_WANTED 16
 #define SILENT_MS 1200u
 #define TX_FIRST 16u
@@ -70,12 +69,12 @@ static int measure_qp(struct wfi_verbs_device *dev, uint32_t max_sge)
 		attr.cap.max_send_wr = 16;
 		attr.cap.max_recv_wr = 1;
 		attr.cap.max_recv_sge = 1;
-		attr.cap.max_send_sge = max_sge < SGES_WANTED ? max_sge : SGES_WANTED;
+		attr.cap.max_send_sge = (uint32_t)wfi_min(max_sge, WFI_VERBS_SGES);
 		attr.cap.max_inline_data = inlines[i];
 		qp = ibv_create_qp(dev->pd, &attr);
 	}
 	if (qp) {
-		dev->write_sges = attr.cap.max_send_sge;
+		dev->write_sges = (uint32_t)wfi_min(attr.cap.max_send_sge, WFI_VERBS_SGES);
 		dev->base.caps.max_inline = attr.cap.max_inline_data;
 		ibv_destroy_qp(qp);
 	}

@@ -52,14 +52,18 @@ static void move_to_error(struct wfi_verbs_ep *ep)
 		wfi_verbs_post_ctl(ep, &marker);
 }
 
-/* pieces under way are what a fence is about: they get less time to finish than messages do */
+/* pieces under way are what a fence is about: they get less time to finish than messages do that
+ * were copied */
 static bool has_pieces(const struct wfi_verbs_ep *ep)
 {
+	const struct wfi_verbs_open *open;
 	uint32_t i;
 
-	for (i = ep->open_head; i != ep->open_tail; i++)
-		if (ep->opens[i & ep->open_mask].op != WEFT_WC_SEND)
+	for (i = ep->open_head; i != ep->open_tail; i++) {
+		open = &ep->opens[i & ep->open_mask];
+		if (open->op != WEFT_WC_SEND || open->flags & WFI_VERBS_OPEN_LENT)
 			return true;
+	}
 	return false;
 }
 

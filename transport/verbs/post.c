@@ -315,45 +315,110 @@ static int verbs_post_write_imm(struct weft_ep *base, const struct weft_post *po
 	return 0;
 }
 
+/* Return: 0 there is room and a credit for a message, else as post_send() */
+static int msg_begin(struct wfi_verbs_ep *ep, uint32_t flags)
+{
+	int ret = room(ep, 1, flags);
+
+	return ret ? ret : credit(ep);
+}
+
+static void msg_ring(struct wfi_verbs_ep *ep, struct ibv_send_wr *wr, const struct build *b,
+		     uint64_t cookie, uint32_t flags)
+{
+	/* quiet ones keep their buffers for a while: somebody must give one back */
+	bool signal = b->buf && !wfi_verbs_device(ep->base.dev)->tx.free;
+	uint32_t end = ep->sq_tail + 1;
+
+	ep->tx_sent++;
+	wr->opcode = IBV_WR_SEND;
+	wr->wr_id = ep->wr_base | ep->sq_tail;
+	if (signal_due(ep, signal ? 0 : flags, 1, 0))
+		wr->send_flags |= IBV_SEND_SIGNALED;
+	ring(ep, wr, wr, 1);
+	open_add(ep, cookie, WEFT_WC_SEND, flags, b, end);
+}
+
 static int verbs_post_send(struct weft_ep *base, const void *buf, uint32_t len, uint64_t cookie,
 			   uint32_t flags)
 {
-	struct wfi_verbs_pool *pool = &wfi_verbs_device(base->dev)->tx;
 	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
 	struct build b = { 0 };
-	struct ibv_sge sge = { .length = len };
-	struct ibv_send_wr wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND };
-	bool signal = false;
-	uint32_t end;
+	struct ibv_sge sge = { .addr = (uintptr_t)buf, .length = len };
+	struct ibv_send_wr wr = { .sg_list = &sge, .num_sge = 1 };
 	int ret;
 
 	if (wfi_unlikely(!len || len > WFI_VERBS_MSG_BYTES))
 		return -EINVAL;
-	ret = room(ep, 1, flags);
-	if (!ret)
-		ret = credit(ep);
+	ret = msg_begin(ep, flags);
 	if (wfi_unlikely(ret))
 		return ret;
 	if (len <= base->dev->caps.max_inline) {
-		sge.addr = (uintptr_t)buf;
 		wr.send_flags = IBV_SEND_INLINE;
 	} else {
-		b.buf = wfi_verbs_buf_get(pool);
+		b.buf = wfi_verbs_buf_get(&wfi_verbs_device(base->dev)->tx);
 		if (wfi_unlikely(!b.buf))
 			return -EAGAIN;
 		memcpy(b.buf->mem, buf, len);
 		sge.addr = (uintptr_t)b.buf->mem;
 		sge.lkey = b.buf->lkey;
-		/* quiet ones keep theirs for a while: somebody must give one back */
-		signal = !pool->free;
 	}
-	ep->tx_sent++;
-	wr.wr_id = ep->wr_base | ep->sq_tail;
-	if (signal_due(ep, signal ? 0 : flags, 1, 0))
-		wr.send_flags |= IBV_SEND_SIGNALED;
-	end = ep->sq_tail + 1;
-	ring(ep, &wr, &wr, 1);
-	open_add(ep, cookie, WEFT_WC_SEND, flags, &b, end);
+	msg_ring(ep, &wr, &b, cookie, flags);
+	return 0;
+}
+
+/* one of no bytes would be one of 2 GiB to some NICs. Return: behind it */
+static struct ibv_sge *sge_add(struct ibv_sge *sge, const void *mem, uint64_t len, uint32_t lkey)
+{
+	if (wfi_unlikely(!len))
+		return sge;
+	sge->addr = (uintptr_t)mem;
+	sge->length = (uint32_t)len;
+	sge->lkey = lkey;
+	return sge + 1;
+}
+
+/*
+ * The head, and the first pieces if there are more than the NIC gathers, go into a buffer; the others
+ * are read where they lie. Return: SGEs
+ */
+static int msg_gather(const struct wfi_verbs_device *dev, const struct weft_msg *msg,
+		      const struct wfi_verbs_buf *buf, struct ibv_sge *sges)
+{
+	const uint32_t most = msg->local_mr ? dev->write_sges - 1 : 0;
+	const uint32_t nr_copied = msg->nr_pieces > most ? msg->nr_pieces - most : 0;
+	struct ibv_sge *sge = sges;
+	uint8_t *end;
+	uint32_t i;
+
+	memcpy(buf->mem, msg->head, msg->head_len);
+	end = wfi_pieces_copy(buf->mem + msg->head_len, msg->pieces, nr_copied);
+	sge = sge_add(sge, buf->mem, (uint64_t)(end - buf->mem), buf->lkey);
+	for (i = nr_copied; i < msg->nr_pieces; i++)
+		sge = sge_add(sge, msg->pieces[i].local, msg->pieces[i].len,
+			      wfi_container_of(msg->local_mr, struct wfi_verbs_mr, base)->lkey);
+	return (int)(sge - sges);
+}
+
+static int verbs_post_msg(struct weft_ep *base, const struct weft_msg *msg)
+{
+	struct wfi_verbs_device *dev = wfi_verbs_device(base->dev);
+	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
+	struct ibv_sge sges[WFI_VERBS_SGES];
+	struct ibv_send_wr wr = { .sg_list = sges };
+	struct build b = { 0 };
+	int ret = wfi_msg_len(base, msg);
+
+	if (wfi_unlikely(ret < 0))
+		return ret;
+	ret = msg_begin(ep, msg->flags);
+	if (wfi_unlikely(ret))
+		return ret;
+	b.buf = wfi_verbs_buf_get(&dev->tx);
+	if (wfi_unlikely(!b.buf))
+		return -EAGAIN;
+	wr.num_sge = msg_gather(dev, msg, b.buf, sges);
+	msg_ring(ep, &wr, &b, msg->cookie, msg->flags | (msg->local_mr ? WFI_VERBS_OPEN_LENT : 0));
 	return 0;
 }
 
@@ -362,6 +427,7 @@ const struct weft_ep_fast wfi_verbs_fast = {
 	.post_write = verbs_post_write,
 	.post_write_imm = verbs_post_write_imm,
 	.post_send = verbs_post_send,
+	.post_msg = verbs_post_msg,
 };
 
 int wfi_verbs_post_ctl(struct wfi_verbs_ep *ep, struct ibv_send_wr *wr)

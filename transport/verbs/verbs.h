@@ -27,6 +27,8 @@
 #define WFI_VERBS_GIDS 4u
 #define WFI_VERBS_MSG_BYTES 32768u /* most of one message; docs/performance.md says why */
 #define WFI_VERBS_PIECES 64u /* most of one post */
+#define WFI_VERBS_SGES 16u /* most of one request: more makes queues larger */
+#define WFI_VERBS_OPEN_LENT 0x80u /* wfi_verbs_open.flags: a message that is read where it lies */
 #define WFI_VERBS_SQ_CTL 4u /* requests of our own: credit, sign of life, farewell, marker */
 #define WFI_VERBS_SQ_POSTS 3u /* of most pieces that a queue has room for, at least */
 #define WFI_VERBS_SRQ_BUFS 4096u /* most of one receiving queue */
