@@ -255,8 +255,8 @@ static void answer_gather(const struct wfi_gather *g, const struct wfi_gather_de
 	}
 }
 
-/* Return: 0 the answer is on its way, or there is nobody to have it; -EAGAIN no room. Its pieces are
- * copied: who takes a region back waits for nobody */
+/* its pieces are copied: who takes a region back waits for nobody. Return: 0 the answer is on its
+ * way, or there is nobody to have it; -EAGAIN no room */
 static int debt_pay(struct wfi_gather *g, const struct wfi_gather_debt *debt)
 {
 	struct wfi_gather_hdr hdr = debt->hdr;

@@ -428,8 +428,8 @@ struct weft_post {
 /**
  * struct weft_msg - a message in parts: a head, and pieces behind it
  * @head: lent for the call
- * @pieces: .local and .len of each count, nothing else; at most max_msg bytes in all, with the head.
- *          The array is lent for the call
+ * @pieces: .local and .len of each count, nothing else; with the head at most max_msg
+ *          bytes. The array is lent for the call
  * @local_mr: covers all .local, which are then lent until the completion: a NIC gathers them from
  *            where they lie. NULL: they are lent for the call, and copied
  * @flags: enum weft_post_flags; who lends pieces until the completion wants one, so not QUIET

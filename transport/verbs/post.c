@@ -379,8 +379,8 @@ static struct ibv_sge *sge_add(struct ibv_sge *sge, const void *mem, uint64_t le
 }
 
 /*
- * The head, and the first pieces if there are more than the NIC gathers, go into a buffer; the others
- * are read where they lie. Return: SGEs
+ * The head, and the first pieces if there are more than the NIC gathers, go into a buffer; the
+ * others are read where they lie. Return: SGEs
  */
 static int msg_gather(const struct wfi_verbs_device *dev, const struct weft_msg *msg,
 		      const struct wfi_verbs_buf *buf, struct ibv_sge *sges)
