@@ -30,6 +30,7 @@
 
 #define WFI_CLUSTER_PEERS 64u
 #define WFI_PEER_NONE 0xffu
+#define WFI_PEER_SSD 0x80u /* beside the number of one that has it in its SSD tier */
 /* messages of one peer that may lie in our queue: both sides' requests and answers */
 #define WFI_CLUSTER_CREDITS 32u
 #define WFI_COPY_NEVER UINT32_MAX
@@ -92,13 +93,13 @@ struct wfi_cluster_stat {
 	uint64_t known; /* in the shard here, at the moment */
 };
 void wfi_cluster_stat(const struct wfi_cluster *c, struct wfi_cluster_stat *out);
-/* the id of a node, by its number in answers. Return: 0: it has gone */
+/* the id of a node, by its number in answers, whatever the tier. Return: 0: it has gone */
 uint64_t wfi_cluster_node(const struct wfi_cluster *c, uint8_t peer);
 
 /* ---- blocks ---- */
 
-/* what a seek found. @peers: of each key that was looked for, or WFI_PEER_NONE; lent for the
- * call */
+/* what a seek found. @peers: of each key that was looked for, perhaps with WFI_PEER_SSD, or
+ * WFI_PEER_NONE; lent for the call */
 struct wfi_found {
 	uint32_t reached; /* how many from the first that was looked for on are held by others */
 	uint32_t fetch_us; /* what fetching these would take, by what was measured so far */

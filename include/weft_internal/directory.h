@@ -6,8 +6,12 @@
  * size, and where it is full the new takes the place of the old. What it answers is a hint, which
  * costs its reader a round trip when it is wrong, and nothing more.
  *
- * A tag is 63 bits of a hash of key and space; bit 0 is for WFI_TAG_GONE. A bucket is two cache
- * lines: eight tags, and eight bytes of holders for each of them, which are packed to the front.
+ * A holder has a pair of numbers: an even one for what lies in its memory, and the odd one behind
+ * it for what lies in its SSD tier.
+ *
+ * A tag is 62 bits of a hash of key and space; the lowest two are WFI_TAG_GONE and WFI_TAG_SSD. A
+ * bucket is two cache lines: eight tags, and eight bytes of holders for each of them, which are
+ * packed to the front.
  *
  * Context: one owner thread.
  */
@@ -19,9 +23,12 @@
 #include "weft/kv.h"
 #include "weft_internal/env.h"
 
-#define WFI_DIR_HOLDERS 255u /* numbers 1 to this */
+#define WFI_DIR_HOLDERS 127u /* pairs of numbers */
 #define WFI_DIR_NOBODY 0u
+#define WFI_DIR_SSD 1u /* in a number: the holder has it in its SSD tier */
 #define WFI_TAG_GONE 1ull /* in a change: it is held no more */
+#define WFI_TAG_SSD 2ull /* in a change: of the SSD tier, not of memory */
+#define WFI_TAG_MARKS (WFI_TAG_GONE | WFI_TAG_SSD)
 
 struct wfi_directory;
 
@@ -39,9 +46,15 @@ struct wfi_directory_stat {
 struct wfi_dir_run {
 	uint32_t first;
 	uint32_t nr;
-	uint8_t holder;
-	uint8_t other; /* one more that has all of them, or WFI_DIR_NOBODY */
+	uint8_t holder; /* in memory, where there is one that has it there */
+	uint8_t other; /* another one that has all of them, or WFI_DIR_NOBODY */
 };
+
+/* whose number that is, from 1 to WFI_DIR_HOLDERS */
+static inline unsigned wfi_dir_pair(uint8_t holder)
+{
+	return holder >> 1;
+}
 
 /* what mixes well: splitmix64's finish */
 static inline uint64_t wfi_mix64(uint64_t z)
@@ -54,25 +67,25 @@ static inline uint64_t wfi_mix64(uint64_t z)
 /* of a block. Keys are results of a keyed hash already */
 static inline uint64_t wfi_block_tag(uint64_t space_tag, const struct weft_key *key)
 {
-	const uint64_t tag = wfi_mix64(key->lo + (key->hi ^ space_tag)) & ~WFI_TAG_GONE;
+	const uint64_t tag = wfi_mix64(key->lo + (key->hi ^ space_tag)) & ~WFI_TAG_MARKS;
 
-	return tag ? tag : 2;
+	return tag ? tag : WFI_TAG_MARKS + 1;
 }
 
 /* Return: 0, -ENOMEM, -EINVAL */
 int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_directory **out);
 /* takes NULL */
 void wfi_directory_destroy(struct wfi_directory *d);
-/* Return: the number of one more holder, which has nothing yet; -ENOSPC: poll, then retry */
+/* Return: the even number of one more holder, which has nothing yet; -ENOSPC: poll, then retry */
 int wfi_directory_join(struct wfi_directory *d);
-/* forgets a holder: from here on it is in no answer. Its number comes back into use later */
+/* forgets a holder: from here on it is in no answer. Its numbers come back into use later */
 void wfi_directory_leave(struct wfi_directory *d, uint8_t holder);
-/* what a holder says, in order: tags that it has, or with WFI_TAG_GONE has no more. Hot */
+/* what a holder says, in order: tags with marks: that it has, or has no more. Hot */
 void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_t *changes,
 			  uint32_t nr);
 /**
  * wfi_directory_find - who has the blocks of a chain
- * @not: a holder that is not asked for (who asks), or WFI_DIR_NOBODY
+ * @not: a holder that is not asked for (who asks), whatever the tier, or WFI_DIR_NOBODY
  * @turn: which of several holders comes first; differs from asker to asker, so that all are used
  * @max: room in @runs; what does not fit is left out
  *
@@ -80,6 +93,15 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
  */
 uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
 			    uint8_t not, uint32_t turn, struct wfi_dir_run *runs, uint32_t max);
+/**
+ * wfi_directory_holders - all who have blocks of a chain, each with its own runs
+ *
+ * A holder's runs come in order, with nothing twice: what it has in memory is not named as lying in
+ * its SSD tier, too. .other is not used. What has no room in @runs is left out, from the first
+ * block on that does not fit. Return: runs
+ */
+uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
+			       struct wfi_dir_run *runs, uint32_t max);
 /* takes what is left of holders that are gone out of the table, slice by slice. Return: work */
 int wfi_directory_poll(struct wfi_directory *d);
 bool wfi_directory_busy(const struct wfi_directory *d);

@@ -95,14 +95,14 @@ static int stream_flush_self(struct wfi_cluster *c, struct stream *s)
 	if (!s->seq) {
 		if (c->holder) {
 			wfi_directory_leave(c->directory, c->holder);
-			c->holder_peers[c->holder] = WFI_PEER_NONE;
+			c->holder_peers[wfi_dir_pair(c->holder)] = WFI_PEER_NONE;
 			c->holder = 0;
 		}
 		ret = wfi_directory_join(c->directory);
 		if (ret < 0)
 			return 0;
 		c->holder = (uint8_t)ret;
-		c->holder_peers[ret] = SELF;
+		c->holder_peers[wfi_dir_pair(c->holder)] = SELF;
 		s->seq = 1;
 	}
 	if (!s->nr)
@@ -261,7 +261,7 @@ static bool holder_begin(struct wfi_cluster *c, uint8_t peer)
 	int ret;
 
 	if (p->holder) {
-		c->holder_peers[p->holder] = WFI_PEER_NONE;
+		c->holder_peers[wfi_dir_pair(p->holder)] = WFI_PEER_NONE;
 		wfi_directory_leave(c->directory, p->holder);
 		p->holder = 0;
 	}
@@ -269,7 +269,7 @@ static bool holder_begin(struct wfi_cluster *c, uint8_t peer)
 	if (ret < 0)
 		return false;
 	p->holder = (uint8_t)ret;
-	c->holder_peers[ret] = peer;
+	c->holder_peers[wfi_dir_pair(p->holder)] = peer;
 	return true;
 }
 
@@ -297,28 +297,70 @@ void wfi_cl_heard_announce(struct wfi_cluster *c, uint8_t peer, struct wfi_peer 
 	wfi_cl_answer(c, conn, &reply);
 }
 
+static uint64_t holder_node(const struct wfi_cluster *c, uint8_t holder)
+{
+	const uint8_t peer = c->holder_peers[wfi_dir_pair(holder)];
+
+	return peer == SELF ? c->o.node : wfi_cluster_node(c, peer);
+}
+
+static void runs_say(const struct wfi_cluster *c, const struct wfi_dir_run *runs, uint32_t nr,
+		     union cluster_msg *reply)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++)
+		reply->looked.runs[i] = (struct cluster_run){
+			.node = holder_node(c, runs[i].holder),
+			.other = holder_node(c, runs[i].other),
+			.first = (uint16_t)runs[i].first,
+			.nr = (uint16_t)runs[i].nr,
+			.flags = (uint16_t)((runs[i].holder & WFI_DIR_SSD ? CLUSTER_RUN_SSD : 0) |
+					    (runs[i].other & WFI_DIR_SSD ? CLUSTER_RUN_OTHER_SSD
+									 : 0)),
+		};
+}
+
 void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			 const union cluster_msg *m)
 {
 	struct wfi_dir_run runs[CLUSTER_RUNS_MAX];
 	union cluster_msg reply;
-	uint32_t i, n, nr = 0;
+	uint32_t n;
 
 	n = wfi_directory_find(c->directory, m->tags.tags, m->head.nr, c->peers[peer].holder,
 			       c->turn++, runs, CLUSTER_RUNS_MAX);
-	for (i = 0; i < n; i++) {
-		const uint8_t holder = c->holder_peers[runs[i].holder];
-		const uint8_t other = c->holder_peers[runs[i].other];
-
-		reply.looked.runs[nr++] = (struct cluster_run){
-			.node = holder == SELF ? c->o.node : wfi_cluster_node(c, holder),
-			.other = other == SELF ? c->o.node : wfi_cluster_node(c, other),
-			.first = runs[i].first,
-			.nr = runs[i].nr,
-		};
-	}
-	cluster_msg_head(&reply, CLUSTER_LOOKED, nr, m->head.id);
+	runs_say(c, runs, n, &reply);
+	cluster_msg_head(&reply, CLUSTER_LOOKED, n, m->head.id);
 	wfi_cl_answer(c, conn, &reply);
+}
+
+void wfi_cl_who(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint64_t id,
+		union cluster_msg *reply)
+{
+	struct wfi_dir_run runs[CLUSTER_RUNS_MAX];
+	const uint32_t n = wfi_directory_holders(c->directory, tags, nr, runs, CLUSTER_RUNS_MAX);
+
+	runs_say(c, runs, n, reply);
+	cluster_msg_head(reply, CLUSTER_HELD, n, id);
+}
+
+void wfi_cl_heard_who(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+		      const union cluster_msg *m)
+{
+	union cluster_msg reply;
+
+	(void)peer;
+	wfi_cl_who(c, m->tags.tags, m->head.nr, m->head.id, &reply);
+	wfi_cl_answer(c, conn, &reply);
+}
+
+/* the number of a holder's peer, and the tier that it has it in */
+static uint8_t holder_peer(const struct wfi_cluster *c, uint8_t holder)
+{
+	const uint8_t peer = c->holder_peers[wfi_dir_pair(holder)];
+
+	return holder & WFI_DIR_SSD && peer != WFI_PEER_NONE ? peer | WFI_PEER_SSD : peer;
 }
 
 void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8_t *peers,
@@ -330,8 +372,8 @@ void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8
 	n = wfi_directory_find(c->directory, tags, nr, c->holder, c->turn++, runs,
 			       CLUSTER_RUNS_MAX);
 	for (i = 0; i < n; i++) {
-		memset(peers + runs[i].first, c->holder_peers[runs[i].holder], runs[i].nr);
-		memset(others + runs[i].first, c->holder_peers[runs[i].other], runs[i].nr);
+		memset(peers + runs[i].first, holder_peer(c, runs[i].holder), runs[i].nr);
+		memset(others + runs[i].first, holder_peer(c, runs[i].other), runs[i].nr);
 	}
 }
 

@@ -197,6 +197,7 @@ bool wfi_cluster_alone(const struct wfi_cluster *c)
 
 uint64_t wfi_cluster_node(const struct wfi_cluster *c, uint8_t peer)
 {
+	peer = cl_peer(peer);
 	return peer < NR_PEERS ? c->peers[peer].node : 0;
 }
 
@@ -258,7 +259,7 @@ void wfi_cluster_peer_leaves(struct wfi_cluster *c, const struct wfi_peer *conn,
 static void peer_free(struct wfi_cluster *c, struct cluster_peer *p)
 {
 	if (p->holder) {
-		c->holder_peers[p->holder] = WFI_PEER_NONE;
+		c->holder_peers[wfi_dir_pair(p->holder)] = WFI_PEER_NONE;
 		wfi_directory_leave(c->directory, p->holder);
 	}
 	wfi_cl_borrowers_fini(c, &p->borrowers);
@@ -537,7 +538,11 @@ int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void
 		wfi_cl_heard_lookup(c, peer, conn, &m);
 		break;
 	case CLUSTER_LOOKED:
+	case CLUSTER_HELD:
 		heard_looked(c, peer, &m);
+		break;
+	case CLUSTER_WHO:
+		wfi_cl_heard_who(c, peer, conn, &m);
 		break;
 	case CLUSTER_ANNOUNCE:
 		wfi_cl_heard_announce(c, peer, conn, &m);

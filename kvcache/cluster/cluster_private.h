@@ -71,6 +71,7 @@ struct cluster_peer {
 	uint64_t release_ns; /* they go at the latest */
 	uint64_t lease_ns; /* how long an answer took, on average; 0: not known */
 	uint64_t bytes_per_ms;
+	uint64_t ssd_bytes_per_ms; /* as it brings them out of its SSD tier; 0: not known */
 };
 
 enum ask_kind { ASK_FREE, ASK_LOOKUP, ASK_LEASE };
@@ -121,6 +122,11 @@ struct pull_block {
 
 enum pull_state { PULL_SEEK, PULL_ASKED, PULL_FETCH, PULL_ENDED };
 
+/* how much of a chain one peer has, from the first block on */
+struct tally {
+	uint32_t memory, ssd;
+};
+
 struct wfi_pull {
 	struct wfi_pull *prev, *next; /* of all; .next: free */
 	enum pull_state state;
@@ -138,7 +144,8 @@ struct wfi_pull {
 	uint32_t nr_idle; /* BLOCK_IDLE */
 	uint32_t nr_flights;
 	uint64_t *tags;
-	uint8_t *peers, *others; /* by tag */
+	uint8_t *peers, *others; /* by tag, with WFI_PEER_SSD */
+	struct tally *tally; /* of a seek for all holders, by peer; else NULL. Its beginner's */
 	struct pull_block *blocks;
 	unsigned mem_class;
 	size_t mem_len;
@@ -219,7 +226,7 @@ struct wfi_cluster {
 	/* announce.c */
 	struct wfi_directory *directory;
 	uint8_t holder; /* this node's own number there */
-	uint8_t holder_peers[WFI_DIR_HOLDERS + 1];
+	uint8_t holder_peers[WFI_DIR_HOLDERS + 1]; /* by pair of numbers */
 	struct stream *stream; /* to the shard here */
 	struct wfi_table heads; /* uint32_t by slot; 0: not known */
 	struct hint *hints;
@@ -259,6 +266,12 @@ static inline void cl_event(struct wfi_cluster *c, uint64_t when_ns)
 {
 	if (when_ns < c->next_event_ns)
 		c->next_event_ns = when_ns;
+}
+
+/* the number of a peer, without its tier */
+static inline uint8_t cl_peer(uint8_t peer)
+{
+	return peer == WFI_PEER_NONE ? peer : (uint8_t)(peer & ~WFI_PEER_SSD);
 }
 
 static inline uint32_t cl_head(uint64_t tag)
@@ -301,6 +314,11 @@ void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *c
 			 const union cluster_msg *m);
 /* the head of the chain that a sealed slot is in */
 uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot);
+void wfi_cl_heard_who(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+		      const union cluster_msg *m);
+/* the answer of the shard here to WHO */
+void wfi_cl_who(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint64_t id,
+		union cluster_msg *reply);
 /* looks into the shard here */
 void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8_t *peers,
 		 uint8_t *others);
@@ -338,6 +356,10 @@ void wfi_cl_offers_free(struct wfi_cluster *c, struct cluster_peer *p);
 int wfi_cl_pull_from(struct wfi_cluster *c, const struct wfi_pull_opts *o, uint8_t peer,
 		     uint32_t head, struct wfi_pull **out);
 
+/* as wfi_cluster_seek(), of all who have any of it. @tally: by peer, zeros; lent until .done */
+int wfi_cl_seek_all(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct tally *tally,
+		    struct wfi_pull **out);
+
 int wfi_cl_pulls_poll(struct wfi_cluster *c);
 void wfi_cl_pulls_expire(struct wfi_cluster *c);
 void wfi_cl_pulls_fini(struct wfi_cluster *c);
@@ -365,7 +387,7 @@ void wfi_cl_flights_end(struct wfi_cluster *c, struct wfi_pull *pull);
 void wfi_cl_flights_expire(struct wfi_cluster *c);
 void wfi_cl_flights_lost(struct wfi_cluster *c, const struct wfi_peer *conn);
 void wfi_cl_flights_fini(struct wfi_cluster *c);
-/* what getting @bytes of a peer takes, by what was measured */
+/* what getting @bytes of a peer takes, by what was measured; @peer: with its tier */
 uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes);
 
 #endif

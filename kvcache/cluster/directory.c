@@ -27,7 +27,7 @@ struct wfi_directory {
 	uint32_t nr_gone; /* HOLDER_GONE and HOLDER_SWEPT */
 	uint32_t victim; /* who is pushed out next, in a bucket */
 	struct wfi_directory_stat stat;
-	uint8_t state[WFI_DIR_HOLDERS + 1];
+	uint8_t state[WFI_DIR_HOLDERS + 1]; /* by pair */
 };
 
 int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_directory **out)
@@ -76,16 +76,16 @@ int wfi_directory_join(struct wfi_directory *d)
 	for (i = 1; i <= WFI_DIR_HOLDERS; i++)
 		if (d->state[i] == HOLDER_FREE) {
 			d->state[i] = HOLDER_LIVE;
-			return (int)i;
+			return (int)(2 * i);
 		}
 	return -ENOSPC;
 }
 
 void wfi_directory_leave(struct wfi_directory *d, uint8_t holder)
 {
-	if (d->state[holder] != HOLDER_LIVE)
+	if (d->state[wfi_dir_pair(holder)] != HOLDER_LIVE)
 		return;
-	d->state[holder] = HOLDER_GONE;
+	d->state[wfi_dir_pair(holder)] = HOLDER_GONE;
 	d->nr_gone++;
 }
 
@@ -93,7 +93,7 @@ void wfi_directory_leave(struct wfi_directory *d, uint8_t holder)
 
 static inline struct bucket *bucket_of(const struct wfi_directory *d, uint64_t tag)
 {
-	return &d->buckets[(tag >> 1) & d->mask];
+	return &d->buckets[(tag >> 2) & d->mask];
 }
 
 /* Return: the place of a tag, or BUCKET_TAGS */
@@ -129,7 +129,7 @@ static uint64_t word_live(const struct wfi_directory *d, uint64_t word)
 	unsigned at = 0;
 
 	while (at < 64 && (word >> at)) {
-		if (d->state[(uint8_t)(word >> at)] == HOLDER_LIVE)
+		if (d->state[wfi_dir_pair((uint8_t)(word >> at))] == HOLDER_LIVE)
 			at += 8;
 		else
 			word = byte_cut(word, at);
@@ -186,11 +186,12 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 	uint32_t i, ahead = 0;
 
 	for (i = 0; i < nr; i++) {
-		const uint64_t tag = changes[i] & ~WFI_TAG_GONE;
+		const uint64_t tag = changes[i] & ~WFI_TAG_MARKS;
+		const uint8_t who = holder | (changes[i] & WFI_TAG_SSD ? WFI_DIR_SSD : 0);
 		struct bucket *b = bucket_of(d, tag);
 
 		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
-			const struct bucket *next = bucket_of(d, changes[ahead] & ~WFI_TAG_GONE);
+			const struct bucket *next = bucket_of(d, changes[ahead]);
 
 			__builtin_prefetch(next, 1);
 			__builtin_prefetch(next->holders, 1);
@@ -198,9 +199,9 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 		if (!tag)
 			continue;
 		if (changes[i] & WFI_TAG_GONE)
-			holder_del(d, b, tag, holder);
+			holder_del(d, b, tag, who);
 		else
-			holder_add(d, b, tag, holder);
+			holder_add(d, b, tag, who);
 	}
 }
 
@@ -218,8 +219,13 @@ static inline uint64_t holders_of(const struct wfi_directory *d, uint64_t tag, u
 	word = b->holders[i];
 	if (wfi_unlikely(d->nr_gone))
 		word = word_live(d, word);
-	at = not ? byte_find(word, not ) : 64;
-	return at < 64 ? byte_cut(word, at) : word;
+	for (at = 0; not &&at < 64 && word >> at;) {
+		if (wfi_dir_pair((uint8_t)(word >> at)) == wfi_dir_pair(not ))
+			word = byte_cut(word, at);
+		else
+			at += 8;
+	}
+	return word;
 }
 
 /* those of @a that are in @b as well, in the order of @a */
@@ -241,13 +247,32 @@ static inline uint64_t words_common(uint64_t a, uint64_t b)
 	return both;
 }
 
+/* those of a tier in the order of @word, from the @turn-th on. Return: how many */
+static unsigned tier_list(uint64_t word, unsigned ssd, uint32_t turn, uint8_t *out)
+{
+	uint8_t list[BUCKET_TAGS];
+	unsigned n = 0, i;
+
+	for (; word; word >>= 8)
+		if ((word & WFI_DIR_SSD) == ssd)
+			list[n++] = (uint8_t)word;
+	turn = n > 1 ? turn % n : 0;
+	for (i = 0; i < n; i++)
+		out[i] = list[turn + i < n ? turn + i : turn + i - n];
+	return n;
+}
+
+/* who has it in memory comes before who has to read it first */
 static void run_name(struct wfi_dir_run *run, uint64_t word, uint32_t turn)
 {
-	const unsigned nr = (unsigned)(71 - __builtin_clzll(word)) / 8;
-	const unsigned first = nr > 1 ? turn % nr : 0, second = first + 1 < nr ? first + 1 : 0;
+	uint8_t list[BUCKET_TAGS];
+	unsigned n = tier_list(word, 0, turn, list), i = 1;
 
-	run->holder = (uint8_t)(word >> (8 * first));
-	run->other = nr > 1 ? (uint8_t)(word >> (8 * second)) : WFI_DIR_NOBODY;
+	n += tier_list(word, WFI_DIR_SSD, turn, list + n);
+	while (i < n && wfi_dir_pair(list[i]) == wfi_dir_pair(list[0]))
+		i++;
+	run->holder = list[0];
+	run->other = i < n ? list[i] : WFI_DIR_NOBODY;
 }
 
 uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
@@ -258,12 +283,12 @@ uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags,
 
 	for (i = 0; i < nr && n < max; i++) {
 		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
-			const struct bucket *b = bucket_of(d, tags[ahead] & ~WFI_TAG_GONE);
+			const struct bucket *b = bucket_of(d, tags[ahead]);
 
 			__builtin_prefetch(b);
 			__builtin_prefetch(b->holders);
 		}
-		word = holders_of(d, tags[i] & ~WFI_TAG_GONE, not );
+		word = holders_of(d, tags[i] & ~WFI_TAG_MARKS, not );
 		next = common ? words_common(common, word) : 0;
 		if (next) {
 			common = next;
@@ -281,6 +306,57 @@ uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags,
 		runs[n] = (struct wfi_dir_run){ .first = first, .nr = i - first };
 		run_name(&runs[n++], common, turn);
 	}
+	return n;
+}
+
+/* runs that have not ended yet, by pair */
+struct open_runs {
+	struct wfi_dir_run of[WFI_DIR_HOLDERS + 1]; /* .nr 0: none */
+	uint32_t nr;
+};
+
+/* one block of one holder. Return: false: there is no room for it; *@n runs are written */
+static bool run_extend(struct open_runs *open, uint8_t holder, uint32_t i, struct wfi_dir_run *runs,
+		       uint32_t *n, uint32_t max)
+{
+	struct wfi_dir_run *at = &open->of[wfi_dir_pair(holder)];
+
+	if (at->nr && at->holder == holder && at->first + at->nr == i) {
+		at->nr++;
+		return true;
+	}
+	/* each that is open will need its place in the end */
+	if (*n + open->nr >= max)
+		return false;
+	if (at->nr)
+		runs[(*n)++] = *at;
+	else
+		open->nr++;
+	*at = (struct wfi_dir_run){ .first = i, .nr = 1, .holder = holder };
+	return true;
+}
+
+uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
+			       struct wfi_dir_run *runs, uint32_t max)
+{
+	struct open_runs open = { .nr = 0 };
+	uint32_t i, n = 0;
+	uint64_t word, all;
+	bool room = true;
+
+	for (i = 0; i < nr && room; i++) {
+		all = holders_of(d, tags[i] & ~WFI_TAG_MARKS, WFI_DIR_NOBODY);
+		for (word = all; word && room; word >>= 8) {
+			const uint8_t holder = (uint8_t)word;
+
+			if (holder & WFI_DIR_SSD && byte_find(all, holder ^ WFI_DIR_SSD) < 64)
+				continue;
+			room = run_extend(&open, holder, i, runs, &n, max);
+		}
+	}
+	for (i = 1; i <= WFI_DIR_HOLDERS; i++)
+		if (open.of[i].nr)
+			runs[n++] = open.of[i];
 	return n;
 }
 

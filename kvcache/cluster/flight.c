@@ -17,14 +17,24 @@
 #define HURRY_READ_NS (5 * WFI_NSEC_PER_MSEC) /* beside four times what it should take */
 #define GUESS_LEASE_NS (20 * WFI_NSEC_PER_USEC)
 #define GUESS_BYTES_PER_MS (1u << 20)
+#define GUESS_SSD_BYTES_PER_MS (512u << 10)
+
+/* bytes that come so fast, or as fast as is usual where that is not known */
+static uint64_t bytes_ns(uint64_t bytes, uint64_t bytes_per_ms, uint64_t guess)
+{
+	return bytes * (WFI_NSEC_PER_MSEC / 64) / (bytes_per_ms ? bytes_per_ms : guess) * 64;
+}
 
 uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
 {
-	const struct cluster_peer *p = &c->peers[peer];
-	const uint64_t speed = p->bytes_per_ms ? p->bytes_per_ms : GUESS_BYTES_PER_MS;
+	const struct cluster_peer *p = &c->peers[cl_peer(peer)];
+	const uint64_t ns = (p->lease_ns ? p->lease_ns : GUESS_LEASE_NS) +
+			    bytes_ns(bytes, p->bytes_per_ms, GUESS_BYTES_PER_MS);
 
-	return (p->lease_ns ? p->lease_ns : GUESS_LEASE_NS) +
-	       bytes * (WFI_NSEC_PER_MSEC / 64) / speed * 64;
+	/* it is read there before it is lent */
+	return peer & WFI_PEER_SSD
+		       ? ns + bytes_ns(bytes, p->ssd_bytes_per_ms, GUESS_SSD_BYTES_PER_MS)
+		       : ns;
 }
 
 /* ---- memory ---- */

@@ -122,6 +122,14 @@ static bool hints_suffice(struct wfi_cluster *c, struct wfi_pull *pull)
 	return true;
 }
 
+/* Return: the number of a node, with its tier */
+static uint8_t run_peer(const struct wfi_cluster *c, uint64_t node, bool ssd)
+{
+	const uint8_t peer = wfi_cl_peer_of(c, node);
+
+	return ssd && peer != WFI_PEER_NONE ? peer | WFI_PEER_SSD : peer;
+}
+
 /* numbers of nodes: input */
 static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union cluster_msg *m)
 {
@@ -129,7 +137,8 @@ static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union 
 
 	for (i = 0; i < m->head.nr; i++) {
 		const struct cluster_run *r = &m->looked.runs[i];
-		uint8_t peer = wfi_cl_peer_of(c, r->node), other = wfi_cl_peer_of(c, r->other);
+		uint8_t peer = run_peer(c, r->node, r->flags & CLUSTER_RUN_SSD);
+		uint8_t other = run_peer(c, r->other, r->flags & CLUSTER_RUN_OTHER_SSD);
 
 		if (!wfi_range_ok(r->first, r->nr, pull->nr_asked))
 			continue;
@@ -141,6 +150,36 @@ static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union 
 		memset(pull->peers + pull->at + r->first, peer, r->nr);
 		memset(pull->others + pull->at + r->first, other, r->nr);
 	}
+}
+
+/* a run of one holder among all: it goes on where that one's prefix ended, or is of no use there;
+ * who has a block in memory is asked before who has to read it first */
+static void held_take(struct wfi_cluster *c, struct wfi_pull *pull, const struct cluster_run *r)
+{
+	const bool ssd = r->flags & CLUSTER_RUN_SSD;
+	const uint8_t peer = run_peer(c, r->node, ssd);
+	const uint32_t first = pull->at + r->first;
+	struct tally *t;
+	uint32_t i;
+
+	if (peer == WFI_PEER_NONE || !wfi_range_ok(r->first, r->nr, pull->nr_asked))
+		return;
+	t = &pull->tally[cl_peer(peer)];
+	if (t->memory + t->ssd == first) {
+		t->memory += ssd ? 0 : r->nr;
+		t->ssd += ssd ? r->nr : 0;
+	}
+	for (i = first; i < first + r->nr; i++)
+		if (pull->peers[i] == WFI_PEER_NONE || (!ssd && pull->peers[i] & WFI_PEER_SSD))
+			pull->peers[i] = peer;
+}
+
+static void all_held_take(struct wfi_cluster *c, struct wfi_pull *pull, const union cluster_msg *m)
+{
+	uint32_t i;
+
+	for (i = 0; i < m->head.nr; i++)
+		held_take(c, pull, &m->looked.runs[i]);
 }
 
 static uint32_t pull_reached(const struct wfi_pull *pull)
@@ -193,8 +232,8 @@ static void blocks_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 			.idx = i,
 			.slot = WFI_SLOT_NONE,
 			.dst = pull->o.places ? pull->o.places[i] : NULL,
-			.peer = pull->peers[i],
-			.other = pull->others[i],
+			.peer = cl_peer(pull->peers[i]),
+			.other = cl_peer(pull->others[i]),
 		};
 		pull->nr_blocks++;
 	}
@@ -233,13 +272,29 @@ static int seek_ask(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t owner)
 
 	pull->nr_asked = (uint32_t)wfi_min(pull->nr - pull->at, CLUSTER_TAGS_MAX);
 	memcpy(m.tags.tags, pull->tags + pull->at, pull->nr_asked * sizeof(uint64_t));
-	cluster_msg_head(&m, CLUSTER_LOOKUP, pull->nr_asked, 0);
+	cluster_msg_head(&m, pull->tally ? CLUSTER_WHO : CLUSTER_LOOKUP, pull->nr_asked, 0);
 	ret = wfi_cl_ask(c, ASK_LOOKUP, owner, &m,
 			 pull->is_seek ? pull->seek.deadline_ns : pull->o.deadline_ns, pull,
 			 &pull->ask);
 	if (!ret)
 		pull->state = PULL_ASKED;
 	return ret;
+}
+
+/* the shard is here */
+static void seek_here(struct wfi_cluster *c, struct wfi_pull *pull)
+{
+	union cluster_msg m;
+
+	if (!pull->tally) {
+		wfi_cl_find(c, pull->tags, pull->nr, pull->peers, pull->others);
+		return;
+	}
+	for (; pull->at < pull->nr; pull->at += pull->nr_asked) {
+		pull->nr_asked = (uint32_t)wfi_min(pull->nr - pull->at, CLUSTER_TAGS_MAX);
+		wfi_cl_who(c, pull->tags + pull->at, pull->nr_asked, 0, &m);
+		all_held_take(c, pull, &m);
+	}
 }
 
 /* Return: true when it is known by now: a seek is gone then */
@@ -249,7 +304,7 @@ static bool seek_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 	int ret = 0;
 
 	if (owner == SELF)
-		wfi_cl_find(c, pull->tags, pull->nr, pull->peers, pull->others);
+		seek_here(c, pull);
 	else
 		ret = seek_ask(c, pull, owner);
 	if (owner == SELF || (ret && ret != -EAGAIN)) {
@@ -266,9 +321,15 @@ static bool seek_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 void wfi_cl_looked(struct wfi_cluster *c, struct wfi_pull *pull, const union cluster_msg *m)
 {
 	uint32_t end = pull->at + pull->nr_asked, i;
-	bool more = m != NULL && end < pull->nr;
+	bool more;
 
-	if (m)
+	/* an answer to another question */
+	if (m && m->head.type != (pull->tally ? CLUSTER_HELD : CLUSTER_LOOKED))
+		m = NULL;
+	more = m != NULL && end < pull->nr;
+	if (m && pull->tally)
+		all_held_take(c, pull, m);
+	else if (m)
 		runs_take(c, pull, m);
 	/* nobody has all of what was asked for: the chain has ended, most likely */
 	for (i = pull->at; more && pull->is_seek && i < end && pull->peers[i] == WFI_PEER_NONE; i++)
@@ -325,6 +386,12 @@ static struct wfi_pull *pull_new(struct wfi_cluster *c, const struct wfi_space_i
 
 int wfi_cluster_seek(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct wfi_pull **out)
 {
+	return wfi_cl_seek_all(c, o, NULL, out);
+}
+
+int wfi_cl_seek_all(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct tally *tally,
+		    struct wfi_pull **out)
+{
 	struct wfi_space_info space;
 	struct wfi_pull *pull;
 
@@ -337,6 +404,7 @@ int wfi_cluster_seek(struct wfi_cluster *c, const struct wfi_seek_opts *o, struc
 	pull->is_seek = true;
 	pull->seek = *o;
 	pull->seek.keys = NULL;
+	pull->tally = tally;
 	cl_event(c, o->deadline_ns);
 	*out = seek_begin(c, pull) ? NULL : pull;
 	return 0;

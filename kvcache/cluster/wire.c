@@ -21,6 +21,8 @@ static const struct {
 	SHAPE(CLUSTER_ANNOUNCED, struct cluster_head, uint64_t, 0, CLUSTER_F_AGAIN),
 	SHAPE(CLUSTER_OFFER, struct cluster_offer, struct weft_key, CLUSTER_OFFER_MAX, 0),
 	SHAPE(CLUSTER_TAKEN, struct cluster_head, uint64_t, 0, 0),
+	SHAPE(CLUSTER_WHO, struct cluster_tags, uint64_t, CLUSTER_TAGS_MAX, 0),
+	SHAPE(CLUSTER_HELD, struct cluster_looked, struct cluster_run, CLUSTER_RUNS_MAX, 0),
 #undef SHAPE
 };
 

@@ -12,6 +12,8 @@
  *	RELEASE     leases that are no more needed
  *	LOOKUP      tags: who has these?                   answered by LOOKED
  *	LOOKED      runs
+ *	WHO         tags: all who have any of these?       answered by HELD
+ *	HELD        runs, of each holder in order
  *	ANNOUNCE    changes: what I have and have no more; the head's id counts up from 0
  *	ANNOUNCED   the same id; with CLUSTER_F_AGAIN: say all of it again
  *	OFFER       keys, in the order of a chain: hold these as well
@@ -26,7 +28,7 @@
 #include "weft_internal/cluster.h"
 #include "weft_internal/handoff.h"
 
-#define CLUSTER_VERSION 1u
+#define CLUSTER_VERSION 2u
 #define CLUSTER_TYPE_FIRST WFI_CLUSTER_MSG_FIRST
 
 enum cluster_type {
@@ -39,6 +41,8 @@ enum cluster_type {
 	CLUSTER_ANNOUNCED,
 	CLUSTER_OFFER,
 	CLUSTER_TAKEN,
+	CLUSTER_WHO,
+	CLUSTER_HELD,
 	CLUSTER_TYPE_END,
 };
 
@@ -88,19 +92,26 @@ struct cluster_release {
 	uint64_t leases[];
 };
 
-struct cluster_tags { /* LOOKUP, ANNOUNCE */
+struct cluster_tags { /* LOOKUP, WHO; ANNOUNCE: with marks of directory.h */
 	struct cluster_head head;
 	uint64_t tags[];
 };
 
-struct cluster_run {
-	uint64_t node;
-	uint64_t other; /* one more that has all of them, 0: none */
-	uint32_t first;
-	uint32_t nr;
+enum cluster_run_flags {
+	CLUSTER_RUN_SSD = 1u << 0, /* .node has them in its SSD tier */
+	CLUSTER_RUN_OTHER_SSD = 1u << 1,
 };
 
-struct cluster_looked {
+struct cluster_run {
+	uint64_t node;
+	uint64_t other; /* one more that has all of them, 0: none, or of HELD */
+	uint16_t first;
+	uint16_t nr;
+	uint16_t flags;
+	uint16_t reserved;
+};
+
+struct cluster_looked { /* LOOKED, HELD */
 	struct cluster_head head;
 	struct cluster_run runs[];
 };

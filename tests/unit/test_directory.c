@@ -68,7 +68,7 @@ static void poll_all(struct fixture *f)
 /* ---- beside a naive one ---- */
 
 struct model {
-	bool has[HOLDERS][TAGS];
+	bool has[2][HOLDERS][TAGS]; /* in memory, in the SSD tier */
 	uint8_t number[HOLDERS];
 };
 
@@ -77,18 +77,24 @@ static unsigned who(const struct model *m, uint8_t number)
 {
 	unsigned h;
 
-	for (h = 0; h < HOLDERS && m->number[h] != number; h++)
+	for (h = 0; h < HOLDERS && m->number[h] != (number & ~WFI_DIR_SSD); h++)
 		;
 	return h;
 }
 
-static unsigned count_of(const struct model *m, uint32_t tag, unsigned not )
+/* places, of which a holder may have two */
+static unsigned count_in(const struct model *m, unsigned tier, uint32_t tag, unsigned not )
 {
 	unsigned h, n = 0;
 
 	for (h = 0; h < HOLDERS; h++)
-		n += h != not &&m->has[h][tag];
+		n += h != not &&m->has[tier][h][tag];
 	return n;
+}
+
+static unsigned count_of(const struct model *m, uint32_t tag, unsigned not )
+{
+	return count_in(m, 0, tag, not ) + count_in(m, 1, tag, not );
 }
 
 /* all that is said is so, and what has up to eight holders is said */
@@ -114,12 +120,52 @@ static void chain_check(struct fixture *f, const struct model *m)
 		assert_true(runs[i].other == WFI_DIR_NOBODY || (o < HOLDERS && o != not ));
 		for (k = runs[i].first; k < end; k++) {
 			said[k] = true;
-			assert_true(m->has[h][first + k]);
-			assert_true(o == HOLDERS || m->has[o][first + k]);
+			assert_true(m->has[runs[i].holder & WFI_DIR_SSD][h][first + k]);
+			assert_true(o == HOLDERS ||
+				    m->has[runs[i].other & WFI_DIR_SSD][o][first + k]);
 		}
+		/* nobody is sent to a drive where memory has the same */
+		if (runs[i].holder & WFI_DIR_SSD && runs[i].nr == 1)
+			assert_int_equal(count_in(m, 0, first + runs[i].first, not ), 0);
 	}
 	for (i = 0; i < nr; i++)
 		assert_int_equal(said[i], count_of(m, first + i, not ) != 0);
+}
+
+/* all of it: each holder's runs in order, memory before the SSD tier, and nothing left out */
+static void holders_check(struct fixture *f, const struct model *m)
+{
+	const uint32_t nr = 1 + (uint32_t)rnd(f, CHAIN), first = (uint32_t)rnd(f, TAGS - nr);
+	static struct wfi_dir_run runs[CHAIN * HOLDERS];
+	uint8_t said[HOLDERS][CHAIN] = { 0 };
+	uint32_t ends[HOLDERS] = { 0 };
+	uint64_t tags[CHAIN];
+	uint32_t i, k, n;
+	unsigned h;
+
+	for (i = 0; i < nr; i++)
+		tags[i] = tag_of(first + i);
+	n = wfi_directory_holders(f->d, tags, nr, runs, WFI_ARRAY_SIZE(runs));
+	for (i = 0; i < n; i++) {
+		h = who(m, runs[i].holder);
+		assert_true(h < HOLDERS && runs[i].nr && runs[i].first >= ends[h]);
+		ends[h] = runs[i].first + runs[i].nr;
+		assert_true(ends[h] <= nr);
+		for (k = runs[i].first; k < ends[h]; k++)
+			said[h][k] = 1 + (runs[i].holder & WFI_DIR_SSD);
+	}
+	for (h = 0; h < HOLDERS; h++)
+		for (k = 0; k < nr; k++)
+			assert_int_equal(said[h][k], m->has[0][h][first + k]   ? 1
+						     : m->has[1][h][first + k] ? 2
+									       : 0);
+	/* less room: what is said is still so */
+	n = wfi_directory_holders(f->d, tags, nr, runs, 3);
+	assert_true(n <= 3);
+	for (i = 0; i < n; i++)
+		for (k = runs[i].first; k < runs[i].first + runs[i].nr; k++)
+			assert_true(m->has[runs[i].holder & WFI_DIR_SSD][who(m, runs[i].holder)]
+					  [first + k]);
 }
 
 static void holder_again(struct fixture *f, struct model *m, unsigned h)
@@ -135,7 +181,8 @@ static void holder_again(struct fixture *f, struct model *m, unsigned h)
 	}
 	assert_true(number > 0);
 	m->number[h] = (uint8_t)number;
-	memset(m->has[h], 0, sizeof(m->has[h]));
+	memset(m->has[0][h], 0, sizeof(m->has[0][h]));
+	memset(m->has[1][h], 0, sizeof(m->has[1][h]));
 }
 
 static void test_model(void **state)
@@ -155,9 +202,11 @@ static void test_model(void **state)
 			const uint32_t tag = (uint32_t)rnd(f, TAGS);
 			/* a bucket has room for eight holders: more are not what this is about */
 			const bool gone = rnd(f, 2) || count_of(&m, tag, HOLDERS) > 6;
+			const unsigned ssd = (unsigned)rnd(f, 2);
 
-			m.has[h][tag] = !gone;
-			changes[i] = tag_of(tag) | (gone ? WFI_TAG_GONE : 0);
+			m.has[ssd][h][tag] = !gone;
+			changes[i] = tag_of(tag) | (gone ? WFI_TAG_GONE : 0) |
+				     (ssd ? WFI_TAG_SSD : 0);
 		}
 		wfi_directory_update(f->d, m.number[h], changes, nr);
 		if (!rnd(f, 100))
@@ -165,6 +214,7 @@ static void test_model(void **state)
 		if (!rnd(f, 50))
 			wfi_directory_poll(f->d);
 		chain_check(f, &m);
+		holders_check(f, &m);
 	}
 }
 

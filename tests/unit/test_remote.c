@@ -498,10 +498,10 @@ static bool lie_of_holders(struct fixture *f, struct letter *l)
 		m->runs[0].other = 0;
 		break;
 	case 1:
-		m->runs[0].first = UINT32_MAX - 2;
+		m->runs[0].first = UINT16_MAX - 2;
 		break;
 	case 2:
-		m->runs[0].nr = UINT32_MAX;
+		m->runs[0].nr = UINT16_MAX;
 		break;
 	case 3:
 		m->runs[0].node = l->to + 1;
