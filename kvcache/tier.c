@@ -731,6 +731,11 @@ bool wfi_kv_has_tier(const struct wfi_kv *kv)
 	return kv->mover != NULL;
 }
 
+uint64_t wfi_kv_tier_fetch_ns(const struct wfi_kv *kv, uint64_t bytes)
+{
+	return kv->mover ? kv->mover->tier->ops->fetch_ns(kv->mover->tier, bytes) : UINT64_MAX;
+}
+
 int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out)
 {
 	if (!kv->mover)

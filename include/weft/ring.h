@@ -181,6 +181,14 @@ extern "C" {
  *           -EMSGSIZE: the message has more than n slots, and is still there. -ETIMEDOUT
  * CHANNEL_RELEASE handle: a message. Its slots go back, its credit to the sender. res: slots
  * CHANNEL_CLOSE   handle: a channel's, either end's. What was sent arrives first. res 0
+ *
+ * ROUTE     struct weft_arg_route, keys[n], in and out routes[m], m from 1 to WEFT_ROUTES_MAX. What
+ *           each of some nodes is worth for the engine that will have this chain: how much of it
+ *           the node has, how long the rest would take it, how busy it is. routes[].node names the
+ *           candidates; where that of the first is 0, they are this node, those that it is
+ *           connected to, and members of the cluster that it is not, as far as there is room.
+ *           Nothing is fetched or touched. res: how many routes, the best first; candidates that do
+ *           not answer by the deadline, or in 250 ms, are WEFT_ROUTE_DEAD and come last
  */
 enum weft_opcode {
 	WEFT_OP_NOP = 0,
@@ -202,7 +210,8 @@ enum weft_opcode {
 	WEFT_OP_CHANNEL_RECV = 16,
 	WEFT_OP_CHANNEL_RELEASE = 17,
 	WEFT_OP_CHANNEL_CLOSE = 18,
-	WEFT_OP_NR = 19,
+	WEFT_OP_ROUTE = 19,
+	WEFT_OP_NR = 20,
 };
 
 enum weft_sqe_flags {
@@ -220,11 +229,12 @@ enum weft_tier {
 	WEFT_TIER_DRAM = 2,
 	WEFT_TIER_SSD = 3,
 	WEFT_TIER_REMOTE = 4,
+	WEFT_TIER_REMOTE_SSD = 5, /* of another node's ssd tier */
 };
 
 /*
  * where a block is: its enum weft_tier, and above it
- *   of WEFT_TIER_REMOTE  a hint at the node, 0 when there is none to give: the block may have moved
+ *   of other nodes'      a hint at the node, 0 when there is none to give: the block may have moved
  *                        when it is asked for
  *   of slower tiers      the microseconds after which this block and all before it in the prefix
  *                        would be in memory, if they were asked for now, from what the tier's
@@ -318,6 +328,56 @@ struct weft_arg_message {
 	uint64_t tag; /* the sender's, for the receiver */
 	uint64_t bytes; /* in all slots */
 	uint32_t reserved[10];
+};
+
+#define WEFT_ROUTES_MAX 128u
+
+/**
+ * struct weft_arg_route - of ROUTE
+ * @nr_routes: candidates, or room for them
+ * @block_us: what computing one block takes the engine, in microseconds; 0: 1000
+ */
+struct weft_arg_route {
+	uint32_t nr_routes;
+	uint32_t block_us;
+	uint32_t reserved[14];
+};
+
+enum weft_route_flags {
+	WEFT_ROUTE_SELF = 1u << 0, /* the node that answers */
+	WEFT_ROUTE_DEAD = 1u << 1, /* not connected, or did not answer in time: the rest is 0 */
+	WEFT_ROUTE_DRAINING = 1u << 2, /* it is about to leave */
+};
+
+/**
+ * struct weft_route - one node for one chain
+ * @flags: enum weft_route_flags
+ * @nr_memory, @nr_ssd: blocks of the chain, from the first on, that it has in memory and in its SSD
+ *                      tier
+ * @nr_fetch: blocks behind these that other nodes have and it could fetch from them
+ * @ssd_us, @fetch_us: what bringing these would take it, by its own measurements
+ * @bytes_per_s: of its links to those that it would fetch from, as measured; with nothing to fetch,
+ *               of its links on average; 0: not measured yet
+ * @load: of 1000: the part of the last second or so in which its worker was busy
+ * @nr_ops: operations that it has open
+ * @cost_us: what orders the nodes: until the chain is in memory there, brought or, where that is
+ *           faster or there is nothing to bring, computed; stretched by the load
+ * @rtt_us: how long it took to answer; 0: the node itself
+ */
+struct weft_route {
+	uint64_t node;
+	uint32_t flags;
+	uint32_t nr_memory;
+	uint32_t nr_ssd;
+	uint32_t nr_fetch;
+	uint32_t ssd_us;
+	uint32_t fetch_us;
+	uint64_t bytes_per_s;
+	uint32_t load;
+	uint32_t nr_ops;
+	uint64_t cost_us;
+	uint32_t rtt_us;
+	uint32_t reserved;
 };
 
 /* answer to STAT, of the engine's tenant */
@@ -467,6 +527,8 @@ WEFT_STATIC_ASSERT(sizeof(struct weft_arg_push) == 128, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_channel) == 128, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_message) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_stat) == 64, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_arg_route) == 64, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_route) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_ring_hdr) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_ring_line) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_ctl_req) == 512, "abi");

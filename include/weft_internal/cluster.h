@@ -38,6 +38,12 @@
 
 struct wfi_cluster;
 struct wfi_pull;
+struct wfi_route;
+
+struct wfi_cluster_load {
+	uint32_t busy; /* of 1000: the part of the last second or so in which there was work */
+	uint32_t nr_ops; /* open operations */
+};
 
 struct wfi_cluster_opts {
 	struct wfi_env *env;
@@ -50,6 +56,8 @@ struct wfi_cluster_opts {
 	uint64_t directory_bytes; /* 0: its default */
 	uint64_t slice_bytes; /* most that one poll copies; 0: 512 KiB */
 	uint32_t copy_after; /* a block that was fetched so often is kept; 0: 2 */
+	void (*load)(void *ctx, struct wfi_cluster_load *out); /* may be NULL: never busy */
+	void *load_ctx;
 };
 
 int wfi_cluster_create(const struct wfi_cluster_opts *opts, struct wfi_cluster **out);
@@ -123,6 +131,35 @@ struct wfi_seek_opts {
 };
 /* Return: 0, with *@out NULL when it is done already; -ENOENT no such space, or alone; -ENOMEM */
 int wfi_cluster_seek(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct wfi_pull **out);
+
+/**
+ * struct wfi_route_opts - which of some nodes is best for a chain?
+ * @keys: of the whole chain; lent for the call
+ * @here_memory, @here_ssd: of its blocks, from the first on, what this node has
+ * @block_us: what computing a block takes an engine; 0: 1000
+ * @routes: .node of each candidate, or .node 0 of the first: this node, those that are connected,
+ *          and members that are not. Written, the best first; lent until @done
+ * @nr_routes: candidates, or room for them; up to WEFT_ROUTES_MAX
+ * @done: once, from wfi_cluster_poll() or wfi_cluster_route_cancel(). @res: how many @routes, or
+ *        -ECANCELED
+ */
+struct wfi_route_opts {
+	uint32_t space;
+	uint32_t nr;
+	const struct weft_key *keys;
+	uint32_t here_memory, here_ssd;
+	uint32_t block_us;
+	uint32_t nr_routes;
+	struct weft_route *routes;
+	uint64_t now_ns;
+	uint64_t deadline_ns;
+	void (*done)(void *ctx, int res);
+	void *ctx;
+};
+/* Return: 0; -EINVAL @nr_routes; -ENOENT no such space; -ENOMEM */
+int wfi_cluster_route(struct wfi_cluster *c, const struct wfi_route_opts *o,
+		      struct wfi_route **out);
+void wfi_cluster_route_cancel(struct wfi_cluster *c, struct wfi_route *r);
 
 /**
  * struct wfi_pull_opts - blocks of a chain that are not here are to come here

@@ -353,8 +353,10 @@ static void ask_fail(struct wfi_cluster *c, uint32_t idx)
 	ask_end(c, idx);
 	if (a.kind == ASK_LOOKUP)
 		wfi_cl_looked(c, a.ctx, NULL);
-	else
+	else if (a.kind == ASK_LEASE)
 		wfi_cl_leased(c, a.ctx, NULL);
+	else
+		wfi_cl_probed(c, a.ctx, NULL);
 }
 
 static void conn_remove(struct cluster_peer *p, const struct wfi_peer *conn)
@@ -511,6 +513,18 @@ static void heard_looked(struct wfi_cluster *c, uint8_t peer, const union cluste
 	wfi_cl_looked(c, ctx, m);
 }
 
+static void heard_probed(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m)
+{
+	const uint32_t idx = ask_find(c, peer, m->head.id, ASK_PROBE);
+	void *ctx;
+
+	if (idx == NR_ASKS)
+		return;
+	ctx = c->asks[idx].ctx;
+	ask_end(c, idx);
+	wfi_cl_probed(c, ctx, m);
+}
+
 int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void *msg, size_t len,
 			uint64_t now_ns)
 {
@@ -540,6 +554,12 @@ int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void
 	case CLUSTER_LOOKED:
 	case CLUSTER_HELD:
 		heard_looked(c, peer, &m);
+		break;
+	case CLUSTER_PROBE:
+		wfi_cl_heard_probe(c, peer, conn, &m);
+		break;
+	case CLUSTER_PROBED:
+		heard_probed(c, peer, &m);
 		break;
 	case CLUSTER_WHO:
 		wfi_cl_heard_who(c, peer, conn, &m);
@@ -630,9 +650,13 @@ int wfi_cluster_poll(struct wfi_cluster *c, uint64_t now_ns)
 	uint64_t changes;
 	int work = 0;
 
-	if (!c->active)
+	if (!c->active && !c->routes)
 		return 0;
 	c->now_ns = now_ns;
+	if (c->routes)
+		work += wfi_cl_routes_poll(c);
+	if (!c->active)
+		return work;
 	changes = c->o.env->membership->changes(c->o.env);
 	if (wfi_unlikely(changes != c->members_seen))
 		members_heard(c, changes);
@@ -651,7 +675,7 @@ int wfi_cluster_poll(struct wfi_cluster *c, uint64_t now_ns)
 uint64_t wfi_cluster_next_event_ns(const struct wfi_cluster *c)
 {
 	if (!c->active)
-		return UINT64_MAX;
+		return c->routes ? 0 : UINT64_MAX;
 	if (wfi_directory_busy(c->directory) || c->nr_ended || c->shared)
 		return 0;
 	/* what waits for a peer to take messages: nobody rings when it does */

@@ -8,6 +8,7 @@
  * offer.c     blocks that others are to hold as well: replicas, and a node that leaves
  * pull.c      what is wanted here: looked for, waited for, shared, published
  * flight.c    one lease of one holder, and the READs under it
+ * route.c     what nodes would be worth for a chain
  * directory.c a shard
  * wire.c      messages
  */
@@ -74,7 +75,7 @@ struct cluster_peer {
 	uint64_t ssd_bytes_per_ms; /* as it brings them out of its SSD tier; 0: not known */
 };
 
-enum ask_kind { ASK_FREE, ASK_LOOKUP, ASK_LEASE };
+enum ask_kind { ASK_FREE, ASK_LOOKUP, ASK_LEASE, ASK_PROBE };
 
 struct ask {
 	enum ask_kind kind;
@@ -83,7 +84,7 @@ struct ask {
 	struct wfi_peer *conn;
 	uint64_t begin_ns;
 	uint64_t deadline_ns;
-	void *ctx; /* the pull, or the flight */
+	void *ctx; /* the pull, the flight, or the candidate of a route */
 };
 
 struct outbox {
@@ -242,12 +243,13 @@ struct wfi_cluster {
 	struct wfi_pull *pulls;
 	struct wfi_pull *free_pulls[PULL_CLASSES];
 	uint32_t nr_waiting; /* pulls that have something to begin */
-	uint32_t nr_ended;
+	uint32_t nr_ended; /* pulls and routes */
 	struct pull_block *under[NR_UNDER];
 	struct pull_block *shared; /* to be copied to those that wait */
 	struct flight *flights[NR_FLIGHTS];
 	uint32_t nr_flights;
 	struct flight *free_flights;
+	struct wfi_route *routes;
 	bool keeping; /* a block of another node is being published */
 	struct borrower *keepers; /* of blocks that are kept: one for a tenant */
 
@@ -389,5 +391,15 @@ void wfi_cl_flights_lost(struct wfi_cluster *c, const struct wfi_peer *conn);
 void wfi_cl_flights_fini(struct wfi_cluster *c);
 /* what getting @bytes of a peer takes, by what was measured; @peer: with its tier */
 uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes);
+/* of that, what it takes longer when they are in the peer's SSD tier */
+uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes);
+
+/* ---- route.c ---- */
+
+void wfi_cl_heard_probe(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
+			const union cluster_msg *m);
+/* an answer to ASK_PROBE, or NULL */
+void wfi_cl_probed(struct wfi_cluster *c, void *ctx, const union cluster_msg *m);
+int wfi_cl_routes_poll(struct wfi_cluster *c);
 
 #endif

@@ -25,6 +25,11 @@ static uint64_t bytes_ns(uint64_t bytes, uint64_t bytes_per_ms, uint64_t guess)
 	return bytes * (WFI_NSEC_PER_MSEC / 64) / (bytes_per_ms ? bytes_per_ms : guess) * 64;
 }
 
+uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
+{
+	return bytes_ns(bytes, c->peers[peer].ssd_bytes_per_ms, GUESS_SSD_BYTES_PER_MS);
+}
+
 uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
 {
 	const struct cluster_peer *p = &c->peers[cl_peer(peer)];
@@ -32,9 +37,7 @@ uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t 
 			    bytes_ns(bytes, p->bytes_per_ms, GUESS_BYTES_PER_MS);
 
 	/* it is read there before it is lent */
-	return peer & WFI_PEER_SSD
-		       ? ns + bytes_ns(bytes, p->ssd_bytes_per_ms, GUESS_SSD_BYTES_PER_MS)
-		       : ns;
+	return peer & WFI_PEER_SSD ? ns + wfi_cl_ssd_ns(c, cl_peer(peer), bytes) : ns;
 }
 
 /* ---- memory ---- */

@@ -14,6 +14,8 @@
  *	LOOKED      runs
  *	WHO         tags: all who have any of these?       answered by HELD
  *	HELD        runs, of each holder in order
+ *	PROBE       sources: how long would these take you?  answered by PROBED
+ *	PROBED      that, and how busy who answers is
  *	ANNOUNCE    changes: what I have and have no more; the head's id counts up from 0
  *	ANNOUNCED   the same id; with CLUSTER_F_AGAIN: say all of it again
  *	OFFER       keys, in the order of a chain: hold these as well
@@ -43,6 +45,8 @@ enum cluster_type {
 	CLUSTER_TAKEN,
 	CLUSTER_WHO,
 	CLUSTER_HELD,
+	CLUSTER_PROBE,
+	CLUSTER_PROBED,
 	CLUSTER_TYPE_END,
 };
 
@@ -125,6 +129,35 @@ struct cluster_offer {
 	struct weft_key keys[];
 };
 
+/* bytes that a node would have to get of another one, some of them out of its SSD tier */
+struct cluster_source {
+	uint64_t node;
+	uint64_t bytes;
+	uint64_t ssd_bytes;
+};
+
+struct cluster_probe {
+	struct cluster_head head;
+	uint64_t ssd_bytes; /* and of its own */
+	struct cluster_source sources[];
+};
+
+enum cluster_probed_flags {
+	CLUSTER_PROBED_DRAINING = 1u << 0,
+};
+
+struct cluster_probed {
+	struct cluster_head head;
+	uint64_t reached; /* a bit for each source that it is connected to */
+	uint64_t bytes_per_s; /* of the links to them, as measured; 0: not yet */
+	uint32_t fetch_us; /* all of these sources */
+	uint32_t ssd_us;
+	uint32_t load; /* of 1000 */
+	uint32_t nr_ops;
+	uint32_t flags;
+	uint32_t reserved;
+};
+
 _Static_assert(sizeof(struct wfi_geometry) == 304, "wire");
 _Static_assert(sizeof(struct cluster_offer) == 352, "wire");
 _Static_assert(sizeof(struct cluster_head) == 24, "wire");
@@ -134,6 +167,9 @@ _Static_assert(sizeof(struct cluster_leased) == 48, "wire");
 _Static_assert(sizeof(struct cluster_release) == 24, "wire");
 _Static_assert(sizeof(struct cluster_tags) == 24, "wire");
 _Static_assert(sizeof(struct cluster_run) == 24, "wire");
+_Static_assert(sizeof(struct cluster_source) == 24, "wire");
+_Static_assert(sizeof(struct cluster_probe) == 32, "wire");
+_Static_assert(sizeof(struct cluster_probed) == 64, "wire");
 
 /* one message, whatever it is */
 union cluster_msg {
@@ -144,6 +180,8 @@ union cluster_msg {
 	struct cluster_tags tags;
 	struct cluster_looked looked;
 	struct cluster_offer offer;
+	struct cluster_probe probe;
+	struct cluster_probed probed;
 	uint64_t words[WFI_PEER_MSG_MAX / sizeof(uint64_t)];
 };
 
@@ -153,6 +191,7 @@ union cluster_msg {
 #define CLUSTER_TAGS_MAX CLUSTER_ROOM(struct cluster_tags, uint64_t)
 #define CLUSTER_RUNS_MAX CLUSTER_ROOM(struct cluster_looked, struct cluster_run)
 #define CLUSTER_OFFER_MAX 128u
+#define CLUSTER_SOURCES_MAX WFI_CLUSTER_PEERS
 #define CLUSTER_RELEASES_MAX CLUSTER_ROOM(struct cluster_release, uint64_t)
 
 /* fills the head of @type with @nr items; what is between it and the items is the caller's.
