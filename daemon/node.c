@@ -251,6 +251,19 @@ static int channels_create(struct node *node)
 	return wfi_channels_create(&o, &node->channels);
 }
 
+/* of 1000, over the last second or two. A worker that nobody runs here is never busy */
+static void node_load(void *ctx, struct wfi_cluster_load *out)
+{
+	struct node *node = ctx;
+	const struct node_load *l = &node->load;
+	const uint64_t ns = wfi_now(node->env) - l->since_ns[0];
+	const uint64_t idle_ns = l->idle_ns - l->was_idle_ns[0];
+
+	*out = (struct wfi_cluster_load){ .nr_ops = node->nr_open };
+	if (l->since_ns[0] && ns > idle_ns)
+		out->busy = (uint32_t)((ns - idle_ns) * 1000 / ns);
+}
+
 static int cluster_create(struct node *node, const struct node_opts *opts)
 {
 	const struct wfi_cluster_opts o = {
@@ -262,6 +275,8 @@ static int cluster_create(struct node *node, const struct node_opts *opts)
 		.lease_ns = node->lease_ns,
 		.directory_bytes = opts->directory_bytes,
 		.copy_after = opts->copy_after,
+		.load = node_load,
+		.load_ctx = node,
 	};
 
 	return wfi_cluster_create(&o, &node->cluster);
@@ -645,13 +660,36 @@ static void tier_flush(struct node *node)
 	}
 }
 
+static void load_begin(struct node *node)
+{
+	node->load.since_ns[0] = node->load.since_ns[1] = wfi_now(node->env);
+}
+
+/* there is work again, or the worker has slept */
+static __attribute__((noinline)) void load_idle(struct node *node, uint64_t since_ns)
+{
+	const uint64_t now_ns = wfi_now(node->env);
+	struct node_load *l = &node->load;
+
+	l->idle_ns += now_ns - since_ns;
+	if (now_ns - l->since_ns[1] < WFI_NSEC_PER_SEC)
+		return;
+	l->since_ns[0] = l->since_ns[1];
+	l->was_idle_ns[0] = l->was_idle_ns[1];
+	l->since_ns[1] = now_ns;
+	l->was_idle_ns[1] = l->idle_ns;
+}
+
 void node_run(struct node *node)
 {
 	uint64_t idle_since = 0, now_ns;
 	unsigned idle = 0;
 
+	load_begin(node);
 	while (!atomic_load_explicit(&node->stop, memory_order_relaxed)) {
 		if (node_poll(node)) {
+			if (idle >= 64)
+				load_idle(node, idle_since);
 			idle = 0;
 			continue;
 		}
@@ -667,6 +705,7 @@ void node_run(struct node *node)
 		if (now_ns - idle_since < node->spin_ns)
 			continue;
 		worker_sleep(node);
+		load_idle(node, idle_since);
 		idle = 0;
 	}
 	tier_flush(node);

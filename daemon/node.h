@@ -57,6 +57,9 @@ struct node_op {
 	uint32_t reached; /* of GET: blocks from here on that are missing did not pay */
 	struct wfi_fetch *fetch; /* of GET and MAP, while blocks come from a slower tier */
 	struct wfi_pull *pull; /* while other nodes are asked */
+	struct wfi_route *route; /* of ROUTE, while it is open */
+	struct weft_route *routes;
+	uint32_t nr_routes;
 	bool afar; /* GET: other nodes were asked for what was missing */
 	bool kept_afar; /* what came of it lies in slots here */
 	unsigned buf_class;
@@ -206,6 +209,11 @@ struct node {
 	unsigned nr_open; /* operations */
 	unsigned turn;
 	uint32_t guard_hits; /* that were seen to */
+	struct node_load {
+		uint64_t idle_ns; /* all in all */
+		uint64_t since_ns[2],
+			was_idle_ns[2]; /* at the start of the second before, and of this */
+	} load;
 
 	/* scratch of the worker: private copies of arguments */
 	struct weft_key *keys;
@@ -302,6 +310,11 @@ int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, u
 		       uint32_t *id, char *why);
 /* Return: 0 gone, -EBUSY operations touch it still: ask again, -ENOENT */
 int session_region_dereg(struct session *s, uint32_t id);
+
+/* ---- ops_route.c ---- */
+
+/* wfi_cluster_route() with what is here: fills in .here_memory and .here_ssd. Return: the same */
+int node_route(struct node *node, const struct wfi_route_opts *opts, struct wfi_route **out);
 
 /* ---- ops.c ---- */
 

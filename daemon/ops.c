@@ -28,6 +28,7 @@ static const char *const op_names[WEFT_OP_NR] = {
 	"channel_recv",
 	"channel_release",
 	"channel_close",
+	"route",
 };
 
 static const uint8_t op_flags[WEFT_OP_NR] = {
@@ -225,6 +226,7 @@ static int (*const op_table[WEFT_OP_NR])(struct op_ctx *c) = {
 	[WEFT_OP_CHANNEL_RECV] = op_channel_recv,
 	[WEFT_OP_CHANNEL_RELEASE] = op_channel_release,
 	[WEFT_OP_CHANNEL_CLOSE] = op_channel_close,
+	[WEFT_OP_ROUTE] = op_route,
 };
 
 /* operations for which nr = 0 means something */
@@ -337,7 +339,9 @@ static void op_cancel(struct session *s, struct node_op *op)
 {
 	struct node *node = s->node;
 
-	if (op->sqe.op >= WEFT_OP_CHANNEL_OPEN)
+	if (op->route)
+		wfi_cluster_route_cancel(node->cluster, op->route);
+	else if (op->sqe.op >= WEFT_OP_CHANNEL_OPEN)
 		wfi_channel_cancel(node->channels, op);
 	else if (op->sqe.op == WEFT_OP_HANDOFF_EXPECT)
 		wfi_handoff_cancel(node->handoffs, &s->owner, op->handoff);

@@ -10,6 +10,7 @@
  * ops_afar.c     what of a match, a get or a map other nodes have
  * ops_handoff.c  expectations and pushes
  * ops_channel.c  channels
+ * ops_route.c    which node is best for a chain
  * ops_move.c     places of engines, and the transfers to and from them
  */
 #ifndef WEFTD_OPS_H
@@ -76,6 +77,7 @@ int op_channel_send(struct op_ctx *c);
 int op_channel_recv(struct op_ctx *c);
 int op_channel_release(struct op_ctx *c);
 int op_channel_close(struct op_ctx *c);
+int op_route(struct op_ctx *c);
 
 /* ---- ops_find.c: what others need of it ---- */
 

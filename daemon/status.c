@@ -105,10 +105,10 @@ static json_t *peers_json(struct node *node, json_t *dials)
 
 		if (!p->connected)
 			continue;
-		json_array_append_new(list,
-				      json_pack("{s:o, s:o, s:s, s:s}", "name", text(p->name),
-						"address", text(p->addr), "transport",
-						p->link->transport->name, "state", peer_state(p)));
+		json_array_append_new(
+			list, json_pack("{s:o, s:o, s:o, s:s, s:s}", "name", text(p->name), "id",
+					hex(p->base.node), "address", text(p->addr), "transport",
+					p->link->transport->name, "state", peer_state(p)));
 	}
 	json_array_extend(list, dials);
 	json_decref(dials);

@@ -54,7 +54,8 @@ static bool attached_again(struct weft_ring *ring, int ret)
 /* slots, leases and tickets are of one life of the node: what names them is not said to another */
 static bool names_a_life(const struct weft_op *op)
 {
-	return op->op == WEFT_OP_RELEASE || op->op >= WEFT_OP_HANDOFF_EXPECT ||
+	return op->op == WEFT_OP_RELEASE ||
+	       (op->op >= WEFT_OP_HANDOFF_EXPECT && op->op <= WEFT_OP_CHANNEL_CLOSE) ||
 	       (op->op == WEFT_OP_PUT && !(op->flags & WEFT_F_COPY));
 }
 
@@ -326,6 +327,20 @@ int weft_match(struct weft_ring *ring, const struct weft_space *space, const str
 	const struct weft_op op = { .op = WEFT_OP_MATCH, .space = space, .keys = keys };
 
 	return keys_call(ring, &op, nr, true);
+}
+
+int weft_route(struct weft_ring *ring, const struct weft_space *space, const struct weft_key *keys,
+	       unsigned nr, uint32_t block_us, struct weft_route *routes, unsigned nr_routes)
+{
+	const struct weft_op op = { .op = WEFT_OP_ROUTE,
+				    .space = space,
+				    .keys = keys,
+				    .nr = nr,
+				    .block_us = block_us,
+				    .routes = routes,
+				    .nr_routes = nr_routes };
+
+	return weft_call(ring, &op, NULL);
 }
 
 int weft_drop(struct weft_ring *ring, const struct weft_space *space, const struct weft_key *keys,

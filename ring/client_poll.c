@@ -71,6 +71,10 @@ static void copy_out(const struct weft_ring *ring, const struct wfi_flight *f, i
 	case WFI_ARG_STAT:
 		memcpy(f->out, from, sizeof(struct weft_stat));
 		break;
+	case WFI_ARG_ROUTE:
+		memcpy(f->out, from + sizeof(struct weft_arg_route),
+		       min32((uint32_t)res, f->nr_routes) * sizeof(struct weft_route));
+		break;
 	}
 }
 

@@ -28,6 +28,7 @@ static const uint16_t shapes[WEFT_OP_NR] = {
 	[WEFT_OP_CHANNEL_RECV] = WFI_ARG_MESSAGE | WFI_ARG_SLOTS_OUT,
 	[WEFT_OP_CHANNEL_RELEASE] = 0,
 	[WEFT_OP_CHANNEL_CLOSE] = 0,
+	[WEFT_OP_ROUTE] = WFI_ARG_SPACE | WFI_ARG_KEYS | WFI_ARG_ROUTE,
 };
 
 #define PREFETCH_MAX 32u /* entries: more than the misses that a core can have under way */
@@ -67,11 +68,16 @@ static int op_check(const struct weft_ring *ring, const struct weft_op *op, unsi
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.layout");
 	if ((shape & WFI_ARG_MESSAGE || op->op == WEFT_OP_CHANNEL_OPEN) && !op->message)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.message");
+	if (shape & WFI_ARG_ROUTE &&
+	    (!op->routes || !op->nr_routes || op->nr_routes > WEFT_ROUTES_MAX))
+		return wfi_client_fail(-EINVAL, "the operation needs weft_op.routes, up to "
+						"WEFT_ROUTES_MAX of them");
 	return 0;
 }
 
-static uint32_t args_len(unsigned shape, uint32_t nr)
+static uint32_t args_len(unsigned shape, const struct weft_op *op)
 {
+	const uint32_t nr = op->nr;
 	uint32_t len = 0;
 
 	if (shape & WFI_ARG_PARENT)
@@ -94,6 +100,9 @@ static uint32_t args_len(unsigned shape, uint32_t nr)
 		len += nr * 16u;
 	if (shape & (WFI_ARG_RESULTS | WFI_ARG_WHERE))
 		len += nr * 4u;
+	if (shape & WFI_ARG_ROUTE)
+		len += (uint32_t)(sizeof(struct weft_arg_route) +
+				  op->nr_routes * sizeof(struct weft_route));
 	return len;
 }
 
@@ -155,6 +164,14 @@ static char *put_head(char *to, const struct weft_op *op, unsigned shape)
 	return to;
 }
 
+static void put_routes(char *to, const struct weft_op *op)
+{
+	const struct weft_arg_route arg = { .nr_routes = op->nr_routes, .block_us = op->block_us };
+
+	to = mempcpy(to, &arg, sizeof(arg));
+	memcpy(to, op->routes, op->nr_routes * sizeof(*op->routes));
+}
+
 /* the arguments in order; what is out is left as it lies. Return: where the out array starts */
 static uint32_t put_args(const struct weft_ring *ring, const struct weft_op *op, unsigned shape,
 			 uint32_t off)
@@ -172,6 +189,8 @@ static uint32_t put_args(const struct weft_ring *ring, const struct weft_op *op,
 			memcpy(to, op->places, op->nr * sizeof(*op->places));
 		to += op->nr * sizeof(*op->places);
 	}
+	if (wfi_unlikely(shape & WFI_ARG_ROUTE))
+		put_routes(to, op);
 	return (uint32_t)(to - ring->arg);
 }
 
@@ -183,13 +202,15 @@ static void *out_of(const struct weft_op *op, unsigned shape)
 		return op->results;
 	if (shape & WFI_ARG_WHERE)
 		return op->where;
+	if (shape & WFI_ARG_ROUTE)
+		return op->routes;
 	return shape & WFI_ARG_STAT ? op->stat : NULL;
 }
 
 static int flight_args(struct weft_ring *ring, struct wfi_flight *f, const struct weft_op *op,
 		       unsigned shape)
 {
-	uint32_t len = args_len(shape, op->nr);
+	uint32_t len = args_len(shape, op);
 	int ret = op_check(ring, op, shape);
 
 	if (wfi_unlikely(ret < 0))
@@ -206,6 +227,7 @@ static int flight_args(struct weft_ring *ring, struct wfi_flight *f, const struc
 	f->out = out_of(op, shape);
 	f->ticket = shape & (WFI_ARG_EXPECT | WFI_ARG_CHANNEL) ? op->ticket : NULL;
 	f->message = op->message;
+	f->nr_routes = (uint8_t)op->nr_routes;
 	return 0;
 }
 

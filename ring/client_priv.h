@@ -92,7 +92,8 @@ struct wfi_flight {
 	uint8_t arg_class; /* WFI_ARGS_NONE: no arguments */
 	uint8_t state;
 	uint8_t op;
-	uint8_t reserved[7];
+	uint8_t nr_routes;
+	uint8_t reserved[6];
 };
 
 _Static_assert(sizeof(struct wfi_flight) == 64, "one cache line each");
@@ -112,10 +113,13 @@ enum wfi_arg {
 	WFI_ARG_CHANNEL = 1u << 11,
 	WFI_ARG_MESSAGE = 1u << 12,
 	WFI_ARG_LAYOUT = 1u << 13, /* behind EXPECT or PUSH */
+	WFI_ARG_ROUTE = 1u << 14, /* and as many routes as it says */
 	WFI_ARG_SPACE = 1u << 10, /* not in the area: the operation needs a space */
 };
 
-#define WFI_ARG_OUT ((unsigned)WFI_ARG_SLOTS_OUT | WFI_ARG_RESULTS | WFI_ARG_WHERE | WFI_ARG_STAT)
+#define WFI_ARG_OUT                                                                                \
+	((unsigned)WFI_ARG_SLOTS_OUT | WFI_ARG_RESULTS | WFI_ARG_WHERE | WFI_ARG_STAT |            \
+	 WFI_ARG_ROUTE)
 
 /* Context: the ring's thread */
 struct weft_ring {

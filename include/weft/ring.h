@@ -182,7 +182,7 @@ extern "C" {
  * CHANNEL_RELEASE handle: a message. Its slots go back, its credit to the sender. res: slots
  * CHANNEL_CLOSE   handle: a channel's, either end's. What was sent arrives first. res 0
  *
- * ROUTE     struct weft_arg_route, keys[n], in and out routes[m], m from 1 to WEFT_ROUTES_MAX. What
+ * ROUTE     keys[n], struct weft_arg_route, in and out routes[m], m from 1 to WEFT_ROUTES_MAX. What
  *           each of some nodes is worth for the engine that will have this chain: how much of it
  *           the node has, how long the rest would take it, how busy it is. routes[].node names the
  *           candidates; where that of the first is 0, they are this node, those that it is

@@ -220,6 +220,8 @@ struct weft_message {
  *           completion
  * @timeout_us: 0: the node's default
  * @trace: W3C trace context, 16 + 8 + 1 bytes, or NULL
+ * @routes: of ROUTE: .node of each is read for the call; out, lent until the completion
+ * @nr_routes, @block_us: of ROUTE, as in struct weft_arg_route
  */
 struct weft_op {
 	uint8_t op;
@@ -244,6 +246,9 @@ struct weft_op {
 	const uint8_t *trace;
 	struct weft_message *message;
 	const struct weft_layout *layout;
+	struct weft_route *routes;
+	uint32_t nr_routes;
+	uint32_t block_us;
 };
 
 /**
@@ -345,6 +350,21 @@ WEFT_API int weft_release(struct weft_ring *ring, uint64_t lease);
 /* Return: blocks forgotten */
 WEFT_API int weft_drop(struct weft_ring *ring, const struct weft_space *space,
 		       const struct weft_key *keys, unsigned nr);
+
+/**
+ * weft_route - what each node would be worth for the engine that will have this chain
+ * @block_us: what computing one block takes that engine, in microseconds; 0: 1000
+ * @routes: .node of each candidate, or .node 0 of the first: all nodes that this one knows, as far
+ *          as there is room. Written as ROUTE in weft/ring.h says, the best first
+ * @nr_routes: up to WEFT_ROUTES_MAX
+ *
+ * For routers of requests: nothing is fetched. Who does not answer is WEFT_ROUTE_DEAD, and last.
+ *
+ * Return: how many routes
+ */
+WEFT_API int weft_route(struct weft_ring *ring, const struct weft_space *space,
+			const struct weft_key *keys, unsigned nr, uint32_t block_us,
+			struct weft_route *routes, unsigned nr_routes);
 
 /* ---- channels: a stream of messages from one engine to another ---- */
 

@@ -326,8 +326,8 @@ int wfi_kv_prefetch(struct wfi_kv *kv, uint32_t space, const struct weft_key *ke
  */
 int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space, const struct weft_key *keys, uint32_t nr,
 		       uint32_t from, uint32_t *where, uint32_t *slots);
-/* until blocks of @bytes in all would be in memory, if they were asked for now; UINT64_MAX: there is
- * no tier, or it gives nothing now */
+/* until blocks of @bytes in all would be in memory, if they were asked for now. Return: UINT64_MAX
+ * there is no tier, or it gives nothing now */
 uint64_t wfi_kv_tier_fetch_ns(const struct wfi_kv *kv, uint64_t bytes);
 /* Return: 0, -ENOENT there is no tier */
 int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out);

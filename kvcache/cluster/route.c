@@ -388,8 +388,7 @@ static void cands_all(struct wfi_cluster *c, struct wfi_route *r)
 		if (c->peers[i].node)
 			cand_add(c, r, c->peers[i].node);
 	for (i = 0; i < c->nr_allowed && r->nr_cands < r->o.nr_routes; i++)
-		if (c->allowed[i] != c->o.node &&
-		    wfi_cl_peer_of(c, c->allowed[i]) == WFI_PEER_NONE)
+		if (c->allowed[i] != c->o.node && wfi_cl_peer_of(c, c->allowed[i]) == WFI_PEER_NONE)
 			cand_add(c, r, c->allowed[i]);
 }
 

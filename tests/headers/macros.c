@@ -12,6 +12,7 @@ WEFT_STATIC_ASSERT(WEFT_RING_MAGIC != WEFT_CTL_MAGIC, "segments and messages dif
 WEFT_STATIC_ASSERT(WEFT_ABI_VERSION >= 1, "versions count from 1");
 WEFT_STATIC_ASSERT((WEFT_RING_DEPTH_MAX & (WEFT_RING_DEPTH_MAX - 1)) == 0, "a power of two");
 WEFT_STATIC_ASSERT(WEFT_ARG_BYTES_MAX % WEFT_ARG_ALIGN == 0, "arguments are aligned");
+WEFT_STATIC_ASSERT(WEFT_ROUTES_MAX <= 255, "libweft counts them in a byte");
 WEFT_STATIC_ASSERT(WEFT_OP_BLOCKS_MAX <= WEFT_ARG_BYTES_MAX / sizeof(struct weft_key),
 		   "the keys of the largest operation fit");
 WEFT_STATIC_ASSERT(WEFT_RING_ENGINE_OFF < WEFT_RING_NODE_OFF, "one writer a cache line");

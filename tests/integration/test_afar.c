@@ -169,6 +169,43 @@ static void test_pieced_together(void **state)
 	close_all(e);
 }
 
+static bool routed(void *ctx)
+{
+	const struct matching *m = ctx;
+	struct weft_route routes[WEFT_ROUTES_MAX] = { 0 };
+	const int n =
+		weft_route(m->e->ring, m->e->space, m->c->keys, NB, 0, routes, WEFT_ROUTES_MAX);
+
+	return n == (int)NODES && routes[0].nr_memory == NB && !routes[0].cost_us &&
+	       routes[1].nr_fetch == NB && routes[1].fetch_us;
+}
+
+/* who would be best for a chain; and what is asked wrongly */
+static void test_route(void **state)
+{
+	struct test_engine e[NODES];
+	struct weft_route none = { 0 };
+	struct matching m;
+	struct chain c;
+	unsigned i;
+
+	(void)state;
+	open_all(e);
+	chain_begin(&c, &e[1]);
+	chain_put(&c, &e[1], 0, NB);
+	for (i = 0; i < NODES; i++) {
+		m = (struct matching){ &e[i], &c, 0 };
+		assert_true(test_until(SOON_MS, routed, &m));
+	}
+	assert_int_equal(weft_route(e[0].ring, e[0].space, c.keys, NB, 0, NULL, 1), -EINVAL);
+	assert_int_equal(weft_route(e[0].ring, e[0].space, c.keys, NB, 0, &none, 0), -EINVAL);
+	assert_int_equal(weft_route(e[0].ring, e[0].space, c.keys, NB, 0, &none,
+				    WEFT_ROUTES_MAX + 1),
+			 -EINVAL);
+	assert_int_equal(weft_route(e[0].ring, e[0].space, c.keys, 0, 0, &none, 1), -EINVAL);
+	close_all(e);
+}
+
 /* what is asked for again and again is kept; then nobody else is needed for it */
 static void test_popular_stays(void **state)
 {
@@ -349,10 +386,10 @@ static int stop_nodes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_any_to_any),    cmocka_unit_test(test_pieced_together),
-		cmocka_unit_test(test_popular_stays), cmocka_unit_test(test_drop_is_heard),
-		cmocka_unit_test(test_holder_dies),   cmocka_unit_test(test_drain_hands_on),
-		cmocka_unit_test(test_replicas),
+		cmocka_unit_test(test_any_to_any),     cmocka_unit_test(test_pieced_together),
+		cmocka_unit_test(test_route),	       cmocka_unit_test(test_popular_stays),
+		cmocka_unit_test(test_drop_is_heard),  cmocka_unit_test(test_holder_dies),
+		cmocka_unit_test(test_drain_hands_on), cmocka_unit_test(test_replicas),
 	};
 
 	return cmocka_run_group_tests(tests, start_nodes, stop_nodes);

@@ -787,6 +787,8 @@ static void run_mistakes(int in, int out, void *ctx)
 		{ { .op = WEFT_OP_RELEASE, .handle = UINT64_MAX }, -ENOENT },
 		{ { .op = WEFT_OP_HANDOFF_CANCEL, .handle = UINT64_MAX }, -ENOENT },
 		{ { .op = WEFT_OP_HANDOFF_EXPECT, .nr = 1 }, -EINVAL },
+		{ { .op = WEFT_OP_ROUTE, .nr = 0 }, -EINVAL },
+		{ { .op = WEFT_OP_ROUTE, .nr = WEFT_OP_BLOCKS_MAX }, -EFAULT },
 	};
 	struct weft_sqe sqe;
 	struct weft_cqe cqe;

@@ -15,6 +15,7 @@
  * sim_engine.c  an engine: its ring, its end, its checks
  * sim_ops.c     what an engine asks for, and what it may be answered
  * sim_channel.c the same of channels
+ * sim_route.c   the same of routes
  */
 #ifndef SIM_H
 #define SIM_H
@@ -242,6 +243,7 @@ struct sim_report {
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
 	uint64_t hangups, refits, lost_links, crashes;
 	uint64_t railed_bytes; /* that arrived over one of several rails */
+	uint64_t routed_afar; /* other nodes that were said to have some of a chain */
 	uint64_t matched_afar; /* matches that go on at other nodes */
 	uint64_t fetched, missed, shared, kept, hedged, resyncs; /* blocks of other nodes */
 	struct wfi_fault_stats faults;
@@ -339,6 +341,16 @@ void op_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe
 bool claims_take(struct sim_engine *e, struct weft_slot *slots, uint32_t nr);
 void claims_return(struct sim_engine *e, const struct weft_slot *slots, uint32_t nr);
 void claim_remove(struct sim_engine *e, const struct weft_slot *slot);
+
+/* blocks of one chain, somewhere */
+struct sim_run sim_pick_run(struct sim *sim);
+/* Return: where the arguments go on */
+uint8_t *sim_put_keys(uint8_t *at, const struct sim_run *run);
+
+/* ---- sim_route.c ---- */
+
+void ask_route(struct sim_engine *e);
+void route_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe);
 
 /* ---- sim_channel.c ---- */
 

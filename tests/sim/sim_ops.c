@@ -11,7 +11,7 @@
 
 /* ---- what the engine holds ---- */
 
-static struct sim_run pick_run(struct sim *sim)
+struct sim_run sim_pick_run(struct sim *sim)
 {
 	struct sim_run run = { .chain = (uint32_t)sim_rand(sim, SIM_CHAINS) };
 
@@ -142,7 +142,7 @@ static void lease_add(struct sim_engine *e, const struct sim_op *op, uint64_t ha
 
 /* ---- putting things into the argument area ---- */
 
-static uint8_t *put_keys(uint8_t *at, const struct sim_run *run)
+uint8_t *sim_put_keys(uint8_t *at, const struct sim_run *run)
 {
 	struct weft_key key;
 	uint32_t i;
@@ -233,7 +233,7 @@ static void ask_publish(struct sim_engine *e, const struct sim_run *run, bool fi
 	memcpy(op->slots, slots, run->nr * sizeof(*slots));
 	for (i = 0; i < run->nr && !filled; i++)
 		fill_block(e, run, i, engine_slot(e, &slots[i]));
-	at = put_keys(put_parent(engine_args(e, op), run), run);
+	at = sim_put_keys(put_parent(engine_args(e, op), run), run);
 	memcpy(at, slots, run->nr * sizeof(*slots));
 	mark_seen(e, run);
 	engine_submit(e, op, run->nr, 0);
@@ -241,7 +241,7 @@ static void ask_publish(struct sim_engine *e, const struct sim_run *run, bool fi
 
 static void ask_put(struct sim_engine *e)
 {
-	const struct sim_run run = pick_run(e->sim);
+	const struct sim_run run = sim_pick_run(e->sim);
 	struct weft_slot slots[SIM_RUN];
 	struct sim_op *room = engine_op(e, WEFT_OP_PUT, NULL);
 
@@ -251,7 +251,7 @@ static void ask_put(struct sim_engine *e)
 
 static void ask_put_copy(struct sim_engine *e)
 {
-	const struct sim_run run = pick_run(e->sim);
+	const struct sim_run run = sim_pick_run(e->sim);
 	struct sim_op *op;
 	uint32_t i;
 
@@ -264,20 +264,20 @@ static void ask_put_copy(struct sim_engine *e)
 	op->flags = WEFT_F_COPY;
 	for (i = 0; i < run.nr; i++)
 		fill_block(e, &run, i, e->mem + engine_mem_off(e, op, i));
-	put_places(e, op, put_keys(put_parent(engine_args(e, op), &run), &run));
+	put_places(e, op, sim_put_keys(put_parent(engine_args(e, op), &run), &run));
 	mark_seen(e, &run);
 	engine_submit(e, op, run.nr, 0);
 }
 
 static void ask_keys(struct sim_engine *e, uint8_t code, uint8_t flags)
 {
-	const struct sim_run run = pick_run(e->sim);
+	const struct sim_run run = sim_pick_run(e->sim);
 	struct sim_op *op = engine_op(e, code, &run);
 
 	if (!op)
 		return;
 	op->flags = flags;
-	put_keys(engine_args(e, op), &run);
+	sim_put_keys(engine_args(e, op), &run);
 	engine_submit(e, op, run.nr, 0);
 }
 
@@ -308,7 +308,7 @@ static uint8_t *get_target(struct sim_engine *e, const struct sim_op *op, uint32
 
 static void ask_get(struct sim_engine *e)
 {
-	const struct sim_run run = pick_run(e->sim);
+	const struct sim_run run = sim_pick_run(e->sim);
 	struct sim_op *op = engine_op(e, WEFT_OP_GET, &run);
 	uint32_t i;
 
@@ -318,7 +318,7 @@ static void ask_get(struct sim_engine *e)
 	op->to_slots = sim_chance(e->sim, 20) && claims_take(e, op->slots, run.nr);
 	for (i = 0; i < run.nr; i++)
 		memset(get_target(e, op, i), 0xee, e->info.block_bytes);
-	put_places(e, op, put_keys(engine_args(e, op), &run));
+	put_places(e, op, sim_put_keys(engine_args(e, op), &run));
 	engine_submit(e, op, run.nr, 0);
 }
 
@@ -415,7 +415,7 @@ static void ask_break_ring(struct sim_engine *e)
 static void ask_expect(struct sim_engine *e)
 {
 	struct weft_arg_expect arg = { .nr_layers = e->info.nr_layers };
-	const struct sim_run run = pick_run(e->sim);
+	const struct sim_run run = sim_pick_run(e->sim);
 	struct sim_op *op = engine_op(e, WEFT_OP_HANDOFF_EXPECT, &run);
 	uint8_t *at;
 
@@ -426,7 +426,7 @@ static void ask_expect(struct sim_engine *e)
 	arg.parent = parent_of(&run);
 	at = engine_args(e, op);
 	memcpy(at, &arg, sizeof(arg));
-	put_keys(at + sizeof(arg), &run);
+	sim_put_keys(at + sizeof(arg), &run);
 	mark_seen(e, &run);
 	engine_submit(e, op, run.nr, 0);
 }
@@ -542,26 +542,13 @@ static const struct {
 	void (*ask)(struct sim_engine *e);
 	uint32_t weight;
 } asks[] = {
-	{ ask_nop, 2 },
-	{ ask_stat, 2 },
-	{ ask_claim, 14 },
-	{ ask_put, 12 },
-	{ ask_put_copy, 10 },
-	{ ask_match, 8 },
-	{ ask_map, 10 },
-	{ ask_prefetch, 2 },
-	{ ask_drop, 3 },
-	{ ask_get, 16 },
-	{ ask_release_lease, 9 },
-	{ ask_nonsense, 2 },
-	{ ask_release_claims, 3 },
-	{ ask_expect, 10 },
-	{ ask_cancel, 1 },
-	{ ask_push, 40 },
-	{ ask_break_ring, 1 },
-	{ ask_release_stale, 3 },
-	{ ask_inbox, 16 },
-	{ ask_outbox, 16 },
+	{ ask_nop, 2 },		  { ask_stat, 2 },	     { ask_claim, 14 },
+	{ ask_put, 12 },	  { ask_put_copy, 10 },	     { ask_match, 8 },
+	{ ask_route, 3 },	  { ask_map, 10 },	     { ask_prefetch, 2 },
+	{ ask_drop, 3 },	  { ask_get, 16 },	     { ask_release_lease, 9 },
+	{ ask_nonsense, 2 },	  { ask_release_claims, 3 }, { ask_expect, 10 },
+	{ ask_cancel, 1 },	  { ask_push, 40 },	     { ask_break_ring, 1 },
+	{ ask_release_stale, 3 }, { ask_inbox, 16 },	     { ask_outbox, 16 },
 };
 
 void engine_act(struct sim_engine *e)
@@ -805,6 +792,9 @@ void op_done(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe
 	case WEFT_OP_HANDOFF_CANCEL:
 		if (cqe->res && cqe->res != -ENOENT)
 			odd(e, op, cqe->res);
+		break;
+	case WEFT_OP_ROUTE:
+		route_done(e, op, cqe);
 		break;
 	case WEFT_OP_CHANNEL_OPEN:
 	case WEFT_OP_CHANNEL_JOIN:

@@ -61,6 +61,7 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->hedged += r->hedged;
 	sum->resyncs += r->resyncs;
 	sum->matched_afar += r->matched_afar;
+	sum->routed_afar += r->routed_afar;
 	sum->faults.delayed += r->faults.delayed;
 	sum->faults.eagain += r->faults.eagain;
 	sum->faults.op += r->faults.op;
@@ -103,9 +104,9 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 	printf("%" PRIu64 " KiB came over one of several rails\n", sum->railed_bytes >> 10);
 	printf("%" PRIu64 " blocks of other nodes came, %" PRIu64 " did not, %" PRIu64
 	       " were shared, %" PRIu64 " kept; %" PRIu64 " hedges, %" PRIu64 " resyncs, %" PRIu64
-	       " matches went on elsewhere\n",
+	       " matches went on elsewhere, %" PRIu64 " routes led there\n",
 	       sum->fetched, sum->missed, sum->shared, sum->kept, sum->hedged, sum->resyncs,
-	       sum->matched_afar);
+	       sum->matched_afar, sum->routed_afar);
 }
 
 /* a simulation in which nothing happens finds nothing */
@@ -124,7 +125,7 @@ static void assert_lively(const struct sim_report *sum)
 	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes &&
 		    sum->railed_bytes);
 	assert_true(sum->fetched && sum->missed && sum->shared && sum->kept && sum->hedged &&
-		    sum->resyncs && sum->matched_afar);
+		    sum->resyncs && sum->matched_afar && sum->routed_afar);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
 	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
 	assert_true(sum->faults.late && sum->faults.late_at_end && sum->faults.late_lost);

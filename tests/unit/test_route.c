@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* what nodes are worth for a chain: told rightly, in time, and also where peers lie or say nothing */
+/* what nodes are worth for a chain, also where peers lie or say nothing */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
