@@ -317,8 +317,22 @@ static void progress(struct wfi_srv_device *dev)
 	struct wfi_srv_ep *ep;
 
 	dev->wire->progress(dev);
+	if (dev->settled == dev->stirs)
+		return;
+	/* first: what settling stirs is for the next time */
+	dev->settled = dev->stirs;
 	for (ep = dev->first; ep; ep = ep->next)
 		wfi_srv_ep_settle(ep);
+}
+
+static void lent_end(struct wfi_srv_cq *cq)
+{
+	struct wfi_srv_ep *ep;
+
+	cq->nr_lent = 0;
+	for (ep = wfi_srv_device(cq->base.dev)->first; ep; ep = ep->next)
+		if (ep->base.recv_cq == &cq->base)
+			wfi_srv_give_back(ep);
 }
 
 /* of the endpoints from @ep to before @end. Return: completions written */
@@ -340,17 +354,21 @@ static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 {
 	struct wfi_srv_cq *cq = wfi_container_of(base, struct wfi_srv_cq, base);
 	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
-	struct wfi_srv_ep *ep;
+	uint32_t stirs;
 	unsigned n;
 
-	for (ep = dev->first; ep; ep = ep->next)
-		if (ep->base.recv_cq == base)
-			wfi_srv_give_back(ep);
+	if (cq->nr_lent)
+		lent_end(cq);
 	progress(dev);
 	if (wfi_unlikely(dev->nr_closing || ++dev->polls % TICK_POLLS == 0))
 		tick(dev);
+	stirs = dev->stirs;
+	if (cq->seen == stirs)
+		return 0;
 	n = cq_take(cq, cq->turn, NULL, wcs, max);
 	n += cq_take(cq, dev->first, cq->turn, wcs + n, max - n);
+	if (n < max)
+		cq->seen = stirs;
 	/* another one is first next time: nobody starves behind a chatty peer */
 	cq->turn = cq->turn && cq->turn->next ? cq->turn->next : dev->first;
 	return (int)n;
@@ -373,6 +391,7 @@ int wfi_srv_cq_create(struct weft_device *dev, const struct weft_cq_opts *opts,
 	cq->base.dev = dev;
 	cq->depth = o.depth ? o.depth : CQ_DEPTH_DEFAULT;
 	cq->turn = wfi_srv_device(dev)->first;
+	cq->seen = wfi_srv_device(dev)->stirs - 1;
 	*out = &cq->base;
 	return 0;
 }

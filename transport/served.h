@@ -178,6 +178,8 @@ struct wfi_srv_device {
 	uint32_t polls;
 	uint32_t nr_exports; /* room for */
 	uint32_t nr_closing; /* endpoints */
+	uint32_t stirs; /* moves on when there may be something to settle, or to tell */
+	uint32_t settled; /* .stirs when that was done last */
 	bool local; /* .gens and .pidfd are there */
 	struct wfi_gens gens; /* of exports */
 	int pidfd; /* of this process */
@@ -206,6 +208,8 @@ struct wfi_srv_cq {
 	struct weft_cq base;
 	uint32_t depth;
 	uint32_t nr_open; /* posts that were not polled yet */
+	uint32_t nr_lent; /* messages, until the next poll */
+	uint32_t seen; /* .stirs of the device when all was told last */
 	struct wfi_srv_ep *turn; /* who comes first next time */
 };
 
@@ -318,6 +322,11 @@ static inline struct wfi_srv_device *wfi_srv_device(struct weft_device *dev)
 static inline struct wfi_srv_ep *wfi_srv_ep(struct weft_ep *ep)
 {
 	return wfi_container_of(ep, struct wfi_srv_ep, base);
+}
+
+static inline void wfi_srv_stir(struct wfi_srv_ep *ep)
+{
+	wfi_srv_device(ep->base.dev)->stirs++;
 }
 
 /* ---- for wires ---- */

@@ -54,19 +54,25 @@ static void record_add(struct wfi_srv_ep *ep, enum weft_wc_op op, uint32_t len, 
 	ep->nr_msgs++;
 }
 
-/* the peer keeps to the room that it was told of. Return: whether it does */
+/* one more begins. The peer keeps to the room that it was told of; return: whether it does */
 static bool record_came(struct wfi_srv_ep *ep, uint32_t len)
 {
 	if (ep->room - (ep->msg_came - ep->msg_taken) < WFI_SRV_RECORD + len)
 		return false;
 	ep->msg_came += WFI_SRV_RECORD + len;
+	/* where the last one was is in the cache; the rest of the ring is larger than that */
+	if (!ep->nr_msgs && !ep->lent_bytes)
+		ep->ring_tail = ep->ring_shown = 0;
 	return true;
 }
 
 void wfi_srv_give_back(struct wfi_srv_ep *ep)
 {
+	if (!ep->lent_bytes)
+		return;
 	ep->msg_taken += ep->lent_bytes;
 	ep->lent_bytes = 0;
+	wfi_srv_stir(ep);
 }
 
 static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
@@ -88,6 +94,7 @@ static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
 	ep->ring_shown += record_bytes(r->len);
 	ep->lent_bytes += WFI_SRV_RECORD + r->len;
 	ep->nr_msgs--;
+	wfi_container_of(ep->base.recv_cq, struct wfi_srv_cq, base)->nr_lent++;
 }
 
 /* all is over but for telling so */
@@ -301,6 +308,7 @@ static int frame_end(struct wfi_srv_ep *ep)
 	struct wfi_srv_debt *debt = debt_next(ep);
 
 	rx->busy = false;
+	wfi_srv_stir(ep);
 	switch (rx->f.kind) {
 	case WFI_SRV_WRITE:
 		debt->status = rx->status;
@@ -339,6 +347,7 @@ int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
 	if (len < need)
 		return 0;
 	ep->heard = true;
+	wfi_srv_stir(ep);
 	ep->msg_credit = rx->f.credit;
 	rx->nr = 0;
 	rx->at = 0;
@@ -471,6 +480,7 @@ void wfi_srv_lost(struct wfi_srv_ep *ep, int status)
 	if (ep->state == WFI_EP_CLOSED)
 		return;
 	ep->lost = true;
+	wfi_srv_stir(ep);
 	if (ep->state == WFI_EP_CLOSING)
 		return;
 	ep->state = WFI_EP_CLOSING;
@@ -530,6 +540,7 @@ void wfi_srv_stopped(struct wfi_srv_ep *ep)
 	if (ep->stopped)
 		return;
 	ep->stopped = true;
+	wfi_srv_stir(ep);
 	ep->rx.busy = false;
 	while ((open = open_asked(ep))) {
 		open->status = status;
@@ -546,7 +557,7 @@ void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 	bool due = ep->meeting || open_asked(ep) || ep->nr_free < WFI_SRV_TX;
 
 	if (ep->state == WFI_EP_CLOSING && !ep->lost && now_ns >= ep->close_ns)
-		ep->lost = true;
+		wfi_srv_lost(ep, 0);
 	if (ep->state == WFI_EP_CONNECTED && wfi_pidfd_ended(ep->peer_pidfd))
 		wfi_srv_lost(ep, -ECONNRESET);
 	/* it counts from when an answer was first due here, however long its owner slept before */
@@ -882,6 +893,7 @@ void wfi_srv_ep_shutdown(struct weft_ep *base)
 		return;
 	ep->lost = ep->state == WFI_EP_CREATED;
 	ep->state = WFI_EP_CLOSING;
+	wfi_srv_stir(ep);
 	wfi_srv_device(base->dev)->nr_closing++;
 	ep->close_ns = wfi_now(base->dev->env) + SHUT_NS;
 	ep->base.fast = &wfi_ep_unconnected;

@@ -54,6 +54,7 @@ void wfi_srv_tx_done(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
 	ep->tx_free = tx;
 	ep->nr_free++;
 	ep->heard = true;
+	wfi_srv_stir(ep);
 }
 
 /* ---- posts ---- */
@@ -88,6 +89,7 @@ static struct wfi_srv_open *open_add(struct wfi_srv_ep *ep, uint64_t cookie, enu
 	open->op = (uint8_t)op;
 	open->flags = (uint8_t)flags;
 	send_cq(ep)->nr_open++;
+	wfi_srv_stir(ep);
 	return open;
 }
 
@@ -248,9 +250,7 @@ static int srv_post_send(struct weft_ep *base, const void *buf, uint32_t len, ui
 		return -EAGAIN;
 	tx = wfi_srv_tx_get(ep, &f, NULL);
 	memcpy(tx->head + sizeof(f), buf, len);
-	tx->iov[1].iov_base = tx->head + sizeof(f);
-	tx->iov[1].iov_len = len;
-	tx->nr_iov = 2;
+	tx->iov[0].iov_len += len;
 	ep->msg_sent += WFI_SRV_RECORD + len;
 	open_add(ep, cookie, WEFT_WC_SEND, flags)->done = true;
 	wfi_srv_tx_push(ep, tx);
@@ -279,6 +279,7 @@ static void open_pop(struct wfi_srv_ep *ep)
 	ep->open_next += ep->open_next == ep->open_head;
 	ep->open_head++;
 	send_cq(ep)->nr_open--;
+	wfi_srv_stir(ep);
 }
 
 void wfi_srv_reap(struct wfi_srv_ep *ep)

@@ -363,6 +363,41 @@ static void test_unanswered(void **state)
 	wfi_srv_rkey_destroy(rkey);
 }
 
+/* what a poll had no place for, the next one tells, though nothing has come since; and posts that
+ * nobody is told of leave room, whichever queue is polled */
+static void test_left_over(void **state)
+{
+	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 0, 64);
+	uint8_t bytes[64];
+	struct weft_wc wc;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		memset(bytes, (int)i, sizeof(bytes));
+		assert_true(arrive(&f, NULL) > 0);
+		wfi_srv_rx_bytes(rig->ep, bytes, sizeof(bytes));
+	}
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 1);
+		assert_int_equal(*(const uint8_t *)wc.data, i);
+	}
+	assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 0);
+	f = frame(WFI_SRV_CREDIT, 0, 0);
+	for (i = 0; i < 3 * rig->ep->depth; i++) {
+		assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, i, WEFT_POST_QUIET),
+				 0);
+		f.credit += WFI_SRV_RECORD + 4;
+		assert_true(arrive(&f, NULL) > 0);
+		assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 0);
+	}
+	wfi_srv_lost(rig->ep, -ECONNRESET);
+	/* stopped, settled, told */
+	for (i = 0; i < 3; i++)
+		poll_all();
+	assert_int_equal(rig->ep->state, WFI_EP_CLOSED);
+}
+
 static uint64_t rng_state = 88172645463325252ull;
 
 static uint64_t rnd(void)
@@ -427,6 +462,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unanswered, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_left_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
 	};
 

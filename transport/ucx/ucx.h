@@ -24,6 +24,8 @@ struct wfi_ucx_device {
 	ucp_context_h context;
 	ucp_worker_h worker;
 	int efd;
+	uint32_t nr_queued; /* frames that UCX has not all of */
+	uint32_t nr_stopping; /* endpoints */
 	uint32_t part; /* bytes that UCX sends in one go */
 	bool tries; /* peers' addresses in a child first */
 };

@@ -109,7 +109,7 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 	};
 	const bool is_first = !tx->at;
 	const void *header = is_first ? (const void *)tx->head : &ep->part;
-	const size_t len = is_first ? tx->iov[0].iov_len : sizeof(ep->part);
+	size_t len = is_first ? tx->iov[0].iov_len : sizeof(ep->part);
 	ucs_status_ptr_t req;
 	struct slice s;
 
@@ -118,6 +118,11 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 	if (s.list) {
 		param.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
 		param.datatype = UCP_DATATYPE_IOV;
+	}
+	/* UCX has a short way for bytes alone */
+	if (tx->nr_iov == 1) {
+		s = (struct slice){ .buf = header, .count = len };
+		len = 0;
 	}
 	req = ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, header, len, s.buf, s.count, &param);
 	slice_done(ep, tx, &s);
@@ -128,6 +133,15 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 		tx->nr_busy++;
 	}
 	return true;
+}
+
+/* the first of the queue leaves it */
+static void tx_pop(struct wfi_ucx_ep *ep)
+{
+	ep->first = ep->first->next;
+	if (!ep->first)
+		ep->last = &ep->first;
+	wfi_ucx_device(ep->srv.base.dev)->nr_queued--;
 }
 
 static void tx_run(struct wfi_ucx_ep *ep)
@@ -141,9 +155,7 @@ static void tx_run(struct wfi_ucx_ep *ep)
 		}
 		if (tx->at < tx->nr_iov)
 			continue;
-		ep->first = tx->next;
-		if (!ep->first)
-			ep->last = &ep->first;
+		tx_pop(ep);
 		tx_end(ep, tx);
 	}
 }
@@ -155,25 +167,38 @@ static void wire_push(struct wfi_srv_ep *base, struct wfi_srv_tx *tx)
 	tx->next = NULL;
 	*ep->last = tx;
 	ep->last = &tx->next;
+	wfi_ucx_device(base->base.dev)->nr_queued++;
 	tx_run(ep);
 }
 
 /* ---- what arrives ---- */
+
+/* the first part of a frame: its head, perhaps with bytes right behind it, and others beside it */
+static int rx_first(struct wfi_srv_ep *ep, const uint8_t *header, size_t header_len,
+		    const void *data, size_t len)
+{
+	int head;
+
+	if (wfi_srv_rx_left(ep))
+		return -EPROTO;
+	head = wfi_srv_rx_begin(ep, header, header_len);
+	if (head <= 0 || header_len - (size_t)head + len > wfi_srv_rx_left(ep))
+		return -EPROTO;
+	wfi_srv_rx_bytes(ep, header + head, header_len - (size_t)head);
+	wfi_srv_rx_bytes(ep, data, len);
+	return 0;
+}
 
 static int rx_part(struct wfi_srv_ep *ep, const void *header, size_t header_len, const void *data,
 		   size_t len)
 {
 	struct wfi_ucx_part part;
 
-	if (header_len == sizeof(part)) {
-		memcpy(&part, header, sizeof(part));
-		if (part.magic != PART_MAGIC || !len || len > wfi_srv_rx_left(ep))
-			return -EPROTO;
-	} else if (wfi_srv_rx_left(ep) ||
-		   wfi_srv_rx_begin(ep, header, header_len) != (int)header_len ||
-		   len > wfi_srv_rx_left(ep)) {
+	if (header_len != sizeof(part))
+		return rx_first(ep, header, header_len, data, len);
+	memcpy(&part, header, sizeof(part));
+	if (part.magic != PART_MAGIC || !len || len > wfi_srv_rx_left(ep))
 		return -EPROTO;
-	}
 	wfi_srv_rx_bytes(ep, data, len);
 	return 0;
 }
@@ -185,6 +210,12 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_len,
 	struct wfi_srv_ep *ep;
 	uint64_t to;
 
+	/* a frame that is all in its head has none beside it */
+	if (!header_len) {
+		header = data;
+		header_len = len;
+		len = 0;
+	}
 	/* whoever finds our port can say something: to nobody, then */
 	if (header_len < sizeof(to))
 		return UCS_OK;
@@ -231,11 +262,10 @@ static void tx_drop(struct wfi_ucx_ep *ep)
 	struct wfi_srv_tx *tx;
 
 	while ((tx = ep->first)) {
-		ep->first = tx->next;
+		tx_pop(ep);
 		tx->at = tx->nr_iov;
 		tx_end(ep, tx);
 	}
-	ep->last = &ep->first;
 }
 
 static void wire_stop(struct wfi_srv_ep *base)
@@ -248,6 +278,7 @@ static void wire_stop(struct wfi_srv_ep *base)
 		ep->closing = ucp_of(ep)->ucp_ep_close_nbx(ep->ep, &param);
 	ep->ep = NULL;
 	ep->closed = !UCS_PTR_IS_PTR(ep->closing);
+	wfi_ucx_device(base->base.dev)->nr_stopping++;
 }
 
 static void close_poll(struct wfi_ucx_ep *ep)
@@ -261,6 +292,7 @@ static void close_poll(struct wfi_ucx_ep *ep)
 	if (!ep->closed || ep->nr_flying)
 		return;
 	tx_drop(ep);
+	wfi_ucx_device(ep->srv.base.dev)->nr_stopping--;
 	wfi_srv_stopped(&ep->srv);
 }
 
@@ -270,6 +302,8 @@ static void wire_progress(struct wfi_srv_device *base)
 	struct wfi_srv_ep *ep;
 
 	dev->ucp->ucp_worker_progress(dev->worker);
+	if (!(dev->nr_queued | dev->nr_stopping))
+		return;
 	for (ep = base->first; ep; ep = ep->next) {
 		if (wfi_unlikely(ep->stopping && !ep->stopped))
 			close_poll(ucx_ep(ep));
