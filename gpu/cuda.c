@@ -11,15 +11,18 @@ static char failure[256];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* a pointer to an object becomes one to a function: POSIX has dlsym() work so, ISO C has no word */
-static void lookup(void *lib, const char *symbol, void *to)
+static bool lookup(void *lib, const char *symbol, void *to)
 {
 	void *sym = dlsym(lib, symbol);
 
 	memcpy(to, &sym, sizeof(sym));
-	if (!sym && !failure[0])
-		snprintf(failure, sizeof(failure),
-			 "libcuda.so.1 has no %s: install a driver of CUDA 11.7 (515) or newer",
-			 symbol);
+	return sym;
+}
+
+static void missing(const char *symbol)
+{
+	snprintf(failure, sizeof(failure),
+		 "libcuda.so.1 has no %s: install a driver of CUDA 11.7 (515) or newer", symbol);
 }
 
 static void load(void)
@@ -32,8 +35,13 @@ static void load(void)
 			 "libcuda.so.1 is not here: install NVIDIA's driver");
 		return;
 	}
-#define LOOKUP(name, symbol, args) lookup(lib, symbol, &calls.name);
+#define LOOKUP(name, symbol, args)                                                                 \
+	if (!lookup(lib, symbol, &calls.name))                                                     \
+		missing(symbol);
 	WFI_CUDA_CALLS(LOOKUP)
+#undef LOOKUP
+#define LOOKUP(name, symbol, args) lookup(lib, symbol, &calls.name);
+	WFI_CUDA_MAYBE(LOOKUP)
 #undef LOOKUP
 	if (failure[0])
 		return;

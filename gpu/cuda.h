@@ -37,6 +37,18 @@ enum wfi_cuda_flags {
 	WFI_CUDA_HOST_MAPPED = 2,
 };
 
+enum wfi_cuda_stream_flags {
+	WFI_CUDA_STREAM_NON_BLOCKING = 1, /* does not wait for stream 0 */
+};
+
+enum wfi_cuda_event_flags {
+	WFI_CUDA_EVENT_NO_TIMING = 2,
+};
+
+enum wfi_cuda_ipc_flags {
+	WFI_CUDA_IPC_LAZY_PEER = 1,
+};
+
 enum wfi_cuda_func_attr {
 	WFI_CUDA_FUNC_SHARED = 8,
 };
@@ -44,12 +56,25 @@ enum wfi_cuda_func_attr {
 /* names of the driver's own */
 struct CUctx_st;
 struct CUstream_st;
+struct CUevent_st;
 struct CUmod_st;
 struct CUfunc_st;
 
 struct wfi_cuda_uuid {
 	uint8_t bytes[16];
 };
+
+struct wfi_cuda_ipc {
+	char bytes[64];
+};
+
+struct wfi_cuda_copy_attrs {
+	int order; /* of reading the sources */
+	int hints[4]; /* for managed memory */
+	unsigned flags;
+};
+
+#define WFI_CUDA_ORDER_STREAM 1
 
 /* member, symbol, arguments; each returns a CUresult */
 #define WFI_CUDA_CALLS(X)                                                                          \
@@ -68,10 +93,30 @@ struct wfi_cuda_uuid {
 	X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (int dev))                    \
 	X(cuCtxPushCurrent, "cuCtxPushCurrent_v2", (struct CUctx_st * ctx))                        \
 	X(cuCtxPopCurrent, "cuCtxPopCurrent_v2", (struct CUctx_st * *ctx))                         \
+	X(cuCtxSynchronize, "cuCtxSynchronize", (void))                                            \
 	X(cuMemHostAlloc, "cuMemHostAlloc", (void **mem, size_t bytes, unsigned flags))            \
 	X(cuMemFreeHost, "cuMemFreeHost", (void *mem))                                             \
+	X(cuMemAlloc, "cuMemAlloc_v2", (uint64_t * mem, size_t bytes))                             \
+	X(cuMemFree, "cuMemFree_v2", (uint64_t mem))                                               \
+	X(cuMemcpyAsync, "cuMemcpyAsync",                                                          \
+	  (uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st * stream))                 \
 	X(cuMemsetD32Async, "cuMemsetD32Async",                                                    \
 	  (uint64_t dst, unsigned value, size_t nr, struct CUstream_st *stream))                   \
+	X(cuStreamCreate, "cuStreamCreate", (struct CUstream_st * *stream, unsigned flags))        \
+	X(cuStreamDestroy, "cuStreamDestroy_v2", (struct CUstream_st * stream))                    \
+	X(cuStreamWaitEvent, "cuStreamWaitEvent",                                                  \
+	  (struct CUstream_st * stream, struct CUevent_st * event, unsigned flags))                \
+	X(cuEventCreate, "cuEventCreate", (struct CUevent_st * *event, unsigned flags))            \
+	X(cuEventDestroy, "cuEventDestroy_v2", (struct CUevent_st * event))                        \
+	X(cuEventRecord, "cuEventRecord",                                                          \
+	  (struct CUevent_st * event, struct CUstream_st * stream))                                \
+	X(cuEventSynchronize, "cuEventSynchronize", (struct CUevent_st * event))                   \
+	X(cuEventElapsedTime, "cuEventElapsedTime",                                                \
+	  (float *ms, struct CUevent_st *start, struct CUevent_st *end))                           \
+	X(cuIpcGetMemHandle, "cuIpcGetMemHandle", (struct wfi_cuda_ipc * handle, uint64_t mem))    \
+	X(cuIpcOpenMemHandle, "cuIpcOpenMemHandle_v2",                                             \
+	  (uint64_t * mem, struct wfi_cuda_ipc handle, unsigned flags))                            \
+	X(cuIpcCloseMemHandle, "cuIpcCloseMemHandle", (uint64_t mem))                              \
 	X(cuModuleLoadData, "cuModuleLoadData", (struct CUmod_st * *module, const void *image))    \
 	X(cuModuleUnload, "cuModuleUnload", (struct CUmod_st * module))                            \
 	X(cuModuleGetFunction, "cuModuleGetFunction",                                              \
@@ -86,9 +131,17 @@ struct wfi_cuda_uuid {
 	   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,                  \
 	   struct CUstream_st *stream, void **params, void **extra))
 
+/* those that only newer drivers have: NULL where they are not */
+#define WFI_CUDA_MAYBE(X)                                                                          \
+	X(cuMemcpyBatchAsync, "cuMemcpyBatchAsync_v2",                                             \
+	  (uint64_t * dsts, uint64_t * srcs, size_t * lens, size_t nr,                             \
+	   struct wfi_cuda_copy_attrs * attrs, size_t * attrs_from, size_t nr_attrs,               \
+	   struct CUstream_st * stream))
+
 #define WFI_CUDA_MEMBER(name, symbol, args) int(*name) args;
 struct wfi_cuda {
 	WFI_CUDA_CALLS(WFI_CUDA_MEMBER)
+	WFI_CUDA_MAYBE(WFI_CUDA_MEMBER)
 };
 #undef WFI_CUDA_MEMBER
 

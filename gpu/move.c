@@ -42,29 +42,54 @@ int wfi_gpu_table_add(struct wfi_gpu_table *t, uint64_t src, uint64_t dst, uint6
 	return 0;
 }
 
+/*
+ * @nr items with @bytes in all; where @len is not 0 each is as long, and the blocks allow it, they
+ * are moved in words
+ */
+static int launch(struct wfi_gpu *gpu, struct wfi_gpu_move_args *args, uint64_t nr, uint64_t bytes,
+		  uint32_t len, struct CUstream_st *stream)
+{
+	if (nr > UINT32_MAX)
+		return -E2BIG;
+	args->nr = (uint32_t)nr;
+	args->batch = (uint32_t)wfi_max(1, wfi_min(WFI_GPU_WARP, BATCH_BYTES * nr / bytes));
+	if (len && wfi_gpu_side_even(&args->src) && wfi_gpu_side_even(&args->dst)) {
+		args->vecs = len / WFI_GPU_VEC;
+		args->vecs_magic = (uint32_t)(((1ull << 32) + args->vecs - 1) / args->vecs);
+	}
+	return wfi_gpu_launch(gpu, WFI_GPU_MOVE, (nr + args->batch - 1) / args->batch, args,
+			      stream);
+}
+
 int wfi_gpu_move(struct wfi_gpu *gpu, const struct wfi_gpu_table *t, const struct wfi_gpu_side *src,
 		 const struct wfi_gpu_side *dst, uint32_t nr_blocks, struct CUstream_st *stream)
 {
 	struct wfi_gpu_move_args args = { .items = (uintptr_t)t->items };
-	const uint64_t nr = src ? (uint64_t)t->nr * nr_blocks : t->nr;
-	bool even = !t->odd;
+	uint64_t nr = 1;
 
-	if (!nr)
-		return 0;
-	if (nr > UINT32_MAX)
-		return -E2BIG;
 	if (src) {
 		args.src = *src;
 		args.dst = *dst;
 		args.nr_runs = t->nr;
-		even = even && wfi_gpu_side_even(src) && wfi_gpu_side_even(dst);
+		nr = nr_blocks;
 	}
-	args.nr = (uint32_t)nr;
-	args.batch = (uint32_t)wfi_max(1, wfi_min(WFI_GPU_WARP,
-						  BATCH_BYTES * (uint64_t)t->nr / t->bytes));
-	if (even) {
-		args.vecs = t->len / WFI_GPU_VEC;
-		args.vecs_magic = (uint32_t)(((1ull << 32) + args.vecs - 1) / args.vecs);
-	}
-	return wfi_gpu_launch(gpu, WFI_GPU_MOVE, (nr + args.batch - 1) / args.batch, &args, stream);
+	if (!t->nr || !nr)
+		return 0;
+	return launch(gpu, &args, t->nr * nr, t->bytes * nr, t->odd ? 0 : t->len, stream);
+}
+
+int wfi_gpu_move_blocks(struct wfi_gpu *gpu, const struct wfi_gpu_side *src,
+			const struct wfi_gpu_side *dst, uint32_t len, uint32_t nr,
+			struct CUstream_st *stream)
+{
+	const uint32_t nr_runs =
+		(uint32_t)(((uint64_t)len + WFI_GPU_ITEM_MAX - 1) / WFI_GPU_ITEM_MAX);
+	struct wfi_gpu_move_args args = { .src = *src, .dst = *dst, .len = len };
+
+	if (!len || !nr)
+		return 0;
+	args.nr_runs = nr_runs;
+	args.part = (uint32_t)wfi_align_up((len + (uint64_t)nr_runs - 1) / nr_runs, WFI_GPU_VEC);
+	return launch(gpu, &args, (uint64_t)nr_runs * nr, (uint64_t)len * nr,
+		      len == args.part * nr_runs ? args.part : 0, stream);
 }

@@ -34,7 +34,7 @@ struct wfi_gpu_item {
 /**
  * struct wfi_gpu_move_args - runs of each of many blocks, or pieces
  * @src, @dst: not read where there are pieces
- * @items: address of the runs, or pieces
+ * @items: address of the runs, or pieces; 0: all @len bytes of each block, in runs of @part
  * @nr_runs: 0: pieces
  * @nr: runs of all blocks, or pieces; numbered block by block
  * @batch: that a warp takes at a time: 1 to 32
@@ -51,6 +51,8 @@ struct wfi_gpu_move_args {
 	uint32_t batch;
 	uint32_t vecs;
 	uint32_t vecs_magic;
+	uint32_t len;
+	uint32_t part;
 	uint32_t reserved;
 };
 

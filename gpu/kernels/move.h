@@ -14,22 +14,40 @@ struct wfi_move_shared {
 	uint32_t len[WFI_GPU_WARP];
 };
 
+/* the run of a block, or the piece, of that number */
+WFI_GPU_FN struct wfi_gpu_item wfi_move_item(const struct wfi_gpu_move_args *a, uint32_t nr)
+{
+	struct wfi_gpu_item item;
+
+	if (a->items) {
+		const uint64_t at = a->items + (uint64_t)nr * sizeof(item);
+
+		item.src = WFI_LOOKUP(uint64_t, at);
+		item.dst = WFI_LOOKUP(uint64_t, at + 8);
+		item.len = WFI_LOOKUP(uint32_t, at + 16);
+	} else {
+		item.src = (uint64_t)nr * a->part;
+		item.dst = item.src;
+		item.len = a->len - (uint32_t)item.src < a->part ? a->len - (uint32_t)item.src
+								 : a->part;
+	}
+	return item;
+}
+
 /* one lane looks up one item */
 WFI_GPU_FN void wfi_move_find(const struct wfi_gpu_move_args *a, struct wfi_move_shared *sh,
-			      uint32_t item, unsigned place)
+			      uint32_t nr, unsigned place)
 {
-	const uint32_t block = a->nr_runs ? item / a->nr_runs : 0;
-	const uint32_t nr = a->nr_runs ? item - block * a->nr_runs : item;
-	const uint64_t at = a->items + (uint64_t)nr * sizeof(struct wfi_gpu_item);
-	uint64_t src = WFI_LOOKUP(uint64_t, at), dst = WFI_LOOKUP(uint64_t, at + 8);
+	const uint32_t block = a->nr_runs ? nr / a->nr_runs : 0;
+	struct wfi_gpu_item item = wfi_move_item(a, nr - block * a->nr_runs);
 
 	if (a->nr_runs) {
-		src += wfi_side_at(&a->src, block);
-		dst += wfi_side_at(&a->dst, block);
+		item.src += wfi_side_at(&a->src, block);
+		item.dst += wfi_side_at(&a->dst, block);
 	}
-	sh->src[place] = src;
-	sh->dst[place] = dst;
-	sh->len[place] = WFI_LOOKUP(uint32_t, at + 16);
+	sh->src[place] = item.src;
+	sh->dst[place] = item.dst;
+	sh->len[place] = item.len;
 }
 
 /* all words of a batch of equal items, one after the other: no lane is idle, however short they

@@ -81,6 +81,11 @@ int wfi_gpu_move(struct wfi_gpu *gpu, const struct wfi_gpu_table *table,
 		 const struct wfi_gpu_side *src, const struct wfi_gpu_side *dst, uint32_t nr_blocks,
 		 struct CUstream_st *stream);
 
+/* the same of all @len bytes of each block: gather and scatter, without a table */
+int wfi_gpu_move_blocks(struct wfi_gpu *gpu, const struct wfi_gpu_side *src,
+			const struct wfi_gpu_side *dst, uint32_t len, uint32_t nr,
+			struct CUstream_st *stream);
+
 /* ---- CRC32C, as wfi_crc32c() ---- */
 
 /**
@@ -137,5 +142,37 @@ int wfi_gpu_narrow(struct wfi_gpu *gpu, const struct wfi_gpu_cast *cast,
 int wfi_gpu_widen(struct wfi_gpu *gpu, const struct wfi_gpu_cast *cast,
 		  const struct wfi_gpu_side *narrow, const struct wfi_gpu_side *wide, uint32_t nr,
 		  struct CUstream_st *stream);
+
+/* ---- between a GPU and its host, through a stage ---- */
+
+/*
+ * Blocks are gathered into one of two buffers of the GPU's while the copy engine empties the other,
+ * so that it moves few large pieces: small ones cost it as much each. And the other way round.
+ */
+struct wfi_gpu_stage;
+
+/**
+ * wfi_gpu_stage_create - two buffers, and a stream of its own for the copy engine
+ * @bytes: of each buffer; 0: 16 MiB
+ *
+ * Return: 0; as wfi_cuda_errno(), logged
+ */
+int wfi_gpu_stage_create(struct wfi_gpu *gpu, uint64_t bytes, struct wfi_gpu_stage **out);
+/* takes NULL. Nothing is under way */
+void wfi_gpu_stage_destroy(struct wfi_gpu_stage *stage);
+
+/**
+ * wfi_gpu_to_host - @nr blocks of @len bytes, one behind the other to @host
+ * @src: blocks in the GPU's memory; lent for the call, its index until all is done
+ * @host: pinned, or copies wait for the host
+ *
+ * Starts when what is before it in @stream is done; what comes behind it there waits for all of it.
+ * One at a time for a stage, however many streams there are.
+ * Return: 0; -EINVAL a block is larger than a buffer; as wfi_cuda_errno(), logged
+ */
+int wfi_gpu_to_host(struct wfi_gpu_stage *stage, const struct wfi_gpu_side *src, uint32_t len,
+		    uint32_t nr, void *host, struct CUstream_st *stream);
+int wfi_gpu_from_host(struct wfi_gpu_stage *stage, const void *host, const struct wfi_gpu_side *dst,
+		      uint32_t len, uint32_t nr, struct CUstream_st *stream);
 
 #endif

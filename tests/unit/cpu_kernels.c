@@ -57,12 +57,27 @@ static void run_crc(const void *args, void *shared, unsigned bytes, uint32_t blo
 	}
 }
 
+/* a benchmark's: what it does is of no interest here */
+static void run_nothing(const void *args, void *shared, unsigned bytes, uint32_t block,
+			uint32_t grid)
+{
+	(void)args;
+	(void)shared;
+	(void)bytes;
+	(void)block;
+	(void)grid;
+}
+
 const struct cpu_kernel cpu_kernels[CPU_KERNELS] = {
 	{ "weft_move", THREADS, run_move },
 	{ "weft_narrow", THREADS, run_narrow },
 	{ "weft_widen", THREADS, run_widen },
 	{ "weft_crc32c", CRC_THREADS, run_crc },
 	{ "weft_crc32c_small", CRC_THREADS, run_crc },
+	{ "peer_empty", 32, run_nothing },
+	{ "peer_read", 1024, run_nothing },
+	{ "peer_halve", 1024, run_nothing },
+	{ "peer_double", 1024, run_nothing },
 };
 
 void cpu_kernel_run(const struct cpu_kernel *kernel, uint32_t grid, unsigned shared,

@@ -2,6 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
 #include "gpu/device.h"
 #include "gpu/error.h"
 #include "tests/unit/cpu_kernels.h"
@@ -12,6 +15,7 @@ struct mock_cuda mock_cuda;
 /* the driver's own names: the compiler sees here what the table expects of them */
 #define DECLARE(name, symbol, args) int name args __asm__(symbol);
 WFI_CUDA_CALLS(DECLARE)
+WFI_CUDA_MAYBE(DECLARE)
 #undef DECLARE
 
 void mock_cuda_reset(void)
@@ -25,7 +29,7 @@ const struct wfi_cuda *mock_cuda_table(void)
 {
 	static const struct wfi_cuda table = {
 #define MEMBER(name, symbol, args) .name = name,
-		WFI_CUDA_CALLS(MEMBER)
+		WFI_CUDA_CALLS(MEMBER) WFI_CUDA_MAYBE(MEMBER)
 #undef MEMBER
 	};
 
@@ -188,6 +192,11 @@ int cuCtxPopCurrent(struct CUctx_st **ctx)
 	return 0;
 }
 
+int cuCtxSynchronize(void)
+{
+	return no_context() ? no_context() : fault("cuCtxSynchronize");
+}
+
 /* ---- memory: all of it is the host's ---- */
 
 int cuMemHostAlloc(void **mem, size_t bytes, unsigned flags)
@@ -204,6 +213,177 @@ int cuMemFreeHost(void *mem)
 {
 	free(mem);
 	return no_context();
+}
+
+/* before each allocation; as long as the largest access, to keep that aligned */
+struct head {
+	uint64_t bytes;
+	uint64_t reserved;
+};
+
+static uint64_t get(size_t bytes)
+{
+	struct head *head = malloc(sizeof(*head) + bytes);
+
+	if (head)
+		head->bytes = bytes;
+	return head ? (uintptr_t)(head + 1) : 0;
+}
+
+int cuMemAlloc(uint64_t *mem, size_t bytes)
+{
+	int res = no_context() ? no_context() : fault("cuMemAlloc");
+
+	if (res)
+		return res;
+	*mem = get(bytes);
+	return *mem ? 0 : WFI_CUDA_OUT_OF_MEMORY;
+}
+
+int cuMemFree(uint64_t mem)
+{
+	free((struct head *)(uintptr_t)mem - 1);
+	return no_context();
+}
+
+int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st *stream)
+{
+	int res = no_context() ? no_context() : fault("cuMemcpyAsync");
+
+	(void)stream;
+	if (!res)
+		memcpy((void *)(uintptr_t)dst, (void *)(uintptr_t)src, bytes);
+	return res;
+}
+
+int cuMemcpyBatchAsync(uint64_t *dsts, uint64_t *srcs, size_t *lens, size_t nr,
+		       struct wfi_cuda_copy_attrs *attrs, size_t *attrs_from, size_t nr_attrs,
+		       struct CUstream_st *stream)
+{
+	int res = 0;
+
+	if (attrs->order != WFI_CUDA_ORDER_STREAM || *attrs_from || nr_attrs != 1 || !stream)
+		return WFI_CUDA_INVALID_VALUE;
+	for (size_t i = 0; i < nr && !res; i++)
+		res = cuMemcpyAsync(dsts[i], srcs[i], lens[i], stream);
+	return res;
+}
+
+struct ipc {
+	uint64_t mem;
+	pid_t pid;
+};
+
+int cuIpcGetMemHandle(struct wfi_cuda_ipc *handle, uint64_t mem)
+{
+	const struct ipc ipc = { mem, getpid() };
+
+	memset(handle, 0, sizeof(*handle));
+	memcpy(handle, &ipc, sizeof(ipc));
+	return no_context() ? no_context() : fault("cuIpcGetMemHandle");
+}
+
+/* Return: whether all of it could be read in that process */
+static bool fetch(const struct ipc *ipc, uint64_t from, uint64_t to, size_t bytes)
+{
+	struct iovec local = { (void *)(uintptr_t)to, bytes };
+	struct iovec remote = { (void *)(uintptr_t)from, bytes };
+
+	return process_vm_readv(ipc->pid, &local, 1, &remote, 1, 0) == (ssize_t)bytes;
+}
+
+/* what the other process has there now: a copy, since mocked memory is its own */
+int cuIpcOpenMemHandle(uint64_t *mem, struct wfi_cuda_ipc handle, unsigned flags)
+{
+	struct head head;
+	struct ipc ipc;
+
+	memcpy(&ipc, &handle, sizeof(ipc));
+	if (no_context() || flags != WFI_CUDA_IPC_LAZY_PEER)
+		return WFI_CUDA_INVALID_VALUE;
+	if (!fetch(&ipc, ipc.mem - sizeof(head), (uintptr_t)&head, sizeof(head)))
+		return WFI_CUDA_INVALID_HANDLE;
+	*mem = get(head.bytes);
+	if (!*mem || !fetch(&ipc, ipc.mem, *mem, head.bytes))
+		return WFI_CUDA_MAP_FAILED;
+	return fault("cuIpcOpenMemHandle");
+}
+
+int cuIpcCloseMemHandle(uint64_t mem)
+{
+	return cuMemFree(mem);
+}
+
+/* ---- streams: what is asked for is done at once ---- */
+
+struct CUstream_st {
+	char reserved;
+};
+
+struct CUevent_st {
+	struct timespec at;
+};
+
+int cuStreamCreate(struct CUstream_st **stream, unsigned flags)
+{
+	int res = no_context() ? no_context() : fault("cuStreamCreate");
+
+	if (res || flags != WFI_CUDA_STREAM_NON_BLOCKING)
+		return res ? res : WFI_CUDA_INVALID_VALUE;
+	*stream = calloc(1, sizeof(**stream));
+	return *stream ? 0 : WFI_CUDA_OUT_OF_MEMORY;
+}
+
+int cuStreamDestroy(struct CUstream_st *stream)
+{
+	free(stream);
+	return no_context();
+}
+
+int cuStreamWaitEvent(struct CUstream_st *stream, struct CUevent_st *event, unsigned flags)
+{
+	(void)stream;
+	if (!event || flags)
+		return WFI_CUDA_INVALID_HANDLE;
+	return no_context() ? no_context() : fault("cuStreamWaitEvent");
+}
+
+int cuEventCreate(struct CUevent_st **event, unsigned flags)
+{
+	int res = no_context() ? no_context() : fault("cuEventCreate");
+
+	if (res || flags & ~(unsigned)WFI_CUDA_EVENT_NO_TIMING)
+		return res ? res : WFI_CUDA_INVALID_VALUE;
+	*event = calloc(1, sizeof(**event));
+	return *event ? 0 : WFI_CUDA_OUT_OF_MEMORY;
+}
+
+int cuEventDestroy(struct CUevent_st *event)
+{
+	free(event);
+	return no_context();
+}
+
+int cuEventRecord(struct CUevent_st *event, struct CUstream_st *stream)
+{
+	int res = no_context() ? no_context() : fault("cuEventRecord");
+
+	(void)stream;
+	if (!res)
+		clock_gettime(CLOCK_MONOTONIC, &event->at);
+	return res;
+}
+
+int cuEventSynchronize(struct CUevent_st *event)
+{
+	return event ? fault("cuEventSynchronize") : WFI_CUDA_INVALID_HANDLE;
+}
+
+int cuEventElapsedTime(float *ms, struct CUevent_st *start, struct CUevent_st *end)
+{
+	*ms = (float)(end->at.tv_sec - start->at.tv_sec) * 1e3f +
+	      (float)(end->at.tv_nsec - start->at.tv_nsec) / 1e6f;
+	return fault("cuEventElapsedTime");
 }
 
 int cuMemsetD32Async(uint64_t dst, unsigned value, size_t nr, struct CUstream_st *stream)
@@ -296,6 +476,6 @@ int cuLaunchKernel(struct CUfunc_st *func, unsigned grid_x, unsigned grid_y, uns
 	    block_y != 1 || block_z != 1 || extra || (int)shared > func->shared)
 		return WFI_CUDA_INVALID_VALUE;
 	mock_cuda.launches++;
-	cpu_kernel_run(func->kernel, grid_x, shared, params[0]);
+	cpu_kernel_run(func->kernel, grid_x, shared, params ? params[0] : NULL);
 	return 0;
 }

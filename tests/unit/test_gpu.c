@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* what GPUs are asked, what their errors are to us, and where they are on the bus */
+/* what GPUs are asked, what their errors are to us, what a launch refuses, and where they are on
+ * the bus */
 #include <errno.h>
 #include <limits.h>
 #include <setjmp.h>
@@ -12,10 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
-#include "gpu/cuda.h"
+#include "gpu/device.h"
 #include "gpu/error.h"
 #include "tests/unit/mock_cuda.h"
-#include "weft_internal/gpu.h"
 #include "weft_internal/log.h"
 #include "weft_internal/util.h"
 
@@ -134,6 +134,231 @@ static void test_errors(void **state)
 	assert_true(wfi_cuda_errno(INT_MAX) < 0);
 }
 
+/* ---- launches ---- */
+
+struct rig {
+	struct wfi_env env;
+	struct wfi_gpu *gpu;
+	struct wfi_gpu_item items[8];
+};
+
+static int setup_gpu(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	assert_non_null(r);
+	setup(state);
+	assert_int_equal(wfi_env_real_init(&r->env), 0);
+	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 0, &r->gpu), 0);
+	*state = r;
+	return 0;
+}
+
+static int teardown_gpu(void **state)
+{
+	struct rig *r = *state;
+
+	wfi_gpu_close(r->gpu);
+	assert_int_equal(mock_cuda_refs(), 0);
+	free(r);
+	return teardown(state);
+}
+
+static struct wfi_gpu_table table_of(struct rig *r)
+{
+	return (struct wfi_gpu_table){ .items = r->items, .max = WFI_ARRAY_SIZE(r->items) };
+}
+
+static void test_table(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu_item *items = r->items;
+	struct wfi_gpu_table t = table_of(r);
+
+	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 0), 0);
+	assert_int_equal(t.nr, 0);
+	/* evenly, in words */
+	assert_int_equal(wfi_gpu_table_add(&t, 0, 100, 20000), 0);
+	assert_int_equal(t.nr, 3);
+	assert_int_equal(items[0].len, 6672);
+	assert_int_equal(items[2].len, 20000 - 2 * 6672);
+	assert_int_equal(items[2].dst, 100 + 2 * 6672);
+	/* nothing of what does not fit */
+	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 6 * WFI_GPU_ITEM_MAX), -ENOSPC);
+	assert_int_equal(t.nr, 3);
+	assert_int_equal(t.bytes, 20000);
+	/* as long as the first */
+	t = table_of(r);
+	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 256), 0);
+	assert_int_equal(wfi_gpu_table_add(&t, 512, 256, 768), 0);
+	assert_int_equal(t.nr, 4);
+	assert_int_equal(t.odd, 0);
+	assert_int_equal(wfi_gpu_table_add(&t, 512, 256, 100), 0);
+	assert_true(t.odd);
+}
+
+static void test_move_bounds(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu_table t = table_of(r);
+	struct wfi_gpu_side side = { 0 };
+
+	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 5, NULL), 0);
+	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 16), 0);
+	assert_int_equal(wfi_gpu_table_add(&t, 32, 32, 16), 0);
+	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 0, NULL), 0);
+	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 1u << 31, NULL), -E2BIG);
+	assert_int_equal(mock_cuda.launches, 0);
+}
+
+static void test_sums_bounds(void **state)
+{
+	(void)state;
+	assert_int_equal(wfi_gpu_sums_len(0), 0);
+	assert_int_equal(wfi_gpu_sums_len(UINT64_MAX), 0);
+	assert_int_equal(wfi_gpu_sums_len(1ull << 62), 0);
+	assert_int_equal(wfi_gpu_sums_len(1), 129);
+}
+
+static void test_cast_refused(void **state)
+{
+	static const uint32_t groups[] = { 0, 1, 16, 48, 96, 512, 1u << 31 };
+	struct rig *r = *state;
+	struct wfi_gpu_side even = { .stride = 256 }, odd = { .stride = 256, .base = 8 };
+	struct wfi_gpu_cast cast = { .nr_groups = 1, .group = 128 };
+
+	assert_int_equal(wfi_gpu_narrow(r->gpu, &cast, &odd, &even, 1, NULL), -EINVAL);
+	assert_non_null(strstr(said, "multiples of 16"));
+	odd.base = 0;
+	odd.stride = 24;
+	assert_int_equal(wfi_gpu_widen(r->gpu, &cast, &even, &odd, 1, NULL), -EINVAL);
+	cast.nr_groups = 1u << 20;
+	assert_int_equal(wfi_gpu_widen(r->gpu, &cast, &even, &even, 1u << 20, NULL), -E2BIG);
+	assert_int_equal(wfi_gpu_widen(r->gpu, &cast, &even, &even, 0, NULL), 0);
+	cast.nr_groups = 1;
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(groups); i++) {
+		cast.group = groups[i];
+		assert_int_equal(wfi_gpu_narrow(r->gpu, &cast, &even, &even, 1, NULL), -EINVAL);
+	}
+	assert_non_null(strstr(said, "32, 64, 128 or 256"));
+	assert_int_equal(mock_cuda.launches, 0);
+}
+
+static void test_less_shared(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu *gpu;
+
+	assert_string_equal(r->gpu->kernels[WFI_GPU_CRC].name, "weft_crc32c");
+	mock_cuda.shared = 99 << 10;
+	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 1, &gpu), 0);
+	assert_string_equal(gpu->kernels[WFI_GPU_CRC].name, "weft_crc32c_small");
+	wfi_gpu_close(gpu);
+}
+
+static void test_open_fails(void **state)
+{
+	static const struct {
+		const char *call;
+		int res;
+		int err;
+		const char *says;
+	} rows[] = {
+		{ "cuDevicePrimaryCtxRetain", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM, "no memory left" },
+		{ "cuDevicePrimaryCtxRetain", WFI_CUDA_DEVICE_UNAVAILABLE, -ENODEV, "in use" },
+		{ "cuCtxPushCurrent", WFI_CUDA_CONTEXT_DESTROYED, -EIO, "destroyed" },
+		{ "cuModuleLoadData", WFI_CUDA_NO_BINARY, -ENOEXEC, "no kernel fits" },
+		{ "cuModuleLoadData", WFI_CUDA_PTX_VERSION, -ENOEXEC, "install a newer one" },
+		{ "cuModuleGetFunction", WFI_CUDA_NOT_FOUND, -ENOENT, "nothing of that name" },
+		{ "cuOccupancyMaxActiveBlocksPerMultiprocessor", WFI_CUDA_ECC, -EIO, "ECC" },
+	};
+	struct rig *r = *state;
+	const int refs = mock_cuda_refs();
+	struct wfi_gpu *gpu = NULL;
+
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		mock_cuda.fail_call = rows[i].call;
+		mock_cuda.fail_res = rows[i].res;
+		assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 1, &gpu), rows[i].err);
+		assert_non_null(strstr(said, rows[i].says));
+		assert_null(gpu);
+		assert_int_equal(mock_cuda_refs(), refs);
+	}
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 9, &gpu), -ENODEV);
+}
+
+static void test_launch_fails(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu_table t = table_of(r);
+	struct wfi_gpu_side side = { .stride = 1 << 20 };
+	struct wfi_gpu_sums sums;
+	uint32_t powers[256];
+	void *mem = NULL;
+
+	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 16), 0);
+	mock_cuda.fail_call = "cuLaunchKernel";
+	mock_cuda.fail_res = WFI_CUDA_ILLEGAL_ADDRESS;
+	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 1, NULL), -EIO);
+	assert_string_equal(said, "gpu 0: weft_move: a kernel or copy touched memory that is not, "
+				  "or no longer, there; all in its context is lost and has to be "
+				  "made anew");
+	mock_cuda.fail_call = "cuMemsetD32Async";
+	wfi_gpu_sums_init(&sums, 1 << 20, powers);
+	assert_int_equal(wfi_gpu_crc32c(r->gpu, &sums, &side, 1, 0, NULL), -EIO);
+	assert_int_equal(mock_cuda.launches, 0);
+	mock_cuda.fail_call = "cuMemHostAlloc";
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	assert_int_equal(wfi_gpu_pin(r->gpu, 4096, &mem), -ENOMEM);
+	assert_null(mem);
+	/* all contexts that were entered were left */
+	assert_int_equal(mock_cuda_refs(), 1);
+}
+
+static void test_stage_fails(void **state)
+{
+	static const char *const at_start[] = { "cuStreamCreate", "cuMemAlloc", "cuEventCreate",
+						"cuCtxPushCurrent" };
+	static const char *const later[] = { "cuMemcpyAsync", "cuLaunchKernel", "cuEventRecord",
+					     "cuStreamWaitEvent", "cuCtxPushCurrent" };
+	struct rig *r = *state;
+	struct wfi_gpu_stage *stage = NULL;
+	uint8_t mem[256], host[256] = { 0 };
+	struct wfi_gpu_side side = { .base = (uintptr_t)mem, .stride = 64 };
+
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(at_start); i++) {
+		mock_cuda.fail_call = at_start[i];
+		assert_int_equal(wfi_gpu_stage_create(r->gpu, 128, &stage), -ENOMEM);
+		assert_null(stage);
+	}
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(wfi_gpu_stage_create(r->gpu, 128, &stage), 0);
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(later); i++) {
+		mock_cuda.fail_call = later[i];
+		mock_cuda.fail_res = WFI_CUDA_LAUNCH_FAILED;
+		assert_int_equal(wfi_gpu_to_host(stage, &side, 64, 4, host, NULL), -EIO);
+		assert_int_equal(wfi_gpu_from_host(stage, host, &side, 64, 4, NULL), -EIO);
+	}
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(wfi_gpu_to_host(stage, &side, 129, 1, host, NULL), -EINVAL);
+	assert_int_equal(wfi_gpu_to_host(stage, &side, 0, 1, host, NULL), -EINVAL);
+	assert_int_equal(wfi_gpu_to_host(stage, &side, 64, 0, host, NULL), 0);
+	wfi_gpu_stage_destroy(stage);
+}
+
+static void test_no_kernels(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu *gpu = NULL;
+
+	mock_cuda.no_kernels = true;
+	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 0, &gpu), -EOPNOTSUPP);
+	assert_non_null(strstr(said, "built without kernels: install nvcc"));
+	assert_null(gpu);
+}
+
 /* ---- the bus ---- */
 
 static char root[] = "/tmp/weft-pci-XXXXXX";
@@ -237,12 +462,26 @@ static int remove_root(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+#define TEST_GPU(name) cmocka_unit_test_setup_teardown(test_##name, setup_gpu, teardown_gpu)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(info),   TEST(info_fails), TEST(peer),
-		TEST(errors), TEST(distance),	TEST(on_bus),
+		TEST(info),
+		TEST(info_fails),
+		TEST(peer),
+		TEST(errors),
+		TEST(distance),
+		TEST(on_bus),
+		TEST_GPU(table),
+		TEST_GPU(move_bounds),
+		TEST_GPU(sums_bounds),
+		TEST_GPU(cast_refused),
+		TEST_GPU(less_shared),
+		TEST_GPU(open_fails),
+		TEST_GPU(launch_fails),
+		TEST_GPU(stage_fails),
+		TEST_GPU(no_kernels),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, remove_root);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernels, run by the CPU as they are, against references that go byte by byte and number by
- * number; and what a launch does when the driver fails. Outputs are poisoned before each run: what
- * was not written shows, and what was written beside it.
+ * The kernels against references that go byte by byte and number by number. Outputs are poisoned
+ * before each run: what was not written shows, and what was written beside it.
+ *
+ * Built twice: test_gpu_kernels runs them on the CPU as they are, gpu_real on a GPU.
  */
 #include <errno.h>
 #include <math.h>
@@ -15,12 +16,11 @@
 #include <string.h>
 #include <cmocka.h>
 #include "gpu/device.h"
-#include "gpu/error.h"
 #include "gpu/kernels/cast.h"
+#include "gpu/kernels/crc.h"
+#include "tests/unit/gpu_side.h"
 #include "tests/unit/layouts.h"
-#include "tests/unit/mock_cuda.h"
 #include "weft_internal/kvcache.h"
-#include "weft_internal/log.h"
 #include "weft_internal/util.h"
 
 #define POISON 0xa5
@@ -38,29 +38,15 @@ struct rig {
 	struct wfi_gpu_item *items;
 };
 
-static char said[1024];
-
-static void sink(void *ctx, enum wfi_log_level level, const char *line)
-{
-	(void)ctx;
-	(void)level;
-	snprintf(said, sizeof(said), "%s", line);
-}
-
 static int setup(void **state)
 {
 	struct rig *r = calloc(1, sizeof(*r));
-	void *items;
 
 	assert_non_null(r);
-	mock_cuda_reset();
-	said[0] = 0;
-	wfi_log_set_sink(sink, NULL);
 	assert_int_equal(wfi_env_real_init(&r->env), 0);
+	assert_int_equal(gpu_side_open(&r->env, &r->gpu), 0);
+	r->items = gpu_side_alloc(MAX_ITEMS * sizeof(*r->items));
 	*state = r;
-	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 0, &r->gpu), 0);
-	assert_int_equal(wfi_gpu_pin(r->gpu, MAX_ITEMS * sizeof(*r->items), &items), 0);
-	r->items = items;
 	return 0;
 }
 
@@ -68,10 +54,8 @@ static int teardown(void **state)
 {
 	struct rig *r = *state;
 
-	wfi_gpu_unpin(r->gpu, r->items);
-	wfi_gpu_close(r->gpu);
-	assert_int_equal(mock_cuda_refs(), 0);
-	wfi_log_set_sink(NULL, NULL);
+	gpu_side_reset(0);
+	gpu_side_close(r->gpu);
 	free(r);
 	return 0;
 }
@@ -95,7 +79,7 @@ static struct wfi_gpu_table table_of(struct rig *r)
 struct side {
 	uint8_t *mem;
 	size_t len;
-	uint32_t index[PLACES];
+	uint32_t *index;
 	struct wfi_gpu_side at;
 };
 
@@ -105,9 +89,9 @@ static void side_init(struct side *s, uint64_t bytes, uint32_t skew, uint32_t un
 
 	s->at.stride = bytes + unit * rnd(4);
 	s->len = (PLACES - 1) * s->at.stride + bytes + skew;
-	s->mem = malloc(s->len);
-	assert_non_null(s->mem);
+	s->mem = gpu_side_alloc(s->len);
 	s->at.base = (uintptr_t)s->mem + skew;
+	s->index = gpu_side_alloc(PLACES * sizeof(*s->index));
 	for (i = 0; i < PLACES; i++)
 		s->index[i] = i;
 	for (i = PLACES - 1; i > 0; i--) {
@@ -138,6 +122,7 @@ static uint64_t layout_bytes(const struct wfi_layout *l)
 static void check_layouts(struct rig *r, const struct wfi_layout *a, const struct wfi_layout *b,
 			  uint32_t unit, struct wfi_run *runs, uint32_t *from)
 {
+	const size_t mark = gpu_side_mark();
 	struct wfi_gpu_table t = table_of(r);
 	const uint64_t bytes = layout_bytes(b);
 	struct side src, dst;
@@ -164,10 +149,10 @@ static void check_layouts(struct rig *r, const struct wfi_layout *a, const struc
 				out[k] = side_block(&src, (unsigned)i)[from[k] - 1];
 	}
 	assert_int_equal(wfi_gpu_move(r->gpu, &t, &src.at, &dst.at, BLOCKS, NULL), 0);
+	assert_int_equal(gpu_side_sync(r->gpu), 0);
 	assert_memory_equal(dst.mem, want, dst.len);
 	free(want);
-	free(src.mem);
-	free(dst.mem);
+	gpu_side_reset(mark);
 }
 
 static void test_layouts(void **state)
@@ -234,9 +219,9 @@ static void test_pieces(void **state)
 {
 	struct rig *r = *state;
 	const size_t len = 200000;
-	uint8_t *src = malloc(len), *dst = malloc(len), *want = malloc(len);
+	uint8_t *src = gpu_side_alloc(len), *dst = gpu_side_alloc(len), *want = malloc(len);
 
-	assert_true(src && dst && want);
+	assert_non_null(want);
 	fill(src, len);
 	for (unsigned round = 0; round < 2000; round++) {
 		struct wfi_gpu_table t = table_of(r);
@@ -258,11 +243,70 @@ static void test_pieces(void **state)
 			at += piece + unit * rnd(3);
 		}
 		assert_int_equal(wfi_gpu_move(r->gpu, &t, NULL, NULL, 0, NULL), 0);
+		assert_int_equal(gpu_side_sync(r->gpu), 0);
 		assert_memory_equal(dst, want, len);
 	}
-	free(src);
-	free(dst);
 	free(want);
+}
+
+/* whole blocks, of lengths that are words and others */
+static void test_blocks(void **state)
+{
+	struct rig *r = *state;
+
+	for (uint32_t len = 1; len < 40000; len += 1 + rnd(300)) {
+		const uint32_t unit = rnd(2) ? 16 : 1;
+		const uint32_t bytes = unit == 16 ? (uint32_t)wfi_align_up(len, 16) : len;
+		const size_t mark = gpu_side_mark();
+		struct side src, dst;
+		uint8_t *want;
+
+		side_init(&src, bytes, unit * rnd(2), unit);
+		side_init(&dst, bytes, unit * rnd(2), unit);
+		fill(src.mem, src.len);
+		memset(dst.mem, POISON, dst.len);
+		want = malloc(dst.len);
+		assert_non_null(want);
+		memset(want, POISON, dst.len);
+		for (unsigned i = 0; i < BLOCKS; i++)
+			memcpy(want + (side_block(&dst, i) - dst.mem), side_block(&src, i), bytes);
+		assert_int_equal(wfi_gpu_move_blocks(r->gpu, &src.at, &dst.at, bytes, BLOCKS, NULL),
+				 0);
+		assert_int_equal(gpu_side_sync(r->gpu), 0);
+		assert_memory_equal(dst.mem, want, dst.len);
+		free(want);
+		gpu_side_reset(mark);
+	}
+}
+
+/* through a stage to the host, and from there to other places; more than fits in it at a time */
+static void test_stage(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu_stage *stage;
+
+	assert_int_equal(wfi_gpu_stage_create(r->gpu, 5000, &stage), 0);
+	for (uint32_t len = 1; len <= 5000; len += 1 + rnd(200)) {
+		const size_t mark = gpu_side_mark();
+		uint8_t *host = gpu_side_alloc(BLOCKS * len);
+		struct side src, dst;
+
+		side_init(&src, len, 0, 1);
+		side_init(&dst, len, 0, 1);
+		fill(src.mem, src.len);
+		memset(dst.mem, POISON, dst.len);
+		memset(host, POISON, BLOCKS * len);
+		assert_int_equal(wfi_gpu_to_host(stage, &src.at, len, BLOCKS, host, NULL), 0);
+		/* in the order of the stream */
+		assert_int_equal(wfi_gpu_from_host(stage, host, &dst.at, len, BLOCKS, NULL), 0);
+		assert_int_equal(gpu_side_sync(r->gpu), 0);
+		for (unsigned i = 0; i < BLOCKS; i++) {
+			assert_memory_equal(host + i * len, side_block(&src, i), len);
+			assert_memory_equal(side_block(&dst, i), side_block(&src, i), len);
+		}
+		gpu_side_reset(mark);
+	}
+	wfi_gpu_stage_destroy(stage);
 }
 
 /* every length of equal pieces up to the longest: the division of words among them is exact */
@@ -270,9 +314,9 @@ static void test_even(void **state)
 {
 	struct rig *r = *state;
 	const uint32_t nr = 37;
-	uint8_t *src = malloc(nr * WFI_GPU_ITEM_MAX), *dst = malloc(nr * WFI_GPU_ITEM_MAX);
+	uint8_t *src = gpu_side_alloc(nr * WFI_GPU_ITEM_MAX);
+	uint8_t *dst = gpu_side_alloc(nr * WFI_GPU_ITEM_MAX);
 
-	assert_true(src && dst);
 	fill(src, nr * WFI_GPU_ITEM_MAX);
 	for (uint32_t len = 16; len <= WFI_GPU_ITEM_MAX; len += 16) {
 		struct wfi_gpu_table t = table_of(r);
@@ -285,53 +329,10 @@ static void test_even(void **state)
 					 0);
 		assert_int_equal(t.nr, nr);
 		assert_int_equal(wfi_gpu_move(r->gpu, &t, NULL, NULL, 0, NULL), 0);
+		assert_int_equal(gpu_side_sync(r->gpu), 0);
 		for (uint32_t i = 0; i < nr; i++)
 			assert_memory_equal(src + i * len, dst + (nr - 1 - i) * len, len);
 	}
-	free(src);
-	free(dst);
-}
-
-static void test_table(void **state)
-{
-	struct wfi_gpu_item items[8];
-	struct wfi_gpu_table t = { .items = items, .max = 8 };
-
-	(void)state;
-	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 0), 0);
-	assert_int_equal(t.nr, 0);
-	/* evenly, in words */
-	assert_int_equal(wfi_gpu_table_add(&t, 0, 100, 20000), 0);
-	assert_int_equal(t.nr, 3);
-	assert_int_equal(items[0].len, 6672);
-	assert_int_equal(items[2].len, 20000 - 2 * 6672);
-	assert_int_equal(items[2].dst, 100 + 2 * 6672);
-	/* nothing of what does not fit */
-	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 6 * WFI_GPU_ITEM_MAX), -ENOSPC);
-	assert_int_equal(t.nr, 3);
-	assert_int_equal(t.bytes, 20000);
-	/* as long as the first */
-	t = (struct wfi_gpu_table){ .items = items, .max = 8 };
-	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 256), 0);
-	assert_int_equal(wfi_gpu_table_add(&t, 512, 256, 768), 0);
-	assert_int_equal(t.nr, 4);
-	assert_int_equal(t.odd, 0);
-	assert_int_equal(wfi_gpu_table_add(&t, 512, 256, 100), 0);
-	assert_true(t.odd);
-}
-
-static void test_move_bounds(void **state)
-{
-	struct rig *r = *state;
-	struct wfi_gpu_table t = table_of(r);
-	struct wfi_gpu_side side = { 0 };
-
-	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 5, NULL), 0);
-	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 16), 0);
-	assert_int_equal(wfi_gpu_table_add(&t, 32, 32, 16), 0);
-	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 0, NULL), 0);
-	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 1u << 31, NULL), -E2BIG);
-	assert_int_equal(mock_cuda.launches, 0);
 }
 
 /* ---- sums ---- */
@@ -339,21 +340,22 @@ static void test_move_bounds(void **state)
 static void check_sums(struct rig *r, uint64_t len, unsigned skew)
 {
 	const uint32_t nr_powers = wfi_gpu_sums_len(len);
-	uint32_t out[BLOCKS + 1], *powers = malloc(nr_powers * sizeof(*powers));
+	const size_t mark = gpu_side_mark();
+	uint32_t *out = gpu_side_alloc((BLOCKS + 1) * sizeof(*out));
+	uint32_t *powers = gpu_side_alloc(nr_powers * sizeof(*powers));
 	struct wfi_gpu_sums sums;
 	struct side src;
 
-	assert_non_null(powers);
 	side_init(&src, len, skew, skew ? 1 : 16);
 	fill(src.mem, src.len);
-	memset(out, POISON, sizeof(out));
+	memset(out, POISON, (BLOCKS + 1) * sizeof(*out));
 	wfi_gpu_sums_init(&sums, len, powers);
 	assert_int_equal(wfi_gpu_crc32c(r->gpu, &sums, &src.at, BLOCKS, (uintptr_t)out, NULL), 0);
+	assert_int_equal(gpu_side_sync(r->gpu), 0);
 	for (unsigned i = 0; i < BLOCKS; i++)
 		assert_int_equal(out[i], wfi_crc32c(0, side_block(&src, i), len));
 	assert_int_equal(out[BLOCKS], 0xa5a5a5a5);
-	free(powers);
-	free(src.mem);
+	gpu_side_reset(mark);
 }
 
 static void check_sums_all(struct rig *r)
@@ -375,27 +377,16 @@ static void test_sums(void **state)
 	check_sums_all(*state);
 }
 
-/* with a quarter of the tables */
+/* with a quarter of the tables, as GPUs with less shared memory have it */
 static void test_sums_small(void **state)
 {
 	struct rig *r = *state;
-	struct wfi_gpu *large = r->gpu;
+	struct wfi_gpu_func *f = &r->gpu->kernels[WFI_GPU_CRC];
 
-	mock_cuda.shared = 99 << 10;
-	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 1, &r->gpu), 0);
-	assert_string_equal(r->gpu->kernels[WFI_GPU_CRC].name, "weft_crc32c_small");
+	f->name = "weft_crc32c_small";
+	f->shared = WFI_CRC_TABLE * 4 << 3;
+	assert_int_equal(r->gpu->cuda->cuModuleGetFunction(&f->func, r->gpu->module, f->name), 0);
 	check_sums_all(r);
-	wfi_gpu_close(r->gpu);
-	r->gpu = large;
-}
-
-static void test_sums_bounds(void **state)
-{
-	(void)state;
-	assert_int_equal(wfi_gpu_sums_len(0), 0);
-	assert_int_equal(wfi_gpu_sums_len(UINT64_MAX), 0);
-	assert_int_equal(wfi_gpu_sums_len(1ull << 62), 0);
-	assert_int_equal(wfi_gpu_sums_len(1), 129);
 }
 
 /* ---- casts ---- */
@@ -474,6 +465,7 @@ static float bf16_value(uint16_t bits)
 static void check_cast(struct rig *r, const struct wfi_gpu_cast *cast, uint16_t (*number)(unsigned))
 {
 	const unsigned numbers = cast->nr_groups * cast->group;
+	const size_t mark = gpu_side_mark();
 	struct side wide, narrow, back;
 	unsigned b, i;
 
@@ -487,7 +479,9 @@ static void check_cast(struct rig *r, const struct wfi_gpu_cast *cast, uint16_t 
 		for (i = 0; i < numbers; i++)
 			((uint16_t *)side_block(&wide, b))[i] = number(b * numbers + i);
 	assert_int_equal(wfi_gpu_narrow(r->gpu, cast, &wide.at, &narrow.at, BLOCKS, NULL), 0);
+	assert_int_equal(gpu_side_sync(r->gpu), 0);
 	assert_int_equal(wfi_gpu_widen(r->gpu, cast, &narrow.at, &back.at, BLOCKS, NULL), 0);
+	assert_int_equal(gpu_side_sync(r->gpu), 0);
 	for (b = 0; b < BLOCKS; b++) {
 		const uint16_t *in = (uint16_t *)side_block(&wide, b);
 		const uint16_t *out = (uint16_t *)side_block(&back, b);
@@ -509,9 +503,7 @@ static void check_cast(struct rig *r, const struct wfi_gpu_cast *cast, uint16_t 
 	/* nothing beside the blocks */
 	for (i = 0; !narrow.at.index && i < narrow.at.stride - wfi_gpu_narrow_bytes(cast); i++)
 		assert_int_equal(side_block(&narrow, 0)[wfi_gpu_narrow_bytes(cast) + i], POISON);
-	free(wide.mem);
-	free(narrow.mem);
-	free(back.mem);
+	gpu_side_reset(mark);
 }
 
 static uint16_t any_bf16(unsigned i)
@@ -561,113 +553,22 @@ static void test_cast(void **state)
 	}
 }
 
-static void test_cast_refused(void **state)
-{
-	static const uint32_t groups[] = { 0, 1, 16, 48, 96, 512, 1u << 31 };
-	struct rig *r = *state;
-	struct wfi_gpu_side even = { .stride = 256 }, odd = { .stride = 256, .base = 8 };
-	struct wfi_gpu_cast cast = { .nr_groups = 1, .group = 128 };
-
-	assert_int_equal(wfi_gpu_narrow(r->gpu, &cast, &odd, &even, 1, NULL), -EINVAL);
-	assert_non_null(strstr(said, "multiples of 16"));
-	odd.base = 0;
-	odd.stride = 24;
-	assert_int_equal(wfi_gpu_widen(r->gpu, &cast, &even, &odd, 1, NULL), -EINVAL);
-	cast.nr_groups = 1u << 20;
-	assert_int_equal(wfi_gpu_widen(r->gpu, &cast, &even, &even, 1u << 20, NULL), -E2BIG);
-	assert_int_equal(wfi_gpu_widen(r->gpu, &cast, &even, &even, 0, NULL), 0);
-	cast.nr_groups = 1;
-	for (unsigned i = 0; i < WFI_ARRAY_SIZE(groups); i++) {
-		cast.group = groups[i];
-		assert_int_equal(wfi_gpu_narrow(r->gpu, &cast, &even, &even, 1, NULL), -EINVAL);
-	}
-	assert_non_null(strstr(said, "32, 64, 128 or 256"));
-	assert_int_equal(mock_cuda.launches, 0);
-}
-
-/* ---- the driver fails ---- */
-
-static void test_open_fails(void **state)
-{
-	static const struct {
-		const char *call;
-		int res;
-		int err;
-		const char *says;
-	} rows[] = {
-		{ "cuDevicePrimaryCtxRetain", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM, "no memory left" },
-		{ "cuDevicePrimaryCtxRetain", WFI_CUDA_DEVICE_UNAVAILABLE, -ENODEV, "in use" },
-		{ "cuCtxPushCurrent", WFI_CUDA_CONTEXT_DESTROYED, -EIO, "destroyed" },
-		{ "cuModuleLoadData", WFI_CUDA_NO_BINARY, -ENOEXEC, "no kernel fits" },
-		{ "cuModuleLoadData", WFI_CUDA_PTX_VERSION, -ENOEXEC, "install a newer one" },
-		{ "cuModuleGetFunction", WFI_CUDA_NOT_FOUND, -ENOENT, "nothing of that name" },
-		{ "cuOccupancyMaxActiveBlocksPerMultiprocessor", WFI_CUDA_ECC, -EIO, "ECC" },
-	};
-	struct rig *r = *state;
-	const int refs = mock_cuda_refs();
-	struct wfi_gpu *gpu = NULL;
-
-	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
-		mock_cuda.fail_call = rows[i].call;
-		mock_cuda.fail_res = rows[i].res;
-		assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 1, &gpu), rows[i].err);
-		assert_non_null(strstr(said, rows[i].says));
-		assert_null(gpu);
-		assert_int_equal(mock_cuda_refs(), refs);
-	}
-	mock_cuda.fail_call = NULL;
-	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 9, &gpu), -ENODEV);
-}
-
-static void test_launch_fails(void **state)
-{
-	struct rig *r = *state;
-	struct wfi_gpu_table t = table_of(r);
-	struct wfi_gpu_side side = { .stride = 1 << 20 };
-	struct wfi_gpu_sums sums;
-	uint32_t powers[256];
-	void *mem = NULL;
-
-	assert_int_equal(wfi_gpu_table_add(&t, 0, 0, 16), 0);
-	mock_cuda.fail_call = "cuLaunchKernel";
-	mock_cuda.fail_res = WFI_CUDA_ILLEGAL_ADDRESS;
-	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 1, NULL), -EIO);
-	assert_string_equal(said, "gpu 0: weft_move: a kernel or copy touched memory that is not, "
-				  "or no longer, there; all in its context is lost and has to be "
-				  "made anew");
-	mock_cuda.fail_call = "cuMemsetD32Async";
-	wfi_gpu_sums_init(&sums, 1 << 20, powers);
-	assert_int_equal(wfi_gpu_crc32c(r->gpu, &sums, &side, 1, 0, NULL), -EIO);
-	assert_int_equal(mock_cuda.launches, 0);
-	mock_cuda.fail_call = "cuMemHostAlloc";
-	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
-	assert_int_equal(wfi_gpu_pin(r->gpu, 4096, &mem), -ENOMEM);
-	assert_null(mem);
-	/* all contexts that were entered were left */
-	assert_int_equal(mock_cuda_refs(), 1);
-}
-
-static void test_no_kernels(void **state)
-{
-	struct rig *r = *state;
-	struct wfi_gpu *gpu = NULL;
-
-	mock_cuda.no_kernels = true;
-	assert_int_equal(wfi_gpu_open(&r->env, mock_cuda_table(), 0, &gpu), -EOPNOTSUPP);
-	assert_non_null(strstr(said, "built without kernels: install nvcc"));
-	assert_null(gpu);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
-int main(void)
+/* gpu_real [TEST]: one of them, or those that a pattern with '*' and '?' fits */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(layouts),	   TEST(known_layouts), TEST(pieces),	  TEST(even),
-		TEST(table),	   TEST(move_bounds),	TEST(sums),	  TEST(sums_small),
-		TEST(sums_bounds), TEST(e4m3),		TEST(cast),	  TEST(cast_refused),
-		TEST(open_fails),  TEST(launch_fails),	TEST(no_kernels),
+		TEST(layouts), TEST(known_layouts), TEST(pieces),     TEST(blocks), TEST(stage),
+		TEST(even),    TEST(sums),	    TEST(sums_small), TEST(e4m3),   TEST(cast),
 	};
+	const char *why = gpu_side_missing();
 
+	if (why) {
+		printf("%s\n", why);
+		return 77;
+	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
