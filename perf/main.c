@@ -12,11 +12,10 @@
 #define ROUNDS_QUICK 3
 
 static const struct wfi_perf_bench *const benches[] = {
-	&wfi_perf_ring,	  &wfi_perf_copy,    &wfi_perf_get,
-	&wfi_perf_match,  &wfi_perf_put,     &wfi_perf_index,
-	&wfi_perf_tier,	  &wfi_perf_handoff, &wfi_perf_directory,
-	&wfi_perf_remote, &wfi_perf_evict,   &wfi_perf_trace,
-	&wfi_perf_verbs,  &wfi_perf_ucx,     &wfi_perf_compare_systems,
+	&wfi_perf_ring,	     &wfi_perf_copy,   &wfi_perf_get,	&wfi_perf_match,
+	&wfi_perf_put,	     &wfi_perf_index,  &wfi_perf_tier,	&wfi_perf_handoff,
+	&wfi_perf_directory, &wfi_perf_remote, &wfi_perf_evict, &wfi_perf_trace,
+	&wfi_perf_verbs,     &wfi_perf_ucx,    &wfi_perf_gpu,	&wfi_perf_compare_systems,
 };
 
 static void overview(FILE *out)
@@ -29,6 +28,7 @@ static void overview(FILE *out)
 	      "       weft-perf trace --live [--json] [--socket PATH] [--block-bytes SIZE]\n"
 	      "                       [--speed X] FILE...\n"
 	      "       weft-perf verbs [--json] [[serve] ADDR]\n"
+	      "       weft-perf gpu [--json] [CASE]\n"
 	      "       weft-perf compare [--json] [NAME=COMMAND...]\n"
 	      "\n"
 	      "Measures Weft beside its peers, in turns, on CPUs 0 and 1; prints medians.\n"

@@ -57,6 +57,7 @@ extern const struct wfi_perf_bench wfi_perf_evict;
 extern const struct wfi_perf_bench wfi_perf_trace;
 extern const struct wfi_perf_bench wfi_perf_verbs;
 extern const struct wfi_perf_bench wfi_perf_ucx;
+extern const struct wfi_perf_bench wfi_perf_gpu;
 extern const struct wfi_perf_bench wfi_perf_compare_systems;
 
 /* ---- rows ---- */
