@@ -9,14 +9,15 @@
 #define STEP_LINES 2u /* moved with each insert: a table is empty long before the next is full */
 
 /*
- * Entries that a table is made for, a line: 16 bytes each, and one in twenty lives outside of its
- * home. While the next table comes it takes more, up to HARD: there one in five does.
+ * Entries that a table is made for, a line: 16 bytes each. One in twenty lives outside of its home
+ * when it has just been filled, one in five when blocks have come and gone. While the next table
+ * comes it takes half an entry more; and another half while that is moved into, so that the lines moved last
+ * have five of six entries taken.
  */
 #define LOAD 4u
-#define HARD 5u
 
-/* of .more: the four bits of entry @i */
-#define MORE_SHIFT(i) (8 + 4 * (i))
+/* of .more: the three bits of entry @i */
+#define MORE_SHIFT(i) (INDEX_CLASSES * INDEX_PASSED_BITS + 3 * (i))
 
 static uint64_t capacity(const struct index_table *t)
 {
@@ -25,7 +26,7 @@ static uint64_t capacity(const struct index_table *t)
 
 static uint64_t hard_capacity(const struct index_table *t)
 {
-	return (uint64_t)t->nr_lines * HARD;
+	return (uint64_t)t->nr_lines * LOAD + t->nr_lines / 2;
 }
 
 /* @now: not in the background. Else .lines are not known before wfi_index_step() finds them */
@@ -100,59 +101,49 @@ static inline void store_more(struct index_line *line, uint32_t more)
 	__atomic_store_n(&line->more, more, __ATOMIC_RELAXED);
 }
 
-static inline unsigned first_empty(const struct index_line *line)
-{
-	unsigned empty = 1u << INDEX_LINE_ENTRIES;
-
-	for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++)
-		empty |= (unsigned)!line->word[i] << i;
-	return (unsigned)__builtin_ctz(empty);
-}
-
 static void entry_set(struct index_line *line, unsigned i, uint64_t hash, uint32_t slot)
 {
-	const uint32_t high = (uint32_t)(hash >> 54) & 15;
+	const uint32_t high = (uint32_t)(hash >> 54) & 7;
 
 	__atomic_store_n(&line->low[i], (uint16_t)hash, __ATOMIC_RELAXED);
-	store_more(line, (line->more & ~(15u << MORE_SHIFT(i))) | high << MORE_SHIFT(i));
+	store_more(line, (line->more & ~(7u << MORE_SHIFT(i))) | high << MORE_SHIFT(i));
 	store(&line->word[i], index_word(hash) + slot + 1);
 }
 
-static void passed_add(struct index_table *t, uint32_t from, uint32_t to)
+/* an entry of this class goes by, or comes back: counted unless it is too many to count */
+static void passed_change(struct index_table *t, uint32_t from, uint32_t to, uint32_t class,
+			  uint32_t change)
 {
-	for (uint32_t l = from; l != to; l = index_next(t, l))
-		if (index_passed(&t->lines[l]) != INDEX_PASSED)
-			store_more(&t->lines[l], t->lines[l].more + 1);
-}
+	for (uint32_t l = from; l != to; l = index_next(t, l, class)) {
+		struct index_line *line = &t->lines[l];
 
-static void passed_sub(struct index_table *t, uint32_t from, uint32_t to)
-{
-	for (uint32_t l = from; l != to; l = index_next(t, l))
-		if (index_passed(&t->lines[l]) != INDEX_PASSED)
-			store_more(&t->lines[l], t->lines[l].more - 1);
+		if (index_passed(line, class) != INDEX_PASSED_MAX)
+			store_more(line, line->more + (change << class * INDEX_PASSED_BITS));
+	}
 }
 
 static int table_insert(struct index_table *t, uint64_t hash, uint32_t slot)
 {
-	const uint32_t home = index_home(t, hash), reach = index_reach(t);
+	const uint32_t home = index_home(t, hash), class = index_class(hash);
+	const uint32_t reach = index_reach(t);
 	uint32_t l = home;
 
-	for (uint32_t n = 0; n <= reach; n++, l = index_next(t, l)) {
-		const unsigned i = first_empty(&t->lines[l]);
+	for (uint32_t n = 0; n <= reach; n++, l = index_next(t, l, class)) {
+		const unsigned empty = index_line_empty(&t->lines[l]);
 
-		if (i == INDEX_LINE_ENTRIES)
+		if (!empty)
 			continue;
-		passed_add(t, home, l);
-		entry_set(&t->lines[l], i, hash, slot);
+		passed_change(t, home, l, class, 1);
+		entry_set(&t->lines[l], (unsigned)__builtin_ctz(empty), hash, slot);
 		return 0;
 	}
 	return -ENOSPC;
 }
 
-static void table_clear(struct index_table *t, uint32_t home, uint32_t l, unsigned i)
+static void table_clear(struct index_table *t, uint64_t hash, uint32_t l, unsigned i)
 {
 	store(&t->lines[l].word[i], 0);
-	passed_sub(t, home, l);
+	passed_change(t, index_home(t, hash), l, index_class(hash), UINT32_MAX);
 }
 
 static struct index_table *owner_table(struct wfi_index *ix, uint64_t hash)
@@ -172,15 +163,15 @@ static uint64_t lowest(const struct index_table *t, uint32_t home)
 
 /*
  * Return: true when entry @i is at home in the line whose lowest hash is @low, and that hash. Its
- * stored bits say all but the upper 6 of the upper half, and a table's reach is less than what
+ * stored bits say all but the upper 7 of the upper half, and a table's reach is less than what
  * these tell apart
  */
 static bool entry_hash(const struct index_table *t, const struct index_line *line, unsigned i,
 		       uint32_t home, uint64_t low, uint64_t *hash)
 {
-	const uint64_t bits = (uint64_t)(line->more >> MORE_SHIFT(i) & 15) << 22 |
+	const uint64_t bits = (uint64_t)(line->more >> MORE_SHIFT(i) & 7) << 22 |
 			      line->word[i] >> 42;
-	const uint64_t span = 1ull << 26;
+	const uint64_t span = 1ull << 25;
 	uint64_t upper = (low & ~(span - 1)) | bits;
 
 	if (upper < low)
@@ -191,25 +182,41 @@ static bool entry_hash(const struct index_table *t, const struct index_line *lin
 
 /* ---- growing ---- */
 
+/* what is at home in line @home of the old table and lies in line @l. Return: how many of them found
+ * no place */
+static uint32_t move_line(struct index_table *t, const struct index_table *old, uint32_t home,
+			  uint64_t low, uint32_t l, uint32_t classes)
+{
+	const struct index_line *line = &old->lines[l];
+	uint32_t lost = 0;
+	uint64_t hash;
+
+	for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++) {
+		const uint32_t ref = (uint32_t)(line->word[i] & INDEX_SLOT_MASK);
+
+		if (ref && classes >> index_class(line->low[i]) & 1 &&
+		    entry_hash(old, line, i, home, low, &hash))
+			lost += table_insert(t, hash, ref - 1) != 0;
+	}
+	return lost;
+}
+
 /* all keys at home in line @home of the old table, wherever they ended up. Return: how many found
  * no place, which takes as many equal hashes as nothing but a test makes */
 static uint32_t move_home(struct index_table *t, const struct index_table *old, uint32_t home)
 {
 	const uint64_t low = lowest(old, home);
-	uint32_t l = home, lost = 0;
-	uint64_t hash;
+	uint32_t lost, l;
 
-	for (uint32_t n = index_reach(old) + 1; n; n--, l = index_next(old, l)) {
-		const struct index_line *line = &old->lines[l];
-
-		for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++) {
-			const uint32_t ref = (uint32_t)(line->word[i] & INDEX_SLOT_MASK);
-
-			if (ref && entry_hash(old, line, i, home, low, &hash))
-				lost += table_insert(t, hash, ref - 1) != 0;
+	lost = move_line(t, old, home, low, home, (1u << INDEX_CLASSES) - 1);
+	for (uint32_t class = 0; class < INDEX_CLASSES; class ++) {
+		l = home;
+		for (uint32_t n = index_reach(old); n; n--) {
+			if (!index_passed(&old->lines[l], class))
+				break;
+			l = index_next(old, l, class);
+			lost += move_line(t, old, home, low, l, 1u << class);
 		}
-		if (!index_passed(line))
-			break;
 	}
 	return lost;
 }
@@ -300,7 +307,7 @@ static int begin(struct wfi_index *ix, bool now)
 }
 
 /* the next table is under way while there still is room in this one. If there is no memory for
- * it, HARD says how far this one goes */
+ * it, this one goes as far as it can */
 static void begin_early(struct wfi_index *ix)
 {
 	const uint64_t nr = capacity(ix->table);
@@ -411,8 +418,7 @@ int wfi_index_insert(struct wfi_index *ix, const struct index_tag *tag, uint32_t
 bool wfi_index_remove(struct wfi_index *ix, const struct index_tag *tag, uint32_t slot)
 {
 	struct index_table *t = owner_table(ix, tag->hash);
-	const uint32_t home = index_home(t, tag->hash);
-	uint32_t l = home, found;
+	uint32_t l = index_home(t, tag->hash), found;
 	unsigned i;
 
 	found = index_line_find(&t->lines[l], tag->hash, &i);
@@ -420,38 +426,38 @@ bool wfi_index_remove(struct wfi_index *ix, const struct index_tag *tag, uint32_
 		found = index_find_behind(t, &l, tag->hash, &i);
 	if (found == INDEX_SLOT_NONE || found != slot)
 		return false;
-	table_clear(t, home, l, i);
+	table_clear(t, tag->hash, l, i);
 	ix->nr--;
 	return true;
 }
 
-/* Return: the home of entry @i of line @at: not far before it, and it has such a hash */
-static uint32_t home_of(const struct index_table *t, uint32_t at, unsigned i)
+/* Return: the hash of entry @i of line @at: its home is not far before */
+static uint64_t hash_of(const struct index_table *t, uint32_t at, unsigned i)
 {
 	uint32_t home = at;
-	uint64_t hash;
+	uint64_t hash = 0;
 
-	for (uint32_t n = index_reach(t) + 1; n; n--) {
+	for (uint32_t n = index_reach(t) * INDEX_CLASSES + 1; n; n--) {
 		if (entry_hash(t, &t->lines[at], i, home, lowest(t, home), &hash))
 			break;
 		home = home ? home - 1 : t->nr_lines - 1;
 	}
-	return home;
+	return hash;
 }
 
 static bool table_remove_slot(struct index_table *t, uint32_t from, uint32_t slot)
 {
-	uint32_t home;
+	uint64_t hash;
 
 	for (uint32_t l = 0; l < t->nr_lines; l++) {
 		for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++) {
 			if ((t->lines[l].word[i] & INDEX_SLOT_MASK) != slot + 1ull)
 				continue;
-			home = home_of(t, l, i);
+			hash = hash_of(t, l, i);
 			/* of an old table: what was moved stands there for readers alone */
-			if (home < from)
+			if (index_home(t, hash) < from)
 				continue;
-			table_clear(t, home, l, i);
+			table_clear(t, hash, l, i);
 			return true;
 		}
 	}

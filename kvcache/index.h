@@ -4,12 +4,15 @@
  *
  * A line has six entries. Keys are hashed to 64 bits with a salt that is drawn for each space and
  * never shown: two keys, of one space or of two, are taken for one with a probability of about
- * 2^-64, whoever chose them. The upper half of the hash says which line a key is at home in; 58
+ * 2^-64, whoever chose them. The upper half of the hash says which line a key is at home in; 57
  * bits are in the entry, and the line that it lies in tells the others. So an entry is a strong
  * hint: who goes on to a block's bytes compares the whole key with the block's header.
  *
- * An entry that finds its line full goes to the next, and each line passed counts it: a look-up
- * ends at the first line that nobody passed. Nineteen in twenty end in the first.
+ * An entry that finds its line full goes on in steps of one to three lines, as the class of its hash
+ * says, and each line passed counts it, by class: a look-up ends at the first line that nobody of
+ * its class passed. Where entries went to the next line whatever their hash, full lines made those
+ * behind them full: once blocks had come and gone for a while, two in five look-ups in vain went
+ * on, by three to four lines. Now it is one in four, by two.
  *
  * Growth makes a second table, whose pages come in the background, and moves a few lines with each
  * insert and step, behind the pages as they come. Both tables are in the order of the hash, and
@@ -49,8 +52,9 @@
 struct index_line {
 	uint64_t word[INDEX_LINE_ENTRIES]; /* bits 16 to 53 of the hash, slot + 1. 0: empty */
 	uint16_t low[INDEX_LINE_ENTRIES]; /* bits 0 to 15 */
-	/* entries that wanted to be here or before and are behind, in 8 bits; 255: that or more,
-	 * for good. Above: bits 54 to 57 of each entry's hash, which growth alone needs */
+	/* of each class: entries that wanted to be here or before and are behind, in 4 bits; 15:
+	 * that or more, for good. Above: bits 54 to 56 of each entry's hash, which growth alone
+	 * needs */
 	uint32_t more;
 };
 

@@ -55,7 +55,7 @@ static inline __attribute__((always_inline)) void far_add(struct walk *w, uint32
 {
 	const struct index_table *t = table_of(w, hash, moving);
 
-	__builtin_prefetch(&t->lines[index_next(t, index_home(t, hash))]);
+	__builtin_prefetch(&t->lines[index_next(t, index_home(t, hash), index_class(hash))]);
 	w->far.hash[w->far.nr] = hash;
 	w->far.idx[w->far.nr++] = i;
 }
@@ -104,7 +104,7 @@ static inline __attribute__((always_inline)) uint32_t walk(struct walk *w, uint3
 			w->slots[i] = slot;
 		if (wfi_likely(slot != INDEX_SLOT_NONE))
 			continue;
-		if (index_passed(home)) {
+		if (index_passed(home, index_class(hash))) {
 			far_add(w, i, hash, moving);
 			if (w->far.nr < FAR)
 				continue;

@@ -12,7 +12,11 @@
 #endif
 
 #define INDEX_SLOT_MASK ((1ull << INDEX_SLOT_BITS) - 1)
-#define INDEX_PASSED 0xffu /* of .more */
+
+/* of .more: the counters of the classes, then bits of each entry */
+#define INDEX_CLASSES 3u
+#define INDEX_PASSED_BITS 4u
+#define INDEX_PASSED_MAX ((1u << INDEX_PASSED_BITS) - 1)
 
 /* the word of an entry without its slot: bits 16 to 53 of the hash, moved up */
 static inline uint64_t index_word(uint64_t hash)
@@ -26,9 +30,18 @@ static inline uint64_t index_load(const uint64_t *word)
 	return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
 
-static inline uint32_t index_passed(const struct index_line *line)
+/* of a hash, by its low bits alone */
+static inline uint32_t index_class(uint64_t hash)
 {
-	return __atomic_load_n(&line->more, __ATOMIC_RELAXED) & INDEX_PASSED;
+	return (uint32_t)(uint16_t)hash * INDEX_CLASSES >> 16;
+}
+
+/* Return: 0 when no entry of this class is behind */
+static inline uint32_t index_passed(const struct index_line *line, uint32_t class)
+{
+	const uint32_t more = __atomic_load_n(&line->more, __ATOMIC_RELAXED);
+
+	return more >> class * INDEX_PASSED_BITS & INDEX_PASSED_MAX;
 }
 
 /* Return: slot, or INDEX_SLOT_NONE when it is not in this line; its place in @at */
@@ -48,16 +61,18 @@ static inline __attribute__((always_inline)) uint32_t index_line_find(const stru
 	return INDEX_SLOT_NONE;
 }
 
-/* lines that an entry may be away from its home: so few that its line and the bits that are stored
+/* steps that an entry may be away from its home: so few that its line and the bits that are stored
  * leave one home only */
 static inline uint32_t index_reach(const struct index_table *t)
 {
-	return t->nr_lines / 64 - 2;
+	return t->nr_lines / (128 * INDEX_CLASSES) - 1;
 }
 
-static inline uint32_t index_next(const struct index_table *t, uint32_t l)
+/* where an entry goes that found @l full */
+static inline uint32_t index_next(const struct index_table *t, uint32_t l, uint32_t class)
 {
-	return l + 1 == t->nr_lines ? 0 : l + 1;
+	l += class + 1;
+	return l < t->nr_lines ? l : l - t->nr_lines;
 }
 
 /*
@@ -70,13 +85,13 @@ static inline __attribute__((always_inline)) void index_prefetch_behind(const st
 {
 	const struct index_view v = wfi_index_view(ix);
 	const struct index_table *t = index_table_of(&v, tag->hash);
-	const uint32_t home = index_home(t, tag->hash);
+	const uint32_t home = index_home(t, tag->hash), class = index_class(tag->hash);
 
-	if (index_passed(&t->lines[home])) {
-		const uint32_t next = index_next(t, home);
+	if (index_passed(&t->lines[home], class)) {
+		const uint32_t next = index_next(t, home, class);
 
 		__builtin_prefetch(&t->lines[next], 1);
-		__builtin_prefetch(&t->lines[index_next(t, next)], 1);
+		__builtin_prefetch(&t->lines[index_next(t, next, class)], 1);
 	}
 }
 
@@ -84,10 +99,11 @@ static inline __attribute__((always_inline)) void index_prefetch_behind(const st
 static inline uint32_t index_find_behind(const struct index_table *t, uint32_t *l, uint64_t hash,
 					 unsigned *at)
 {
+	const uint32_t class = index_class(hash);
 	uint32_t slot, n;
 
-	for (n = index_reach(t); n && index_passed(&t->lines[*l]); n--) {
-		*l = index_next(t, *l);
+	for (n = index_reach(t); n && index_passed(&t->lines[*l], class); n--) {
+		*l = index_next(t, *l, class);
 		slot = index_line_find(&t->lines[*l], hash, at);
 		if (slot != INDEX_SLOT_NONE)
 			return slot;

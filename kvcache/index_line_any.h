@@ -15,4 +15,14 @@ static inline unsigned index_line_candidates(const struct index_line *line, uint
 	return c;
 }
 
+/* Return: bit i: entry i is empty. Context: owner thread */
+static inline unsigned index_line_empty(const struct index_line *line)
+{
+	unsigned empty = 0;
+
+	for (unsigned i = 0; i < INDEX_LINE_ENTRIES; i++)
+		empty |= (unsigned)!line->word[i] << i;
+	return empty;
+}
+
 #endif

@@ -18,4 +18,20 @@ static inline unsigned index_line_candidates(const struct index_line *line, uint
 	return (unsigned)_mm_movemask_epi8(same) & 0x555;
 }
 
+/* Return: bit i: entry i is empty, which the lower half of its word tells. Context: owner thread */
+static inline unsigned index_line_empty(const struct index_line *line)
+{
+	const __m128i *words = (const __m128i *)(const void *)line->word;
+	const __m128 a = _mm_castsi128_ps(_mm_load_si128(words));
+	const __m128 b = _mm_castsi128_ps(_mm_load_si128(words + 1));
+	const __m128 c = _mm_castsi128_ps(_mm_load_si128(words + 2));
+	const __m128i none = _mm_setzero_si128();
+	const __m128i first = _mm_castps_si128(_mm_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)));
+	const __m128i last = _mm_castps_si128(_mm_shuffle_ps(c, c, _MM_SHUFFLE(2, 0, 2, 0)));
+	const int head = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(first, none)));
+	const int tail = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(last, none)));
+
+	return (unsigned)head | ((unsigned)tail & 3) << 4;
+}
+
 #endif
