@@ -420,7 +420,6 @@ static int seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const stru
 	ret = wfi_index_insert(&kv->index, tag, slot);
 	if (wfi_unlikely(ret != 0))
 		return ret;
-	wfi_slot_seal(kv, c->owner, run, slot);
 	if (c->leaf != c->prev)
 		offer_leaf(c);
 	/* a parent that was a leaf until now was offered, unless this very call made it */
@@ -431,7 +430,7 @@ static int seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const stru
 			space->policy->candidate_del(space->evict,
 						     kv_local(kv_run(kv, c->prev), c->prev));
 	}
-	wfi_slot_adopt(kv, slot, c->prev);
+	wfi_slot_seal(kv, c->owner, run, slot, c->prev);
 	info.parent = WFI_SLOT_NONE;
 	if (c->prev == KV_NONE)
 		c->depth = 0;

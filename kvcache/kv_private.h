@@ -53,9 +53,14 @@ enum kv_state { KV_FREE, KV_FILLING, KV_SEALED, KV_QUARANTINED };
 struct kv_slot {
 	uint32_t gen;
 	uint32_t pins;
-	uint64_t parent : INDEX_SLOT_BITS;
-	uint64_t child : INDEX_SLOT_BITS;
-	uint64_t depth : 12;
+	union {
+		struct {
+			uint64_t parent : INDEX_SLOT_BITS;
+			uint64_t child : INDEX_SLOT_BITS;
+			uint64_t depth : 12;
+		};
+		uint64_t family; /* all of these */
+	};
 	union {
 		struct {
 			uint64_t next : INDEX_SLOT_BITS;
@@ -70,16 +75,24 @@ struct kv_slot {
 };
 
 /*
- * A new state, with nothing of the old one. The whole word is stored: the links in it are read and
- * written next, and a load of what was stored in pieces waits until all stores before it are in the
- * cache
+ * Two words with all that is in them. They are stored whole: they are read and written next, and a
+ * load of what was stored in pieces waits until all stores before it are in the cache
  */
-static inline void kv_slot_mark(struct kv_slot *st, enum kv_state state, bool indexed)
+static inline void kv_slot_links(struct kv_slot *st, uint32_t next, enum kv_state state,
+				 bool indexed)
 {
-	const struct kv_slot kept = { .next = KV_NONE, .prev = KV_NONE };
-	const struct kv_slot marks = { .state = state, .indexed = indexed };
+	const struct kv_slot word = {
+		.next = next, .prev = KV_NONE, .state = state, .indexed = indexed
+	};
 
-	st->links = (st->links & kept.links) | marks.links;
+	st->links = word.links;
+}
+
+static inline void kv_slot_family(struct kv_slot *st, uint32_t parent, uint32_t depth)
+{
+	const struct kv_slot word = { .parent = parent, .child = KV_NONE, .depth = depth };
+
+	st->family = word.family;
 }
 
 WEFT_STATIC_ASSERT(sizeof(struct kv_slot) == 24, "counted in bytes per block");
@@ -422,8 +435,10 @@ static inline struct index_tag kv_header_tag(const struct wfi_kv *kv, const stru
 void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot);
 /* a claim of @from's becomes one of @to's */
 void wfi_slot_give(struct wfi_kv *kv, struct wfi_owner *from, struct wfi_owner *to, uint32_t slot);
-/* filling -> sealed, and out of the owner's claims. Header and index are the caller's */
-void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot);
+/* filling -> sealed, out of the owner's claims and under @parent (KV_NONE: a root). Header and index
+ * are the caller's */
+void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot,
+		   uint32_t parent);
 /* filling -> free, or quarantined while pinned */
 void wfi_slot_unclaim(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot);
 /* filling -> quarantined until the owner's process is gone */
@@ -432,8 +447,6 @@ void wfi_slot_condemn(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t slot)
 void wfi_slot_doom(struct wfi_kv *kv, uint32_t slot);
 /* the process is gone, or the poll came: free, or quarantined while pinned */
 void wfi_slot_pardon(struct wfi_kv *kv, uint32_t slot);
-/* hangs a sealed slot under @parent (KV_NONE: a root) */
-void wfi_slot_adopt(struct wfi_kv *kv, uint32_t slot, uint32_t parent);
 /* the slot may be evicted from now on, if it is as it should be for that */
 void wfi_slot_offer(struct wfi_kv *kv, uint32_t slot);
 void wfi_slot_pin(struct wfi_kv *kv, uint32_t slot);
@@ -456,7 +469,7 @@ int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot);
 
 /* ---- pool.c ---- */
 
-/* an unused slot goes back to its run. Hot */
+/* a slot is free, and goes back to its run. Hot */
 void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot);
 /* Return: 0, -ENOSPC with what could be evicted gone */
 int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr);

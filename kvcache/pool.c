@@ -36,7 +36,7 @@ static void avail_del(struct kv_run *run)
 
 void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot)
 {
-	st->next = run->free;
+	kv_slot_links(st, run->free, KV_FREE, false);
 	run->free = slot;
 	run->space->nr_free++;
 	if (!run->nr_free++)

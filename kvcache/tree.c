@@ -31,7 +31,6 @@ static void list_del(struct wfi_kv *kv, uint32_t *head, const struct kv_slot *st
 static void release(struct kv_run *run, struct kv_slot *st, uint32_t slot)
 {
 	assert(!st->pins);
-	kv_slot_mark(st, KV_FREE, false);
 	/* zero is no generation: a pair of zeros from an engine never is a slot */
 	if (!++st->gen)
 		st->gen = 1;
@@ -53,25 +52,6 @@ void wfi_slot_offer(struct wfi_kv *kv, uint32_t slot)
 		run->space->policy->candidate_add(run->space->evict, kv_local(run, slot));
 }
 
-void wfi_slot_adopt(struct wfi_kv *kv, uint32_t slot, uint32_t parent)
-{
-	struct kv_slot *st = kv_slot(kv, slot), *up;
-	uint32_t head;
-
-	st->parent = parent;
-	st->child = KV_NONE;
-	st->next = KV_NONE;
-	st->prev = KV_NONE;
-	st->depth = 0;
-	if (parent == KV_NONE)
-		return;
-	up = kv_slot(kv, parent);
-	st->depth = up->depth < KV_DEPTH_MAX ? up->depth + 1u : KV_DEPTH_MAX;
-	head = up->child;
-	list_add(kv, &head, slot);
-	up->child = head;
-}
-
 /* Return: the parent when nothing holds it any more but its own memory, else KV_NONE */
 static uint32_t leave_parent(struct wfi_kv *kv, const struct kv_slot *st)
 {
@@ -82,6 +62,8 @@ static uint32_t leave_parent(struct wfi_kv *kv, const struct kv_slot *st)
 	if (parent == KV_NONE)
 		return KV_NONE;
 	up = kv_slot(kv, parent);
+	/* likely to go next, where the tail of a chain goes first */
+	__builtin_prefetch(kv_slot(kv, up->parent), 1);
 	head = up->child;
 	list_del(kv, &head, st);
 	up->child = head;
@@ -232,11 +214,13 @@ void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *r
 {
 	struct kv_slot *st = kv_slot(kv, slot);
 
-	kv_slot_mark(st, KV_FILLING, false);
 	if (!st->gen)
 		st->gen = 1;
-	st->parent = kv_owner_idx(owner->id);
-	list_add(kv, &owner->claims, slot);
+	kv_slot_family(st, kv_owner_idx(owner->id), 0);
+	kv_slot_links(st, owner->claims, KV_FILLING, false);
+	if (owner->claims != KV_NONE)
+		kv_slot(kv, owner->claims)->prev = slot;
+	owner->claims = slot;
 	owner->nr_claims++;
 	run->nr_busy++;
 	run->space->nr_filling++;
@@ -261,12 +245,23 @@ static void end_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run 
 	run->space->nr_filling--;
 }
 
-void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot)
+void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot,
+		   uint32_t parent)
 {
-	struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_slot *st = kv_slot(kv, slot), *up;
+	uint32_t depth = 0, sibling = KV_NONE;
 
 	end_claim(kv, owner, run, st);
-	kv_slot_mark(st, KV_SEALED, true);
+	if (parent != KV_NONE) {
+		up = kv_slot(kv, parent);
+		depth = up->depth < KV_DEPTH_MAX ? up->depth + 1u : KV_DEPTH_MAX;
+		sibling = up->child;
+		up->child = slot;
+		if (sibling != KV_NONE)
+			kv_slot(kv, sibling)->prev = slot;
+	}
+	kv_slot_family(st, parent, depth);
+	kv_slot_links(st, sibling, KV_SEALED, true);
 	run->space->nr_indexed++;
 	if (!st->pins)
 		run->nr_busy--;
