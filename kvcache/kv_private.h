@@ -110,6 +110,7 @@ struct kv_run {
 	uint32_t nr_free; /* both kinds */
 	uint32_t nr_busy; /* filling, quarantined or pinned: what cannot be evicted */
 	uint32_t extent;
+	bool emptying; /* kv->emptying: its free slots are nobody's */
 	uint64_t discarded; /* once it has left its space: bytes whose pages went back */
 	struct kv_run *next, *prev; /* of the space; next also of those that left */
 	struct kv_run *next_avail, *prev_avail; /* of those with a free slot */
@@ -279,6 +280,11 @@ struct wfi_kv {
 	uint64_t idle_ns;
 	struct kv_run *leaving; /* runs whose pages go back, first to last */
 	struct kv_run **last_leaving;
+	struct kv_run *emptying; /* NULL, or leaves its space as its blocks go to the tier below */
+	uint64_t emptying_end_ns;
+	uint32_t emptying_at; /* slots before have been looked at */
+	struct kv_space *emptying_for;
+	bool emptying_home; /* its memory stays with its tenant */
 	uint32_t stamp; /* of the latest search for a victim */
 
 	struct kv_space *spaces[KV_MAX_SPACES];
@@ -464,8 +470,6 @@ void wfi_slot_evict_end(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 /* the same, but the slot is not free before it is unpinned: its bytes are on their way */
 void wfi_slot_evict_hold(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 			 const struct index_tag *tag);
-/* evicts a slot with all that hangs below. Cold. Return: 0, -EBUSY something is pinned */
-int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot);
 
 /* ---- pool.c ---- */
 
@@ -475,6 +479,10 @@ void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot);
 int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr);
 /* evicts up to @nr blocks, and offers them to the tier below. Return: how many went */
 uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_t nr);
+/* a run more, if there is one, or who has more than its share is to give one up */
+void wfi_space_ask(struct wfi_kv *kv, struct kv_space *space);
+/* goes on with kv->emptying, by up to @room blocks. Return: work done */
+int wfi_space_empty_step(struct wfi_kv *kv, uint64_t room);
 /* takes one free slot; there is one. Hot */
 uint32_t wfi_space_take(struct wfi_kv *kv, struct kv_space *space, struct kv_run **run);
 void wfi_space_free_runs(struct wfi_kv *kv, struct kv_space *space);

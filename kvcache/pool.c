@@ -10,6 +10,7 @@
 #define EVICT_NEAR 8u /* of a batch: lines of the index that should have come by now */
 #define TAKE_TRIES 8u /* runs that hold what the policy would have go next */
 #define LOOK_NS WFI_NSEC_PER_MSEC
+#define EMPTY_NS WFI_NSEC_PER_SEC /* for a run to become empty */
 
 /* ---- free slots of a run ---- */
 
@@ -38,8 +39,11 @@ void wfi_run_put(struct kv_run *run, struct kv_slot *st, uint32_t slot)
 {
 	kv_slot_links(st, run->free, KV_FREE, false);
 	run->free = slot;
+	run->nr_free++;
+	if (wfi_unlikely(run->emptying))
+		return;
 	run->space->nr_free++;
-	if (!run->nr_free++)
+	if (run->nr_free == 1)
 		avail_add(run);
 }
 
@@ -209,7 +213,7 @@ static void run_unlink(struct wfi_kv *kv, struct kv_run *run, bool home)
 {
 	struct kv_space *space = run->space;
 
-	assert(run->nr_free == run->nr);
+	assert(run->nr_free == run->nr && !run->emptying);
 	avail_del(run);
 	if (run->prev)
 		run->prev->next = run->next;
@@ -318,8 +322,16 @@ static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim 
 	return n;
 }
 
-/* @keep: what the tier below takes goes there, and its slot is free later.
- * Return: how many went; fewer than @nr when the rest is held */
+/* out of the tree already. @keep: what the tier below takes goes there, and its slot is free later */
+static void evict_end(struct wfi_kv *kv, const struct victim *v, bool keep)
+{
+	if (keep && wfi_mover_take(kv->mover, v->run, v->slot, &v->parent))
+		wfi_slot_evict_hold(kv, v->run, v->slot, &v->tag);
+	else
+		wfi_slot_evict_end(kv, v->run, v->slot, &v->tag);
+}
+
+/* Return: how many went; fewer than @nr when the rest is held */
 static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bool keep)
 {
 	struct victim v[EVICT_BATCH];
@@ -339,10 +351,7 @@ static uint64_t evict(struct wfi_kv *kv, struct kv_space *space, uint64_t nr, bo
 		for (i = 0, near = 0; i < n; i++) {
 			for (; near < n && near <= i + EVICT_NEAR; near++)
 				index_prefetch_behind(&kv->index, &v[near].tag);
-			if (keep && wfi_mover_take(kv->mover, v[i].run, v[i].slot, &v[i].parent))
-				wfi_slot_evict_hold(kv, v[i].run, v[i].slot, &v[i].tag);
-			else
-				wfi_slot_evict_end(kv, v[i].run, v[i].slot, &v[i].tag);
+			evict_end(kv, &v[i], keep);
 		}
 		done += n;
 	}
@@ -369,20 +378,69 @@ uint64_t wfi_space_write_back(struct wfi_kv *kv, struct kv_space *space, uint64_
 	return nr;
 }
 
+/* ---- a run leaves its space ---- */
+
+/* a block without children, which the policy did not choose */
+static void evict_leaf(struct wfi_kv *kv, uint32_t slot, struct kv_ages *ages, bool keep)
+{
+	struct victim v = { .run = kv_run(kv, slot), .slot = slot };
+	struct kv_space *space = v.run->space;
+
+	space->policy->remove(space->evict, kv_local(v.run, slot));
+	if (kv->mover)
+		victim_parent(kv, &v);
+	v.tag = kv_header_tag(kv, space, slot);
+	kv_age_evicted(kv, space, ages, slot);
+	wfi_slot_evict_begin(kv, v.run, slot);
+	evict_end(kv, &v, keep);
+	kv_count(kv, KV_C_EVICTED, 1);
+	if (kv->mover && !keep)
+		wfi_mover_short(kv->mover, space, 1);
+}
+
+/* evicts @slot and all that hangs below it, leaves first, up to *@nr blocks.
+ * Return: 0, -EBUSY something is pinned, -EAGAIN there is more */
+static int evict_tree(struct wfi_kv *kv, uint32_t slot, uint64_t *nr, bool keep)
+{
+	struct kv_space *space = kv_run(kv, slot)->space;
+	const struct kv_slot *st = kv_slot(kv, slot);
+	struct kv_ages ages = { 0 };
+	uint32_t at = slot, parent;
+	int ret = 0;
+
+	while (!ret && st->state == KV_SEALED) {
+		while (kv_slot(kv, at)->child != KV_NONE)
+			at = kv_slot(kv, at)->child;
+		if (kv_slot(kv, at)->pins) {
+			ret = -EBUSY;
+		} else if (!*nr) {
+			ret = -EAGAIN;
+		} else {
+			/* a childless slot out of the index is free already: this one is in it */
+			parent = kv_slot(kv, at)->parent;
+			evict_leaf(kv, at, &ages, keep);
+			--*nr;
+			/* dropped ancestors may have gone with it: then again from the top */
+			at = at != slot && kv_slot(kv, parent)->state == KV_SEALED ? parent : slot;
+		}
+	}
+	wfi_ages_evicted(kv, space, &ages);
+	return ret;
+}
+
 /* Return: 0, -EBUSY with some of its blocks gone */
 static int run_evacuate(struct wfi_kv *kv, struct kv_run *run, bool home)
 {
-	int ret;
+	uint64_t nr = UINT64_MAX;
+	int ret = 0;
 
 	if (run->nr_busy)
 		return -EBUSY;
-	for (uint32_t i = 0; i < run->fresh; i++) {
-		if (kv_slot(kv, run->first + i)->state != KV_SEALED)
-			continue;
-		ret = wfi_slot_evict_tree(kv, run->first + i);
-		if (ret)
-			return ret;
-	}
+	for (uint32_t i = 0; i < run->fresh && !ret; i++)
+		if (kv_slot(kv, run->first + i)->state == KV_SEALED)
+			ret = evict_tree(kv, run->first + i, &nr, false);
+	if (ret)
+		return ret;
 	run_unlink(kv, run, home);
 	kv_count(kv, KV_C_RUN_TAKEN, 1);
 	return 0;
@@ -390,23 +448,22 @@ static int run_evacuate(struct wfi_kv *kv, struct kv_run *run, bool home)
 
 /* evicts one block. Return: its run, or NULL. What was put at one time mostly lies in one run, so
  * that it has more of what is to go next */
-static struct kv_run *coldest(struct wfi_kv *kv, struct kv_space *space)
+static struct kv_run *coldest(struct wfi_kv *kv, struct kv_space *space, bool keep)
 {
 	struct kv_ages ages = { 0 };
-	struct index_tag tag;
 	struct victim v;
 
 	if (!choose(kv, space, &v, 1))
 		return NULL;
 	kv_age_evicted(kv, space, &ages, v.slot);
 	wfi_ages_evicted(kv, space, &ages);
-	tag = kv_header_tag(kv, space, v.slot);
-	wfi_slot_evict_end(kv, v.run, v.slot, &tag);
+	v.tag = kv_header_tag(kv, space, v.slot);
+	evict_end(kv, &v, keep);
 	kv_count(kv, KV_C_EVICTED, 1);
 	return v.run;
 }
 
-/* a run leaves its space. Return: 0, -EBUSY something in each of them is pinned */
+/* a run leaves its space at once. Return: 0, -EBUSY something in each of them is pinned */
 static int run_take(struct wfi_kv *kv, struct kv_space *space, bool home)
 {
 	struct kv_run *run, *next;
@@ -414,7 +471,7 @@ static int run_take(struct wfi_kv *kv, struct kv_space *space, bool home)
 	for (unsigned i = 0; i < TAKE_TRIES; i++) {
 		run = space->avail;
 		if (!run || run->nr_free < run->nr)
-			run = coldest(kv, space);
+			run = coldest(kv, space, false);
 		if (!run)
 			break;
 		if (!run_evacuate(kv, run, home))
@@ -426,6 +483,88 @@ static int run_take(struct wfi_kv *kv, struct kv_space *space, bool home)
 			return 0;
 	}
 	return -EBUSY;
+}
+
+/*
+ * Above a tier a run goes to another space in steps: nobody claims its slots any more, its blocks
+ * are offered below as others are, and when the last is written it goes. One run at a time.
+ */
+static void empty_end(struct wfi_kv *kv)
+{
+	struct kv_run *run = kv->emptying;
+
+	kv->emptying = NULL;
+	run->emptying = false;
+	run->space->nr_free += run->nr_free;
+	if (run->nr_free)
+		avail_add(run);
+}
+
+/* Return: 0 a run has left @space, -EAGAIN one will, for @to; -EBUSY */
+static int empty_begin(struct wfi_kv *kv, struct kv_space *space, struct kv_space *to, bool home)
+{
+	struct kv_run *run = space->avail;
+
+	if (kv->emptying)
+		return -EAGAIN;
+	if (run && run->nr_free == run->nr)
+		return run_evacuate(kv, run, home);
+	run = coldest(kv, space, true);
+	if (!run)
+		return -EBUSY;
+	kv->emptying = run;
+	kv->emptying_for = to;
+	kv->emptying_at = 0;
+	kv->emptying_home = home;
+	kv->emptying_end_ns = kv->now_ns + EMPTY_NS;
+	run->emptying = true;
+	run->space->nr_free -= run->nr_free;
+	if (run->nr_free)
+		avail_del(run);
+	return -EAGAIN;
+}
+
+/* Return: 0, -EAGAIN there is more to do, -EBUSY the slot is an engine's, or pinned */
+static int empty_slot(struct wfi_kv *kv, uint32_t slot, uint64_t *room)
+{
+	const struct kv_slot *st = kv_slot(kv, slot);
+
+	switch (st->state) {
+	case KV_SEALED:
+		return evict_tree(kv, slot, room, true);
+	case KV_FILLING:
+		return -EBUSY;
+	case KV_QUARANTINED:
+		return st->parent != KV_NONE ? -EBUSY : 0;
+	default:
+		return 0;
+	}
+}
+
+int wfi_space_empty_step(struct wfi_kv *kv, uint64_t room)
+{
+	struct kv_run *run = kv->emptying;
+	const uint64_t before = room;
+	int ret = 0;
+
+	while (kv->emptying_at < run->fresh) {
+		ret = empty_slot(kv, run->first + kv->emptying_at, &room);
+		if (ret)
+			break;
+		kv->emptying_at++;
+	}
+	if (ret == -EAGAIN)
+		return room < before;
+	if (ret || run->nr_free == run->nr || kv->now_ns >= kv->emptying_end_ns)
+		empty_end(kv);
+	if (run->nr_free < run->nr)
+		return room < before;
+	run_unlink(kv, run, kv->emptying_home);
+	kv_count(kv, KV_C_RUN_TAKEN, 1);
+	/* before somebody else claims what it gave up */
+	(void)!run_attach(kv, kv->emptying_for);
+	kv->emptying_for->look_ns = 0;
+	return 1;
 }
 
 /* a run more, from nobody or from who has more than its share. Its slow branch is cold.
@@ -441,6 +580,8 @@ static int grow(struct wfi_kv *kv, struct kv_space *space, bool must)
 		return ret;
 	space->look_ns = kv->now_ns + LOOK_NS;
 	kv->stamp++;
+	if (must && kv->emptying)
+		empty_end(kv);
 	while (ret == -ENOSPC) {
 		const bool full = extents_find(t, space->run_extents) < 0;
 
@@ -450,8 +591,13 @@ static int grow(struct wfi_kv *kv, struct kv_space *space, bool must)
 		from = wfi_share_victim(kv, space, full, must);
 		if (!from)
 			return ret;
-		if (run_take(kv, from, full)) {
+		ret = kv->mover && !must ? empty_begin(kv, from, space, full)
+					 : run_take(kv, from, full);
+		if (ret == -EAGAIN)
+			return -ENOSPC;
+		if (ret) {
 			from->stamp = kv->stamp;
+			ret = -ENOSPC;
 			continue;
 		}
 		ret = run_attach(kv, space);
@@ -459,6 +605,12 @@ static int grow(struct wfi_kv *kv, struct kv_space *space, bool must)
 		space->look_ns = 0;
 	}
 	return ret;
+}
+
+void wfi_space_ask(struct wfi_kv *kv, struct kv_space *space)
+{
+	if (kv->now_ns >= space->look_ns && space->nr_slots < space->max_blocks)
+		(void)!grow(kv, space, false);
 }
 
 int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)

@@ -228,12 +228,19 @@ static int reclaim(struct kv_mover *m)
 		tenant_share(m, kv->tenants[i]);
 	if (kv->now_ns >= m->demand_ns)
 		m->demand_ns = kv->now_ns + WFI_NSEC_PER_SEC;
+	if (kv->emptying)
+		work += wfi_space_empty_step(kv, NR_WRITES - m->nr_writes);
 	for (uint32_t n = 0; n < nr && m->free_write; n++) {
 		struct kv_space *space;
 		uint64_t want;
 
 		m->space_at = m->space_at + 1 < kv->nr_spaces ? m->space_at + 1 : 0;
 		space = kv->spaces[m->space_at];
+		want = wanted(m, space);
+		if (!want)
+			continue;
+		/* claims that find free slots ask for nothing: those who keep them free do */
+		wfi_space_ask(kv, space);
 		want = wanted(m, space);
 		if (want)
 			work += (int)wfi_space_write_back(kv, space, want);

@@ -179,35 +179,6 @@ void wfi_slot_doom(struct wfi_kv *kv, uint32_t slot)
 		bury_later(kv, slot);
 }
 
-int wfi_slot_evict_tree(struct wfi_kv *kv, uint32_t slot)
-{
-	struct kv_space *space = kv_run(kv, slot)->space;
-	struct kv_slot *st = kv_slot(kv, slot);
-	struct kv_ages ages = { 0 };
-	uint32_t at = slot, parent;
-	int ret = 0;
-
-	while (st->state == KV_SEALED) {
-		while (kv_slot(kv, at)->child != KV_NONE)
-			at = kv_slot(kv, at)->child;
-		if (kv_slot(kv, at)->pins) {
-			ret = -EBUSY;
-			break;
-		}
-		/* a childless slot out of the index is free already: this one is in it */
-		parent = kv_slot(kv, at)->parent;
-		kv_age_evicted(kv, space, &ages, at);
-		wfi_slot_drop(kv, at);
-		kv_count(kv, KV_C_EVICTED, 1);
-		if (at == slot)
-			break;
-		/* dropped ancestors may have gone with it: then start again at the top */
-		at = kv_slot(kv, parent)->state == KV_SEALED ? parent : slot;
-	}
-	wfi_ages_evicted(kv, space, &ages);
-	return ret;
-}
-
 /* ---- claims ---- */
 
 void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot)

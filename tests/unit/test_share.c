@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 #include "kvcache/kv_private.h"
+#include "weft_internal/tier.h"
 
 #define EXTENT 4096u
 #define BLOCK 512u
@@ -277,6 +278,43 @@ static void idle_memory_is_for_others(void **state)
 	assert_int_equal(extents(&f->b), EXTENTS / 2);
 }
 
+/* above a tier: what goes with a run goes there, but for the run that a space begins with */
+static void runs_go_to_the_tier_below(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_env *env = wfi_sim_node(f->sim, 0);
+	const struct wfi_tier_ssd_opts ssd = { .env = env, .path = "tier", .bytes = 32u << 20 };
+	const struct wfi_kv_tier_opts o = { 0 };
+	struct wfi_tier *tier;
+	uint32_t lost = 0;
+
+	start(f, 0, 1);
+	assert_int_equal(wfi_tier_ssd_open(&ssd, &tier), 0);
+	assert_int_equal(wfi_kv_tier_add(f->kv, tier, &o), 0);
+	for (unsigned i = 0; i < 1000; i++)
+		turn(f);
+	for (unsigned i = 0; i < 2 * EXTENTS; i++) {
+		flood(f, &f->a, PER_EXTENT);
+		turn(f);
+		turn(f);
+	}
+	/* the reserve of free slots is less than that */
+	assert_true(extents(&f->a) >= EXTENTS - 4);
+	for (unsigned i = 0; i < 400; i++) {
+		flood(f, &f->b, PER_EXTENT);
+		turn(f);
+		turn(f);
+	}
+	assert_in_range(extents(&f->b), EXTENTS / 2 - 2, EXTENTS / 2);
+	assert_true(f->kv->count[KV_C_RUN_TAKEN]->value > EXTENTS / 4);
+	for (uint64_t n = 1; n < f->a.next; n++) {
+		const struct weft_key key = key_of(n);
+
+		lost += !wfi_kv_match_tiers(f->kv, f->a.space, &key, 1, 0, NULL, NULL);
+	}
+	assert_in_range(lost, 0, PER_EXTENT);
+}
+
 /* what is leased can't be taken, and the floor is there all the same: nobody else ever had it */
 static void leases_of_others_leave_the_floor(void **state)
 {
@@ -430,6 +468,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(equal_pressure_equal_shares, setup, teardown),
 		cmocka_unit_test_setup_teardown(weights_say_how_much, setup, teardown),
 		cmocka_unit_test_setup_teardown(idle_memory_is_for_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(runs_go_to_the_tier_below, setup, teardown),
 		cmocka_unit_test_setup_teardown(leases_of_others_leave_the_floor, setup, teardown),
 		cmocka_unit_test_setup_teardown(pages_come_back_clean, setup, teardown),
 		cmocka_unit_test_setup_teardown(floors_are_no_more_than_there_is, setup, teardown),
