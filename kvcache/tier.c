@@ -698,14 +698,11 @@ void wfi_mover_unkeep(struct kv_mover *m, const uint32_t *slots, uint32_t nr)
 
 bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const struct weft_key *key)
 {
-	const uint32_t slot = tier_find(m, space, key);
 	struct move *v = move_find(m, space, key);
 
 	if (v)
 		v->dropped = true;
-	if (slot != WFI_SLOT_NONE)
-		m->tier->ops->drop(m->tier, slot);
-	return slot != WFI_SLOT_NONE;
+	return m->tier->ops->drop(m->tier, space->info.tag, key);
 }
 
 /* ---- polling ---- */

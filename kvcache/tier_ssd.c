@@ -279,6 +279,7 @@ static void recover_end(struct ssd *s)
 	s->env->mem->unmap(s->env, &s->recover_map);
 	s->phase = SSD_RUN;
 	wfi_ssd_slots_settle(s);
+	wfi_ssd_drops_settle(s);
 	wfi_point(s->env, "recover.settled");
 	s->first_seq = s->seq + 1;
 	s->recovered = s->nr_held;
@@ -576,12 +577,21 @@ static int ssd_get(struct wfi_tier *t, uint32_t slot, void *bytes, wfi_tier_done
 	return ret;
 }
 
-static void ssd_drop(struct wfi_tier *t, uint32_t slot)
+static bool ssd_drop(struct wfi_tier *t, uint64_t space_tag, const struct weft_key *key)
 {
 	struct ssd *s = to_ssd(t);
+	uint32_t slot;
 
-	if (s->slots[slot].state == SSD_HELD || s->slots[slot].state == SSD_WRITING)
-		wfi_ssd_slot_forget(s, slot, false);
+	if (s->phase != SSD_RUN) {
+		if (s->state == WFI_TIER_OPENING)
+			wfi_ssd_drop_later(s, space_tag, key);
+		return false;
+	}
+	ssd_find(t, space_tag, key, 1, &slot);
+	if (slot == SSD_NONE)
+		return false;
+	wfi_ssd_slot_forget(s, slot, false);
+	return true;
 }
 
 static int ssd_poll(struct wfi_tier *t, uint64_t now_ns)

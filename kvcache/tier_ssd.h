@@ -205,6 +205,11 @@ enum ssd_phase {
 	SSD_RUN,
 };
 
+struct ssd_drop {
+	uint64_t space_tag;
+	struct weft_key key;
+};
+
 struct ssd {
 	struct wfi_tier base;
 	struct wfi_env *env;
@@ -255,6 +260,9 @@ struct ssd {
 	uint32_t errors_in_row;
 	uint64_t retry_ns, retry_step_ns;
 
+	struct ssd_drop *drops; /* blocks that were dropped before they were found */
+	uint32_t nr_drops, max_drops;
+	bool drop_all; /* there was no memory for more of these: then none is worth finding */
 	struct wfi_map recover_map;
 	uint64_t recover_next; /* page */
 	uint64_t recover_start_ns, recover_ns, recovered;
@@ -329,6 +337,9 @@ void wfi_ssd_page_take(struct ssd *s, uint32_t page, const struct ssd_header *h)
 void wfi_ssd_page_make(const struct ssd *s, uint32_t page, struct ssd_header *h);
 /* all headers are taken: what is not held is free */
 void wfi_ssd_slots_settle(struct ssd *s);
+/* a block that may be found later is to be forgotten then: when all are found */
+void wfi_ssd_drop_later(struct ssd *s, uint64_t space_tag, const struct weft_key *key);
+void wfi_ssd_drops_settle(struct ssd *s);
 /* makes a chunk free, with all that is in it. Return: 0, -EBUSY */
 int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk);
 

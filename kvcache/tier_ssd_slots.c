@@ -535,6 +535,66 @@ void wfi_ssd_slots_settle(struct ssd *s)
 	}
 }
 
+/* ---- drops that come before what they drop ---- */
+
+static int drops_grow(struct ssd *s)
+{
+	const uint32_t max = s->max_drops ? 2 * s->max_drops : 64;
+	struct ssd_drop *drops = wfi_alloc(s->env, max * sizeof(*drops));
+
+	if (!drops)
+		return -ENOMEM;
+	if (s->drops) {
+		memcpy(drops, s->drops, s->nr_drops * sizeof(*drops));
+		wfi_free(s->env, s->drops, s->max_drops * sizeof(*drops));
+	}
+	s->drops = drops;
+	s->max_drops = max;
+	return 0;
+}
+
+void wfi_ssd_drop_later(struct ssd *s, uint64_t space_tag, const struct weft_key *key)
+{
+	if (s->nr_drops == s->max_drops && drops_grow(s)) {
+		s->drop_all = true;
+		return;
+	}
+	s->drops[s->nr_drops++] = (struct ssd_drop){ .space_tag = space_tag, .key = *key };
+}
+
+static void drop_all(struct ssd *s)
+{
+	const uint64_t nr = s->super.used_pages * SSD_PAGE_SLOTS;
+
+	wfi_warn("tier %s: no memory to note what was dropped: all that is in it is", s->path);
+	for (uint64_t slot = 0; slot < nr; slot++)
+		if (s->slots[slot].state == SSD_HELD)
+			wfi_ssd_slot_forget(s, (uint32_t)slot, false);
+}
+
+static void drops_free(struct ssd *s)
+{
+	if (s->drops)
+		wfi_free(s->env, s->drops, s->max_drops * sizeof(*s->drops));
+	s->drops = NULL;
+	s->nr_drops = s->max_drops = 0;
+}
+
+void wfi_ssd_drops_settle(struct ssd *s)
+{
+	for (uint32_t i = 0; i < s->nr_drops; i++) {
+		const struct ssd_drop *d = &s->drops[i];
+		const struct index_tag tag = ssd_tag(s, d->space_tag, &d->key);
+		const uint32_t slot = wfi_ssd_slot_find(s, d->space_tag, &d->key, &tag);
+
+		if (slot != SSD_NONE)
+			wfi_ssd_slot_forget(s, slot, false);
+	}
+	if (s->drop_all)
+		drop_all(s);
+	drops_free(s);
+}
+
 /* ---- set-up ---- */
 
 int wfi_ssd_slots_init(struct ssd *s)
@@ -579,6 +639,7 @@ void wfi_ssd_slots_fini(struct ssd *s)
 {
 	const struct wfi_alloc_ops *mem = s->env->mem;
 
+	drops_free(s);
 	wfi_index_fini(&s->index);
 	mem->unmap(s->env, &s->chunk_map);
 	mem->unmap(s->env, &s->queue_map);

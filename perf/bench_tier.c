@@ -130,16 +130,13 @@ static int put_one(struct tier_bench *b, uint64_t n, const uint64_t *in_place_of
 	};
 	struct io_ctx *c = buf_take(b);
 	struct weft_key old;
-	uint32_t slot;
 	int ret;
 
 	if (!c)
 		return b->failed;
 	if (in_place_of) {
 		old = key_of(*in_place_of);
-		b->tier->ops->find(b->tier, TAG, &old, 1, &slot);
-		if (slot != WFI_SLOT_NONE)
-			b->tier->ops->drop(b->tier, slot);
+		b->tier->ops->drop(b->tier, TAG, &old);
 	}
 	while ((ret = b->tier->ops->put(b->tier, &block, buf_of(b, c->buf), io_done, c)) == -EAGAIN)
 		b->tier->ops->poll(b->tier, wfi_now(&b->env));

@@ -129,8 +129,9 @@ struct wfi_tier_ops {
 	void (*unkeep)(struct wfi_tier *t, uint32_t slot);
 	/* from now on blocks of this space are a group's, those that are held as well */
 	void (*share)(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
-	/* forgets a block that was found, also over a restart */
-	void (*drop)(struct wfi_tier *t, uint32_t slot);
+	/* forgets a block, also over a restart; while it opens, what it is about to find as well.
+	 * Return: true when it was held */
+	bool (*drop)(struct wfi_tier *t, uint64_t space_tag, const struct weft_key *key);
 	/* Return: work done */
 	int (*poll)(struct wfi_tier *t, uint64_t now_ns);
 	/*
