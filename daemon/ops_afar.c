@@ -218,7 +218,7 @@ static void map_pulled(void *ctx)
 		n++;
 	unpin_found(op, &b);
 	/* what was dropped meanwhile has gone with its last pin */
-	wfi_kv_lookup(node->kv, op->sqe.space, b.keys, n, b.idx, wfi_now(node->env));
+	wfi_kv_peek(node->kv, op->sqe.space, b.keys, n, b.idx);
 	op->nr_pieces = n;
 	for (n = 0; n < op->nr_pieces && b.idx[n] != WFI_SLOT_NONE; n++)
 		;
@@ -245,7 +245,7 @@ int op_map_afar(struct node_op *op, uint32_t n)
 
 	if (n == op->nr || wfi_cluster_alone(node->cluster))
 		return 0;
-	wfi_kv_lookup(node->kv, op->sqe.space, b.keys, op->nr, b.idx, o.now_ns);
+	wfi_kv_peek(node->kv, op->sqe.space, b.keys, op->nr, b.idx);
 	pin_found(op, &b);
 	if (!wfi_cluster_pull(node->cluster, &o, &op->pull))
 		return OP_OPEN;

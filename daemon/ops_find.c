@@ -161,19 +161,21 @@ void op_map_fetched(struct node_op *op, uint32_t n)
 	op_complete(op, res, handle);
 }
 
-static int map_checked(struct op_ctx *c, const struct wfi_space_info *space)
+/* @n, here and below: length of the prefix that was found, in c->node->idx */
+static int map_checked(struct op_ctx *c, const struct wfi_space_info *space, uint32_t n)
 {
-	uint32_t nr = c->sqe->nr, i;
 	struct node_op *op = op_open(c->node, c->r, c->sqe, c->now_ns);
 	struct op_buf b;
+	uint32_t i;
 	int ret;
 
 	if (!op)
 		return -ENOMEM;
 	b = op_buf_of(op);
 	op->summed = true;
-	op->nr_pieces = lookup_prefix(c, nr, b.idx);
-	for (i = 0; i < op->nr_pieces; i++)
+	op->nr_pieces = n;
+	memcpy(b.idx, c->node->idx, n * sizeof(*b.idx));
+	for (i = 0; i < n; i++)
 		op_piece_local(c->node, b.idx[i], i, space->block_bytes, &b.pieces[i]);
 	ret = op_transfer(op, WFI_XFER_SUM, map_done);
 	if (ret != OP_OPEN)
@@ -182,13 +184,11 @@ static int map_checked(struct op_ctx *c, const struct wfi_space_info *space)
 }
 
 /* Return: OP_OPEN, or 0: what there is is here */
-static int map_afar(struct op_ctx *c, const struct wfi_space_info *space)
+static int map_afar(struct op_ctx *c, const struct wfi_space_info *space, uint32_t n)
 {
 	struct node_op *op;
 	struct op_buf b;
-	uint32_t n;
 
-	n = lookup_prefix(c, c->sqe->nr, c->node->idx);
 	if (n == c->sqe->nr)
 		return 0;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
@@ -212,19 +212,20 @@ int op_map(struct op_ctx *c)
 	ret = op_take_keys(c, c->sqe->nr * sizeof(struct weft_slot), &space);
 	if (ret)
 		return ret;
+	/* the only use of what is here, whatever it waits for */
+	n = lookup_prefix(c, c->sqe->nr, c->node->idx);
 	if (wfi_kv_has_tier(c->node->kv)) {
-		ret = op_map_fetch(c, &space, lookup_prefix(c, c->sqe->nr, c->node->idx));
+		ret = op_map_fetch(c, &space, n);
 		if (ret)
 			return ret;
 	}
 	if (!wfi_cluster_alone(c->node->cluster)) {
-		ret = map_afar(c, &space);
+		ret = map_afar(c, &space, n);
 		if (ret)
 			return ret;
 	}
 	if (space.verify || c->sqe->flags & WEFT_F_VERIFY)
-		return map_checked(c, &space);
-	n = lookup_prefix(c, c->sqe->nr, c->node->idx);
+		return map_checked(c, &space, n);
 	return map_answer(c->node, c->s, c->r, op_after_keys(c), c->node->idx, n, &c->value);
 }
 

@@ -329,6 +329,51 @@ static uint64_t put_over(struct test_engine *e, uint64_t first, uint64_t nr)
 }
 
 /* what a match has leased is there for the get, though the tier was written anew meanwhile */
+/* hits and misses of all spaces so far, as weft stat has them */
+static void uses(struct weft *w, uint64_t *hits, uint64_t *misses)
+{
+	json_t *root, *space;
+	char *text;
+	size_t i;
+
+	*hits = *misses = 0;
+	if (weft_stat_json(w, &text))
+		fail_msg("stat: %s", weft_why());
+	root = json_loads(text, 0, NULL);
+	free(text);
+	json_array_foreach(json_object_get(root, "spaces"), i, space)
+	{
+		*hits += integer(space, "hits");
+		*misses += integer(space, "misses");
+	}
+	json_decref(root);
+}
+
+/* over a tier, too: wherever it has to look */
+static void test_map_is_one_use(void **state)
+{
+	const unsigned nr = 8, held = 5;
+	uint64_t lease, hits, misses;
+	struct weft_slot slots[8];
+	struct weft_key keys[8];
+	struct tier_node t;
+	struct test_engine e;
+
+	(void)state;
+	file_node(&t, "use", TIER);
+	start(&t, &e);
+	for (unsigned i = 0; i < nr; i++)
+		keys[i] = key_of(&e, i);
+	assert_int_equal(put(&e, 0, held), held);
+	assert_int_equal(weft_map(e.ring, e.space, keys, nr, slots, &lease), held);
+	uses(e.w, &hits, &misses);
+	assert_int_equal(hits, held);
+	assert_int_equal(misses, nr - held);
+	assert_int_equal(weft_release(e.ring, lease), held);
+	stop(&t, &e);
+	node_fini(&t);
+}
+
 static void test_lease(void **state)
 {
 	struct tier_node t;
@@ -811,12 +856,19 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_more_than_memory), cmocka_unit_test(test_lease),
-		cmocka_unit_test(test_killed),		 cmocka_unit_test(test_resize),
-		cmocka_unit_test(test_resize_nothing),	 cmocka_unit_test(test_two_nodes),
-		cmocka_unit_test(test_other_version),	 cmocka_unit_test(test_other_node),
-		cmocka_unit_test(test_unwritable),	 cmocka_unit_test(test_cut_while_down),
-		cmocka_unit_test(test_cut_while_up),	 cmocka_unit_test(test_no_room_at_start),
+		cmocka_unit_test(test_map_is_one_use),
+		cmocka_unit_test(test_more_than_memory),
+		cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_resize),
+		cmocka_unit_test(test_resize_nothing),
+		cmocka_unit_test(test_two_nodes),
+		cmocka_unit_test(test_other_version),
+		cmocka_unit_test(test_other_node),
+		cmocka_unit_test(test_unwritable),
+		cmocka_unit_test(test_cut_while_down),
+		cmocka_unit_test(test_cut_while_up),
+		cmocka_unit_test(test_no_room_at_start),
 		cmocka_unit_test(test_no_room_later),
 	};
 
