@@ -11,8 +11,8 @@
 /*
  * Entries that a table is made for, a line: 16 bytes each. One in twenty lives outside of its home
  * when it has just been filled, one in five when blocks have come and gone. While the next table
- * comes it takes half an entry more; and another half while that is moved into, so that the lines moved last
- * have five of six entries taken.
+ * comes it takes half an entry more; and another half while that is moved into, so that the lines
+ * moved last have five of six entries taken.
  */
 #define LOAD 4u
 
@@ -182,8 +182,8 @@ static bool entry_hash(const struct index_table *t, const struct index_line *lin
 
 /* ---- growing ---- */
 
-/* what is at home in line @home of the old table and lies in line @l. Return: how many of them found
- * no place */
+/* what is at home in line @home of the old table and lies in line @l. Return: how many of them
+ * found no place */
 static uint32_t move_line(struct index_table *t, const struct index_table *old, uint32_t home,
 			  uint64_t low, uint32_t l, uint32_t classes)
 {

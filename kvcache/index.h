@@ -8,11 +8,11 @@
  * bits are in the entry, and the line that it lies in tells the others. So an entry is a strong
  * hint: who goes on to a block's bytes compares the whole key with the block's header.
  *
- * An entry that finds its line full goes on in steps of one to three lines, as the class of its hash
- * says, and each line passed counts it, by class: a look-up ends at the first line that nobody of
- * its class passed. Where entries went to the next line whatever their hash, full lines made those
- * behind them full: once blocks had come and gone for a while, two in five look-ups in vain went
- * on, by three to four lines. Now it is one in four, by two.
+ * An entry that finds its line full goes on in steps of one to three lines, as the class of its
+ * hash says, and each line passed counts it, by class: a look-up ends at the first line that nobody
+ * of its class passed. Where entries went to the next line whatever their hash, full lines made
+ * those behind them full: once blocks had come and gone for a while, two in five look-ups in vain
+ * went on, by three to four lines. Now it is one in four, by two.
  *
  * Growth makes a second table, whose pages come in the background, and moves a few lines with each
  * insert and step, behind the pages as they come. Both tables are in the order of the hash, and

@@ -441,8 +441,8 @@ static inline struct index_tag kv_header_tag(const struct wfi_kv *kv, const stru
 void wfi_slot_claim(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot);
 /* a claim of @from's becomes one of @to's */
 void wfi_slot_give(struct wfi_kv *kv, struct wfi_owner *from, struct wfi_owner *to, uint32_t slot);
-/* filling -> sealed, out of the owner's claims and under @parent (KV_NONE: a root). Header and index
- * are the caller's */
+/* filling -> sealed, out of the owner's claims and under @parent (KV_NONE: a root). Header and
+ * index are the caller's */
 void wfi_slot_seal(struct wfi_kv *kv, struct wfi_owner *owner, struct kv_run *run, uint32_t slot,
 		   uint32_t parent);
 /* filling -> free, or quarantined while pinned */

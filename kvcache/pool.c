@@ -322,7 +322,8 @@ static uint32_t choose(struct wfi_kv *kv, struct kv_space *space, struct victim 
 	return n;
 }
 
-/* out of the tree already. @keep: what the tier below takes goes there, and its slot is free later */
+/* out of the tree already. @keep: what the tier below takes goes there, and its slot is free
+ * later */
 static void evict_end(struct wfi_kv *kv, const struct victim *v, bool keep)
 {
 	if (keep && wfi_mover_take(kv->mover, v->run, v->slot, &v->parent))
