@@ -183,11 +183,13 @@ static int dealloc_mw(struct ibv_mw *mw)
 
 struct ibv_device **ibv_get_device_list(int *nr)
 {
+	const unsigned there = __atomic_load_n(&mock.nr_devices, __ATOMIC_ACQUIRE);
 	struct ibv_device **list = calloc(2, sizeof(*list));
 
+	__atomic_add_fetch(&mock.nr_lists, 1, __ATOMIC_RELEASE);
 	if (nr)
-		*nr = (int)mock.nr_devices;
-	if (list && mock.nr_devices)
+		*nr = (int)there;
+	if (list && there)
 		list[0] = &device;
 	return list;
 }

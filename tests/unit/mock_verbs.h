@@ -25,7 +25,7 @@ struct mock_wr {
 
 struct mock {
 	/* what it is asked to be */
-	unsigned nr_devices;
+	unsigned nr_devices; /* atomic, as .nr_lists is */
 	enum ibv_port_state state;
 	bool no_gid;
 	int reg_errno; /* the next registration fails */
@@ -40,6 +40,7 @@ struct mock {
 	bool loopback; /* reaches itself */
 	bool fast; /* completes all at once, keeps nothing */
 	/* what was seen */
+	unsigned nr_lists; /* of devices, asked for */
 	struct mock_wr wrs[MOCK_WRS]; /* posted and not completed: [head, tail) */
 	unsigned head;
 	unsigned tail;

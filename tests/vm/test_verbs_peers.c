@@ -6,17 +6,15 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #include "tests/conformance/conf.h"
+#include "tests/vm/guest.h"
 #include "transport/verbs/verbs.h"
 #include "weft_internal/transport_registry.h"
 #include "weft_internal/xfer.h"
@@ -25,10 +23,6 @@
 #define SILENT_MS 1200u /* a peer that is silent for so long is gone */
 #define LIMIT_MS (SILENT_MS + 100) /* of an op that it leaves */
 #define HEAL_MS 1000 /* to connect anew */
-#define SPINS (1u << 20)
-#define SPINS_NS (8 * WFI_NSEC_PER_MSEC) /* of a guest whose host has nothing else to do */
-#define WINDOWS 16
-#define SLOWEST 8u
 #define OUTAGE_US 400000
 #define MSGS 1000
 #define FAIL_AT 100
@@ -57,54 +51,13 @@ struct duo {
 static bool fatal_due;
 static const struct weft_transport *provider;
 static char port_addr[64];
-static uint64_t slowness = 1; /* how much less than usual this guest gets of a processor */
 static const uint8_t good_ticket[WEFT_TICKET_LEN] = "peers may come";
-
-static void move_all(int sock, void *buf, size_t len, int out)
-{
-	uint8_t *at = buf;
-	ssize_t n;
-
-	while (len) {
-		n = out ? send(sock, at, len, MSG_NOSIGNAL) : recv(sock, at, len, 0);
-		assert_true(n > 0);
-		at += n;
-		len -= (size_t)n;
-	}
-}
-
-/* Return: how much less than usual this guest gets of a processor now */
-static uint64_t slowness_measure(struct wfi_env *env)
-{
-	uint64_t start_ns, worst_ns = 0;
-	volatile unsigned spins;
-	unsigned i;
-
-	for (i = 0; i < WINDOWS; i++) {
-		start_ns = wfi_now(env);
-		for (spins = 0; spins < SPINS; spins++)
-			;
-		worst_ns = wfi_max(worst_ns, wfi_now(env) - start_ns);
-	}
-	return wfi_min(1 + worst_ns / (2 * SPINS_NS), SLOWEST);
-}
 
 /* a guest on a busy host is not silent, it is slow, and its patience has to be larger */
 static void patience_set(enum way way)
 {
 	side_device_opts.silent_ms =
-		(uint32_t)(way == WAY_PATIENT ? SLOWEST : slowness) * SILENT_MS;
-}
-
-/* whether what began at @start_ns took less than @ms of a guest that has a processor. The host may
- * have more to do by now */
-static bool in_time(struct duo *d, uint64_t start_ns, uint64_t ms)
-{
-	uint64_t took_ns = wfi_now(&d->env) - start_ns;
-
-	if (took_ns < slowness * ms * WFI_NSEC_PER_MSEC)
-		return true;
-	return took_ns < slowness_measure(&d->env) * ms * WFI_NSEC_PER_MSEC;
+		(uint32_t)(way == WAY_PATIENT ? GUEST_SLOWEST : guest_slowness) * SILENT_MS;
 }
 
 /* at a port, until somebody with a good ticket comes */
@@ -146,8 +99,8 @@ static void introduce(struct duo *d, enum way way, bool serves)
 	assert_int_equal(provider->mr_export(d->a.mr, NULL, &mine.mem), 0);
 	if (way == WAY_CM && serves)
 		assert_int_equal(provider->port_open(d->a.dev, &o, &port), 0);
-	move_all(d->sock, &mine, sizeof(mine), 1);
-	move_all(d->sock, &d->peer, sizeof(d->peer), 0);
+	guest_move(d->sock, &mine, sizeof(mine), 1);
+	guest_move(d->sock, &d->peer, sizeof(d->peer), 0);
 	if (way != WAY_CM) {
 		connect_to(d->a.ep, &d->peer.addr, 0);
 	} else if (serves) {
@@ -159,8 +112,8 @@ static void introduce(struct duo *d, enum way way, bool serves)
 	provider->port_close(port);
 	d->mem = import_export(d->a.ep, &d->peer.mem);
 	/* neither posts before both are connected */
-	move_all(d->sock, &mine, 1, 1);
-	move_all(d->sock, &mine, 1, 0);
+	guest_move(d->sock, &mine, 1, 1);
+	guest_move(d->sock, &mine, 1, 0);
 }
 
 /* the device says once that it is broken, when that is wanted. Linked over the library's */
@@ -180,20 +133,16 @@ int __wrap_ibv_get_async_event(struct ibv_context *ctx, struct ibv_async_event *
 
 static void link_flap(void)
 {
-	assert_int_equal(system("ip link set eth0 down"), 0);
+	guest_run("ip link set eth0 down");
 	usleep(OUTAGE_US);
-	assert_int_equal(system("ip link set eth0 up"), 0);
+	guest_run("ip link set eth0 up");
 }
 
 /* nothing is said to anybody, and no device is shut down first; ./run starts the guest anew */
 static void reboot_now(void)
 {
-	char command[64];
-
-	snprintf(command, sizeof(command), "touch %s/again.%s", getenv("WEFT_VM_SCRATCH"),
-		 getenv("WEFT_VM_HOST"));
-	assert_int_equal(system(command), 0);
-	assert_int_equal(system("echo b >/proc/sysrq-trigger"), 0);
+	guest_run("touch %s/again.%s", getenv("WEFT_VM_SCRATCH"), getenv("WEFT_VM_HOST"));
+	guest_run("echo b >/proc/sysrq-trigger");
 }
 
 static void obey(struct duo *d)
@@ -249,18 +198,6 @@ static void serve(int sock, enum way way)
 	side_close(&d.a, &d.env);
 }
 
-static int listen_on(const struct sockaddr_in *addr)
-{
-	int one = 1, sock = socket(AF_INET, SOCK_STREAM, 0);
-
-	if (sock < 0 || setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    bind(sock, (const struct sockaddr *)addr, sizeof(*addr)) || listen(sock, 4)) {
-		perror("listen");
-		exit(1);
-	}
-	return sock;
-}
-
 /* a process a connection, whose ends are waited for; one that stops is continued */
 static int server(int sock)
 {
@@ -290,32 +227,6 @@ static int server(int sock)
 
 static struct sockaddr_in where;
 
-static void tcp_set(int sock, int level, int name, int value)
-{
-	assert_int_equal(setsockopt(sock, level, name, &value, sizeof(value)), 0);
-}
-
-/* the other machine may be starting anew: it is asked often, and asked again whether it still
- * knows of the connection, which its kernel may have taken just before */
-static int dial(char more)
-{
-	int sock = -1;
-
-	do {
-		if (sock >= 0)
-			close(sock);
-		sock = socket(AF_INET, SOCK_STREAM, 0);
-		assert_true(sock >= 0);
-		tcp_set(sock, IPPROTO_TCP, TCP_SYNCNT, 1);
-		tcp_set(sock, SOL_SOCKET, SO_KEEPALIVE, 1);
-		tcp_set(sock, IPPROTO_TCP, TCP_KEEPIDLE, 1);
-		tcp_set(sock, IPPROTO_TCP, TCP_KEEPINTVL, 1);
-		tcp_set(sock, IPPROTO_TCP, TCP_KEEPCNT, 60);
-	} while (connect(sock, (const struct sockaddr *)&where, sizeof(where)));
-	assert_int_equal(send(sock, &more, 1, MSG_NOSIGNAL), 1);
-	return sock;
-}
-
 /* whatever was before: once the other side is there, they meet within a second */
 static int setup_way(void **state, enum way way)
 {
@@ -326,17 +237,17 @@ static int setup_way(void **state, enum way way)
 	assert_non_null(d);
 	assert_int_equal(wfi_env_real_init(&d->env), 0);
 	/* it may still wait for the end of the one before, or go down and come back */
-	d->sock = dial((char)way);
+	d->sock = guest_dial(&where, (char)way);
 	if (recv(d->sock, &heard, 1, MSG_PEEK) != 1) {
 		close(d->sock);
-		d->sock = dial((char)way);
+		d->sock = guest_dial(&where, (char)way);
 		assert_int_equal(recv(d->sock, &heard, 1, MSG_PEEK), 1);
 	}
 	start_ns = wfi_now(&d->env);
 	patience_set(way);
 	side_open(&d->a, provider, &d->env, 256, 64);
 	introduce(d, way, false);
-	assert_true(in_time(d, start_ns, HEAL_MS));
+	assert_true(guest_in_time(&d->env, start_ns, HEAL_MS));
 	*state = d;
 	return 0;
 }
@@ -383,7 +294,7 @@ static void send_order(struct duo *d, enum order order)
 {
 	char c = (char)order;
 
-	move_all(d->sock, &c, 1, 1);
+	guest_move(d->sock, &c, 1, 1);
 }
 
 /* pieces scattered at random, written, read back to another place, compared. Return: 0, or how the
@@ -522,8 +433,8 @@ static void test_dialed(void **state)
 	expect_no(d, port_addr, good_ticket, -ECONNREFUSED);
 	/* a port of ours, at which somebody shows another ticket */
 	snprintf(own, sizeof(own), "%s:0",
-		 strcmp(getenv("WEFT_VM_HOST"), "1") ? getenv("WEFT_VM_ADDR_2")
-						     : getenv("WEFT_VM_ADDR_1"));
+		 !guest_is("WEFT_VM_HOST", "1") ? getenv("WEFT_VM_ADDR_2")
+						: getenv("WEFT_VM_ADDR_1"));
 	o.addr = own;
 	assert_int_equal(provider->port_open(d->a.dev, &o, &port), 0);
 	assert_int_equal(provider->port_addr(port, addr, sizeof(addr)), 0);
@@ -567,7 +478,7 @@ static int run_dry(struct duo *d, void (*break_it)(struct duo *d))
 		}
 		if (weft_cq_poll(d->a.send_cq, &wc, 1)) {
 			assert_int_equal(wc.cookie, done);
-			assert_true(in_time(d, at[done % 64], LIMIT_MS));
+			assert_true(guest_in_time(&d->env, at[done % 64], LIMIT_MS));
 			done++;
 		}
 		if (weft_cq_poll(d->a.recv_cq, &wc, 1) && wc.op == WEFT_WC_CLOSED) {
@@ -675,7 +586,7 @@ static void test_fault_rnr(void **state)
 			ret = weft_ep_post_send(d->a.ep, "storm", 5, 0, WEFT_POST_QUIET);
 		weft_cq_poll(d->a.send_cq, &wc, 1);
 		d->closed = weft_cq_poll(d->a.recv_cq, &wc, 1) == 1 && wc.op == WEFT_WC_CLOSED;
-		assert_true(in_time(d, start_ns, 4 * LIMIT_MS));
+		assert_true(guest_in_time(&d->env, start_ns, 4 * LIMIT_MS));
 	}
 	assert_int_equal(wc.status, -ECONNRESET);
 	teardown(state);
@@ -692,7 +603,7 @@ static void test_fault_reboot(void **state)
 	struct weft_rkey *rkey = NULL;
 	struct weft_rkey_src src = { .size = sizeof(src), .blob = old.blob, .fd = -1 };
 
-	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+	if (guest_is("WEFT_VM_HOSTS", "1"))
 		skip();
 	send_order(d, ORDER_REBOOT);
 	assert_int_equal(run_dry(d, NULL), -ECONNRESET);
@@ -766,14 +677,6 @@ static void test_fault_reuse(void **state)
 	wfi_xfer_engine_destroy(eng);
 }
 
-static void netem(const char *what)
-{
-	char command[128];
-
-	snprintf(command, sizeof(command), "tc qdisc %s", what);
-	assert_int_equal(system(command), 0);
-}
-
 /* what a wire does to packets: all arrives, once, right, and in order */
 static void test_fault_wire(void **state)
 {
@@ -782,18 +685,16 @@ static void test_fault_wire(void **state)
 		"delay 5ms",
 	};
 	unsigned i, lives = 3;
-	char add[96];
 	int status;
 
-	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+	if (guest_is("WEFT_VM_HOSTS", "1"))
 		skip();
 	for (i = 0; i < WFI_ARRAY_SIZE(faults);) {
-		snprintf(add, sizeof(add), "add dev eth0 root netem %s", faults[i]);
-		netem(add);
+		guest_run("tc qdisc add dev eth0 root netem %s", faults[i]);
 		status = try_pieces(*state);
 		if (!status)
 			status = try_messages(*state, 64);
-		netem("del dev eth0 root");
+		guest_run("tc qdisc del dev eth0 root");
 		if (!status) {
 			i++;
 			continue;
@@ -821,7 +722,7 @@ static void link_outage(void **state, pid_t flaps)
 		if (weft_ep_post_write(d->a.ep, &post))
 			break;
 		wc = wait_wc(&d->a, d->a.send_cq);
-		assert_true(in_time(d, start, LIMIT_MS));
+		assert_true(guest_in_time(&d->env, start, LIMIT_MS));
 		if (wc.status)
 			break;
 	}
@@ -836,7 +737,7 @@ static void test_link(void **state)
 {
 	struct duo *d = *state;
 
-	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+	if (guest_is("WEFT_VM_HOSTS", "1"))
 		skip();
 	send_order(d, ORDER_LINK);
 	link_outage(state, 0);
@@ -846,7 +747,7 @@ static void test_link_own(void **state)
 {
 	pid_t pid;
 
-	if (!strcmp(getenv("WEFT_VM_HOSTS"), "1"))
+	if (guest_is("WEFT_VM_HOSTS", "1"))
 		skip();
 	pid = fork();
 	if (!pid) {
@@ -875,27 +776,19 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_link_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_reboot, setup, teardown),
 	};
-	const char *addr = getenv("WEFT_VM_ADDR_1"), *host = getenv("WEFT_VM_HOST");
-	const char *hosts = getenv("WEFT_VM_HOSTS");
 	struct wfi_env env;
 	int ret;
 
 	provider = wfi_transport_find(NULL, "verbs");
-	where = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(PORT) };
-	if (!addr || !host || !hosts || !provider ||
-	    inet_pton(AF_INET, addr, &where.sin_addr) != 1) {
-		printf("runs in a guest: see tests/vm/run\n");
-		return 77;
-	}
-	snprintf(port_addr, sizeof(port_addr), "%s:%d", addr, PORT + 1);
-	signal(SIGPIPE, SIG_IGN);
 	assert_int_equal(wfi_env_real_init(&env), 0);
-	slowness = slowness_measure(&env);
-	printf("patience is %ux\n", (unsigned)slowness);
-	if (!strcmp(hosts, "2") && !strcmp(host, "1"))
-		return server(listen_on(&where));
-	if (!strcmp(hosts, "1")) {
-		int sock = listen_on(&where);
+	if (!provider || !guest_begin(&env, &where, PORT))
+		return 77;
+	snprintf(port_addr, sizeof(port_addr), "%s:%d", getenv("WEFT_VM_ADDR_1"), PORT + 1);
+	signal(SIGPIPE, SIG_IGN);
+	if (guest_is("WEFT_VM_HOSTS", "2") && guest_is("WEFT_VM_HOST", "1"))
+		return server(guest_listen(&where));
+	if (guest_is("WEFT_VM_HOSTS", "1")) {
+		int sock = guest_listen(&where);
 
 		if (!fork())
 			_exit(server(sock));
@@ -907,6 +800,6 @@ int main(int argc, char **argv)
 	else
 		cmocka_set_skip_filter("test_fault_*");
 	ret = cmocka_run_group_tests(tests, NULL, NULL);
-	close(dial(WAY_NONE));
+	close(guest_dial(&where, WAY_NONE));
 	return ret;
 }
