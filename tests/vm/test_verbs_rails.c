@@ -29,6 +29,7 @@
 #define LIMIT_MS (DEADLINE_MS + 100)
 #define OUTAGE_S 2
 #define AGAIN_MS 5000 /* within this a rail that is there again carries something */
+#define CLOSE_MS 5000 /* after a shutdown */
 #define FOREIGN 0xcc
 
 enum order { ORDER_LINK = 'l', ORDER_ANEW = 'a', ORDER_END = 'e' };
@@ -92,10 +93,12 @@ static void rail_open(struct rig *r, unsigned i)
 static void rail_close(struct rig *r, unsigned i)
 {
 	struct rail *rail = &r->rails[i];
+	uint64_t start_ns = wfi_now(&r->env);
 	struct weft_wc wc;
 
 	provider->ep_shutdown(rail->s.ep);
 	while (!rail->closed) {
+		assert_true(guest_in_time(&r->env, start_ns, CLOSE_MS));
 		weft_cq_poll(rail->s.send_cq, &wc, 1);
 		if (weft_cq_poll(rail->s.recv_cq, &wc, 1))
 			rail->closed = wc.op == WEFT_WC_CLOSED;

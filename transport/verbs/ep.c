@@ -173,8 +173,9 @@ static void lose_patience(struct wfi_verbs_ep *ep, uint64_t now)
 		move_to_error(ep);
 		return;
 	}
-	wfi_warn("verbs: qp 0x%x: %u requests were lost", ep->qp->qp_num,
-		 ep->sq_tail - ep->sq_head);
+	if (ep->sq_head != ep->sq_tail)
+		wfi_warn("verbs: qp 0x%x: %u requests were lost", ep->qp->qp_num,
+			 ep->sq_tail - ep->sq_head);
 	fence(ep);
 	set_broken(ep, ep->sq_head + 1, -ECANCELED, WEFT_SCOPE_EP);
 	ep->sq_head = ep->sq_tail;
