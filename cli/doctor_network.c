@@ -171,6 +171,46 @@ static void check_certificate(struct look *l, struct wfi_finding *f)
 		check_key(l, f);
 }
 
+/* Return: 0, -errno of bind(2) */
+static int try_address(const char *text)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+	int fd, on = 1, ret = inet_parse(text, &addr, &len);
+
+	if (ret)
+		return ret;
+	fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(fd, (struct sockaddr *)&addr, len) || listen(fd, 1))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/* an address that weftd will want to itself */
+static void check_http(struct look *l)
+{
+	const char *at = l->cfg.http_listen;
+	struct wfi_finding f = { .todo = "" };
+	int ret;
+
+	if (!*at)
+		return;
+	ret = try_address(at);
+	if (!ret)
+		wfi_found(&f, WFI_HEALTH_OK, NULL, "%s is free", at);
+	else if (ret == -EADDRINUSE)
+		wfi_found(&f, WFI_HEALTH_WARN, "unless it is this node: choose another http_listen",
+			  "%s is taken", at);
+	else
+		wfi_found(&f, WFI_HEALTH_FAIL, "choose another http_listen", "%s: %s", at,
+			  strerror(-ret));
+	l->found(l->ctx, "http", &f);
+}
+
 static void check_security(struct look *l)
 {
 	struct wfi_finding f = { .todo = "" };
@@ -203,11 +243,20 @@ static bool settings(struct look *l, const char *file)
 	if (!ret)
 		ret = wfi_env_real_init(&l->env);
 	if (!ret)
-		return wfi_config_has_net(&l->cfg);
+		return true;
 	memset(&f, 0, sizeof(f));
 	wfi_found(&f, ret == -EACCES ? WFI_HEALTH_WARN : WFI_HEALTH_FAIL, NULL, "%s", why);
 	l->found(l->ctx, "settings", &f);
 	return false;
+}
+
+static void check_connections(struct look *l)
+{
+	if (!wfi_config_has_net(&l->cfg))
+		return;
+	check_security(l);
+	if (l->secure || !wfi_config_has_tls(&l->cfg))
+		check_peers(l);
 }
 
 void wfi_check_network(const char *config,
@@ -221,9 +270,8 @@ void wfi_check_network(const char *config,
 	l->found = found;
 	l->ctx = ctx;
 	if (settings(l, config)) {
-		check_security(l);
-		if (l->secure || !wfi_config_has_tls(&l->cfg))
-			check_peers(l);
+		check_http(l);
+		check_connections(l);
 	}
 	tls_destroy(l->secure);
 	free(l);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cli/cli.h"
+#include "daemon/route_json.h"
 #include "daemon/value.h"
 #include "weft_internal/env.h"
 #include "weft_internal/util.h"
@@ -180,37 +181,14 @@ static int keys_take(int argc, char **argv, struct weft_key *keys, unsigned *nr)
 
 /* ---- what came of it ---- */
 
-static const char *state_of(const struct weft_route *w)
-{
-	if (w->flags & WEFT_ROUTE_DEAD)
-		return "dead";
-	if (w->flags & WEFT_ROUTE_DRAINING)
-		return "draining";
-	return w->flags & WEFT_ROUTE_SELF ? "this node" : "up";
-}
-
 static int print_json(const struct names *n, const struct weft_route *routes, int nr,
 		      unsigned nr_keys)
 {
 	json_t *list = json_array();
-	char id[24];
 	int i;
 
-	for (i = 0; i < nr; i++) {
-		const struct weft_route *w = &routes[i];
-
-		snprintf(id, sizeof(id), "%#" PRIx64, w->node);
-		json_array_append_new(
-			list,
-			json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:I,s:I,s:I}", "node",
-				  name_of(n, w->node), "id", id, "state", state_of(w), "memory",
-				  (json_int_t)w->nr_memory, "ssd", (json_int_t)w->nr_ssd, "fetch",
-				  (json_int_t)w->nr_fetch, "ssd_us", (json_int_t)w->ssd_us,
-				  "fetch_us", (json_int_t)w->fetch_us, "bytes_per_s",
-				  (json_int_t)w->bytes_per_s, "load", w->load / 1000.0, "open_ops",
-				  (json_int_t)w->nr_ops, "cost_us", (json_int_t)w->cost_us,
-				  "rtt_us", (json_int_t)w->rtt_us));
-	}
+	for (i = 0; i < nr; i++)
+		json_array_append_new(list, route_json(&routes[i], name_of(n, routes[i].node)));
 	return wfi_cli_print_json(
 		json_pack("{s:I,s:o}", "blocks", (json_int_t)nr_keys, "nodes", list), 2);
 }
@@ -231,7 +209,7 @@ static int print_table(const struct names *n, const struct weft_route *routes, i
 		const struct weft_route *w = &routes[i];
 
 		printf("%-20s %-10s %7u %7u %7u %9s %12s %5.1f%% %6u %9s %9s\n",
-		       name_of(n, w->node), state_of(w), w->nr_memory, w->nr_ssd, w->nr_fetch,
+		       name_of(n, w->node), route_state(w), w->nr_memory, w->nr_ssd, w->nr_fetch,
 		       text_us((uint64_t)w->ssd_us + w->fetch_us, fetch),
 		       w->bytes_per_s ? wfi_text_bytes((double)w->bytes_per_s, speed) : "-",
 		       w->load / 10.0, w->nr_ops, text_us(w->rtt_us, rtt),

@@ -231,6 +231,13 @@ static const struct wfi_config_setting settings[] = {
 	  .example = "\"127.0.0.1:7470\"",
 	  .help = "Where nodes on other hosts connect; of several devices, an address each, in\n"
 		  "the same order. Default: nowhere." },
+	{ .key = "http_listen",
+	  .kind = &wfi_config_kind_address,
+	  AT(wfi_config, http_listen),
+	  .example = "\"127.0.0.1:7471\"",
+	  .help = "Where /metrics, /healthz, /members and /route are answered over HTTP,\n"
+		  "unencrypted: an address of loopback, or with insecure any.\n"
+		  "Default: nowhere." },
 	{ .key = "tls_cert",
 	  .kind = &wfi_config_kind_any_path,
 	  AT(wfi_config, tls_cert),

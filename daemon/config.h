@@ -62,6 +62,7 @@ struct wfi_config {
 	char name[WFI_CONFIG_NAME];
 	char socket[WFI_CONFIG_PATH];
 	char listen[WFI_CONFIG_PATH]; /* IP:PORT for each rail, or "" */
+	char http_listen[WFI_CONFIG_PATH]; /* IP:PORT, or "" */
 	char transport[16]; /* "none", or one that reaches other hosts */
 	char device[WFI_CONFIG_PATH]; /* one for each rail, between commas */
 	char tls_cert[WFI_CONFIG_FILE]; /* these three or none */

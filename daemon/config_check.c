@@ -111,6 +111,34 @@ static int addresses_check(const struct wfi_config *cfg, const char *list, char 
 	return 0;
 }
 
+/* one address, and what it says is not encrypted */
+static int http_check(const struct wfi_config *cfg, char *why, size_t why_len)
+{
+	const char *text = cfg->http_listen;
+	struct sockaddr_storage addr;
+	socklen_t len;
+
+	if (!*text)
+		return 0;
+	if (inet_parse(text, &addr, &len)) {
+		snprintf(why, why_len, "http_listen: \"%s\" is not one IP:PORT", text);
+		return -EINVAL;
+	}
+	if (!cfg->insecure && !inet_loopback(&addr)) {
+		snprintf(why, why_len,
+			 "http_listen: %s is an address of a network, and HTTP is not encrypted: "
+			 "take one of loopback, or set insecure = true (--insecure) if all users "
+			 "of that network may read what it says",
+			 text);
+		return -EINVAL;
+	}
+	if (!strcmp(text, cfg->listen)) {
+		snprintf(why, why_len, "http_listen and listen are the same: give each its port");
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int net_check(const struct wfi_config *cfg, char *why, size_t why_len)
 {
 	if (cfg->listen[0] && !wfi_config_has_net(cfg)) {
@@ -259,7 +287,7 @@ int wfi_config_finish(struct wfi_config *cfg, char *why, size_t why_len)
 		return -EINVAL;
 	}
 	if (tls_check(cfg, why, why_len) || net_check(cfg, why, why_len) ||
-	    membership_check(cfg, why, why_len))
+	    http_check(cfg, why, why_len) || membership_check(cfg, why, why_len))
 		return -EINVAL;
 	for (i = 0; i < cfg->nr_peers; i++)
 		if (peer_check(cfg, &cfg->peers[i], why, why_len))

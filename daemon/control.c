@@ -2,6 +2,7 @@
 /* control.c - sockets and deaths; what concerns the worker goes through node_call() */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +31,7 @@
 #define OF_PROCESS 1u
 
 /* what it points to when it is not a connection */
-static char tag_listen, tag_link, tag_stop, tag_signal, tag_inbox, tag_poke;
+static char tag_listen, tag_link, tag_stop, tag_signal, tag_inbox, tag_poke, tag_guest;
 
 bool conn_is_keeper(const struct conn *k)
 {
@@ -314,6 +315,8 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 		on_poke(c);
 	else if (p == &tag_stop)
 		c->stopping = true;
+	else if (p == &tag_guest)
+		; /* it runs in each turn */
 	else if (p == &tag_signal)
 		on_signal(c);
 	else if ((uintptr_t)p & OF_PROCESS)
@@ -385,6 +388,34 @@ static bool handed_on(struct control *c)
 	return done;
 }
 
+struct status_call {
+	json_t *dials, *network;
+	char *text;
+};
+
+static void run_status(struct node *node, void *arg)
+{
+	struct status_call *call = arg;
+
+	call->text = node_status_json(node, NULL, call->dials, call->network);
+}
+
+char *control_status_json(struct control *c)
+{
+	struct status_call call = { .dials = peer_dials_json(c), .network = net_json(c) };
+
+	node_call(c->node, run_status, &call);
+	return call.text;
+}
+
+/* Return: ms until the next turn at the latest, -1: no limit */
+static int guest_run(struct control *c, int timeout)
+{
+	const int ms = c->guest ? c->guest->run(c->guest->ctx, c) : -1;
+
+	return ms >= 0 && (timeout < 0 || ms < timeout) ? ms : timeout;
+}
+
 void control_run(struct control *c)
 {
 	struct epoll_event evs[EVENTS_PER_WAIT];
@@ -398,12 +429,15 @@ void control_run(struct control *c)
 				break;
 			timeout = HAND_ON_MS;
 		}
+		timeout = guest_run(c, timeout);
 		nr = epoll_wait(c->epfd, evs, EVENTS_PER_WAIT, timeout);
 		/* an event frees at most the connection it came for */
 		for (i = 0; i < nr; i++)
 			dispatch(c, &evs[i]);
 	}
 	c->stopping = true;
+	if (c->guest)
+		c->guest->stop(c->guest->ctx);
 	node_call(c->node, run_stop, NULL);
 	conns_sweep(c);
 	sessions_wait(c);
@@ -489,6 +523,7 @@ int control_create(const struct control_opts *opts, struct control **out)
 	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
 	c->inbox[0] = c->inbox[1] = -1;
 	c->secure = opts->secure;
+	c->guest = opts->guest;
 	ret = fds_create(c);
 	if (!ret && opts->socket)
 		ret = listen_on(c, opts->socket);
@@ -498,6 +533,8 @@ int control_create(const struct control_opts *opts, struct control **out)
 		ret = nets_listen(c, opts);
 	if (!ret && opts->signals)
 		ret = signals_watch(c);
+	if (!ret && opts->guest)
+		ret = epoll_add(c, opts->guest->fd, &tag_guest);
 	if (!ret)
 		ret = peers_init(c, opts);
 	if (ret) {

@@ -28,6 +28,16 @@ struct control_membership {
 	void *ctx;
 };
 
+/* who else is served by the control thread's loop. Context: control thread */
+struct control_guest {
+	int fd; /* becomes readable when there is something to do */
+	/* in each turn. Return: ms until it must be called again, -1: when .fd says so */
+	int (*run)(void *ctx, struct control *c);
+	/* the worker is about to stop: nothing is to be asked of it any more */
+	void (*stop)(void *ctx);
+	void *ctx;
+};
+
 struct control_opts {
 	struct node *node;
 	const char *socket; /* path to listen on; NULL: none, engines come by control_add() */
@@ -38,6 +48,7 @@ struct control_opts {
 	unsigned nr_peers;
 	const struct control_membership *membership; /* NULL: none. Lent */
 	struct secure *secure; /* of connections to other hosts; NULL: they are plain. Lent */
+	const struct control_guest *guest; /* NULL: there is none. Lent */
 	/* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node; SIGHUP has
 	 * certificates read anew where there are any */
 	bool signals;
@@ -54,5 +65,9 @@ void control_run(struct control *c);
 void control_stop(struct control *c);
 /* a connected SOCK_SEQPACKET socket is handed over. Context: any thread */
 int control_add(struct control *c, int fd);
+
+/* all of the status, as for the node's own user. Context: control thread. Return: malloc'ed; NULL:
+ * no memory */
+char *control_status_json(struct control *c);
 
 #endif

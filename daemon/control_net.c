@@ -188,7 +188,7 @@ int nets_listen(struct control *c, const struct control_opts *opts)
 			 nr_tenants, WIRE_TENANTS_MAX);
 	for (i = 0; i < opts->nr_listens; i++) {
 		fd = &c->net_fds[i];
-		*fd = inet_listen(opts->listens[i]);
+		*fd = inet_listen(opts->listens[i], "listen");
 		if (*fd < 0)
 			return *fd;
 		c->nr_net_fds++;

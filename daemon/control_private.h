@@ -80,6 +80,7 @@ struct control {
 	uint64_t revive_ns;
 	bool net_closed[NODE_NETS_MAX]; /* its device failed, and its next life is not open yet */
 	struct secure *secure; /* of TCP connections; NULL: they are plain */
+	const struct control_guest *guest; /* or NULL */
 	char listens[NODE_NETS_MAX][INET_TEXT];
 	struct refused refused[REFUSED_MAX];
 	uint64_t refresh_ns;

@@ -106,7 +106,7 @@ static int inet_socket(const struct sockaddr_storage *addr)
 	return fd < 0 ? -errno : fd;
 }
 
-int inet_listen(const char *text)
+int inet_listen(const char *text, const char *key)
 {
 	struct sockaddr_storage addr;
 	socklen_t len;
@@ -120,9 +120,9 @@ int inet_listen(const char *text)
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
 	    bind(fd, (struct sockaddr *)&addr, len) || listen(fd, 128)) {
 		ret = -errno;
-		wfi_err("can't listen on %s: %s: set listen to an address of this host that no "
-			"other program listens on",
-			text, strerror(-ret));
+		wfi_err("can't listen on %s: %s: set %s to an address of this host that no other "
+			"program listens on",
+			text, strerror(-ret), key);
 		close(fd);
 		return ret;
 	}

@@ -18,8 +18,8 @@ int inet_source(const char *text, char host[INET_TEXT]);
 bool inet_loopback(const struct sockaddr_storage *addr);
 /* who is connected to @fd, without the port: "?" when nobody is */
 void inet_peer(int fd, char out[INET_TEXT]);
-/* Return: fd; -errno: logged */
-int inet_listen(const char *text);
+/* @key: the setting that says so. Return: fd; -errno: logged */
+int inet_listen(const char *text, const char *key);
 /* starts to connect and does not wait. Return: fd, -errno */
 int inet_dial(const char *text);
 /* a connection whose other end is gone is noticed within two seconds; small messages go at once */

@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "control.h"
+#include "http.h"
 #include "inet.h"
 #include "membership.h"
 #include "node.h"
@@ -234,6 +235,16 @@ static int secure_open(const struct wfi_config *cfg, struct wfi_env *env, struct
 	return ret;
 }
 
+/* Return: 0, and NULL where nobody is to ask; -errno: logged */
+static int http_open(const struct wfi_config *cfg, struct node *node, struct http **out)
+{
+	const struct http_opts opts = { .env = node->env,
+					.node = node,
+					.listen = cfg->http_listen };
+
+	return *cfg->http_listen ? http_create(&opts, out) : 0;
+}
+
 static int serve(const struct wfi_config *cfg, struct node *node)
 {
 	static struct control_peer peers[WFI_CONFIG_PEERS * NODE_NETS_MAX];
@@ -247,6 +258,7 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 		.signals = true,
 	};
 	struct membership *membership;
+	struct http *http = NULL;
 	struct control *control;
 	pthread_t thread;
 	unsigned i;
@@ -263,6 +275,10 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	if (ret)
 		goto out_secure;
 	opts.membership = membership_control(membership);
+	ret = http_open(cfg, node, &http);
+	if (ret)
+		goto out;
+	opts.guest = http_guest(http);
 	ret = control_create(&opts, &control);
 	if (ret)
 		goto out;
@@ -275,6 +291,7 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 	}
 	control_destroy(control);
 out:
+	http_destroy(http);
 	membership_close(membership);
 out_secure:
 	tls_destroy(opts.secure);
