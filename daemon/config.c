@@ -319,6 +319,13 @@ static const struct wfi_config_setting settings[] = {
 	  .def = WFI_EVICT_DEFAULT,
 	  .help = "Which blocks go when an arena is full: gittins, which learns what is used\n"
 		  "again; or lru, s3fifo, arc, lfu." },
+	{ .key = "keep_after",
+	  .kind = &wfi_config_kind_count,
+	  AT(wfi_config, keep_after),
+	  .def = "2",
+	  .max = 255,
+	  .help = "A block of another node is kept here, too, once engines have fetched it so\n"
+		  "often: popular blocks spread. 1: at once; 0: never." },
 	{ .key = "tier_path",
 	  .kind = &wfi_config_kind_any_path,
 	  AT(wfi_config, tier_path),

@@ -75,6 +75,7 @@ struct wfi_config {
 	uint64_t memory_bytes; /* of all arenas together; 0: not shared */
 	uint64_t tenant_idle_ms;
 	char tier_path[WFI_CONFIG_PATH]; /* "": no SSD tier */
+	uint64_t keep_after; /* fetches of a block of another node; 0: never */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bytes; /* a second; 0: no bound */
 	uint64_t tier_scrub_bytes; /* a second; 0: none */

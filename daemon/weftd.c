@@ -162,6 +162,7 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.op_timeout_ns = cfg->op_timeout_ms * WFI_NSEC_PER_MSEC,
 		.ring_bytes = cfg->ring_bytes,
 		.memfds_only = !cfg->private_memory,
+		.copy_after = cfg->keep_after ? (uint32_t)cfg->keep_after : WFI_COPY_NEVER,
 		.tenants = tenants,
 		.nr_tenants = cfg->nr_tenants,
 	};

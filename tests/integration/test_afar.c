@@ -227,6 +227,57 @@ static void test_popular_stays(void **state)
 	close_all(e);
 }
 
+/* straight into memory of the engine, where the node keeps nothing of it */
+static void get_apart(const struct chain *c, struct test_engine *e)
+{
+	struct weft_slot slots[NB];
+	struct weft_place places[NB];
+	const struct weft_op claim = {
+		.op = WEFT_OP_CLAIM, .nr = NB, .space = e->space, .slots = slots
+	};
+	const struct weft_op get = {
+		.op = WEFT_OP_GET, .nr = NB, .space = e->space, .keys = c->keys, .places = places
+	};
+	const struct weft_op release = {
+		.op = WEFT_OP_RELEASE, .nr = NB, .space = e->space, .slots = slots
+	};
+	unsigned i;
+
+	assert_int_equal(weft_call(e->ring, &claim, NULL), NB);
+	for (i = 0; i < NB; i++)
+		places[i] = (struct weft_place){ .off = slots[i].off, .region = WEFT_REGION_ARENA };
+	assert_int_equal(weft_call(e->ring, &get, NULL), NB);
+	for (i = 0; i < NB; i++)
+		assert_true(
+			test_filled((char *)weft_arena(e->w) + slots[i].off, BLOCK, seed_of(c, i)));
+	assert_int_equal(weft_call(e->ring, &release, NULL), NB);
+}
+
+/* from which fetch on a block stays is for the node's configuration to say */
+static void test_keep_after(void **state)
+{
+	static const unsigned kept_by[NODES] = { 2, 1, UINT32_MAX };
+	struct test_engine e[NODES];
+	struct weft_stat was;
+	struct chain c;
+	unsigned i, n;
+
+	(void)state;
+	open_all(e);
+	for (i = 0; i < NODES; i++) {
+		chain_begin(&c, &e[i]);
+		chain_put(&c, &e[(i + 1) % NODES], 0, NB);
+		match_until(&e[i], &c, NB);
+		was = test_stat(e[i].ring);
+		for (n = 1; n <= 3; n++) {
+			get_apart(&c, &e[i]);
+			assert_int_equal(test_stat(e[i].ring).blocks_held,
+					 was.blocks_held + (n >= kept_by[i] ? NB : 0));
+		}
+	}
+	close_all(e);
+}
+
 static void test_drop_is_heard(void **state)
 {
 	struct test_engine e[NODES];
@@ -352,12 +403,15 @@ static void test_replicas(void **state)
 static int start_nodes(void **state)
 {
 	static const char *const names_of[NODES] = { "name=one", "name=two", "name=three" };
+	/* the default is 2 */
+	static const char *const keep_of[NODES] = { "op_timeout_ms=5s", "keep_after=1",
+						    "keep_after=0" };
 	unsigned i;
 
 	(void)state;
 	for (i = 0; i < NODES; i++) {
-		const char *sets[] = { names_of[i], "arena_bytes=64M", "hugepages=false",
-				       i ? peer_sets[i] : NULL, NULL };
+		const char *sets[] = { names_of[i], "arena_bytes=64M",	     "hugepages=false",
+				       keep_of[i],  i ? peer_sets[i] : NULL, NULL };
 
 		if (i == 1)
 			snprintf(peer_sets[i], sizeof(peer_sets[i]),
@@ -386,10 +440,11 @@ static int stop_nodes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_any_to_any),     cmocka_unit_test(test_pieced_together),
-		cmocka_unit_test(test_route),	       cmocka_unit_test(test_popular_stays),
-		cmocka_unit_test(test_drop_is_heard),  cmocka_unit_test(test_holder_dies),
-		cmocka_unit_test(test_drain_hands_on), cmocka_unit_test(test_replicas),
+		cmocka_unit_test(test_any_to_any),  cmocka_unit_test(test_pieced_together),
+		cmocka_unit_test(test_route),	    cmocka_unit_test(test_popular_stays),
+		cmocka_unit_test(test_keep_after),  cmocka_unit_test(test_drop_is_heard),
+		cmocka_unit_test(test_holder_dies), cmocka_unit_test(test_drain_hands_on),
+		cmocka_unit_test(test_replicas),
 	};
 
 	return cmocka_run_group_tests(tests, start_nodes, stop_nodes);
