@@ -317,10 +317,10 @@ static void progress(struct wfi_srv_device *dev)
 	struct wfi_srv_ep *ep;
 
 	dev->wire->progress(dev);
-	if (dev->settled == dev->stirs)
+	if (!dev->due)
 		return;
 	/* first: what settling stirs is for the next time */
-	dev->settled = dev->stirs;
+	dev->due = false;
 	for (ep = dev->first; ep; ep = ep->next)
 		wfi_srv_ep_settle(ep);
 }

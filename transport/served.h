@@ -178,8 +178,8 @@ struct wfi_srv_device {
 	uint32_t polls;
 	uint32_t nr_exports; /* room for */
 	uint32_t nr_closing; /* endpoints */
-	uint32_t stirs; /* moves on when there may be something to settle, or to tell */
-	uint32_t settled; /* .stirs when that was done last */
+	uint32_t stirs; /* moves on when there may be something to tell */
+	bool due; /* there may be something to settle */
 	bool local; /* .gens and .pidfd are there */
 	struct wfi_gens gens; /* of exports */
 	int pidfd; /* of this process */
@@ -326,7 +326,10 @@ static inline struct wfi_srv_ep *wfi_srv_ep(struct weft_ep *ep)
 
 static inline void wfi_srv_stir(struct wfi_srv_ep *ep)
 {
-	wfi_srv_device(ep->base.dev)->stirs++;
+	struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
+
+	dev->stirs++;
+	dev->due = true;
 }
 
 /* ---- for wires ---- */

@@ -308,6 +308,12 @@ static int frame_end(struct wfi_srv_ep *ep)
 	struct wfi_srv_debt *debt = debt_next(ep);
 
 	rx->busy = false;
+	if (rx->f.kind == WFI_SRV_SEND) {
+		/* to tell at once: nothing is due before it was taken */
+		record_add(ep, WEFT_WC_RECV, rx->pieces[0].len, 0);
+		wfi_srv_device(ep->base.dev)->stirs++;
+		return 0;
+	}
 	wfi_srv_stir(ep);
 	switch (rx->f.kind) {
 	case WFI_SRV_WRITE:
@@ -323,9 +329,6 @@ static int frame_end(struct wfi_srv_ep *ep)
 		ep->reads_head++;
 		return open_answer(&ep->opens[ep->open_next++ & ep->open_mask], rx->f.status,
 				   rx->f.idx);
-	case WFI_SRV_SEND:
-		record_add(ep, WEFT_WC_RECV, rx->pieces[0].len, 0);
-		return 0;
 	default:
 		return 0;
 	}
@@ -347,7 +350,6 @@ int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
 	if (len < need)
 		return 0;
 	ep->heard = true;
-	wfi_srv_stir(ep);
 	ep->msg_credit = rx->f.credit;
 	rx->nr = 0;
 	rx->at = 0;
