@@ -64,10 +64,11 @@ static inline uint64_t wfi_mix64(uint64_t z)
 	return z ^ (z >> 31);
 }
 
-/* of a block. Keys are results of a keyed hash already */
+/* of a block. Keys are results of a keyed hash already: it is enough to take both halves */
 static inline uint64_t wfi_block_tag(uint64_t space_tag, const struct weft_key *key)
 {
-	const uint64_t tag = wfi_mix64(key->lo + (key->hi ^ space_tag)) & ~WFI_TAG_MARKS;
+	const uint64_t z = (key->lo + (key->hi ^ space_tag)) * 0x9e3779b97f4a7c15ull;
+	const uint64_t tag = (z ^ (z >> 32)) & ~WFI_TAG_MARKS;
 
 	return tag ? tag : WFI_TAG_MARKS + 1;
 }

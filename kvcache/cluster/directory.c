@@ -3,6 +3,11 @@
 #include <string.h>
 #include "weft_internal/directory.h"
 #include "weft_internal/util.h"
+#ifdef __SSE2__
+#include "kvcache/cluster/bucket_sse2.h"
+#else
+#include "kvcache/cluster/bucket_any.h"
+#endif
 
 #define BUCKET_TAGS 8u
 #define DEFAULT_BYTES (128ull << 20)
@@ -99,21 +104,17 @@ static inline struct bucket *bucket_of(const struct wfi_directory *d, uint64_t t
 /* Return: the place of a tag, or BUCKET_TAGS */
 static inline unsigned tag_find(const struct bucket *b, uint64_t tag)
 {
-	unsigned i;
-
-	for (i = 0; i < BUCKET_TAGS && b->tags[i] != tag; i++)
-		;
-	return i;
+	return bucket_find(b->tags, tag);
 }
 
-/* Return: bits of @holder's byte in @word, or 64 */
+/* Return: bits below the lowest byte of @word that is @holder, or 64 */
 static inline unsigned byte_find(uint64_t word, uint8_t holder)
 {
-	unsigned at;
+	const uint64_t ones = 0x0101010101010101ull, other = word ^ (ones * holder);
+	/* the top bit of each byte that is 0 there; of those above the lowest it may lie */
+	const uint64_t zeros = (other - ones) & ~other & (ones << 7);
 
-	for (at = 0; at < 64 && (uint8_t)(word >> at) != holder; at += 8)
-		;
-	return at;
+	return zeros ? (unsigned)__builtin_ctzll(zeros) & ~7u : 64;
 }
 
 static inline uint64_t byte_cut(uint64_t word, unsigned at)
@@ -207,16 +208,20 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 
 /* ---- answers ---- */
 
-static inline uint64_t holders_of(const struct wfi_directory *d, uint64_t tag, uint8_t not )
+/* as they stand in the table */
+static inline uint64_t holders_of(const struct wfi_directory *d, uint64_t tag)
 {
 	const struct bucket *b = bucket_of(d, tag);
 	const unsigned i = tag ? tag_find(b, tag) : BUCKET_TAGS;
-	uint64_t word;
+
+	return i == BUCKET_TAGS ? 0 : b->holders[i];
+}
+
+/* those that are asked for */
+static uint64_t holders_asked(const struct wfi_directory *d, uint64_t word, uint8_t not )
+{
 	unsigned at;
 
-	if (i == BUCKET_TAGS)
-		return 0;
-	word = b->holders[i];
 	if (wfi_unlikely(d->nr_gone))
 		word = word_live(d, word);
 	for (at = 0; not &&at < 64 && word >> at;) {
@@ -279,7 +284,7 @@ uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags,
 			    uint8_t not, uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
 {
 	uint32_t i, ahead = 0, first = 0, n = 0;
-	uint64_t common = 0, word, next;
+	uint64_t common = 0, word, next, last = 0, last_asked = 0;
 
 	for (i = 0; i < nr && n < max; i++) {
 		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
@@ -288,7 +293,13 @@ uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags,
 			__builtin_prefetch(b);
 			__builtin_prefetch(b->holders);
 		}
-		word = holders_of(d, tags[i] & ~WFI_TAG_MARKS, not );
+		word = holders_of(d, tags[i] & ~WFI_TAG_MARKS);
+		/* most have the holders of the one before */
+		if (word != last) {
+			last = word;
+			last_asked = holders_asked(d, word, not );
+		}
+		word = last_asked;
 		next = common ? words_common(common, word) : 0;
 		if (next) {
 			common = next;
@@ -345,7 +356,7 @@ uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *ta
 	bool room = true;
 
 	for (i = 0; i < nr && room; i++) {
-		all = holders_of(d, tags[i] & ~WFI_TAG_MARKS, WFI_DIR_NOBODY);
+		all = holders_asked(d, holders_of(d, tags[i] & ~WFI_TAG_MARKS), WFI_DIR_NOBODY);
 		for (word = all; word && room; word >>= 8) {
 			const uint8_t holder = (uint8_t)word;
 
