@@ -18,9 +18,11 @@
 
 #define RING_BYTES_DEFAULT (256ull << 20)
 #define METRICS_BYTES (2u << 20)
-/* powers of two: turns from one look at what rings do not show to the next, with nothing open */
-#define PEERS_TURNS 16u /* messages come from peers */
-#define ALONE_TURNS 256u
+/* powers of two: turns from one look at what rings and peers of this host do not show to the next,
+ * when the last one found nothing to do */
+#define NET_TURNS 4u /* messages come over other links */
+#define HOST_TURNS 16u
+#define ALONE_TURNS 256u /* no peers, and nothing open */
 #define HOT_TURNS 2048u /* idle ones without a pause, which would be noticed in what comes next */
 #define SLEEP_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* a peer that dies rings no bell */
 #define SLEEP_BLIND_NS                                                                             \
@@ -517,15 +519,22 @@ static int housekeeping(struct node *node)
 
 int node_poll(struct node *node)
 {
-	unsigned turns = node->nr_peers ? PEERS_TURNS : ALONE_TURNS;
-	int work = 0;
+	unsigned turns = ALONE_TURNS;
+	int work = 0, heard = 0;
 
 	if (wfi_unlikely(atomic_load_explicit(&node->call, memory_order_relaxed) != NULL))
 		work = call_run(node);
 	work += rings_poll(node);
-	if (node->nr_open | node->nr_ending || !(++node->turn & (turns - 1)))
-		work += housekeeping(node);
-	return work;
+	/* peers of this host are heard as engines are: a look is one load for each */
+	if (node->nr_peers)
+		heard = peers_hear(node, &node->host);
+	if (node->nr_peers | node->nr_open | node->nr_ending)
+		turns = node->busy ? 1 : node->nr_nets ? NET_TURNS : HOST_TURNS;
+	if (!(++node->turn & (turns - 1))) {
+		node->busy = housekeeping(node) != 0;
+		work += node->busy;
+	}
+	return work + heard;
 }
 
 /* ---- sleep ---- */

@@ -62,6 +62,7 @@ struct node_op {
 	uint32_t nr_routes;
 	bool afar; /* GET: other nodes were asked for what was missing */
 	bool kept_afar; /* what came of it lies in slots here */
+	uint8_t cqe_flags; /* of its last completion */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.h */
 };
@@ -208,6 +209,7 @@ struct node {
 	unsigned nr_ending; /* sessions and peers on their way out */
 	unsigned nr_open; /* operations */
 	unsigned turn;
+	bool busy; /* housekeeping had something to do */
 	uint32_t guard_hits; /* that were seen to */
 	struct node_load {
 		uint64_t idle_ns; /* all in all */
@@ -386,8 +388,9 @@ bool peer_end_poll(struct node_peer *p);
 struct wfi_peer *peer_find(struct node *node, uint64_t node_id);
 /* mappings were taken away (guard.h): so are the peers whose arenas they were */
 void peers_guard(struct node *node);
-/* messages of peers, ends of endpoints */
+/* messages of peers, ends of endpoints: over all links, and over one. Return: how many. Hot */
 int peers_poll(struct node *node);
+int peers_hear(struct node *node, struct node_link *link);
 
 struct node_blocks {
 	uint32_t space;

@@ -387,7 +387,7 @@ static void session_lost(struct session *s)
 		s->broken = true;
 }
 
-static int link_poll(struct node *node, struct node_link *link)
+int peers_hear(struct node *node, struct node_link *link)
 {
 	struct weft_wc wcs[WCS_MAX];
 	struct ep_owner *owner;
@@ -410,11 +410,11 @@ static int link_poll(struct node *node, struct node_link *link)
 
 int peers_poll(struct node *node)
 {
-	int work = link_poll(node, &node->host);
+	int work = peers_hear(node, &node->host);
 	unsigned i;
 
 	for (i = 0; i < node->nr_nets; i++)
 		if (node->nets[i].dev)
-			work += link_poll(node, &node->nets[i]);
+			work += peers_hear(node, &node->nets[i]);
 	return work;
 }

@@ -7,7 +7,7 @@
 #define CQ_DEPTH_MAX 65536u
 #define EP_DEPTH_DEFAULT 64u
 #define CQ_ARENA_MSGS 16u
-#define CQ_IDLE_CHECK 1024u /* empty polls between looks at peers: a system call per 50 us or so */
+#define CQ_IDLE_CHECK 4096u /* empty polls between looks at peers: a system call per 100 us or so */
 
 int wfi_opts_read(void *dst, size_t known, const void *src)
 {
