@@ -167,13 +167,14 @@ static int ring_post_events(struct node_ring *r)
 }
 
 static void complete(struct node *node, struct node_ring *r, const struct weft_sqe *sqe, int res,
-		     uint64_t value, uint64_t start_ns)
+		     uint8_t flags, uint64_t value, uint64_t start_ns)
 {
 	struct op_metrics *m = &node->op_metrics[sqe->op];
 	struct weft_cqe cqe = {
 		.res = res,
 		.user_data = sqe->user_data,
 		.op = sqe->op,
+		.flags = flags,
 		.value = value,
 	};
 
@@ -188,7 +189,7 @@ void op_complete(struct node_op *op, int res, uint64_t value)
 	struct node *node = op->session->node;
 
 	if (op->ring)
-		complete(node, op->ring, &op->sqe, res, value, op->start_ns);
+		complete(node, op->ring, &op->sqe, res, op->cqe_flags, value, op->start_ns);
 	op_close(op);
 }
 
@@ -272,7 +273,7 @@ static uint64_t op_run(struct node *node, struct node_ring *r, struct weft_sqe *
 		return c.now_ns;
 	if (sqe->op >= WEFT_OP_NR)
 		sqe->op = WEFT_OP_NOP;
-	complete(node, r, sqe, ret, c.value, c.now_ns);
+	complete(node, r, sqe, ret, 0, c.value, c.now_ns);
 	return c.now_ns;
 }
 

@@ -5,7 +5,8 @@
 
 #include "ops.h"
 
-#define SEEK_NS (50 * WFI_NSEC_PER_MSEC) /* an engine waits no longer to hear who has what */
+/* an engine that does not say for how long waits no longer to hear who has what */
+#define SEEK_NS (50 * WFI_NSEC_PER_MSEC)
 
 /* ---- match ---- */
 
@@ -21,38 +22,63 @@ static uint32_t match_here(struct node_op *op, const struct op_buf *b, uint32_t 
 	return at + n;
 }
 
-/* .nr_pieces blocks are here, of which .reached in memory; .idx says where the others of them
- * lie */
+/* blocks of others, from @from on, up to @end */
+static void match_others(struct node_op *op, const struct op_buf *b, const struct wfi_found *found,
+			 uint32_t from, uint32_t end)
+{
+	const struct wfi_cluster *c = op->session->node->cluster;
+	uint32_t i;
+
+	for (i = from; i < end; i++)
+		b->idx[i] = WEFT_WHERE(WEFT_TIER_REMOTE,
+				       wfi_cluster_node(c, found->peers[i - op->nr_pieces]));
+}
+
+/* behind .nr_pieces blocks that are here, others and this node in turns. Return: how far it goes */
+static uint32_t match_on(struct node_op *op, const struct op_buf *b, const struct wfi_found *found)
+{
+	uint32_t i = op->nr_pieces, end;
+	const uint8_t *none;
+
+	for (;;) {
+		none = memchr(found->peers + i - op->nr_pieces, WFI_PEER_NONE, op->nr - i);
+		end = none ? (uint32_t)(none - found->peers) + op->nr_pieces : op->nr;
+		if (op->sqe.flags & WEFT_F_WHERE)
+			match_others(op, b, found, i, end);
+		if (end == op->nr)
+			return end;
+		i = match_here(op, b, end);
+		if (i == end || i == op->nr)
+			return i;
+	}
+}
+
+/* for the engine: the first .reached blocks are in memory, and of those from @end on nobody has
+ * any; the others are known */
+static void match_where(struct node_op *op, const struct op_buf *b, uint32_t end)
+{
+	uint32_t i;
+
+	for (i = 0; i < op->reached; i++)
+		b->idx[i] = WEFT_TIER_DRAM;
+	for (i = end; i < op->nr; i++)
+		b->idx[i] = WEFT_TIER_NONE;
+	wfi_ring_args_write(op->ring->ring, op->sqe.arg_off + op->nr * sizeof(struct weft_key),
+			    b->idx, op->nr * sizeof(uint32_t));
+}
+
 static void match_found(void *ctx, const struct wfi_found *found)
 {
 	struct node_op *op = ctx;
-	struct node *node = op->session->node;
-	const uint32_t n = op->nr_pieces;
 	struct op_buf b = op_buf_of(op);
-	uint32_t i, end;
+	uint32_t end;
 
 	op->pull = NULL;
-	for (i = 0; i < op->reached; i++)
-		b.idx[i] = WEFT_TIER_DRAM;
-	for (i = n; i < op->nr; i = end) {
-		const uint8_t peer = found->peers[i - n];
-
-		end = i + 1;
-		if (peer != WFI_PEER_NONE)
-			b.idx[i] =
-				WEFT_WHERE(WEFT_TIER_REMOTE, wfi_cluster_node(node->cluster, peer));
-		else
-			end = match_here(op, &b, i);
-		if (end == i)
-			break;
-	}
-	end = i;
-	for (; i < op->nr; i++)
-		b.idx[i] = WEFT_TIER_NONE;
+	end = match_on(op, &b, found);
 	if (op->ring && op->sqe.flags & WEFT_F_WHERE)
-		wfi_ring_args_write(op->ring->ring,
-				    op->sqe.arg_off + op->nr * sizeof(struct weft_key), b.idx,
-				    op->nr * sizeof(uint32_t));
+		match_where(op, &b, end);
+	if (found->partial)
+		op->cqe_flags = WEFT_CQE_PARTIAL;
 	op_complete(op, (int)end, found->fetch_us);
 }
 
@@ -80,7 +106,9 @@ int op_match_afar(struct op_ctx *c, uint32_t here, uint32_t n)
 	memcpy(b.keys + n, c->node->keys + n, (op->nr - n) * sizeof(*b.keys));
 	op->reached = here;
 	op->nr_pieces = n;
-	o.deadline_ns = wfi_min(op_deadline(c->node, c->sqe, c->now_ns), c->now_ns + SEEK_NS);
+	o.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns);
+	if (!c->sqe->timeout_us)
+		o.deadline_ns = wfi_min(o.deadline_ns, c->now_ns + SEEK_NS);
 	o.ctx = op;
 	if (wfi_cluster_seek(c->node->cluster, &o, &pull)) {
 		op_close(op);

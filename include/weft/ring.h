@@ -116,8 +116,11 @@ extern "C" {
  * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: see WEFT_WHERE_TIER).
  *           res: length of the longest prefix held, here or on other nodes that are connected;
  *           handle: the microseconds that fetching those of other nodes would take, by the node's
- *           estimate. With WEFT_F_LEASE other nodes are not asked, and the prefix is leased, all of
- *           it or nothing: handle. Blocks in memory stay there, those in a slower tier stay in
+ *           estimate. The node that knows who else has the chain is waited for for timeout_us,
+ *           where that is set, and 50 ms else; WEFT_CQE_PARTIAL: it did not answer, and more may be
+ *           held than res says. With WEFT_F_LEASE other nodes are not asked, and the prefix is
+ *           leased, all of it or nothing: handle. Blocks in memory stay there, those in a slower
+ *           tier stay in
  *           that, for the GET, MAP or PREFETCH to come, until RELEASE, the lease's end or the
  *           engine's. -EDQUOT: more than one engine may lease, or than the tenant may keep in a
  *           slower tier (its part, by weight, of half of it): release what is not needed, or match
@@ -279,6 +282,7 @@ struct weft_sqe {
 enum weft_cqe_flags {
 	WEFT_CQE_MORE = 1u << 0, /* another completion of this operation follows */
 	WEFT_CQE_TICKET = 1u << 1, /* handoff: the ticket is written, handle names the handoff */
+	WEFT_CQE_PARTIAL = 1u << 2, /* match: a node that may know of more did not answer in time */
 };
 
 /**

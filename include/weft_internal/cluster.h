@@ -112,6 +112,7 @@ struct wfi_found {
 	uint32_t reached; /* how many from the first that was looked for on are held by others */
 	uint32_t fetch_us; /* what fetching these would take, by what was measured so far */
 	const uint8_t *peers;
+	bool partial; /* a shard was not reached, or did not answer in time: there may be more */
 };
 
 /**

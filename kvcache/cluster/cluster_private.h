@@ -132,6 +132,7 @@ struct wfi_pull {
 	struct wfi_pull *prev, *next; /* of all; .next: free */
 	enum pull_state state;
 	bool is_seek;
+	bool partial; /* a shard has not answered */
 	bool over; /* cancelled, or late: nothing more is begun */
 	struct wfi_seek_opts seek; /* is_seek; .keys is not used */
 	struct wfi_pull_opts o;

@@ -82,25 +82,27 @@ void wfi_cl_pulls_fini(struct wfi_cluster *c)
 
 /* ---- looking for holders ---- */
 
-/* puts of what comes after these blocks find their chain's head here */
-static void hint_head(struct wfi_cluster *c, uint64_t tag, uint32_t head)
+/* for puts of what comes after these blocks, which find their chain's head here, and for who wants
+ * them soon */
+static void hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
 {
-	struct hint *h = cl_hint(c, tag);
+	uint32_t i;
 
-	if (h->tag != tag)
-		*h = (struct hint){ .tag = tag, .peer = WFI_PEER_NONE, .other = WFI_PEER_NONE };
-	h->head = head;
-}
+	for (i = 0; i < pull->nr; i++) {
+		const uint64_t tag = pull->tags[i];
+		struct hint *h = cl_hint(c, tag);
 
-static void hint_holders(struct wfi_cluster *c, uint64_t tag, uint8_t peer, uint8_t other)
-{
-	struct hint *h = cl_hint(c, tag);
-
-	if (h->tag != tag || peer == WFI_PEER_NONE)
-		return;
-	h->peer = peer;
-	h->other = other;
-	h->seen_ns = c->now_ns;
+		if (h->tag != tag)
+			*h = (struct hint){ .tag = tag,
+					    .peer = WFI_PEER_NONE,
+					    .other = WFI_PEER_NONE };
+		h->head = pull->head;
+		if (pull->peers[i] == WFI_PEER_NONE)
+			continue;
+		h->peer = pull->peers[i];
+		h->other = pull->others[i];
+		h->seen_ns = c->now_ns;
+	}
 }
 
 /* Return: whether holders of all blocks that a pull wants were named not long ago */
@@ -184,11 +186,20 @@ static void all_held_take(struct wfi_cluster *c, struct wfi_pull *pull, const un
 
 static uint32_t pull_reached(const struct wfi_pull *pull)
 {
-	uint32_t n = 0;
+	const uint8_t *end = memchr(pull->peers, WFI_PEER_NONE, pull->nr);
 
-	while (n < pull->nr && pull->peers[n] != WFI_PEER_NONE)
-		n++;
-	return n;
+	return end ? (uint32_t)(end - pull->peers) : pull->nr;
+}
+
+/* Return: behind the last of those from @i on that are the same */
+static uint32_t run_end(const uint8_t *peers, uint32_t i, uint32_t nr)
+{
+	/* all of them, most of the time */
+	if (!memcmp(peers + i, peers + i + 1, nr - i - 1))
+		return nr;
+	while (++i < nr && peers[i] == peers[i - 1])
+		;
+	return i;
 }
 
 /* each holder's part as a transfer of its own, one after the other: what is told is no less than
@@ -199,8 +210,7 @@ static uint32_t fetch_us(const struct wfi_cluster *c, const struct wfi_pull *pul
 	uint32_t i, end;
 
 	for (i = 0; i < nr; i = end) {
-		for (end = i + 1; end < nr && pull->peers[end] == pull->peers[i]; end++)
-			;
+		end = run_end(pull->peers, i, nr);
 		ns += wfi_cl_expected_ns(c, pull->peers[i], (end - i) * pull->space.block_bytes);
 	}
 	return (uint32_t)wfi_min((ns + WFI_NSEC_PER_USEC - 1) / WFI_NSEC_PER_USEC, UINT32_MAX);
@@ -209,11 +219,14 @@ static uint32_t fetch_us(const struct wfi_cluster *c, const struct wfi_pull *pul
 static void seek_end(struct wfi_cluster *c, struct wfi_pull *pull)
 {
 	const struct wfi_seek_opts o = pull->seek;
-	struct wfi_found found = { .reached = pull_reached(pull), .peers = pull->peers };
+	struct wfi_found found = { .reached = pull_reached(pull),
+				   .peers = pull->peers,
+				   .partial = pull->partial };
 
 	found.fetch_us = fetch_us(c, pull, found.reached);
 	pull->state = PULL_ENDED;
 	o.done(o.ctx, &found);
+	hints_leave(c, pull);
 	pull_free(c, pull);
 }
 
@@ -248,12 +261,11 @@ static void seek_over(struct wfi_cluster *c, struct wfi_pull *pull)
 {
 	uint32_t i;
 
-	for (i = 0; i < pull->nr; i++)
-		hint_holders(c, pull->tags[i], pull->peers[i], pull->others[i]);
 	if (pull->is_seek) {
 		seek_end(c, pull);
 		return;
 	}
+	hints_leave(c, pull);
 	for (i = 0; pull->o.prefix && i < pull->nr; i++)
 		if (pull->o.slots[i] == WFI_SLOT_NONE && pull->peers[i] == WFI_PEER_NONE)
 			break;
@@ -308,6 +320,7 @@ static bool seek_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 	else
 		ret = seek_ask(c, pull, owner);
 	if (owner == SELF || (ret && ret != -EAGAIN)) {
+		pull->partial = ret != 0;
 		seek_over(c, pull);
 		return true;
 	}
@@ -327,6 +340,7 @@ void wfi_cl_looked(struct wfi_cluster *c, struct wfi_pull *pull, const union clu
 	if (m && m->head.type != (pull->tally ? CLUSTER_HELD : CLUSTER_LOOKED))
 		m = NULL;
 	more = m != NULL && end < pull->nr;
+	pull->partial = !m;
 	if (m && pull->tally)
 		all_held_take(c, pull, m);
 	else if (m)
@@ -375,8 +389,6 @@ static struct wfi_pull *pull_new(struct wfi_cluster *c, const struct wfi_space_i
 	for (i = 0; i < pull->nr; i++)
 		__builtin_prefetch(
 			cl_hint(c, pull->tags[i] = wfi_block_tag(space->tag, &keys[from + i])), 1);
-	for (i = 0; i < pull->nr; i++)
-		hint_head(c, pull->tags[i], pull->head);
 	memset(pull->peers, WFI_PEER_NONE, pull->nr);
 	memset(pull->others, WFI_PEER_NONE, pull->nr);
 	pull_list(c, pull);
@@ -443,6 +455,7 @@ int wfi_cl_pull_from(struct wfi_cluster *c, const struct wfi_pull_opts *o, uint8
 	if (!pull)
 		return -ENOMEM;
 	pull->o = *o;
+	hints_leave(c, pull);
 	memset(pull->peers + 1, peer, pull->nr - 1);
 	*out = pull;
 	cl_event(c, o->deadline_ns);
@@ -808,6 +821,7 @@ static void pull_stop(struct wfi_cluster *c, struct wfi_pull *pull)
 	if (pull->state == PULL_SEEK)
 		c->nr_waiting--;
 	if (pull->is_seek) {
+		pull->partial = true;
 		seek_end(c, pull);
 		return;
 	}

@@ -294,6 +294,57 @@ static void test_drop_is_heard(void **state)
 	close_all(e);
 }
 
+/* as weft_match(), with its time limit. @partial: whether the node says that there may be more */
+static int match_within(struct test_engine *e, const struct chain *c, uint32_t timeout_us,
+			bool *partial)
+{
+	struct weft_op op = { .op = WEFT_OP_MATCH,
+			      .nr = NB,
+			      .space = e->space,
+			      .keys = c->keys,
+			      .timeout_us = timeout_us };
+	struct weft_completion done;
+	const int n = weft_call(e->ring, &op, &done);
+
+	*partial = done.flags & WEFT_CQE_PARTIAL;
+	return n;
+}
+
+/* a shard that sleeps is not waited for for long, and is not left out in silence */
+static void test_shard_is_late(void **state)
+{
+	struct test_engine e[NODES];
+	struct chain chains[16];
+	uint64_t begin_ms;
+	unsigned i, nr_late = 0;
+	bool partial;
+	int n;
+
+	(void)state;
+	open_all(e);
+	for (i = 0; i < WFI_ARRAY_SIZE(chains); i++) {
+		chain_begin(&chains[i], &e[0]);
+		chain_put(&chains[i], &e[0], 0, NB);
+		match_until(&e[1], &chains[i], NB);
+		assert_int_equal(match_within(&e[1], &chains[i], 0, &partial), NB);
+		assert_false(partial);
+	}
+	kill(nodes[2].pid, SIGSTOP);
+	for (i = 0; i < WFI_ARRAY_SIZE(chains); i++) {
+		begin_ms = test_now_ms();
+		n = match_within(&e[1], &chains[i], 0, &partial);
+		assert_int_equal(n, partial ? 0 : NB);
+		assert_true(test_now_ms() - begin_ms < 50 + 100);
+		nr_late += partial;
+	}
+	/* some of sixteen chains are in the shard of each of three nodes */
+	assert_true(nr_late > 0 && nr_late < WFI_ARRAY_SIZE(chains));
+	kill(nodes[2].pid, SIGCONT);
+	for (i = 0; i < WFI_ARRAY_SIZE(chains); i++)
+		assert_int_equal(match_within(&e[1], &chains[i], 5000000, &partial), NB);
+	close_all(e);
+}
+
 /* neither a hang nor a wrong byte, and all is found again by who is left and who comes back */
 static void test_holder_dies(void **state)
 {
@@ -440,11 +491,11 @@ static int stop_nodes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_any_to_any),  cmocka_unit_test(test_pieced_together),
-		cmocka_unit_test(test_route),	    cmocka_unit_test(test_popular_stays),
-		cmocka_unit_test(test_keep_after),  cmocka_unit_test(test_drop_is_heard),
-		cmocka_unit_test(test_holder_dies), cmocka_unit_test(test_drain_hands_on),
-		cmocka_unit_test(test_replicas),
+		cmocka_unit_test(test_any_to_any),     cmocka_unit_test(test_pieced_together),
+		cmocka_unit_test(test_route),	       cmocka_unit_test(test_popular_stays),
+		cmocka_unit_test(test_keep_after),     cmocka_unit_test(test_drop_is_heard),
+		cmocka_unit_test(test_shard_is_late),  cmocka_unit_test(test_holder_dies),
+		cmocka_unit_test(test_drain_hands_on), cmocka_unit_test(test_replicas),
 	};
 
 	return cmocka_run_group_tests(tests, start_nodes, stop_nodes);
