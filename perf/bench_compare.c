@@ -11,19 +11,18 @@
 #include "perf/pair.h"
 #include "perf/peers.h"
 #include "perf/perf.h"
+#include "perf/store.h"
 #include "weft_internal/transport_registry.h"
 #include "weft_internal/util.h"
-
-#define OPS_MAX 2000u
-#define ROUND_NS 40000000ull /* about what a round of Weft's takes */
 
 enum peer {
 	PEER_NIXL,
 	PEER_MOONCAKE,
+	PEER_STORE,
 	PEER_NR,
 };
 
-static const char *const peer_names[PEER_NR] = { "nixl", "mooncake" };
+static const char *const peer_names[PEER_NR] = { "nixl", "mooncake", "mooncake_store" };
 
 /* scattered pieces from one process to another */
 struct pieces_case {
@@ -49,36 +48,12 @@ struct run {
 	const struct wfi_perf *p;
 	const char *commands[PEER_NR]; /* NULL: not given */
 	const char *tcp; /* Weft's transport over TCP, or NULL */
+	const char *only; /* cases whose names begin so, or NULL */
 };
 
 static unsigned ops_of(const struct run *r, unsigned ops)
 {
 	return r->p->quick ? 3 : ops;
-}
-
-static int by_time(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* the median time of as many operations as a round has room for */
-static int median_us(int (*op)(void *ctx), void *ctx, unsigned ops, double *us)
-{
-	static uint64_t times[OPS_MAX];
-	uint64_t start_ns = wfi_perf_now_ns(), at_ns = start_ns;
-	unsigned nr = 0;
-	int ret = 0;
-
-	while (!ret && nr < OPS_MAX && (nr < ops || at_ns - start_ns < ROUND_NS)) {
-		ret = op(ctx);
-		times[nr] = wfi_perf_now_ns() - at_ns;
-		at_ns += times[nr++];
-	}
-	qsort(times, nr, sizeof(*times), by_time);
-	*us = (double)times[nr / 2] / 1000;
-	return ret;
 }
 
 /* ---- a peer that is a program ---- */
@@ -162,6 +137,7 @@ static int pieces_check(const struct pieces *s)
 static int pieces_round(void *ctx, double *us)
 {
 	struct pieces *s = ctx;
+	struct wfi_perf_timed timed = { NULL, pieces_move, s, s->ops };
 	int ret;
 
 	pieces_fill(s);
@@ -171,7 +147,7 @@ static int pieces_round(void *ctx, double *us)
 	if (!ret)
 		ret = pieces_check(s);
 	if (!ret)
-		ret = median_us(pieces_move, s, s->ops, us);
+		ret = wfi_perf_timed_us(&timed, us);
 	return ret ? ret : wfi_pair_end(s->pair);
 }
 
@@ -215,8 +191,9 @@ static int bare_move(void *ctx)
 static int bare_round(void *ctx, double *us)
 {
 	struct bare *b = ctx;
+	struct wfi_perf_timed timed = { NULL, bare_move, b, b->ops };
 
-	return median_us(bare_move, b, b->ops, us);
+	return wfi_perf_timed_us(&timed, us);
 }
 
 static int run_pieces(const struct run *r, const struct pieces_case *c)
@@ -233,7 +210,7 @@ static int run_pieces(const struct run *r, const struct pieces_case *c)
 	if (!transport)
 		return wfi_perf_fail(0, "%s: this build has no transport over TCP", c->name);
 	/* programs first: they are children that need not have what follows */
-	for (i = 0; i < PEER_NR && !ret; i++)
+	for (i = 0; i < PEER_STORE && !ret; i++)
 		if (i == PEER_NIXL || c->bytes == 64u << 10)
 			if (c->tcp || i == PEER_NIXL)
 				ret = program_side(r, i, c->name, c->ops, &programs[i],
@@ -254,17 +231,56 @@ static int run_pieces(const struct run *r, const struct pieces_case *c)
 	return ret;
 }
 
-/* NAME=COMMAND */
-static int parse_peer(struct run *r, const char *arg)
+/* ---- the store ---- */
+
+/* one program for all its cases */
+struct store_peer {
+	const struct run *r;
+	struct program program;
+};
+
+static int store_side(void *ctx, const char *name, unsigned ops, struct wfi_perf_side *out)
+{
+	struct store_peer *s = ctx;
+
+	if (!s->program.peer)
+		return program_side(s->r, PEER_STORE, name, ops, &s->program, out);
+	s->program.name = name;
+	s->program.ops = ops_of(s->r, ops);
+	*out = (struct wfi_perf_side){ peer_names[PEER_STORE], program_round, &s->program, NULL };
+	return 0;
+}
+
+static int run_store(const struct run *r)
+{
+	struct store_peer s = { .r = r };
+	const int ret = wfi_perf_store(r->p, store_side, &s);
+
+	wfi_peer_program_close(s.program.peer);
+	return ret;
+}
+
+static bool is_wanted(const struct run *r, const char *name)
+{
+	return !r->only || !strncmp(name, r->only, strlen(r->only));
+}
+
+/* NAME=COMMAND, or with what the names of cases begin */
+static int parse_arg(struct run *r, const char *arg)
 {
 	size_t i, len = strcspn(arg, "=");
 
+	if (!arg[len]) {
+		r->only = arg;
+		return 0;
+	}
 	for (i = 0; i < PEER_NR; i++)
-		if (arg[len] && len == strlen(peer_names[i]) && !strncmp(arg, peer_names[i], len)) {
+		if (len == strlen(peer_names[i]) && !strncmp(arg, peer_names[i], len)) {
 			r->commands[i] = arg + len + 1;
 			return 0;
 		}
-	return wfi_perf_fail(-EINVAL, "%s is not nixl=COMMAND or mooncake=COMMAND", arg);
+	return wfi_perf_fail(
+		-EINVAL, "%s is not nixl=COMMAND, mooncake=COMMAND or mooncake_store=COMMAND", arg);
 }
 
 static int run(const struct wfi_perf *p, int nr_args, char **args)
@@ -278,10 +294,11 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 		if (wfi_transport_find(wfi_transports, over_tcp[i]))
 			r.tcp = over_tcp[i];
 	for (n = 0; n < nr_args && !ret; n++)
-		ret = parse_peer(&r, args[n]);
+		ret = parse_arg(&r, args[n]);
 	for (i = 0; i < WFI_ARRAY_SIZE(pieces_cases) && !ret; i++)
-		ret = run_pieces(&r, &pieces_cases[i]);
-	return ret;
+		if (is_wanted(&r, pieces_cases[i].name))
+			ret = run_pieces(&r, &pieces_cases[i]);
+	return ret || !is_wanted(&r, "store") ? ret : run_store(&r);
 }
 
 const struct wfi_perf_bench wfi_perf_compare_systems = {

@@ -26,6 +26,7 @@
 #define TRIPS 20000u
 #define GETS 200u
 #define MSG_BYTES 64u
+#define MATCH_US 1000000u /* on a busy machine too */
 #define SOON_NS (10 * WFI_NSEC_PER_SEC)
 
 struct near_node {
@@ -198,7 +199,9 @@ static int wait_for_far(struct remote_bench *b)
 static int match_ns(void *ctx, double *ns)
 {
 	struct remote_bench *b = ctx;
-	struct weft_op op = { .op = WEFT_OP_MATCH, .nr = CHAIN, .space = b->space };
+	struct weft_op op = {
+		.op = WEFT_OP_MATCH, .nr = CHAIN, .space = b->space, .timeout_us = MATCH_US
+	};
 	const uint64_t start_ns = wfi_perf_now_ns();
 	uint32_t i;
 	int ret;

@@ -29,7 +29,7 @@ static void overview(FILE *out)
 	      "                       [--speed X] FILE...\n"
 	      "       weft-perf verbs [--json] [[serve] ADDR]\n"
 	      "       weft-perf gpu [--json] [CASE]\n"
-	      "       weft-perf compare [--json] [NAME=COMMAND...]\n"
+	      "       weft-perf compare [--json] [CASE] [NAME=COMMAND...]\n"
 	      "\n"
 	      "Measures Weft beside its peers, in turns, on CPUs 0 and 1; prints medians.\n"
 	      "A ratio over 1 means that Weft is better.\n"

@@ -116,6 +116,21 @@ uint32_t wfi_perf_p999(uint32_t *times, uint32_t nr);
 int wfi_perf_fail(int ret, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* this thread. Return: 0, -errno (said) */
 int wfi_perf_pin(unsigned cpu);
+/* this thread, and those that it starts: on either of the two. Return: 0, -errno (said) */
+int wfi_perf_unpin(void);
+/**
+ * struct wfi_perf_timed - operations that are timed one by one
+ * @prepare: before each, and not timed; or NULL
+ * @ops: at least so many, and more where they are short
+ */
+struct wfi_perf_timed {
+	int (*prepare)(void *ctx);
+	int (*op)(void *ctx);
+	void *ctx;
+	unsigned ops;
+};
+/* a round of @ctx, a struct wfi_perf_timed: the median time of its operations */
+int wfi_perf_timed_us(void *ctx, double *us);
 /* splitmix64: the nth number of a stream */
 uint64_t wfi_perf_rand(uint64_t n);
 /* a permutation of 0 .. @nr - 1, the same in each run */

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "daemon/control.h"
@@ -21,19 +23,20 @@
 
 /* ---- the node's process ---- */
 
-static int node_start(uint64_t arena_bytes, unsigned map_flags, struct wfi_env *env,
-		      struct node **out)
+static int node_start(const struct wfi_perf_node *n, struct wfi_env *env, struct node **out)
 {
 	struct wfi_tenant_opts tenant = {
 		.name = "default",
 		.token = "",
-		.arena_bytes = arena_bytes,
-		.map_flags = map_flags,
+		.arena_bytes = n->arena_bytes,
+		.map_flags = n->map_flags,
 	};
 	struct node_opts opts = {
 		.env = env,
-		.name = "weft-perf",
-		.node_id = 1,
+		.name = n->name ? n->name : "weft-perf",
+		.node_id = n->id ? n->id : 1,
+		.transport = n->transport,
+		.copy_after = WFI_COPY_NEVER,
 		.spin_ns = SPIN_NS,
 		.lease_ns = LEASE_NS,
 		.op_timeout_ns = TIMEOUT_NS,
@@ -62,9 +65,15 @@ static void node_ready(int ready, int ret)
 	close(ready);
 }
 
-static int node_main(const char *socket, uint64_t arena_bytes, unsigned map_flags, int ready)
+static int node_main(const char *socket, const struct wfi_perf_node *n, int ready)
 {
-	struct control_opts opts = { .socket = socket, .signals = true };
+	const struct control_peer peer = { .name = n->peer_name, .addr = n->peer, .net = true };
+	struct control_opts opts = { .socket = socket,
+				     .listens = &n->listen,
+				     .nr_listens = n->listen != NULL,
+				     .peers = &peer,
+				     .nr_peers = n->peer != NULL,
+				     .signals = true };
 	struct control *control;
 	struct wfi_env env;
 	pthread_t thread;
@@ -75,9 +84,9 @@ static int node_main(const char *socket, uint64_t arena_bytes, unsigned map_flag
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	ret = wfi_perf_pin(WFI_PERF_NODE_CPU);
+	ret = n->unpinned ? wfi_perf_unpin() : wfi_perf_pin(WFI_PERF_NODE_CPU);
 	if (!ret)
-		ret = node_start(arena_bytes, map_flags, &env, &opts.node);
+		ret = node_start(n, &env, &opts.node);
 	if (!ret)
 		ret = control_create(&opts, &control);
 	if (!ret)
@@ -92,7 +101,7 @@ static int node_main(const char *socket, uint64_t arena_bytes, unsigned map_flag
 	return 0;
 }
 
-static int node_fork(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned map_flags)
+static int node_fork(struct wfi_perf_rig *rig, const struct wfi_perf_node *n)
 {
 	int ready[2], ret;
 
@@ -103,7 +112,7 @@ static int node_fork(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned ma
 	if (!rig->pid) {
 		close(ready[0]);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(node_main(rig->socket, arena_bytes, map_flags, ready[1]));
+		_exit(node_main(rig->socket, n, ready[1]));
 	}
 	close(ready[1]);
 	if (rig->pid < 0 || read(ready[0], &ret, sizeof(ret)) != sizeof(ret))
@@ -130,7 +139,29 @@ int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct
 	return ret;
 }
 
+int wfi_perf_free_port(char *out, size_t len)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t addr_len = sizeof(addr);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), ret = 0;
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+	    getsockname(fd, (struct sockaddr *)&addr, &addr_len))
+		ret = wfi_perf_fail(-errno, "no free port: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	snprintf(out, len, "127.0.0.1:%u", ntohs(addr.sin_port));
+	return ret;
+}
+
 int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned map_flags)
+{
+	const struct wfi_perf_node node = { .arena_bytes = arena_bytes, .map_flags = map_flags };
+
+	return wfi_perf_rig_open_node(rig, &node);
+}
+
+int wfi_perf_rig_open_node(struct wfi_perf_rig *rig, const struct wfi_perf_node *node)
 {
 	int ret;
 
@@ -139,7 +170,7 @@ int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned m
 	if (!mkdtemp(rig->dir))
 		return wfi_perf_fail(-errno, "no temporary folder: %s", strerror(errno));
 	snprintf(rig->socket, sizeof(rig->socket), "%s/node.sock", rig->dir);
-	ret = node_fork(rig, arena_bytes, map_flags);
+	ret = node_fork(rig, node);
 	if (ret)
 		wfi_perf_fail(ret, "the node does not start: %s", strerror(-ret));
 	else

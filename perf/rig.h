@@ -7,6 +7,8 @@
 #ifndef WFI_PERF_RIG_H
 #define WFI_PERF_RIG_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include "weft/weft.h"
@@ -27,8 +29,32 @@ struct wfi_perf_region {
 	uint32_t id;
 };
 
-/* @map_flags: of the arena: enum wfi_map_flags. Return: 0, -errno (said) */
+/**
+ * struct wfi_perf_node - what the node of a rig is like
+ * @map_flags: of the arena: enum wfi_map_flags
+ * @name, @id: of nodes that meet others; NULL and 0 else
+ * @transport: to nodes at other ports of this host, or NULL: none
+ * @listen: host and port where these come, or NULL
+ * @peer, @peer_name: host and port of one that it goes to, or NULL
+ * @unpinned: the kernel says where it runs
+ */
+struct wfi_perf_node {
+	uint64_t arena_bytes;
+	unsigned map_flags;
+	const char *name;
+	uint64_t id;
+	const char *transport;
+	const char *listen;
+	const char *peer, *peer_name;
+	bool unpinned;
+};
+
+/* Return: 0, -errno (said) */
+int wfi_perf_rig_open_node(struct wfi_perf_rig *rig, const struct wfi_perf_node *node);
+/* one that meets nobody. Return: 0, -errno (said) */
 int wfi_perf_rig_open(struct wfi_perf_rig *rig, uint64_t arena_bytes, unsigned map_flags);
+/* "127.0.0.1:PORT", of a port that is free at the moment. Return: 0, -errno (said) */
+int wfi_perf_free_port(char *out, size_t len);
 /* does nothing to a rig that is zero */
 void wfi_perf_rig_close(struct wfi_perf_rig *rig);
 /* one more engine of the same node, in this process. Return: 0, -errno (said) */

@@ -7,6 +7,10 @@
 #include <string.h>
 #include <time.h>
 #include "perf/perf.h"
+#include "weft_internal/util.h"
+
+#define TIMED_MAX 2000u
+#define TIMED_ROUND_NS 40000000ull /* about what a round of short ones takes */
 
 static uint64_t clock_ns(clockid_t clock)
 {
@@ -77,6 +81,37 @@ int wfi_perf_pin(unsigned cpu)
 				     "can't run on CPU %u: %s (the benchmarks need CPUs %u and %u)",
 				     cpu, strerror(errno), WFI_PERF_ENGINE_CPU, WFI_PERF_NODE_CPU);
 	return 0;
+}
+
+int wfi_perf_unpin(void)
+{
+	cpu_set_t set = only(WFI_PERF_ENGINE_CPU);
+
+	CPU_SET(WFI_PERF_NODE_CPU, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		return wfi_perf_fail(-errno, "can't run on two CPUs: %s", strerror(errno));
+	return 0;
+}
+
+int wfi_perf_timed_us(void *ctx, double *us)
+{
+	static uint32_t times[TIMED_MAX];
+	const struct wfi_perf_timed *t = ctx;
+	uint64_t sum_ns = 0, start_ns;
+	unsigned nr = 0;
+	int ret = 0;
+
+	while (!ret && nr < TIMED_MAX && (nr < t->ops || sum_ns < TIMED_ROUND_NS)) {
+		ret = t->prepare ? t->prepare(t->ctx) : 0;
+		start_ns = wfi_perf_now_ns();
+		if (!ret)
+			ret = t->op(t->ctx);
+		times[nr] = (uint32_t)wfi_min(wfi_perf_now_ns() - start_ns, UINT32_MAX);
+		sum_ns += times[nr++];
+	}
+	qsort(times, nr, sizeof(*times), by_time);
+	*us = (double)times[nr / 2] / 1000;
+	return ret;
 }
 
 uint64_t wfi_perf_rand(uint64_t n)
