@@ -77,7 +77,9 @@ static bool waits_read(int fd, uint64_t *ns)
 	char text[96];
 	ssize_t len = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
 
-	text[wfi_max(len, 0)] = 0;
+	if (len < 0)
+		return false;
+	text[len] = 0;
 	if (sscanf(text, "%llu %llu", &ran, &waited) != 2)
 		return false;
 	*ns += waited;
