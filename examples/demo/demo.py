@@ -9,7 +9,8 @@ Every token must be the one that a single process gives. Last, a request trace i
 both nodes with real bytes, each of them checked.
 
 The nodes meet over shared memory, or over a network (--transport verbs, ucx, tcp): on one host, or
-on two, of which the second runs with --serve and does what the first one asks for.
+on two, of which the second runs with --serve and does what the first one asks for. With --etcd they
+find each other there, as members of one cluster, which may have others.
 """
 import argparse
 import json
@@ -182,8 +183,10 @@ class Demo:
                     command += ["-o", f"tls_{setting}={os.path.join(self.arguments.pki, file)}"]
             elif self.arguments.here != LOOPBACK:
                 command.append("--insecure")
+        if self.arguments.etcd:
+            command += ["-o", f"membership=etcd:{self.arguments.etcd}"]
         # one of the two dials
-        if name == "node-a":
+        elif name == "node-a":
             command += ["-o", f'peers=({{ name = "{peer}"; {other}; }})']
         self.sockets[name] = place
         self.nodes[name] = self.start(command)
@@ -198,7 +201,8 @@ class Demo:
             while True:
                 status = self.status(name)
                 peers = status["peers"] if status else []
-                connected = sum(p["state"] == "connected" for p in peers)
+                connected = sum(p["state"] == "connected" and p["name"] in self.addresses
+                                for p in peers)
                 if connected >= len(self.arguments.here_all):
                     break
                 if self.nodes[name].poll() is not None:
@@ -496,6 +500,7 @@ def arguments_parse():
                         help="address of a second host, where node-b is; as many as --here has")
     parser.add_argument("--pki", help="folder with ca.crt, node-a.crt, node-a.key, node-b.crt and "
                         "node-b.key, as weft pki makes them: nodes connect over TLS")
+    parser.add_argument("--etcd", help="URL of an etcd where the nodes find each other")
     parser.add_argument("--serve", action="store_true", help="this is the second host")
     parser.add_argument("--arena", default="384M", help="memory of each node")
     parser.add_argument("--generate", type=int, default=1500,
