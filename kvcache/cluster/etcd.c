@@ -621,13 +621,14 @@ static int claim(struct etcd *e)
 static void leave(struct etcd *e)
 {
 	json_t *answer;
-	int ret;
+	int ret = 0;
 
 	if (e->put) {
 		answer = record_put(e, true, false, e->put_rev, &ret);
 		json_decref(answer);
 	}
-	if (e->lease) {
+	/* a store that does not answer is asked once: the lease ends by itself */
+	if (e->lease && ret != -ENOTCONN) {
 		answer = ask(e, "/v3/lease/revoke", etcd_req_lease(e->lease), &ret);
 		json_decref(answer);
 	}

@@ -401,6 +401,23 @@ static void test_store_frozen(void **ctx)
 	pair_end(&t);
 }
 
+/* one that has just ceased to answer holds up nobody's end for longer than one question */
+static void test_closed_while_frozen(void **ctx)
+{
+	uint64_t begin_ms, took_ms;
+	struct one a;
+
+	(void)ctx;
+	one_start(&a, "closed", "a", 1);
+	expect(&a, 1, .name = "a", .state = OK);
+	kill(etcd.pid, SIGSTOP);
+	begin_ms = test_now_ms();
+	wfi_members_close(a.m);
+	took_ms = test_now_ms() - begin_ms;
+	kill(etcd.pid, SIGCONT);
+	assert_in_range(took_ms, 0, 1800);
+}
+
 static void test_store_killed(void **ctx)
 {
 	struct test_child child;
@@ -737,9 +754,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_endpoints),
 	};
 	const struct CMUnitTest stores[] = {
-		cmocka_unit_test(test_password),	cmocka_unit_test(test_tls),
-		cmocka_unit_test(test_store_frozen),	cmocka_unit_test(test_store_killed),
-		cmocka_unit_test(test_store_compacted), cmocka_unit_test(test_store_emptied),
+		cmocka_unit_test(test_password),      cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_store_frozen),  cmocka_unit_test(test_closed_while_frozen),
+		cmocka_unit_test(test_store_killed),  cmocka_unit_test(test_store_compacted),
+		cmocka_unit_test(test_store_emptied),
 	};
 	const char *missing = test_etcd_missing();
 
