@@ -74,10 +74,10 @@ demo()
 
 demo 2 --here "$(addr 2)" --there "$(addr 1)" --serve >"$dir/b.out" 2>&1 &
 far=$!
-pids+=($far)
+pids+=("$far")
 demo 1 --here "$(addr 1)" --there "$(addr 2)" >"$dir/a.out" 2>&1 &
 near=$!
-pids+=($near)
+pids+=("$near")
 
 until_says 'p.get("node-a") == p.get("node-b") == "connected"'
 head -c 65536 /dev/urandom >"$dir/block"
