@@ -14,6 +14,8 @@
 #define ARENA_BYTES (256u << 10)
 #define END_TURNS 160u
 #define END_TURN_NS (5 * WFI_NSEC_PER_MSEC)
+#define LAST_TURNS                                                                                 \
+	2000u /* of a drain, and of what it has offered, over an endpoint that has stopped */
 #define HOUSEKEEPING_POLLS 16u
 
 /* ---- chance, trace, contents ---- */
@@ -126,6 +128,8 @@ static void control_poll(struct sim *sim, uint32_t n)
 	}
 }
 
+static void drain_poll(struct sim *sim, uint32_t n);
+
 static void node_turn(struct sim *sim, uint32_t n)
 {
 	/* what it hears from others it looks at now and then only, unless operations are open */
@@ -139,6 +143,8 @@ static void node_turn(struct sim *sim, uint32_t n)
 			engine_mark_taken(&sim->engines[i]);
 	stat_check(sim, n);
 	control_poll(sim, n);
+	if (sim->nodes[n].draining)
+		drain_poll(sim, n);
 }
 
 static int node_start(struct sim *sim, uint32_t n)
@@ -208,6 +214,13 @@ static struct node_link *link_device(struct node *node, const struct sim_link *l
 	return l->net ? &node->nets[l->rail] : &node->host;
 }
 
+/* a peer says that it is about to leave */
+static void peer_drains(struct node *node, struct node_peer *peer)
+{
+	peer->draining = true;
+	wfi_cluster_peer_leaves(node->cluster, &peer->base, true);
+}
+
 static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
 {
 	struct node *node[2] = { link_node(sim, a, b, 0), link_node(sim, a, b, 1) };
@@ -227,6 +240,9 @@ static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
 	for (side = 0; side < 2; side++)
 		while (nr[side] > lent[side])
 			close(fds[side][--nr[side]]);
+	for (side = 0; side < 2 && !ret; side++)
+		if (node[!side]->draining)
+			peer_drains(node[side], l->end[side]);
 	return ret;
 }
 
@@ -314,14 +330,18 @@ static void link_lose_end(struct sim *sim, struct sim_link *l, int side)
 		l->event_ns = sim->now_ns + sim_rand(sim, 3 * WFI_NSEC_PER_MSEC);
 }
 
-static void node_crash(struct sim *sim, uint32_t n)
+static bool may_end(const struct sim *sim)
+{
+	return sim->nr_corpses < SIM_CORPSES && sim->nr_ghosts + SIM_ENGINES < SIM_GHOSTS;
+}
+
+/* the process ends, the next life begins; others hear of it later */
+static void node_end(struct sim *sim, uint32_t n)
 {
 	const struct wfi_sim_faults none = { 0 };
 	struct sim_node *sn = &sim->nodes[n];
 	uint32_t i, k;
 
-	if (sim->nr_corpses == SIM_CORPSES || sim->nr_ghosts + SIM_ENGINES >= SIM_GHOSTS)
-		return;
 	sim_trace(sim, n);
 	for (i = 0; i < sim->nr_engines; i++)
 		if (sim->engines[i].session && sim->engines[i].node == n)
@@ -340,7 +360,73 @@ static void node_crash(struct sim *sim, uint32_t n)
 	wfi_sim_set_faults(sim->world, &none);
 	if (node_start(sim, n))
 		sim_fail(sim, "node %u does not start again", n);
+}
+
+static void node_crash(struct sim *sim, uint32_t n)
+{
+	if (!may_end(sim))
+		return;
+	node_end(sim, n);
 	sim->report->crashes++;
+}
+
+/* ---- a node leaves in order ---- */
+
+static void node_drain(struct sim *sim, uint32_t n)
+{
+	struct sim_node *sn = &sim->nodes[n];
+	uint32_t a, b, k;
+
+	if (sn->draining || sim->nr_nodes < 2)
+		return;
+	sim_trace(sim, n);
+	sn->draining = sn->node->draining = true;
+	for (a = 0; a < sim->nr_nodes; a++)
+		for (b = a + 1; b < sim->nr_nodes; b++)
+			for (k = 0; k < SIM_RAILS && (a == n || b == n); k++) {
+				struct sim_link *l = &sim->links[a][b][k];
+				const int other = a == n;
+
+				if (l->end[0] && l->end[1])
+					peer_drains(link_node(sim, a, b, other), l->end[other]);
+			}
+	sim->report->drains++;
+}
+
+/* Return: engines that are left there; one may go */
+static uint32_t engines_leave(struct sim *sim, uint32_t n)
+{
+	uint32_t i, left = 0;
+
+	for (i = 0; i < sim->nr_engines; i++) {
+		struct sim_engine *e = &sim->engines[i];
+
+		if (!e->session || e->node != n)
+			continue;
+		left++;
+		if (sim_chance(sim, 1))
+			engine_hang_up(e, sim_chance(sim, 50));
+	}
+	return left;
+}
+
+/* what the control thread does in each turn, from when the node was told to leave */
+static void drain_poll(struct sim *sim, uint32_t n)
+{
+	struct sim_node *sn = &sim->nodes[n];
+	bool handed_on;
+
+	if (sim->quiet || engines_leave(sim, n))
+		return;
+	if (!sn->alone_ns)
+		sn->alone_ns = sim->now_ns;
+	handed_on = wfi_cluster_drain(sn->node->cluster, sim->now_ns);
+	if (!handed_on && sim->now_ns - sn->alone_ns > SIM_DRAIN_NS + SIM_STALL_NS)
+		sim_fail(sim, "node %u drains for ever", n);
+	if (!handed_on || !may_end(sim))
+		return;
+	sim->report->drained++;
+	node_end(sim, n);
 }
 
 /* its resources go back as if it had ended in order: nothing else is left that could see it */
@@ -480,7 +566,7 @@ static void mishap(struct sim *sim)
 	struct sim_engine *e = &sim->engines[sim_rand(sim, sim->nr_engines)];
 	struct sim_link *l;
 
-	switch (sim_rand(sim, 8)) {
+	switch (sim_rand(sim, 9)) {
 	case 0:
 		if (e->session)
 			engine_hang_up(e, sim_chance(sim, 50));
@@ -498,6 +584,10 @@ static void mishap(struct sim *sim)
 	case 3:
 		if (sim_chance(sim, 10))
 			node_crash(sim, (uint32_t)sim_rand(sim, sim->nr_nodes));
+		break;
+	case 4:
+		if (sim_chance(sim, 20))
+			node_drain(sim, (uint32_t)sim_rand(sim, sim->nr_nodes));
 		break;
 	default:
 		faults_change(sim);
@@ -641,6 +731,23 @@ static void nothing_left(struct sim *sim, uint32_t n)
 	}
 }
 
+/* Return: whether blocks are still on their way from a node that drains to another */
+static bool hands_on(struct sim *sim)
+{
+	struct weft_stat st;
+	uint32_t n, t, nr_draining = 0;
+	uint64_t leased = 0;
+
+	for (n = 0; n < sim->nr_nodes; n++) {
+		nr_draining += sim->nodes[n].draining;
+		for (t = 0; t < SIM_TENANTS; t++) {
+			wfi_kv_stat(sim->nodes[n].node->kv, sim->nodes[n].node->tenants[t], &st);
+			leased += st.slots_leased;
+		}
+	}
+	return nr_draining && leased;
+}
+
 static void finish(struct sim *sim)
 {
 	uint32_t turn, i, a, b, k;
@@ -649,7 +756,8 @@ static void finish(struct sim *sim)
 	for (i = 0; i < sim->nr_engines; i++)
 		if (sim->engines[i].session)
 			engine_hang_up(&sim->engines[i], sim_chance(sim, 50));
-	for (turn = 0; turn < END_TURNS && !sim->failed; turn++) {
+	for (turn = 0; !sim->failed && (turn < END_TURNS || (turn < LAST_TURNS && hands_on(sim)));
+	     turn++) {
 		time_move(sim, END_TURN_NS);
 		polls(sim, HOUSEKEEPING_POLLS);
 		ghosts_poll(sim);

@@ -46,6 +46,7 @@
 
 #define SIM_LEASE_NS (40 * WFI_NSEC_PER_MSEC)
 #define SIM_OP_TIMEOUT_NS (400 * WFI_NSEC_PER_MSEC)
+#define SIM_DRAIN_NS (5 * WFI_NSEC_PER_SEC) /* longest that a node hands on, once it is alone */
 #define SIM_STALL_NS (20 * WFI_NSEC_PER_MSEC) /* longest that nobody polls a node */
 /* deadline to completion: the fence of a transfer, and nodes that are late three times over */
 #define SIM_GRACE_NS (50 * WFI_NSEC_PER_MSEC + 4 * SIM_STALL_NS)
@@ -205,6 +206,8 @@ struct sim_node {
 	struct weft_transport *fault; /* NULL: bare loop */
 	const struct weft_transport *transports[2];
 	uint64_t polled_ns;
+	bool draining; /* takes no engine; goes when the last has left and others have its blocks */
+	uint64_t alone_ns; /* since then it has none; 0: it has some */
 };
 
 /* a node whose process died: nobody polls it, and it tells nobody anything. Its memory stays till
@@ -242,6 +245,7 @@ struct sim_report {
 	uint64_t messages, messages_remote; /* received; sent to other nodes */
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
 	uint64_t hangups, refits, lost_links, crashes;
+	uint64_t drains, drained; /* nodes that were told to leave, and did */
 	uint64_t railed_bytes; /* that arrived over one of several rails */
 	uint64_t routed_afar; /* other nodes that were said to have some of a chain */
 	uint64_t matched_afar; /* matches that go on at other nodes */

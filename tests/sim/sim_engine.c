@@ -97,7 +97,7 @@ bool engine_attach(struct sim_engine *e)
 	char name[16];
 
 	/* the place of a ghost is needed when it goes */
-	if (sim->nr_ghosts + SIM_ENGINES >= SIM_GHOSTS)
+	if (node->draining || sim->nr_ghosts + SIM_ENGINES >= SIM_GHOSTS)
 		return false;
 	snprintf(name, sizeof(name), "engine %u", e->idx);
 	if (session_attach(node, node->tenants[e->tenant], getpid(), -1, name, &e->session))

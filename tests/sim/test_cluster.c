@@ -53,6 +53,8 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->refits += r->refits;
 	sum->lost_links += r->lost_links;
 	sum->crashes += r->crashes;
+	sum->drains += r->drains;
+	sum->drained += r->drained;
 	sum->railed_bytes += r->railed_bytes;
 	sum->fetched += r->fetched;
 	sum->missed += r->missed;
@@ -96,9 +98,9 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 		printf(" %" PRIu64 "(%" PRIu64 ")", sum->completions[i], sum->good[i]);
 	printf("\n%" PRIu64 " blocks checked, %" PRIu64 " pushes by reference, %" PRIu64
 	       " to other nodes, %" PRIu64 " engines, %" PRIu64 " links and %" PRIu64
-	       " nodes lost\n",
+	       " nodes lost; of %" PRIu64 " that drained %" PRIu64 " have left\n",
 	       sum->blocks_checked, sum->handoffs_local, sum->handoffs_remote, sum->hangups,
-	       sum->lost_links, sum->crashes);
+	       sum->lost_links, sum->crashes, sum->drains, sum->drained);
 	printf("%" PRIu64 " messages, %" PRIu64 " sent to other nodes\n", sum->messages,
 	       sum->messages_remote);
 	printf("%" PRIu64 " KiB came over one of several rails\n", sum->railed_bytes >> 10);
@@ -122,8 +124,8 @@ static void assert_lively(const struct sim_report *sum)
 		assert_true(sum->good[i]);
 	assert_true(sum->messages && sum->messages_remote);
 	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
-	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes &&
-		    sum->railed_bytes);
+	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes && sum->drains &&
+		    sum->drained && sum->railed_bytes);
 	assert_true(sum->fetched && sum->missed && sum->shared && sum->kept && sum->hedged &&
 		    sum->resyncs && sum->matched_afar && sum->routed_afar);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
