@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kvcache/evict_curve.h"
+#include "weft_internal/util.h"
 
 #define MEMORY 16384.0f /* blocks of a class after which old ones count half */
-#define PRIOR_WEIGHT 128.0f /* blocks' worth of belief before any is seen */
-#define SHAPE_WEIGHT 64.0f /* uses' worth of belief in a flat shape */
+#define DUE_MIN 16u /* blocks that are new, and what part of all, when a curve is learned anew */
+#define DUE_PART 8u
+#define CHANCE_MAX .95f
+#define SCALE_WEIGHT 8192.0f /* uses' worth of belief in the priors of kin */
+#define KIN_WEIGHT 4096.0f /* in kin that age as all others do */
+#define FLAT_WEIGHT 64.0f /* and in all ages being alike */
 
 static uint32_t age_start(unsigned age)
 {
@@ -17,25 +22,25 @@ static void forget_half(struct wfi_curve *c)
 		c->uses[i] /= 2;
 }
 
+/* part of the blocks that have had the time to reach an age: the younger the node, the fewer */
+static float part_seen(unsigned age, uint32_t ticks)
+{
+	const float seen = 1 - (float)age_start(age) / (float)(ticks + 1);
+
+	return seen > 0 ? seen : 0;
+}
+
 /* chance of a use in each span of ages, and of none before it */
-static void chances(const struct wfi_curve *c, const float shape[WFI_CURVE_AGES], uint32_t ticks,
+static void chances(const struct wfi_curve *c, const struct wfi_curve_kin *kin, uint32_t ticks,
 		    float *use, float *kept)
 {
-	const float per_tick = 1 / (float)(ticks + 1);
-	float sum = SHAPE_WEIGHT, used = 0, prior;
+	float chance = c->prior.chance * kin->scale, used = 0;
 
-	for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
-		sum += shape[i];
-	prior = PRIOR_WEIGHT * c->prior / sum;
+	if (chance > CHANCE_MAX)
+		chance = CHANCE_MAX;
 	for (unsigned i = 0; i < WFI_CURVE_AGES; i++) {
-		const float seen = 1 - (float)age_start(i) * per_tick;
-		float nr = PRIOR_WEIGHT;
-
-		/* the younger the node, the fewer blocks can have reached this age */
-		if (seen > 0)
-			nr += c->nr * seen;
-		use[i] = ((float)c->uses[i] + prior * (shape[i] + SHAPE_WEIGHT / WFI_CURVE_AGES)) /
-			 nr;
+		use[i] = ((float)c->uses[i] + c->prior.weight * chance * kin->shape[i]) /
+			 (c->prior.weight + c->nr * part_seen(i, ticks));
 		kept[i] = used < .99f ? 1 - used : .01f;
 		used += use[i];
 	}
@@ -62,7 +67,7 @@ static void hull(struct wfi_curve *c, const float *use, const float *kept)
 	}
 }
 
-void wfi_curve_learn(struct wfi_curve *c, const float shape[WFI_CURVE_AGES], uint32_t ticks)
+void wfi_curve_learn(struct wfi_curve *c, const struct wfi_curve_kin *kin, uint32_t ticks)
 {
 	float use[WFI_CURVE_AGES], kept[WFI_CURVE_AGES];
 
@@ -70,17 +75,61 @@ void wfi_curve_learn(struct wfi_curve *c, const float shape[WFI_CURVE_AGES], uin
 	c->since = 0;
 	if (c->nr > MEMORY)
 		forget_half(c);
-	chances(c, shape, ticks, use, kept);
+	c->due = (uint32_t)wfi_max(DUE_MIN, (uint32_t)c->nr / DUE_PART);
+	chances(c, kin, ticks, use, kept);
 	hull(c, use, kept);
 }
 
-void wfi_curve_shape(const struct wfi_curve *curves, unsigned nr, float out[WFI_CURVE_AGES])
+/* adds up the uses by age. Return: all of them */
+static float uses_add(const struct wfi_curve *c, float sum[WFI_CURVE_AGES])
 {
-	float sum[WFI_CURVE_AGES] = { 0 };
+	float all = 0;
 
-	for (unsigned c = 0; c < nr; c++)
-		for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
-			sum[i] += (float)curves[c].uses[i];
+	for (unsigned i = 0; i < WFI_CURVE_AGES; i++) {
+		sum[i] += (float)c->uses[i];
+		all += (float)c->uses[i];
+	}
+	return all;
+}
+
+/* the ages of all uses, as parts. Return: the part that there has been time for */
+static float shape_of_all(const struct wfi_curve *curves, unsigned nr, uint32_t ticks,
+			  unsigned alone, float shape[WFI_CURVE_AGES])
+{
+	float all = FLAT_WEIGHT, seen = 0;
+
 	for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
-		out[i] = sum[i];
+		shape[i] = FLAT_WEIGHT / WFI_CURVE_AGES;
+	for (unsigned c = 0; c < nr; c++) {
+		if (curves[c].prior.kin != alone)
+			all += uses_add(&curves[c], shape);
+	}
+	for (unsigned i = 0; i < WFI_CURVE_AGES; i++) {
+		shape[i] /= all;
+		seen += shape[i] * part_seen(i, ticks);
+	}
+	return seen;
+}
+
+void wfi_curve_kin_learn(const struct wfi_curve *curves, unsigned nr, uint32_t ticks,
+			 struct wfi_curve_kin *kin, unsigned nr_kin, unsigned alone)
+{
+	float shape[WFI_CURVE_AGES];
+	const float seen = shape_of_all(curves, nr, ticks, alone, shape);
+
+	for (unsigned k = 0; k < nr_kin; k++) {
+		float uses = 0, foretold = SCALE_WEIGHT;
+
+		for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
+			kin[k].shape[i] = KIN_WEIGHT * shape[i];
+		for (unsigned c = 0; c < nr; c++) {
+			if (curves[c].prior.kin != k)
+				continue;
+			uses += uses_add(&curves[c], kin[k].shape);
+			foretold += curves[c].nr * curves[c].prior.chance * seen;
+		}
+		kin[k].scale = (uses + SCALE_WEIGHT) / foretold;
+		for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
+			kin[k].shape[i] /= uses + KIN_WEIGHT;
+	}
 }

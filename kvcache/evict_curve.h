@@ -16,12 +16,26 @@
 
 #define WFI_CURVE_AGES 32u /* two an octave of ticks */
 
+/* what is believed of a class before any of its blocks is seen */
+struct wfi_curve_prior {
+	float chance; /* of another use */
+	float weight; /* as if so many blocks had been seen */
+	unsigned kin; /* classes that are like it */
+};
+
 struct wfi_curve {
 	uint32_t uses[WFI_CURVE_AGES]; /* by age at the use */
 	float index[WFI_CURVE_AGES];
 	float nr; /* blocks that entered the class, but for those in since */
-	float prior; /* chance of another use, before any is seen */
 	uint32_t since; /* entered since the index was computed */
+	uint32_t due; /* to enter, until it is to be computed anew */
+	struct wfi_curve_prior prior;
+};
+
+/* what classes that are like each other have shown together */
+struct wfi_curve_kin {
+	float scale; /* uses, to those that the priors foretold */
+	float shape[WFI_CURVE_AGES]; /* parts of them by age */
 };
 
 static inline unsigned wfi_curve_age(uint32_t ticks)
@@ -40,19 +54,21 @@ static inline void wfi_curve_use(struct wfi_curve *c, uint32_t ticks, uint32_t w
 	c->uses[wfi_curve_age(ticks)] += weight;
 }
 
-/* enough is new for an index that differs */
-static inline bool wfi_curve_is_due(const struct wfi_curve *c)
+/* so many blocks entered the class. Return: whether enough is new for an index that differs */
+static inline bool wfi_curve_enter(struct wfi_curve *c, uint32_t nr)
 {
-	return c->since >= 16 && (float)c->since * 16 >= c->nr;
+	c->since += nr;
+	return c->since >= c->due;
 }
 
 /**
  * wfi_curve_learn - compute the index anew, and forget what is long ago
- * @shape: uses of all classes by age, which a class with few of its own is believed to follow
+ * @kin: those of the class: what little it has shown by itself is not to be taken for all
  * @ticks: that the node has run for: who is younger has had no time to come back
  */
-void wfi_curve_learn(struct wfi_curve *c, const float shape[WFI_CURVE_AGES], uint32_t ticks);
-/* @out: sum of uses by age */
-void wfi_curve_shape(const struct wfi_curve *curves, unsigned nr, float out[WFI_CURVE_AGES]);
+void wfi_curve_learn(struct wfi_curve *c, const struct wfi_curve_kin *kin, uint32_t ticks);
+/* what all kin have shown; @alone: kin whose ages tell nothing of the others' */
+void wfi_curve_kin_learn(const struct wfi_curve *curves, unsigned nr, uint32_t ticks,
+			 struct wfi_curve_kin *kin, unsigned nr_kin, unsigned alone);
 
 #endif

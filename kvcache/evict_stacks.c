@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include "kvcache/evict_stacks.h"
+
+static uint32_t ticks_since(const struct wfi_stacks *s, uint32_t tick)
+{
+	return (s->tick - tick) & WFI_STACK_TICKS;
+}
+
+unsigned wfi_stacks_far_column(const struct wfi_stacks *s, uint32_t age)
+{
+	unsigned i = 0;
+
+	while (i + 1 < s->nr_spans && ticks_since(s, s->spans[i].first) < age)
+		i++;
+	return s->spans[i].column;
+}
+
+/* ---- spans ---- */
+
+static void join(struct wfi_stack_block *blocks, struct wfi_stack *into, struct wfi_stack *from)
+{
+	if (from->top == WFI_STACK_END)
+		return;
+	if (into->top == WFI_STACK_END)
+		into->top = from->top;
+	else
+		blocks[into->bottom].next = from->top;
+	into->bottom = from->bottom;
+	from->top = WFI_STACK_END;
+}
+
+/* the span after @at becomes part of it */
+static void span_merge(struct wfi_stacks *s, struct wfi_stack_block *blocks, unsigned at)
+{
+	struct wfi_stack_span *span = &s->spans[at];
+	const uint32_t old = 1u << span[1].column;
+
+	for (unsigned cls = 0; cls < WFI_NR_CLASSES; cls++) {
+		if (!(s->filled[cls] & old))
+			continue;
+		join(blocks, &s->stacks[cls][span->column], &s->stacks[cls][span[1].column]);
+		s->filled[cls] = (s->filled[cls] & ~old) | 1u << span->column;
+	}
+	span->first = span[1].first;
+	s->free_columns |= old;
+	s->nr_spans--;
+	memmove(span + 1, span + 2, (s->nr_spans - at - 1) * sizeof(*span));
+}
+
+/* a span may be as long as half of the age at its young end */
+static void spans_merge(struct wfi_stacks *s, struct wfi_stack_block *blocks)
+{
+	for (unsigned at = 1; at + 1 < s->nr_spans;) {
+		const struct wfi_stack_span *span = &s->spans[at];
+		const uint32_t len = ((span->last - span[1].first) & WFI_STACK_TICKS) + 1;
+
+		if (2 * len <= ticks_since(s, span->last))
+			span_merge(s, blocks, at);
+		else
+			at++;
+	}
+	if (s->nr_spans == WFI_STACK_SPANS)
+		span_merge(s, blocks, WFI_STACK_SPANS - 2);
+}
+
+static void near_fill(struct wfi_stacks *s)
+{
+	uint32_t age = 0;
+
+	for (unsigned i = 0; i < s->nr_spans; i++) {
+		const struct wfi_stack_span *span = &s->spans[i];
+		const uint32_t end = ticks_since(s, span->first);
+
+		s->column_age[span->column] = (uint8_t)wfi_curve_age(ticks_since(s, span->last));
+		/* ticks in which nothing came are the older span's */
+		for (; age <= end && age < WFI_STACK_NEAR; age++)
+			s->near[age] = span->column;
+	}
+	for (; age < WFI_STACK_NEAR; age++)
+		s->near[age] = s->spans[s->nr_spans - 1].column;
+}
+
+void wfi_stacks_tick(struct wfi_stacks *s, struct wfi_stack_block *blocks, uint32_t tick)
+{
+	s->tick = tick;
+	spans_merge(s, blocks);
+	memmove(s->spans + 1, s->spans, s->nr_spans * sizeof(*s->spans));
+	s->nr_spans++;
+	s->spans[0] = (struct wfi_stack_span){
+		.first = tick & WFI_STACK_TICKS,
+		.last = tick & WFI_STACK_TICKS,
+		.column = (uint8_t)__builtin_ctz(s->free_columns),
+	};
+	s->free_columns &= s->free_columns - 1;
+	near_fill(s);
+	s->stale = (1ull << WFI_NR_CLASSES) - 1;
+}
+
+void wfi_stacks_init(struct wfi_stacks *s)
+{
+	s->free_columns = UINT32_MAX;
+	memset(s->tree, 0xff, sizeof(s->tree));
+	memset(s->stacks, 0xff, sizeof(s->stacks));
+	wfi_stacks_tick(s, NULL, 0);
+}
+
+/* ---- the tree ---- */
+
+/* Return: the leaf of a class: how little its best stack is worth */
+static uint32_t class_least(struct wfi_stacks *s, const struct wfi_curve *curve, unsigned cls)
+{
+	uint32_t columns = s->filled[cls], bits;
+	float least;
+
+	if (!columns)
+		return WFI_STACK_NONE;
+	s->best[cls] = (uint8_t)__builtin_ctz(columns);
+	least = curve->index[s->column_age[s->best[cls]]];
+	for (columns &= columns - 1; columns; columns &= columns - 1) {
+		const unsigned column = (unsigned)__builtin_ctz(columns);
+
+		if (curve->index[s->column_age[column]] >= least)
+			continue;
+		least = curve->index[s->column_age[column]];
+		s->best[cls] = (uint8_t)column;
+	}
+	memcpy(&bits, &least, sizeof(bits));
+	return (bits & ~(WFI_STACK_LEAVES - 1)) | cls;
+}
+
+void wfi_stacks_refresh(struct wfi_stacks *s, const struct wfi_curve *curves)
+{
+	uint32_t *tree = s->tree;
+
+	for (uint32_t stale = s->stale; stale; stale &= stale - 1) {
+		const unsigned cls = (unsigned)__builtin_ctz(stale);
+		const uint32_t leaf = class_least(s, &curves[cls], cls);
+
+		if (tree[WFI_STACK_LEAVES + cls] == leaf)
+			continue;
+		tree[WFI_STACK_LEAVES + cls] = leaf;
+		for (unsigned at = (WFI_STACK_LEAVES + cls) / 2; at; at /= 2)
+			tree[at] = tree[2 * at] < tree[2 * at + 1] ? tree[2 * at]
+								   : tree[2 * at + 1];
+	}
+	s->stale = 0;
+}
