@@ -49,6 +49,10 @@ enum wfi_cuda_ipc_flags {
 	WFI_CUDA_IPC_LAZY_PEER = 1,
 };
 
+enum wfi_cuda_pointer_attr {
+	WFI_CUDA_POINTER_ORDINAL = 9,
+};
+
 enum wfi_cuda_func_attr {
 	WFI_CUDA_FUNC_SHARED = 8,
 };
@@ -98,6 +102,9 @@ struct wfi_cuda_copy_attrs {
 	X(cuMemFreeHost, "cuMemFreeHost", (void *mem))                                             \
 	X(cuMemAlloc, "cuMemAlloc_v2", (uint64_t * mem, size_t bytes))                             \
 	X(cuMemFree, "cuMemFree_v2", (uint64_t mem))                                               \
+	X(cuMemGetAddressRange, "cuMemGetAddressRange_v2",                                         \
+	  (uint64_t * base, size_t * bytes, uint64_t mem))                                         \
+	X(cuPointerGetAttribute, "cuPointerGetAttribute", (void *value, int attr, uint64_t mem))   \
 	X(cuMemcpyAsync, "cuMemcpyAsync",                                                          \
 	  (uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st * stream))                 \
 	X(cuMemsetD32Async, "cuMemsetD32Async",                                                    \

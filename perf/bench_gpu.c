@@ -25,7 +25,7 @@ struct bench {
 	struct wfi_gpu_rig rig;
 	const char *only; /* cases whose names begin so, or NULL */
 	struct wfi_gpu_ipc ipc;
-	uint64_t theirs; /* memory of the second process */
+	struct wfi_gpu_region theirs; /* memory of the second process */
 	struct wfi_gpu_stage *stage;
 	/* of a case */
 	uint32_t len; /* of a piece */
@@ -490,11 +490,11 @@ static int run_ipc(struct bench *b)
 	if (ret)
 		return ret;
 	pieces(b, 32768, true);
-	b->src.base = b->theirs;
+	b->src.base = b->theirs.addr;
 	ret = check_theirs(b);
 	if (!ret)
 		ret = compare(b, "ipc_handoff", sides, WFI_ARRAY_SIZE(sides));
-	b->rig.cuda->cuIpcCloseMemHandle(b->theirs);
+	wfi_gpu_region_close(&b->theirs);
 	return ret;
 }
 

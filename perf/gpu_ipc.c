@@ -11,8 +11,8 @@
 #include "perf/gpu_rig.h"
 
 struct answer {
-	int res; /* a CUresult */
-	struct wfi_cuda_ipc handle;
+	int err;
+	struct wfi_gpu_export region;
 };
 
 uint64_t wfi_gpu_ipc_word(uint64_t i)
@@ -20,8 +20,8 @@ uint64_t wfi_gpu_ipc_word(uint64_t i)
 	return wfi_perf_rand(~i);
 }
 
-/* Return: a CUresult */
-static int share(uint64_t bytes, struct wfi_cuda_ipc *handle)
+/* Return: 0, -errno */
+static int share(uint64_t bytes, struct wfi_gpu_export *region)
 {
 	const char *why;
 	const struct wfi_cuda *cuda = wfi_cuda_load(&why);
@@ -30,7 +30,7 @@ static int share(uint64_t bytes, struct wfi_cuda_ipc *handle)
 	int dev, res = cuda ? 0 : WFI_CUDA_NOT_INITIALIZED;
 
 	if (!words)
-		return WFI_CUDA_OUT_OF_MEMORY;
+		return -ENOMEM;
 	for (uint64_t i = 0; i < bytes / 8; i++)
 		words[i] = wfi_gpu_ipc_word(i);
 	if (!res)
@@ -45,22 +45,20 @@ static int share(uint64_t bytes, struct wfi_cuda_ipc *handle)
 		res = cuda->cuMemcpyAsync(mem, (uintptr_t)words, bytes, NULL);
 	if (!res)
 		res = cuda->cuCtxSynchronize();
-	if (!res)
-		res = cuda->cuIpcGetMemHandle(handle, mem);
 	free(words);
-	return res;
+	return res ? wfi_cuda_errno(res) : wfi_gpu_export(cuda, mem, bytes, region);
 }
 
 static void child(int fd)
 {
-	struct answer answer = { .res = 0 };
+	struct answer answer = { .err = 0 };
 	uint64_t bytes;
 	char end;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (read(fd, &bytes, sizeof(bytes)) != sizeof(bytes))
 		_exit(0);
-	answer.res = share(bytes, &answer.handle);
+	answer.err = share(bytes, &answer.region);
 	/* the memory lasts until the other side hangs up */
 	if (write(fd, &answer, sizeof(answer)) == sizeof(answer) && read(fd, &end, 1))
 		_exit(1);
@@ -87,18 +85,16 @@ int wfi_gpu_ipc_fork(struct wfi_gpu_ipc *ipc)
 }
 
 int wfi_gpu_ipc_open(struct wfi_gpu_ipc *ipc, struct wfi_gpu_rig *rig, uint64_t bytes,
-		     uint64_t *mem)
+		     struct wfi_gpu_region *region)
 {
 	struct answer answer;
 
 	if (write(ipc->fd, &bytes, sizeof(bytes)) != sizeof(bytes) ||
 	    recv(ipc->fd, &answer, sizeof(answer), MSG_WAITALL) != sizeof(answer))
 		return wfi_perf_fail(-ECONNRESET, "gpu: the second process has ended");
-	if (answer.res)
-		return wfi_gpu_rig_check(answer.res, "memory of the second process");
-	return wfi_gpu_rig_check(rig->cuda->cuIpcOpenMemHandle(mem, answer.handle,
-							       WFI_CUDA_IPC_LAZY_PEER),
-				 "memory of the second process");
+	if (answer.err)
+		return wfi_perf_fail(answer.err, "gpu: the second process has no memory to share");
+	return wfi_gpu_import(rig->gpu, &answer.region, region);
 }
 
 void wfi_gpu_ipc_end(struct wfi_gpu_ipc *ipc)

@@ -10,6 +10,7 @@
 
 #include "gpu/device.h"
 #include "perf/perf.h"
+#include "weft_internal/gpu_region.h"
 
 enum wfi_gpu_peer_kernel {
 	WFI_GPU_PEER_EMPTY,
@@ -75,7 +76,7 @@ int wfi_gpu_ipc_fork(struct wfi_gpu_ipc *ipc);
  * Return: 0, -errno (said)
  */
 int wfi_gpu_ipc_open(struct wfi_gpu_ipc *ipc, struct wfi_gpu_rig *rig, uint64_t bytes,
-		     uint64_t *mem);
+		     struct wfi_gpu_region *region);
 void wfi_gpu_ipc_end(struct wfi_gpu_ipc *ipc);
 /* what it filled word @i with */
 uint64_t wfi_gpu_ipc_word(uint64_t i);

@@ -218,16 +218,31 @@ int cuMemFreeHost(void *mem)
 /* before each allocation; as long as the largest access, to keep that aligned */
 struct head {
 	uint64_t bytes;
-	uint64_t reserved;
+	struct head *next;
 };
+
+static struct head *heads;
 
 static uint64_t get(size_t bytes)
 {
 	struct head *head = malloc(sizeof(*head) + bytes);
 
-	if (head)
-		head->bytes = bytes;
-	return head ? (uintptr_t)(head + 1) : 0;
+	if (!head)
+		return 0;
+	*head = (struct head){ bytes, heads };
+	heads = head;
+	return (uintptr_t)(head + 1);
+}
+
+/* Return: the link to the allocation that @mem lies in; to NULL: there is none */
+static struct head **find(uint64_t mem)
+{
+	struct head **link;
+
+	for (link = &heads; *link; link = &(*link)->next)
+		if (mem - (uintptr_t)(*link + 1) < (*link)->bytes)
+			break;
+	return link;
 }
 
 int cuMemAlloc(uint64_t *mem, size_t bytes)
@@ -242,8 +257,34 @@ int cuMemAlloc(uint64_t *mem, size_t bytes)
 
 int cuMemFree(uint64_t mem)
 {
-	free((struct head *)(uintptr_t)mem - 1);
+	struct head **link = find(mem), *head = *link;
+
+	if (!head)
+		return WFI_CUDA_INVALID_VALUE;
+	*link = head->next;
+	free(head);
 	return no_context();
+}
+
+int cuMemGetAddressRange(uint64_t *base, size_t *bytes, uint64_t mem)
+{
+	const struct head *head = *find(mem);
+
+	if (!head)
+		return WFI_CUDA_NOT_FOUND;
+	*base = (uintptr_t)(head + 1);
+	*bytes = head->bytes;
+	return fault("cuMemGetAddressRange");
+}
+
+int cuPointerGetAttribute(void *value, int attr, uint64_t mem)
+{
+	const int ordinal = 0;
+
+	if (attr != WFI_CUDA_POINTER_ORDINAL || !*find(mem))
+		return WFI_CUDA_INVALID_VALUE;
+	memcpy(value, &ordinal, sizeof(ordinal));
+	return fault("cuPointerGetAttribute");
 }
 
 int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st *stream)
