@@ -64,8 +64,8 @@ static int run_once(const struct wfi_vrig_perftest *t, double *out)
 	return ret;
 }
 
-/* ib_write_lat by itself often comes to no end over Soft-RoCE on two processors: both its sides
- * run on, and no figure comes */
+/* ib_write_lat by itself may come to no end over Soft-RoCE on two processors of a busy host: both
+ * its sides run on, and no figure comes */
 int wfi_vrig_perftest_round(void *ctx, double *out)
 {
 	const struct wfi_vrig_perftest *t = ctx;
