@@ -615,6 +615,17 @@ static int arrival_start(struct channel *ch, struct wfi_peer *peer,
 	return ret;
 }
 
+/* a sender that is to hear of its end needs no other answer: that one would overtake it */
+static bool end_is_owed(const struct wfi_channels *cs, const struct wfi_peer *peer,
+			const struct wfi_msg_channel_message *m)
+{
+	const uint32_t idx = (uint32_t)m->channel;
+	const struct channel *ch = idx < cs->hi_channels ? cs->channels[idx] : NULL;
+
+	return ch && ch->gen == m->channel >> 32 && ch->owe_end && ch->end_peer == peer &&
+	       ch->say_end.sender == m->sender;
+}
+
 static int message_message(struct wfi_channels *cs, struct wfi_peer *peer, const void *msg,
 			   size_t len, uint64_t now_ns)
 {
@@ -630,6 +641,8 @@ static int message_message(struct wfi_channels *cs, struct wfi_peer *peer, const
 	if (!m.nr || m.nr > WFI_MESSAGE_SLOTS || len != sizeof(m) + m.nr * sizeof(pieces[0]))
 		return -EPROTO;
 	memcpy(pieces, (const char *)msg + sizeof(m), m.nr * sizeof(pieces[0]));
+	if (end_is_owed(cs, peer, &m))
+		return 0;
 	ch = channel_at(cs, m.channel);
 	if (!ch || ch->peer != peer || ch->sender != m.sender) {
 		/* sent before our end came there, or by who never joined */
