@@ -439,9 +439,8 @@ static int seal(struct put_ctx *c, struct kv_run *run, uint32_t slot, const stru
 	info.depth = c->depth++;
 	info.chain_len = wfi_max(info.depth + 1, c->nr);
 	space->policy->insert(space->evict, kv_local(run, slot), &info, kv->now_ns);
-	if (wfi_unlikely(kv->watch.held != NULL))
-		kv->watch.held(kv->watch.ctx, slot, c->prev == KV_NONE ? WFI_SLOT_NONE : c->prev,
-			       c->parent);
+	if (wfi_unlikely(kv->watches != NULL))
+		wfi_watch_held(kv, slot, c->prev, c->parent);
 	c->leaf = slot;
 	c->prev = slot;
 	return 0;

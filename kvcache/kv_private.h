@@ -10,7 +10,7 @@
  * lease.c   owners and leases
  * stat.c    figures of spaces
  * index.c   from keys to slots
- * watch.c   who is told of blocks that come and go
+ * watch.c   who is told of blocks that come and go; events.c keeps them for another thread
  * tier.c    the mover, between the arena and the tier below; tier_ssd*.c are such a tier
  *
  * A slot number is (granule, offset): a granule is 256 numbers of one run, and the table of
@@ -299,7 +299,7 @@ struct wfi_kv {
 	uint32_t doomed; /* list of slots that failed a check: somebody may hold the number */
 	struct kv_leases leases;
 	struct kv_mover *mover; /* NULL: there is no tier below */
-	struct wfi_kv_watch watch; /* .held NULL: nobody watches */
+	struct wfi_kv_watch *watches; /* list */
 
 	struct wfi_table header_table;
 	struct wfi_table slot_table;
@@ -470,6 +470,13 @@ void wfi_slot_evict_end(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 /* the same, but the slot is not free before it is unpinned: its bytes are on their way */
 void wfi_slot_evict_hold(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 			 const struct index_tag *tag);
+
+/* ---- watch.c, where somebody watches ---- */
+
+/* @parent may be KV_NONE */
+void wfi_watch_held(struct wfi_kv *kv, uint32_t slot, uint32_t parent,
+		    const struct weft_key *parent_key);
+void wfi_watch_gone(struct wfi_kv *kv, uint32_t slot);
 
 /* ---- pool.c ---- */
 

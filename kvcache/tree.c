@@ -117,8 +117,8 @@ static void leave_index(struct wfi_kv *kv, struct kv_space *space, uint32_t slot
 {
 	kv_slot(kv, slot)->indexed = 0;
 	space->nr_indexed--;
-	if (kv->watch.gone)
-		kv->watch.gone(kv->watch.ctx, slot);
+	if (wfi_unlikely(kv->watches != NULL))
+		wfi_watch_gone(kv, slot);
 }
 
 void wfi_slot_evict_begin(struct wfi_kv *kv, struct kv_run *run, uint32_t slot)

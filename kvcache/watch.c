@@ -3,9 +3,36 @@
 #include <string.h>
 #include "kvcache/kv_private.h"
 
-void wfi_kv_watch(struct wfi_kv *kv, const struct wfi_kv_watch *watch)
+void wfi_kv_watch(struct wfi_kv *kv, struct wfi_kv_watch *watch)
 {
-	kv->watch = watch ? *watch : (struct wfi_kv_watch){ 0 };
+	watch->next = kv->watches;
+	kv->watches = watch;
+}
+
+void wfi_kv_unwatch(struct wfi_kv *kv, struct wfi_kv_watch *watch)
+{
+	struct wfi_kv_watch **at = &kv->watches;
+
+	while (*at != watch)
+		at = &(*at)->next;
+	*at = watch->next;
+}
+
+void wfi_watch_held(struct wfi_kv *kv, uint32_t slot, uint32_t parent,
+		    const struct weft_key *parent_key)
+{
+	const struct wfi_kv_watch *w;
+
+	for (w = kv->watches; w; w = w->next)
+		w->held(w->ctx, slot, parent == KV_NONE ? WFI_SLOT_NONE : parent, parent_key);
+}
+
+void wfi_watch_gone(struct wfi_kv *kv, uint32_t slot)
+{
+	const struct wfi_kv_watch *w;
+
+	for (w = kv->watches; w; w = w->next)
+		w->gone(w->ctx, slot);
 }
 
 uint64_t wfi_kv_max_slots(const struct wfi_kv *kv)

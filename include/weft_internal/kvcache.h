@@ -365,9 +365,11 @@ struct wfi_kv_watch {
 	void (*held)(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key);
 	void (*gone)(void *ctx, uint32_t slot);
 	void *ctx;
+	struct wfi_kv_watch *next; /* the KV manager's */
 };
-/* one watcher; @watch is copied, NULL ends it */
-void wfi_kv_watch(struct wfi_kv *kv, const struct wfi_kv_watch *watch);
+/* @watch is lent until wfi_kv_unwatch() */
+void wfi_kv_watch(struct wfi_kv *kv, struct wfi_kv_watch *watch);
+void wfi_kv_unwatch(struct wfi_kv *kv, struct wfi_kv_watch *watch);
 uint64_t wfi_kv_max_slots(const struct wfi_kv *kv);
 /* the tag by which other nodes know a slot's space */
 uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot);

@@ -382,7 +382,6 @@ void wfi_cl_find(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint8
 int wfi_cl_activate(struct wfi_cluster *c)
 {
 	const struct wfi_directory_opts o = { .env = c->o.env, .bytes = c->o.directory_bytes };
-	const struct wfi_kv_watch watch = { .held = on_held, .gone = on_gone, .ctx = c };
 	int ret;
 
 	if (c->active)
@@ -400,7 +399,8 @@ int wfi_cl_activate(struct wfi_cluster *c)
 		return ret;
 	}
 	memset(c->holder_peers, WFI_PEER_NONE, sizeof(c->holder_peers));
-	wfi_kv_watch(c->o.kv, &watch);
+	c->watch = (struct wfi_kv_watch){ .held = on_held, .gone = on_gone, .ctx = c };
+	wfi_kv_watch(c->o.kv, &c->watch);
 	c->active = true;
 	return 0;
 }
@@ -408,7 +408,7 @@ int wfi_cl_activate(struct wfi_cluster *c)
 void wfi_cl_announce_fini(struct wfi_cluster *c)
 {
 	if (c->active)
-		wfi_kv_watch(c->o.kv, NULL);
+		wfi_kv_unwatch(c->o.kv, &c->watch);
 	c->active = false;
 	wfi_directory_destroy(c->directory);
 	c->directory = NULL;

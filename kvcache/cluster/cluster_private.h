@@ -226,6 +226,7 @@ struct wfi_cluster {
 	uint32_t outbox_head, outbox_tail;
 
 	/* announce.c */
+	struct wfi_kv_watch watch;
 	struct wfi_directory *directory;
 	uint8_t holder; /* this node's own number there */
 	uint8_t holder_peers[WFI_DIR_HOLDERS + 1]; /* by pair of numbers */
