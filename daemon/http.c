@@ -4,7 +4,8 @@
  *
  * libmicrohttpd reads, parses and writes, whenever its epoll says so. A connection that takes
  * longer than REQUEST_NS for a request, whatever it dribbles meanwhile, is shut down. A route waits
- * for the worker: its connection is suspended until the worker has poked this thread.
+ * for the worker: its connection is suspended until the worker has poked this thread. One that
+ * listens to events is suspended while there are none.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "http.h"
+#include "http_events.h"
 #include "http_route.h"
 #include "inet.h"
 #include "weft_internal/log.h"
@@ -26,12 +28,14 @@
 #define BODY_MAX (1u << 20)
 #define REQUEST_NS (10 * WFI_NSEC_PER_SEC)
 #define WATCH_MS 250
+#define EVENTS_BYTES (64 << 10) /* that the kernel keeps for one that listens */
 
 /* one connection, from accept to close */
 struct visitor {
 	struct visitor *prev, *next;
 	int fd;
 	uint64_t since_ns; /* its request began, or the one before ended */
+	struct http_listener *listener; /* to events, for as long as it likes; or NULL */
 };
 
 struct request;
@@ -44,6 +48,7 @@ struct http {
 	struct MHD_Daemon *d;
 	struct visitor *visitors;
 	struct request *waiting; /* for the worker */
+	struct http_feed *feed;
 };
 
 struct endpoint {
@@ -62,6 +67,7 @@ struct request {
 	size_t len;
 	struct http_route *route; /* NULL: none was asked for yet */
 	struct request *next; /* waiting */
+	struct http_listener *listener; /* NULL: it asks for no events */
 };
 
 /* ---- answers ---- */
@@ -135,6 +141,51 @@ static enum MHD_Result on_metrics(struct request *r)
 		      metrics_text(r->http));
 }
 
+/* ---- whose question ---- */
+
+struct tenant_call {
+	char token[WEFT_TOKEN_MAX];
+	struct wfi_tenant *tenant;
+};
+
+static void run_tenant(struct node *node, void *arg)
+{
+	struct tenant_call *call = arg;
+
+	call->tenant = wfi_kv_tenant_find(node->kv, call->token);
+}
+
+/* Return: 0, -EACCES with a sentence in @why */
+static int tenant_of(const struct request *r, const struct wfi_tenant **out, char why[HTTP_WHY])
+{
+	const char *text = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Authorization");
+	const char *token = text && !strncasecmp(text, "Bearer ", 7) ? text + 7 : "";
+	struct tenant_call call = { .tenant = NULL };
+
+	/* as tokens are compared: padded, and one that is longer than any is nobody's */
+	if (strlen(token) <= sizeof(call.token)) {
+		memcpy(call.token, token, strlen(token));
+		node_call(r->http->node, run_tenant, &call);
+	}
+	if (!call.tenant) {
+		snprintf(why, HTTP_WHY,
+			 "no tenant has this token: send it as \"Authorization: Bearer TOKEN\"");
+		return -EACCES;
+	}
+	*out = call.tenant;
+	return 0;
+}
+
+static enum MHD_Result answer_errno(struct request *r, int ret, const char *why)
+{
+	return answer_error(r,
+			    ret == -EACCES   ? MHD_HTTP_FORBIDDEN
+			    : ret == -ENOENT ? MHD_HTTP_NOT_FOUND
+			    : ret == -EINVAL ? MHD_HTTP_BAD_REQUEST
+					     : MHD_HTTP_SERVICE_UNAVAILABLE,
+			    why);
+}
+
 /* ---- /healthz, /members ---- */
 
 static void run_nothing(struct node *node, void *arg)
@@ -197,16 +248,10 @@ static int question(struct request *r, struct http_query *q, char why[HTTP_WHY])
 	return a.ret ? a.ret : http_query_check(q, why);
 }
 
-static const char *token_of(const struct request *r)
-{
-	const char *text = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Authorization");
-
-	return text && !strncasecmp(text, "Bearer ", 7) ? text + 7 : "";
-}
-
 static enum MHD_Result on_route(struct request *r)
 {
 	struct http *h = r->http;
+	const struct wfi_tenant *tenant;
 	char why[HTTP_WHY] = "";
 	int ret;
 
@@ -217,27 +262,94 @@ static enum MHD_Result on_route(struct request *r)
 		return answer_error(r, MHD_HTTP_SERVICE_UNAVAILABLE, "no memory for the question");
 	ret = question(r, http_route_query(r->route), why);
 	if (!ret)
-		ret = http_route_begin(r->route, token_of(r), why);
+		ret = tenant_of(r, &tenant, why);
+	if (!ret)
+		ret = http_route_begin(r->route, tenant, why);
 	if (ret)
-		return answer_error(r,
-				    ret == -EACCES   ? MHD_HTTP_FORBIDDEN
-				    : ret == -ENOENT ? MHD_HTTP_NOT_FOUND
-				    : ret == -EINVAL ? MHD_HTTP_BAD_REQUEST
-						     : MHD_HTTP_SERVICE_UNAVAILABLE,
-				    why);
+		return answer_errno(r, ret, why);
 	r->next = h->waiting;
 	h->waiting = r;
 	MHD_suspend_connection(r->conn);
 	return MHD_YES;
 }
 
+/* ---- /events ---- */
+
+static struct visitor *visitor_of(struct MHD_Connection *conn)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+static ssize_t on_read(void *ctx, uint64_t off, char *buf, size_t max)
+{
+	struct request *r = ctx;
+	const ssize_t n = http_listener_read(r->listener, buf, max);
+
+	(void)off;
+	if (!n)
+		MHD_suspend_connection(r->conn);
+	return n < 0 ? MHD_CONTENT_READER_END_OF_STREAM : n;
+}
+
+static void events_resume(void *ctx)
+{
+	struct request *r = ctx;
+
+	MHD_resume_connection(r->conn);
+}
+
+static void events_cut(void *ctx)
+{
+	const struct request *r = ctx;
+
+	shutdown(visitor_of(r->conn)->fd, SHUT_RDWR);
+}
+
+static enum MHD_Result answer_events(struct request *r)
+{
+	struct MHD_Response *resp = MHD_create_response_from_callback(
+		MHD_SIZE_UNKNOWN, CONN_BYTES / 4, on_read, r, NULL);
+	enum MHD_Result ret;
+
+	if (!resp)
+		return MHD_NO;
+	MHD_add_response_header(resp, "Content-Type", "text/event-stream");
+	MHD_add_response_header(resp, "Cache-Control", "no-store");
+	ret = MHD_queue_response(r->conn, MHD_HTTP_OK, resp);
+	MHD_destroy_response(resp);
+	return ret;
+}
+
+static enum MHD_Result on_events(struct request *r)
+{
+	struct visitor *v = visitor_of(r->conn);
+	const struct wfi_tenant *tenant;
+	const int bytes = EVENTS_BYTES;
+	char why[HTTP_WHY] = "";
+	int ret = v ? tenant_of(r, &tenant, why) : -ENOMEM;
+
+	if (!ret)
+		ret = http_listener_create(r->http->feed, tenant,
+					   MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND,
+								       "Last-Event-ID"),
+					   r, &r->listener, why);
+	if (ret)
+		return answer_errno(r, ret, why);
+	v->listener = r->listener;
+	setsockopt(v->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+	MHD_set_connection_option(r->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+	return answer_events(r);
+}
+
 /* ---- requests ---- */
 
 static const struct endpoint endpoints[] = {
-	{ "/metrics", false, on_metrics },
-	{ "/healthz", false, on_healthz },
-	{ "/members", false, on_members },
-	{ "/route", true, on_route },
+	{ "/metrics", false, on_metrics }, { "/healthz", false, on_healthz },
+	{ "/members", false, on_members }, { "/route", true, on_route },
+	{ "/events", false, on_events },
 };
 
 static const struct endpoint *endpoint_find(const char *path)
@@ -299,7 +411,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *conn, const 
 	}
 	if (!r->endpoint)
 		return answer_error(r, MHD_HTTP_NOT_FOUND,
-				    "there are /metrics, /healthz, /members and /route");
+				    "there are /metrics, /healthz, /members, /route and /events");
 	if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 &&
 	    !(r->has_body && r->endpoint->post))
 		return answer_error(r, MHD_HTTP_METHOD_NOT_ALLOWED, "that takes no such method");
@@ -311,17 +423,18 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *conn, const 
 static void on_completed(void *ctx, struct MHD_Connection *conn, void **own,
 			 enum MHD_RequestTerminationCode code)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	struct visitor *v = info ? info->socket_context : NULL;
+	struct visitor *v = visitor_of(conn);
 	struct http *h = ctx;
 	struct request *r = *own;
 
 	(void)code;
-	if (v)
+	if (v) {
 		v->since_ns = wfi_now(h->env);
+		v->listener = NULL;
+	}
 	if (!r)
 		return;
+	http_listener_destroy(r->listener);
 	http_route_destroy(r->route);
 	free(r->body);
 	free(r);
@@ -367,6 +480,15 @@ static void on_connection(void *ctx, struct MHD_Connection *conn, void **own,
 		visitor_del(ctx, *own);
 }
 
+/* nobody looks at the socket of a suspended connection */
+static bool hung_up(const struct visitor *v)
+{
+	char byte;
+	const ssize_t n = recv(v->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	return !n || (n < 0 && errno != EAGAIN);
+}
+
 /* a timeout of the library begins anew with each byte; this one does not */
 static void visitors_watch(struct http *h)
 {
@@ -374,7 +496,9 @@ static void visitors_watch(struct http *h)
 	struct visitor *v;
 
 	for (v = h->visitors; v; v = v->next)
-		if (now_ns - v->since_ns > REQUEST_NS)
+		if (v->listener && hung_up(v))
+			http_listener_end(v->listener);
+		else if (!v->listener && now_ns - v->since_ns > REQUEST_NS)
 			shutdown(v->fd, SHUT_RDWR);
 }
 
@@ -394,18 +518,28 @@ static void waiting_resume(struct http *h)
 	}
 }
 
+/* of two times from now, -1: never */
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < 0 || (b_ms >= 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
 static int http_run(void *ctx, struct control *control)
 {
 	struct http *h = ctx;
 	unsigned long long ms;
+	int next_ms;
 
 	h->control = control;
 	waiting_resume(h);
+	next_ms = http_feed_turn(h->feed);
 	MHD_run(h->d);
 	visitors_watch(h);
+	if (h->visitors)
+		next_ms = sooner(next_ms, WATCH_MS);
 	if (MHD_get_timeout(h->d, &ms) == MHD_YES && ms < WATCH_MS)
-		return (int)ms;
-	return h->visitors ? WATCH_MS : -1;
+		next_ms = sooner(next_ms, (int)ms);
+	return next_ms;
 }
 
 /* nothing is asked of the worker any more */
@@ -417,6 +551,7 @@ static void http_stop(void *ctx)
 	for (r = h->waiting; r; r = r->next)
 		http_route_cancel(r->route);
 	waiting_resume(h);
+	http_feed_stop(h->feed);
 	MHD_stop_daemon(h->d);
 	h->d = NULL;
 }
@@ -458,15 +593,24 @@ static int daemon_start(struct http *h, int fd)
 int http_create(const struct http_opts *opts, struct http **out)
 {
 	struct http *h = wfi_alloc(opts->env, sizeof(*h));
-	int fd, ret;
+	const struct http_feed_opts feed = {
+		.env = opts->env,
+		.node = opts->node,
+		.resume = events_resume,
+		.cut = events_cut,
+	};
+	int fd = -1, ret;
 
 	if (!h)
 		return -ENOMEM;
 	h->env = opts->env;
 	h->node = opts->node;
 	h->guest = (struct control_guest){ .run = http_run, .stop = http_stop, .ctx = h };
-	fd = inet_listen(opts->listen, "http_listen");
-	ret = fd < 0 ? fd : daemon_start(h, fd);
+	ret = http_feed_create(&feed, &h->feed);
+	if (!ret)
+		ret = fd = inet_listen(opts->listen, "http_listen");
+	if (fd >= 0)
+		ret = daemon_start(h, fd);
 	if (ret) {
 		if (fd >= 0 && !h->d)
 			close(fd);
@@ -484,6 +628,7 @@ void http_destroy(struct http *h)
 		return;
 	if (h->d)
 		MHD_stop_daemon(h->d);
+	http_feed_destroy(h->feed);
 	wfi_free(h->env, h, sizeof(*h));
 }
 

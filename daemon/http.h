@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * http.h - what others than engines and nodes may ask: figures, members, routes
+ * http.h - what others than engines and nodes may ask: figures, members, routes, events
  *
  * An HTTP/1.1 server, libmicrohttpd's, in the control thread's loop. Requests are bounded in bytes
  * and time, connections in number. It speaks no TLS, and listens on loopback unless somebody said
@@ -12,6 +12,8 @@
  *	GET /members       this node, its peers, and the members of its cluster
  *	GET, POST /route   which node is best for a chain: http_query.h. Of the tenant whose token
  *	                   is given as "Authorization: Bearer TOKEN"
+ *	GET /events        what comes and goes in this node's memory, of that tenant, as it happens:
+ *	                   http_events.h
  *
  * What goes wrong is answered by {"error": "a sentence"}.
  */

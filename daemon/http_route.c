@@ -16,8 +16,7 @@ struct http_route {
 	struct wfi_route *route; /* the worker's; NULL: not under way */
 	_Atomic bool over;
 	int res;
-	struct wfi_tenant *tenant;
-	char token[WEFT_TOKEN_MAX];
+	const struct wfi_tenant *tenant;
 	struct wfi_space_info space;
 	uint32_t tokens_per_block;
 	unsigned nr_spaces; /* of that name */
@@ -66,8 +65,7 @@ static void run_find(struct node *node, void *arg)
 	struct wfi_space_stat st;
 	uint32_t i, id = 0;
 
-	r->tenant = wfi_kv_tenant_find(node->kv, r->token);
-	for (i = 0; r->tenant && !wfi_kv_space_stat(node->kv, i, &st); i++) {
+	for (i = 0; !wfi_kv_space_stat(node->kv, i, &st); i++) {
 		if (st.tenant != r->tenant || !is_named(&st, r->q.space))
 			continue;
 		id = st.id;
@@ -179,19 +177,10 @@ static int keys_make(struct http_route *r, char why[HTTP_WHY])
 	return 0;
 }
 
-int http_route_begin(struct http_route *r, const char *token, char why[HTTP_WHY])
+int http_route_begin(struct http_route *r, const struct wfi_tenant *tenant, char why[HTTP_WHY])
 {
-	/* as tokens are compared: padded, and one that is longer than any is nobody's */
-	const bool fits = strlen(token) <= sizeof(r->token);
-
-	if (fits)
-		memcpy(r->token, token, strlen(token));
+	r->tenant = tenant;
 	node_call(r->node, run_find, r);
-	if (!fits || !r->tenant) {
-		snprintf(why, HTTP_WHY,
-			 "no tenant has this token: send it as \"Authorization: Bearer TOKEN\"");
-		return -EACCES;
-	}
 	if (r->nr_spaces != 1) {
 		snprintf(why, HTTP_WHY,
 			 r->nr_spaces

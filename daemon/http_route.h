@@ -15,10 +15,10 @@ void http_route_destroy(struct http_route *r);
 /* to be filled in before it begins */
 struct http_query *http_route_query(struct http_route *r);
 /*
- * The worker pokes when it is over. Return: 0; -EACCES no tenant has that token; -ENOENT there is
- * no such space; -EINVAL; -ENOMEM; with a sentence in @why
+ * The worker pokes when it is over. Return: 0; -ENOENT the tenant has no such space; -EINVAL;
+ * -ENOMEM; with a sentence in @why
  */
-int http_route_begin(struct http_route *r, const char *token, char why[HTTP_WHY]);
+int http_route_begin(struct http_route *r, const struct wfi_tenant *tenant, char why[HTTP_WHY]);
 bool http_route_over(const struct http_route *r);
 /* over on return */
 void http_route_cancel(struct http_route *r);

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """what is answered over HTTP: test_http.py STEP HOST:PORT [ARGUMENT...], called by test_http.sh"""
 
+import errno
 import http.client
 import json
 import random
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -49,6 +51,10 @@ def raw(data, half=False):
             got += part
     except (ConnectionResetError, BrokenPipeError):
         pass
+    except OSError as err:
+        # it hung up before this side could
+        if err.errno != errno.ENOTCONN:
+            raise
     s.close()
     return got
 
@@ -121,6 +127,208 @@ def foreign(keys_file, token):
         q = {"space": "weft-cli", "keys": f.read().split()}
     d = ask_json("POST", "/route", q, {"Authorization": "Bearer " + token})
     assert all(n["memory"] == 0 and n["fetch"] == 0 for n in d["nodes"]), d
+
+
+class Stream:
+    """GET /events, event by event"""
+
+    def __init__(self, token="", last=None, want=200):
+        headers = {"Authorization": "Bearer " + token} if token else {}
+        if last is not None:
+            headers["Last-Event-ID"] = last
+        self.conn = http.client.HTTPConnection(HOST, PORT, timeout=20)
+        self.conn.request("GET", "/events", headers=headers)
+        self.resp = self.conn.getresponse()
+        assert self.resp.status == want, (self.resp.status, want)
+        self.last = last
+        if want == 200:
+            assert self.resp.getheader("Content-Type") == "text/event-stream"
+
+    def next(self):
+        """Return: (event, data), or None at the end"""
+        event, data = "", ""
+        while True:
+            line = self.resp.readline().decode()
+            if not line:
+                return None
+            key, _, value = line.rstrip("\n").partition(":")
+            value = value[1:] if value.startswith(" ") else value
+            if key == "event":
+                event = value
+            elif key == "data":
+                data += value
+            elif key == "id":
+                self.last = value
+            elif line == "\n" and event:
+                return event, json.loads(data)
+
+    def want(self, event):
+        got = self.next()
+        assert got and got[0] == event, (event, got)
+        return got[1]
+
+    def follow(self, held, until):
+        """keeps the set of keys as the stream tells it, until it is as wanted, or is synced"""
+        while until is None or held != until:
+            event, data = self.next()
+            if event == "cleared":
+                held.clear()
+            elif event == "stored":
+                held |= set(data["keys"])
+            elif event == "removed":
+                held -= set(data["keys"])
+            elif event == "synced" and until is None:
+                return held
+        return held
+
+    def synced(self):
+        self.want("cleared")
+        return self.follow(set(), None)
+
+    def chain(self, nr):
+        """Return: the space and the keys of the next chain, which may come in parts"""
+        keys = []
+        while len(keys) < nr:
+            data = self.want("stored")
+            assert data["tier"] == "dram" and data["parent"] == (keys[-1] if keys else None), data
+            keys += data["keys"]
+        return data["space"], keys
+
+    def close(self):
+        self.conn.close()
+        self.resp.close()
+
+
+class Weft:
+    """the command line, for one node and one tenant"""
+
+    def __init__(self, program, sock, token=""):
+        self.program, self.end = program, ["--socket", sock]
+        self.tenant = "other" if token else "default"
+        if token:
+            self.end += ["--token", token]
+
+    def run(self, *args, data=None):
+        return subprocess.run([self.program, *args, *self.end], input=data, check=True,
+                              timeout=60, stdout=subprocess.PIPE).stdout
+
+    def put(self, key, nr):
+        self.run("put", "--block-bytes", "1K", "--key", key,
+                 data=random.Random(key).randbytes(1024 * nr - 100))
+
+    def drop(self, key):
+        self.run("drop", "--block-bytes", "1K", "--key", key)
+
+    def held(self):
+        spaces = json.loads(self.run("ls", "--json"))["spaces"]
+        space = [s["id"] for s in spaces if s["tenant"] == self.tenant and s["block_bytes"] == 1024]
+        out = self.run("ls", "--space", str(space[0]), "--json").decode()
+        return {b["key"]: b.get("parent") for b in map(json.loads, out.splitlines())}
+
+
+def events(program, sock, token):
+    weft, other = Weft(program, sock), Weft(program, sock, token)
+    s = Stream()
+    assert s.synced() == set()
+    # blocks come, chain by chain, and go
+    weft.put("x", 3)
+    space, x = s.chain(3)
+    parents = weft.held()
+    assert [parents[k] for k in x] == [None] + x[:2], (x, parents)
+    after_x = s.last
+    weft.put("y", 40)
+    held = s.follow(set(x), set(weft.held()))
+    # those of another tenant are another's
+    other.put("x", 5)
+    o = Stream(token)
+    theirs = o.synced()
+    assert theirs == set(other.held()) and not theirs & held
+    weft.drop("x")
+    gone = s.want("removed")
+    assert gone["space"] == space and set(gone["keys"]) <= set(x)
+    s.follow(held - set(gone["keys"]), set(weft.held()))
+    other.drop("x")
+    o.follow(theirs, set())
+    o.close()
+    # who comes back misses nothing, and is told nothing twice
+    last = s.last
+    s.close()
+    s = Stream(last=last)
+    weft.put("z", 1)
+    assert set(s.chain(1)[1]) == set(weft.held()) - held
+    s.close()
+    s = Stream(last=after_x)
+    assert s.follow(set(x), set(weft.held()))
+    # ids that this node never gave
+    for strange in [after_x[:-1] + "999999", "0123456789abcdef-1"]:
+        s.close()
+        s = Stream(last=strange)
+        s.want("gap")
+        assert s.last == ""
+        assert s.synced() == set(weft.held())
+        assert s.last
+    for wrong in ["x", "0123456789abcdef-", "0123456789abcdef-1x", "1-1", "9" * 200]:
+        ask_json("GET", "/events", headers={"Last-Event-ID": wrong}, want=400)
+    ask_json("GET", "/events", headers={"Authorization": "Bearer wrong"}, want=403)
+    ask_json("POST", "/events", "x", want=405)
+    # few may listen, and who hangs up makes room
+    more = [Stream() for _ in range(7)]
+    Stream(want=503).close()
+    for m in more:
+        m.close()
+    end = time.time() + 10
+    while ask("HEAD", "/events")[0].status != 200:
+        assert time.time() < end
+        time.sleep(0.05)
+    print(s.last)
+
+
+def events_end():
+    """listens for as long as the node lives"""
+    s = Stream()
+    s.synced()
+    print("ready", flush=True)
+    try:
+        assert s.next() is None
+    except http.client.IncompleteRead:
+        pass
+
+
+def events_anew(program, sock, last):
+    """the node has another life than the one that gave the id"""
+    weft = Weft(program, sock)
+    weft.put("x", 3)
+    s = Stream(last=last)
+    assert "anew" in s.want("gap")["why"]
+    assert s.synced() == set(weft.held())
+
+
+def events_slow(program, sock):
+    """more comes and goes than the node keeps for one that does not read"""
+    weft = Weft(program, sock)
+    slow, quick = Stream(), Stream()
+    slow.synced()
+    held = quick.synced()
+    first = slow.last
+    for i in range(14):
+        weft.put("a%d" % i, 2000)
+        quick.follow(held, set(weft.held()))
+        weft.drop("a%d" % i)
+    weft.put("last", 2000)
+    quick.follow(held, set(weft.held()))
+    got = None
+    while True:
+        event = slow.next()
+        if not event:
+            break
+        got = event
+    assert got and got[0] == "slow", got
+    # what it missed is not kept any more, nor is the id that it began with
+    for last in [slow.last, first]:
+        s = Stream(last=last)
+        s.want("gap")
+        assert s.synced() == set(weft.held())
+        s.close()
 
 
 # ---- what it must bear

@@ -69,6 +69,31 @@ web route b "$dir/keys" b
 expect 0 put --block-bytes 64K --key x --socket "$dir/b.sock" --token secret "$dir/in"
 web foreign b "$dir/keys" secret
 
+# ---- what comes and goes
+read -r "ports[c]" < <(python3 -c 'import socket
+print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+start_c()
+{
+	start_node c arena_bytes=16M "http_listen=127.0.0.1:${ports[c]}" \
+		'tenants=({ name = "default"; }, { name = "other"; token = "secret"; })'
+}
+start_c
+web events c "$build/cli/weft" "$dir/c.sock" secret
+last=$(cat "$dir/out")
+# somebody listens while it stops
+python3 "$here/test_http.py" events_end "127.0.0.1:${ports[c]}" >"$dir/held" &
+listener=$!
+until [ -s "$dir/held" ]; do
+	kill -0 "$listener" || fail "nobody listens"
+	sleep 0.01
+done
+kill "${nodes[2]}"
+wait "${nodes[2]}" || fail "weftd does not stop as it should: $(cat "$dir/c.log")"
+wait "$listener" || fail "a stream has no end"
+start_c
+web events_anew c "$build/cli/weft" "$dir/c.sock" "$last"
+web events_slow c "$build/cli/weft" "$dir/c.sock"
+
 web mistakes a
 web garbage a
 web pipeline a
@@ -90,9 +115,9 @@ s = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(8)
 for x in s:
 	x.sendall(b"POST /route HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
 print("ready", flush=True)
-time.sleep(30)' "${ports[a]}" >"$dir/held" &
+time.sleep(30)' "${ports[a]}" >"$dir/asks" &
 nodes+=($!)
-until [ -s "$dir/held" ]; do
+until [ -s "$dir/asks" ]; do
 	kill -0 "${nodes[-1]}" || fail "nobody asks"
 	sleep 0.01
 done
