@@ -380,7 +380,8 @@ static void node_drain(struct sim *sim, uint32_t n)
 	if (sn->draining || sim->nr_nodes < 2)
 		return;
 	sim_trace(sim, n);
-	sn->draining = sn->node->draining = true;
+	sn->draining = true;
+	sn->node->draining = true;
 	for (a = 0; a < sim->nr_nodes; a++)
 		for (b = a + 1; b < sim->nr_nodes; b++)
 			for (k = 0; k < SIM_RAILS && (a == n || b == n); k++) {
