@@ -70,6 +70,9 @@ struct push {
 	uint32_t gen;
 	enum push_state state;
 	int res;
+	uint64_t serial; /* of all pushes to other nodes */
+	uint32_t before; /* the place of the last one of its handoff that was sent then, */
+	uint64_t before_serial; /* and its serial; 0: none */
 	uint32_t sent; /* blocks named in messages so far */
 	uint32_t open_msgs; /* sent and not answered */
 	struct wfi_push_opts opts; /* .slots is not used */
@@ -116,6 +119,7 @@ struct wfi_handoffs {
 	uint32_t outbox_head, outbox_tail;
 	uint32_t hi_handoffs, hi_pushes, hi_outbound; /* first never used: bounds scans */
 	uint32_t nr_sending; /* pushes in PUSH_SENDING */
+	uint64_t push_serial; /* the last one */
 	uint64_t next_event_ns;
 	struct shape_job *jobs; /* of shape.c, busy or not */
 	struct wfi_run *runs; /* its scratch; NULL: no layout was asked for yet */

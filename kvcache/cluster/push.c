@@ -173,6 +173,31 @@ static struct push *push_claim(struct wfi_handoffs *hs, uint32_t nr)
 	return p;
 }
 
+/* layers go in the order in which they were pushed, whatever places the table has free */
+static void push_line_up(struct wfi_handoffs *hs, struct push *p)
+{
+	uint32_t i;
+
+	p->before_serial = 0;
+	for (i = 0; i < hs->hi_pushes && hs->nr_sending; i++) {
+		const struct push *q = &hs->pushes[i];
+
+		if (q->state != PUSH_SENDING || q->opts.peer != p->opts.peer ||
+		    q->ticket.handoff != p->ticket.handoff || q->serial < p->before_serial)
+			continue;
+		p->before = i;
+		p->before_serial = q->serial;
+	}
+	p->serial = ++hs->push_serial;
+}
+
+static bool push_waits_in_line(const struct wfi_handoffs *hs, const struct push *p)
+{
+	const struct push *q = &hs->pushes[p->before];
+
+	return p->before_serial && q->serial == p->before_serial && q->state == PUSH_SENDING;
+}
+
 static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 {
 	struct wfi_space_info space;
@@ -191,7 +216,6 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	if (!p)
 		return -EAGAIN;
 	p->gen++;
-	p->state = PUSH_SENDING;
 	p->res = 0;
 	p->sent = 0;
 	p->open_msgs = 0;
@@ -209,6 +233,8 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 		wfi_kv_slot_ref(hs->opts.kv, p->idx[i], &p->slots[i]);
 	}
 	wfi_kv_pin(hs->opts.kv, p->idx, o->nr);
+	push_line_up(hs, p);
+	p->state = PUSH_SENDING;
 	hs->nr_sending++;
 	wfi_handoffs_note_event(hs, o->deadline_ns);
 	return 0;
@@ -307,7 +333,8 @@ int wfi_pushes_poll(struct wfi_handoffs *hs)
 		struct push *p = &hs->pushes[i];
 		int64_t ret;
 
-		if (p->state != PUSH_SENDING || p->opts.peer->open_msgs >= WFI_PEER_CREDITS)
+		if (p->state != PUSH_SENDING || p->opts.peer->open_msgs >= WFI_PEER_CREDITS ||
+		    push_waits_in_line(hs, p))
 			continue;
 		ret = push_send_some(hs, p);
 		if (ret == -EAGAIN)

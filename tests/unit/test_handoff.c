@@ -22,6 +22,8 @@ struct fake_peer {
 	unsigned nr_done, nr_aborts;
 	int last_res;
 	uint64_t last_push;
+	uint16_t layers[8]; /* in the order in which they were told */
+	unsigned nr_layers;
 };
 
 struct fixture {
@@ -53,6 +55,7 @@ static int fake_send(struct wfi_peer *base, const void *msg, size_t len)
 	if (type == WFI_MSG_LAYERS) {
 		memcpy(&layers, msg, sizeof(layers));
 		p->last_push = layers.push;
+		p->layers[p->nr_layers++ % WFI_ARRAY_SIZE(p->layers)] = (uint16_t)layers.layer;
 	} else if (type == WFI_MSG_LAYERS_DONE) {
 		memcpy(&done, msg, sizeof(done));
 		p->nr_done++;
@@ -303,6 +306,33 @@ static void test_stuck_peer_holds_up_nobody(void **state)
 	wfi_handoffs_owner_gone(f->hs, &f->decode);
 }
 
+/* an engine need not wait for a layer before it pushes the next one */
+static void test_layers_keep_their_order(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_ticket t = far_ticket(f, 6);
+	struct weft_slot slot = claim(f, &f->prefill);
+	struct wfi_msg_done done = { .type = WFI_MSG_LAYERS_DONE, .res = 1 };
+	unsigned i;
+
+	assert_int_equal(push(f, &f->prefill, &t, 0, 0, &slot), 0);
+	wfi_handoffs_poll(f->hs, now(f));
+	f->far.stuck = true;
+	assert_int_equal(push(f, &f->prefill, &t, 1, 0, &slot), 0);
+	/* the first one's place is free again, and before that of the second */
+	done.push = f->far.last_push;
+	wfi_handoffs_message(f->hs, &f->far.base, &done, sizeof(done), now(f));
+	assert_int_equal(f->push_res, 1);
+	assert_int_equal(push(f, &f->prefill, &t, 2, 0, &slot), 0);
+	f->far.stuck = false;
+	for (i = 0; i < 4; i++)
+		wfi_handoffs_poll(f->hs, now(f));
+	assert_int_equal(f->far.nr_layers, 3);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(f->far.layers[i], i);
+	wfi_handoffs_owner_gone(f->hs, &f->prefill);
+}
+
 /* before anybody has said that it is lost */
 static void test_peer_that_goes_is_a_reset(void **state)
 {
@@ -404,6 +434,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_read_into_given_slots, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_each_pusher_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_holds_up_nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_layers_keep_their_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_peer_that_goes_is_a_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_fills_no_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forged_tickets_take_no_place, setup, teardown),
