@@ -124,8 +124,8 @@ struct wfi_srv_tx {
 	uint32_t nr_iov;
 	uint32_t at; /* of the wire: the first of .iov that is left */
 	uint32_t nr_busy; /* of the wire: parts that are under way */
-	bool lends; /* memory of a region of ours */
 	bool used;
+	uint64_t lends; /* memory of ours: a bit for each export, see wfi_srv_export_bit() */
 	struct iovec iov[1 + WFI_SRV_PIECES];
 	uint8_t head[WFI_SRV_HEAD_MAX];
 };
@@ -330,6 +330,12 @@ static inline void wfi_srv_stir(struct wfi_srv_ep *ep)
 
 	dev->stirs++;
 	dev->due = true;
+}
+
+/* exports that share a bit are waited for together, seldom and in vain */
+static inline uint64_t wfi_srv_export_bit(uint32_t export_idx)
+{
+	return 1ull << export_idx % 64;
 }
 
 /* ---- for wires ---- */

@@ -461,11 +461,11 @@ static bool debt_pay(struct wfi_srv_ep *ep)
 	for (i = 0; debt->read && i < debt->idx; i++) {
 		if (!from[i].len)
 			continue;
+		tx->lends |= wfi_srv_export_bit(from[i].export_idx);
 		tx->iov[tx->nr_iov].iov_base = from[i].mem;
 		tx->iov[tx->nr_iov++].iov_len = from[i].len;
 	}
 	ep->served_head += debt->read;
-	tx->lends = debt->read;
 	wfi_srv_tx_push(ep, tx);
 	return true;
 }
@@ -577,12 +577,12 @@ void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 
 /* ---- memory is taken back ---- */
 
-static bool lends_any(const struct wfi_srv_ep *ep)
+static bool lends(const struct wfi_srv_ep *ep, uint32_t export_idx)
 {
 	uint32_t i;
 
 	for (i = 0; i < WFI_SRV_TX; i++)
-		if (ep->tx_mem[i].used && ep->tx_mem[i].lends)
+		if (ep->tx_mem[i].used && ep->tx_mem[i].lends & wfi_srv_export_bit(export_idx))
 			return true;
 	return false;
 }
@@ -624,12 +624,12 @@ void wfi_srv_ep_retract(struct wfi_srv_ep *ep, uint32_t export_idx)
 			rx->to[i].mem = NULL;
 	}
 	debts_retract(ep, export_idx);
-	if (!lends_any(ep))
+	if (!lends(ep, export_idx))
 		return;
 	limit = wfi_now(dev->base.env) + RETRACT_NS;
-	while (lends_any(ep) && !ep->stopped && wfi_now(dev->base.env) < limit)
+	while (lends(ep, export_idx) && !ep->stopped && wfi_now(dev->base.env) < limit)
 		dev->wire->progress(dev);
-	if (!lends_any(ep) || ep->stopped)
+	if (!lends(ep, export_idx) || ep->stopped)
 		return;
 	wfi_warn("%s: a peer does not take the bytes that it asked for, and their memory is taken "
 		 "back: its endpoint ends",

@@ -19,7 +19,7 @@ static void head_fill(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
 	tx->nr_iov = 1;
 	tx->at = 0;
 	tx->nr_busy = 0;
-	tx->lends = false;
+	tx->lends = 0;
 }
 
 struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep, const struct wfi_srv_frame *f,
