@@ -270,7 +270,7 @@ static unsigned tier_list(uint64_t word, unsigned ssd, uint32_t turn, uint8_t *o
 /* who has it in memory comes before who has to read it first */
 static void run_name(struct wfi_dir_run *run, uint64_t word, uint32_t turn)
 {
-	uint8_t list[BUCKET_TAGS];
+	uint8_t list[BUCKET_TAGS] = { WFI_DIR_NOBODY };
 	unsigned n = tier_list(word, 0, turn, list), i = 1;
 
 	n += tier_list(word, WFI_DIR_SSD, turn, list + n);
