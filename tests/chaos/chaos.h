@@ -31,6 +31,7 @@
 #define CHAOS_CHAIN_LEN 24u
 #define CHAOS_GRACE_NS (100 * WFI_NSEC_PER_MSEC) /* from a deadline to the completion */
 #define CHAOS_LEASE_SURE_NS (200 * WFI_NSEC_PER_MSEC) /* of the 300 ms that nodes give */
+#define CHAOS_LATE_NS WFI_NSEC_PER_SEC /* no operation is that late, whatever the machine does */
 #define CHAOS_HANG_NS (15 * WFI_NSEC_PER_SEC) /* after that nobody waits for it any more */
 #define CHAOS_ANSWER_NS (5 * WFI_NSEC_PER_SEC) /* from healing until the cluster answers */
 
@@ -53,6 +54,7 @@ enum chaos_count {
 	CHAOS_MESSAGES, /* of channels between two nodes */
 	CHAOS_RESETS, /* operations that ended with their node */
 	CHAOS_FAILURES, /* that ended with another error */
+	CHAOS_LATE, /* operations that ended after their deadline and the grace */
 	CHAOS_NR_COUNTS,
 };
 

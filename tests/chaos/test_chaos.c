@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "tests/chaos/chaos.h"
 
+#define OPS_A_LATE_ONE 100000u
 #define SKIP 77
 #define CLUSTERS_MAX 16u
 
@@ -160,13 +161,18 @@ static int report(const struct options *o)
 	printf("%" PRIu64 " of %" PRIu64 " schedules in %" PRIu64 " s, seeds from %" PRIu64 " on\n"
 	       "answered %" PRIu64 " ms after healing on average, %" PRIu64 " ms at worst\n"
 	       "%" PRIu64 " operations, of which %" PRIu64 " ended with their node and %" PRIu64
-	       " with another error\n"
+	       " with another error; %" PRIu64 " were late\n"
 	       "%" PRIu64 " blocks right, %" PRIu64 " of them from other nodes; %" PRIu64
 	       " handoffs and %" PRIu64 " messages between nodes\n",
 	       done, o->schedules, took_s, o->seed,
 	       done ? atomic_load(&shared->heal_sum_ms) / done : 0,
 	       atomic_load(&shared->heal_max_ms), n[CHAOS_OPS], n[CHAOS_RESETS], n[CHAOS_FAILURES],
-	       n[CHAOS_BLOCKS], n[CHAOS_REMOTE], n[CHAOS_HANDOFFS], n[CHAOS_MESSAGES]);
+	       n[CHAOS_LATE], n[CHAOS_BLOCKS], n[CHAOS_REMOTE], n[CHAOS_HANDOFFS],
+	       n[CHAOS_MESSAGES]);
+	if (n[CHAOS_LATE] > 1 + n[CHAOS_OPS] / OPS_A_LATE_ONE) {
+		printf("FAILED: more than one operation in %u is late\n", OPS_A_LATE_ONE);
+		return 1;
+	}
 	if (o->seconds || done == o->schedules)
 		return 0;
 	printf("FAILED: not all schedules were run\n");
