@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_handoff.c - 512 blocks from one engine to another of the same node, by reference
+ * bench_handoff.c - 512 blocks from one engine to another of the same node, by reference (between nodes:
+ * bench_layers.c)
  *
  * Through two rings: decode's engine expects, prefill's pushes slots that it has claimed, decode's
  * sees them land and holds their lease. No byte of a block is touched, so the time must not depend
@@ -187,11 +188,11 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 		weft_close(prefill);
 	}
 	wfi_perf_rig_close(&rig);
-	return ret;
+	return ret ? ret : wfi_perf_handoff_nodes(p);
 }
 
 const struct wfi_perf_bench wfi_perf_handoff = {
 	.name = "handoff",
-	.summary = "512 blocks from one engine to another of the same node, no byte moved",
+	.summary = "blocks from prefill's engine to decode's, in a node and between two",
 	.run = run,
 };

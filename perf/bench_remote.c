@@ -11,8 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include "daemon/control.h"
-#include "daemon/node.h"
+#include "perf/near.h"
 #include "perf/peers.h"
 #include "perf/perf.h"
 #include "perf/rig.h"
@@ -23,25 +22,16 @@
 #define CHAINS 16u /* more than caches hold */
 #define BLOCK_BYTES (64ull << 10)
 #define ARENA_BYTES (CHAINS * CHAIN * BLOCK_BYTES + (64ull << 20))
+#define NEAR_BYTES (64ull << 20)
 #define TRIPS 20000u
 #define GETS 200u
 #define MSG_BYTES 64u
 #define MATCH_US 1000000u /* on a busy machine too */
 #define SOON_NS (10 * WFI_NSEC_PER_SEC)
 
-struct near_node {
-	struct wfi_env env;
-	struct node *node;
-	struct control *control;
-	pthread_t thread;
-	char socket[64];
-	pthread_t poller; /* while nobody measures */
-	_Atomic bool polled_here;
-};
-
 struct remote_bench {
 	struct wfi_perf_rig far;
-	struct near_node near;
+	struct wfi_perf_near near;
 	struct weft *w;
 	struct weft_ring *ring;
 	struct weft_space *space;
@@ -49,96 +39,6 @@ struct remote_bench {
 	struct weft_key keys[CHAINS][CHAIN];
 	uint32_t nr_trips, nr_gets, turn;
 };
-
-/* ---- the asking node ---- */
-
-static void *control_main(void *arg)
-{
-	control_run(arg);
-	return NULL;
-}
-
-static void *poller_main(void *arg)
-{
-	struct near_node *n = arg;
-
-	while (!atomic_load_explicit(&n->polled_here, memory_order_acquire))
-		node_poll(n->node);
-	return NULL;
-}
-
-static int poller_start(struct near_node *n)
-{
-	atomic_store_explicit(&n->polled_here, false, memory_order_release);
-	return -pthread_create(&n->poller, NULL, poller_main, n);
-}
-
-/* from here on the caller polls the node */
-static void poller_stop(struct near_node *n)
-{
-	atomic_store_explicit(&n->polled_here, true, memory_order_release);
-	pthread_join(n->poller, NULL);
-}
-
-static int near_open(struct near_node *n, const struct wfi_perf_rig *far)
-{
-	struct wfi_tenant_opts tenant = { .name = "default",
-					  .token = "",
-					  .arena_bytes = 64ull << 20 };
-	struct node_opts opts = {
-		.env = &n->env,
-		.name = "weft-perf-near",
-		.node_id = 2,
-		.lease_ns = 10 * WFI_NSEC_PER_SEC,
-		.op_timeout_ns = 5 * WFI_NSEC_PER_SEC,
-		.copy_after = WFI_COPY_NEVER,
-		.tenants = &tenant,
-		.nr_tenants = 1,
-	};
-	const struct control_peer peer = { .name = "far", .addr = far->socket };
-	struct control_opts c = { .socket = n->socket, .peers = &peer, .nr_peers = 1 };
-	int ret = wfi_env_real_init(&n->env);
-
-	if (ret)
-		return ret;
-	n->env.transports = wfi_transports;
-	snprintf(n->socket, sizeof(n->socket), "%s/near.sock", far->dir);
-	ret = node_create(&opts, &n->node);
-	if (ret)
-		return ret;
-	c.node = n->node;
-	ret = control_create(&c, &n->control);
-	if (!ret)
-		ret = poller_start(n);
-	if (!ret)
-		ret = -pthread_create(&n->thread, NULL, control_main, n->control);
-	return ret;
-}
-
-static void near_close(struct near_node *n)
-{
-	control_stop(n->control);
-	pthread_join(n->thread, NULL);
-	poller_stop(n);
-	control_destroy(n->control);
-	node_destroy(n->node);
-	unlink(n->socket);
-}
-
-/* an operation of the engine, with the node's turns in between */
-static int call(struct remote_bench *b, const struct weft_op *op)
-{
-	struct weft_completion done;
-	int nr = weft_submit(b->ring, op, 1);
-
-	if (nr < 0)
-		return nr;
-	do {
-		node_poll(b->near.node);
-		nr = weft_poll(b->ring, &done, 1);
-	} while (!nr);
-	return nr < 0 ? nr : done.res;
-}
 
 /* ---- set-up ---- */
 
@@ -167,14 +67,10 @@ static int fill_far(struct remote_bench *b)
 
 static int engine_open(struct remote_bench *b)
 {
-	struct weft_opts opts = { .size = sizeof(opts), .socket = b->near.socket, .token = "" };
-	int ret = weft_open(&opts, &b->w);
+	int ret = wfi_perf_near_engine(&b->near, &b->w, &b->ring);
 
 	if (!ret)
-		ret = weft_ring_open(b->w, NULL, &b->ring);
-	if (ret)
-		return wfi_perf_fail(ret, "%s", weft_why());
-	ret = wfi_perf_space_open(b->w, "remote", BLOCK_BYTES, &b->space);
+		ret = wfi_perf_space_open(b->w, "remote", BLOCK_BYTES, &b->space);
 	if (!ret)
 		ret = wfi_perf_region_open(b->w, &b->region, CHAIN * BLOCK_BYTES, false);
 	return ret;
@@ -208,7 +104,7 @@ static int match_ns(void *ctx, double *ns)
 
 	for (i = 0; i < b->nr_trips; i++) {
 		op.keys = b->keys[b->turn++ % CHAINS];
-		ret = call(b, &op);
+		ret = wfi_perf_near_call(&b->near, b->ring, &op);
 		if (ret != (int)CHAIN)
 			return ret < 0 ? ret : -EIO;
 	}
@@ -388,7 +284,7 @@ static int get_rate(void *ctx, double *rate)
 		chain = b->turn++ % CHAINS;
 		op.keys = b->keys[chain];
 		start_ns = wfi_perf_now_ns();
-		ret = call(b, &op);
+		ret = wfi_perf_near_call(&b->near, b->ring, &op);
 		sum_ns += wfi_perf_now_ns() - start_ns;
 		if (ret != (int)CHAIN || bytes[CHAIN * BLOCK_BYTES - 1] != chain + 1)
 			return ret < 0 ? ret : -EIO;
@@ -449,11 +345,11 @@ static int run_cases(const struct wfi_perf *p, struct remote_bench *b)
 		ret = wait_for_far(b);
 	if (ret)
 		return ret;
-	poller_stop(&b->near);
+	wfi_perf_near_hold(&b->near);
 	ret = run_match(p, b);
 	if (!ret)
 		ret = run_get(p, b);
-	return poller_start(&b->near) ? -EAGAIN : ret;
+	return wfi_perf_near_let(&b->near) ? -EAGAIN : ret;
 }
 
 static int run(const struct wfi_perf *p, int nr_args, char **args)
@@ -468,12 +364,12 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 	ret = wfi_perf_rig_open(&b.far, ARENA_BYTES, WFI_MAP_HUGE | WFI_MAP_PREFAULT);
 	if (ret)
 		return ret;
-	ret = near_open(&b.near, &b.far);
+	ret = wfi_perf_near_open(&b.near, &b.far, NEAR_BYTES, 0);
 	if (!ret) {
 		ret = run_cases(p, &b);
 		wfi_perf_region_close(b.w, &b.region);
 		weft_close(b.w);
-		near_close(&b.near);
+		wfi_perf_near_close(&b.near);
 	}
 	wfi_perf_rig_close(&b.far);
 	return ret;

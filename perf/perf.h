@@ -104,6 +104,11 @@ void wfi_perf_fact(const struct wfi_perf *p, const struct wfi_perf_case *c, doub
  * Return: 0, -errno (said) */
 int wfi_perf_put_evict(const struct wfi_perf *p, const char *bench, const char *name);
 
+/* ---- cases that would make a bench's file too long ---- */
+
+/* handoff's between two nodes (bench_layers.c). Return: 0, -errno (said) */
+int wfi_perf_handoff_nodes(const struct wfi_perf *p);
+
 /* ---- tools (tools.c) ---- */
 
 uint64_t wfi_perf_now_ns(void);

@@ -123,9 +123,9 @@ static int node_fork(struct wfi_perf_rig *rig, const struct wfi_perf_node *n)
 
 /* ---- the engine's ---- */
 
-int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct weft_ring **ring)
+int wfi_perf_engine_at(const char *socket, struct weft **w, struct weft_ring **ring)
 {
-	struct weft_opts opts = { .size = sizeof(opts), .socket = rig->socket, .token = "" };
+	struct weft_opts opts = { .size = sizeof(opts), .socket = socket, .token = "" };
 	int ret = weft_open(&opts, w);
 
 	if (ret)
@@ -137,6 +137,11 @@ int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct
 		*w = NULL;
 	}
 	return ret;
+}
+
+int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct weft_ring **ring)
+{
+	return wfi_perf_engine_at(rig->socket, w, ring);
 }
 
 int wfi_perf_free_port(char *out, size_t len)

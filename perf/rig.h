@@ -59,6 +59,8 @@ int wfi_perf_free_port(char *out, size_t len);
 void wfi_perf_rig_close(struct wfi_perf_rig *rig);
 /* one more engine of the same node, in this process. Return: 0, -errno (said) */
 int wfi_perf_engine_open(const struct wfi_perf_rig *rig, struct weft **w, struct weft_ring **ring);
+/* the same, of the node at @socket */
+int wfi_perf_engine_at(const char *socket, struct weft **w, struct weft_ring **ring);
 /* Return: 0, -errno (said) */
 int wfi_perf_space_open(struct weft *w, const char *model, uint64_t block_bytes,
 			struct weft_space **out);

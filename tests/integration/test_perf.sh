@@ -63,7 +63,8 @@ expect put 'steady uthash_lru' 'steady_rate None'
 expect index 'match64 random_line' 'match64_while_writing match64' 'match64_rate None' \
 	'match64_p999 bare_loop' 'growth_pause bare_loop' 'state_per_block None' \
 	'put_evict uthash_lru'
-expect handoff 'by_reference by_reference_4KiB' 'by_reference_each None'
+expect handoff 'by_reference by_reference_4KiB' 'by_reference_each None' \
+	'layers_32x64x64KiB bare_layer' 'tp4to1_hnd same_layout' 'tp4to1_nhd same_layout'
 expect directory 'announce None' 'lookup_chain64 None' 'announce_and_lookup None'
 expect remote 'match64_shm bare_round_trip_64B' 'get_64x64KiB_shm copy_alone'
 
