@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_handoff.c - 512 blocks from one engine to another of the same node, by reference (between nodes:
- * bench_layers.c)
+ * bench_handoff.c - 512 blocks from one engine to another of the same node, by reference
  *
  * Through two rings: decode's engine expects, prefill's pushes slots that it has claimed, decode's
  * sees them land and holds their lease. No byte of a block is touched, so the time must not depend

@@ -76,10 +76,9 @@ static int near_start(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
 int wfi_perf_near_open(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
 		       uint64_t arena_bytes, unsigned map_flags)
 {
-	const struct wfi_tenant_opts tenant = { .name = "default",
-						.token = "",
-						.arena_bytes = arena_bytes,
-						.map_flags = map_flags };
+	const struct wfi_tenant_opts tenant = {
+		.name = "default", .token = "", .arena_bytes = arena_bytes, .map_flags = map_flags
+	};
 	int ret = near_start(n, far, &tenant);
 
 	return ret ? wfi_perf_fail(ret, "the second node does not start: %s", strerror(-ret)) : 0;

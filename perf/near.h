@@ -25,7 +25,8 @@ struct wfi_perf_near {
 	_Atomic bool polled_here;
 };
 
-/* starts it, and dials @far; a thread polls it until wfi_perf_near_hold(). Return: 0, -errno (said) */
+/* starts it, and dials @far; a thread polls it until wfi_perf_near_hold(). Return: 0, -errno
+ * (said) */
 int wfi_perf_near_open(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
 		       uint64_t arena_bytes, unsigned map_flags);
 /* while a thread polls it, and after its engines */

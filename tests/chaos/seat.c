@@ -188,7 +188,7 @@ int seat_post(struct seat *s, const struct weft_op *op)
 	return ret;
 }
 
-/* one now and then is the machine's: what a hypervisor takes in the middle of a turn shows nowhere */
+/* one now and then is the machine's: what a hypervisor takes in a turn shows nowhere */
 static void late(struct seat *s, const struct weft_completion *done, const struct moment *m,
 		 uint64_t took_ns, uint32_t timeout_us)
 {
