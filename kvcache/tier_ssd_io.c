@@ -445,18 +445,19 @@ static int scrub_run(struct ssd *s)
 {
 	const uint32_t end = (uint32_t)(s->super.used_pages * SSD_PAGE_SLOTS);
 	uint32_t looked = 0;
+	bool found = false;
 
 	if (!s->scrub_bps || s->scrub || s->now_ns < s->scrub_due_ns || !s->nr_held)
 		return 0;
 	for (; looked < SSD_PAGE_SLOTS * 8; looked++, s->scrub_at++) {
 		if (s->scrub_at >= end)
 			s->scrub_at = 0;
-		if (s->slots[s->scrub_at].state == SSD_HELD)
+		found = s->slots[s->scrub_at].state == SSD_HELD;
+		if (found)
 			break;
 	}
 	s->scrub_due_ns = s->now_ns + WFI_NSEC_PER_MSEC;
-	if (s->slots[s->scrub_at].state != SSD_HELD ||
-	    io_create(s, SSD_IO_SCRUB, s->scrub_at, NULL, &s->scrub))
+	if (!found || io_create(s, SSD_IO_SCRUB, s->scrub_at, NULL, &s->scrub))
 		return 0;
 	s->scrub->done = NULL;
 	fifo_add(&s->reads, s->scrub);
