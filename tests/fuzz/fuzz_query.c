@@ -15,17 +15,9 @@
 #include <string.h>
 
 #include "daemon/http_query.h"
+#include "tests/fuzz/fuzz.h"
 
-#define CHECK(x)                                                                                   \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
 #define INPUT_MAX 4096u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static int ask(struct http_query *q, const uint8_t *data, size_t len, char why[HTTP_WHY])
 {
