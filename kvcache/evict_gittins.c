@@ -609,7 +609,7 @@ static int gittins_create(struct wfi_env *env, uint32_t nr_slots, uint64_t seed,
 	ev->window_log = WINDOW_LOG;
 	ev->window_left = nr_slots >> ev->window_log;
 	ev->run.slot = END;
-	ev->alike = PRESENT;
+	ev->alike = STACKED; /* what is pending is, so nothing is like no victim */
 	wfi_codes_fill(ev->codes);
 	wfi_stacks_init(&ev->stacks);
 	for (unsigned cls = 0; cls < WFI_NR_CLASSES; cls++)

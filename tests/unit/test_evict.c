@@ -292,6 +292,25 @@ static void test_all_used(void **state)
 	}
 }
 
+/* a block becomes a candidate and is taken out: it does not go once more */
+static void test_removed(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; wfi_evict_policies[i]; i++) {
+		const struct wfi_evict_policy *policy = wfi_evict_policies[i];
+		const struct wfi_evict_info info = { .chain_len = 1, .parent = WFI_SLOT_NONE };
+		struct test_env te = env_make();
+		struct wfi_evict *ev;
+
+		assert_int_equal(policy->create(&te.env, NR_SLOTS, 1, &ev), 0);
+		policy->insert(ev, 3, &info, 1);
+		policy->candidate_add(ev, 3);
+		policy->remove(ev, 3);
+		assert_int_equal(policy->evict(ev, 1), WFI_SLOT_NONE);
+		policy->destroy(ev);
+	}
+}
+
 static void test_deterministic(void **state)
 {
 	(void)state;
@@ -493,10 +512,15 @@ static void test_gittins_returns(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_find),	   cmocka_unit_test(test_contract),
-		cmocka_unit_test(test_all_used),   cmocka_unit_test(test_deterministic),
-		cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_lru_order),
-		cmocka_unit_test(test_lru_chains), cmocka_unit_test(test_gittins_returns),
+		cmocka_unit_test(test_find),
+		cmocka_unit_test(test_contract),
+		cmocka_unit_test(test_all_used),
+		cmocka_unit_test(test_removed),
+		cmocka_unit_test(test_deterministic),
+		cmocka_unit_test(test_no_memory),
+		cmocka_unit_test(test_lru_order),
+		cmocka_unit_test(test_lru_chains),
+		cmocka_unit_test(test_gittins_returns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
