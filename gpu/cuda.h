@@ -20,6 +20,7 @@ enum wfi_cuda_attr {
 	WFI_CUDA_ATTR_NR_SM = 16,
 	WFI_CUDA_ATTR_CC_MAJOR = 75,
 	WFI_CUDA_ATTR_CC_MINOR = 76,
+	WFI_CUDA_ATTR_HOST_POINTERS = 91, /* registered memory has one address, the host's */
 	WFI_CUDA_ATTR_SHARED = 97,
 	WFI_CUDA_ATTR_VMM = 102,
 	WFI_CUDA_ATTR_VMM_FD = 103,
@@ -37,6 +38,13 @@ enum wfi_cuda_flags {
 	WFI_CUDA_HOST_MAPPED = 2,
 };
 
+enum wfi_cuda_vmm {
+	WFI_CUDA_VMM_PINNED = 1, /* .type */
+	WFI_CUDA_VMM_DEVICE = 1, /* .location.type */
+	WFI_CUDA_VMM_FD = 1, /* kind of handle */
+	WFI_CUDA_VMM_READ_WRITE = 3,
+};
+
 enum wfi_cuda_stream_flags {
 	WFI_CUDA_STREAM_NON_BLOCKING = 1, /* does not wait for stream 0 */
 };
@@ -50,6 +58,7 @@ enum wfi_cuda_ipc_flags {
 };
 
 enum wfi_cuda_pointer_attr {
+	WFI_CUDA_POINTER_CONTEXT = 1,
 	WFI_CUDA_POINTER_ORDINAL = 9,
 };
 
@@ -80,6 +89,25 @@ struct wfi_cuda_copy_attrs {
 
 #define WFI_CUDA_ORDER_STREAM 1
 
+struct wfi_cuda_location {
+	int type;
+	int id;
+};
+
+/* an allocation of cuMemCreate() */
+struct wfi_cuda_vmm_prop {
+	int type;
+	int handles; /* kinds that it can be exported as */
+	struct wfi_cuda_location location;
+	void *reserved;
+	uint8_t flags[8];
+};
+
+struct wfi_cuda_vmm_access {
+	struct wfi_cuda_location location;
+	int flags;
+};
+
 /* member, symbol, arguments; each returns a CUresult */
 #define WFI_CUDA_CALLS(X)                                                                          \
 	X(cuInit, "cuInit", (unsigned flags))                                                      \
@@ -100,6 +128,8 @@ struct wfi_cuda_copy_attrs {
 	X(cuCtxSynchronize, "cuCtxSynchronize", (void))                                            \
 	X(cuMemHostAlloc, "cuMemHostAlloc", (void **mem, size_t bytes, unsigned flags))            \
 	X(cuMemFreeHost, "cuMemFreeHost", (void *mem))                                             \
+	X(cuMemHostRegister, "cuMemHostRegister_v2", (void *mem, size_t bytes, unsigned flags))    \
+	X(cuMemHostUnregister, "cuMemHostUnregister", (void *mem))                                 \
 	X(cuMemAlloc, "cuMemAlloc_v2", (uint64_t * mem, size_t bytes))                             \
 	X(cuMemFree, "cuMemFree_v2", (uint64_t mem))                                               \
 	X(cuMemGetAddressRange, "cuMemGetAddressRange_v2",                                         \
@@ -117,6 +147,7 @@ struct wfi_cuda_copy_attrs {
 	X(cuEventDestroy, "cuEventDestroy_v2", (struct CUevent_st * event))                        \
 	X(cuEventRecord, "cuEventRecord",                                                          \
 	  (struct CUevent_st * event, struct CUstream_st * stream))                                \
+	X(cuEventQuery, "cuEventQuery", (struct CUevent_st * event))                               \
 	X(cuEventSynchronize, "cuEventSynchronize", (struct CUevent_st * event))                   \
 	X(cuEventElapsedTime, "cuEventElapsedTime",                                                \
 	  (float *ms, struct CUevent_st *start, struct CUevent_st *end))                           \
@@ -124,6 +155,26 @@ struct wfi_cuda_copy_attrs {
 	X(cuIpcOpenMemHandle, "cuIpcOpenMemHandle_v2",                                             \
 	  (uint64_t * mem, struct wfi_cuda_ipc handle, unsigned flags))                            \
 	X(cuIpcCloseMemHandle, "cuIpcCloseMemHandle", (uint64_t mem))                              \
+	X(cuMemCreate, "cuMemCreate",                                                              \
+	  (uint64_t * handle, size_t bytes, const struct wfi_cuda_vmm_prop *prop,                  \
+	   unsigned long long flags))                                                              \
+	X(cuMemRelease, "cuMemRelease", (uint64_t handle))                                         \
+	X(cuMemRetainAllocationHandle, "cuMemRetainAllocationHandle",                              \
+	  (uint64_t * handle, void *mem))                                                          \
+	X(cuMemGetAllocationPropertiesFromHandle, "cuMemGetAllocationPropertiesFromHandle",        \
+	  (struct wfi_cuda_vmm_prop * prop, uint64_t handle))                                      \
+	X(cuMemExportToShareableHandle, "cuMemExportToShareableHandle",                            \
+	  (void *out, uint64_t handle, int kind, unsigned long long flags))                        \
+	X(cuMemImportFromShareableHandle, "cuMemImportFromShareableHandle",                        \
+	  (uint64_t * handle, void *in, int kind))                                                 \
+	X(cuMemAddressReserve, "cuMemAddressReserve",                                              \
+	  (uint64_t * mem, size_t bytes, size_t align, uint64_t at, unsigned long long flags))     \
+	X(cuMemAddressFree, "cuMemAddressFree", (uint64_t mem, size_t bytes))                      \
+	X(cuMemMap, "cuMemMap",                                                                    \
+	  (uint64_t mem, size_t bytes, size_t off, uint64_t handle, unsigned long long flags))     \
+	X(cuMemUnmap, "cuMemUnmap", (uint64_t mem, size_t bytes))                                  \
+	X(cuMemSetAccess, "cuMemSetAccess",                                                        \
+	  (uint64_t mem, size_t bytes, const struct wfi_cuda_vmm_access *access, size_t nr))       \
 	X(cuModuleLoadData, "cuModuleLoadData", (struct CUmod_st * *module, const void *image))    \
 	X(cuModuleUnload, "cuModuleUnload", (struct CUmod_st * module))                            \
 	X(cuModuleGetFunction, "cuModuleGetFunction",                                              \

@@ -61,6 +61,7 @@ static const struct meaning meanings[] = {
 	{ WFI_CUDA_LAUNCH_TIMEOUT, 0, -EIO, true, "a kernel ran for too long" ANEW },
 	{ WFI_CUDA_PEER_ALREADY, 0, -EALREADY, false, "these GPUs reach each other already" },
 	{ WFI_CUDA_CONTEXT_DESTROYED, 0, -EIO, true, "the context was destroyed" },
+	{ WFI_CUDA_HOST_ALREADY, 0, -EALREADY, false, "this host memory is registered already" },
 	{ WFI_CUDA_HARDWARE_STACK, WFI_CUDA_LAUNCH_FAILED, -EIO, true, "a kernel failed" ANEW },
 	{ WFI_CUDA_NOT_PERMITTED, 0, -EPERM, false, "the driver does not permit that here" },
 	{ WFI_CUDA_NOT_SUPPORTED, 0, -EOPNOTSUPP, false,

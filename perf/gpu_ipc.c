@@ -26,8 +26,9 @@ static int share(uint64_t bytes, struct wfi_gpu_export *region)
 	const char *why;
 	const struct wfi_cuda *cuda = wfi_cuda_load(&why);
 	uint64_t *words = malloc(bytes), mem;
+	char no[WFI_GPU_WHY_MAX];
 	struct CUctx_st *ctx;
-	int dev, res = cuda ? 0 : WFI_CUDA_NOT_INITIALIZED;
+	int fd, dev, res = cuda ? 0 : WFI_CUDA_NOT_INITIALIZED;
 
 	if (!words)
 		return -ENOMEM;
@@ -46,7 +47,7 @@ static int share(uint64_t bytes, struct wfi_gpu_export *region)
 	if (!res)
 		res = cuda->cuCtxSynchronize();
 	free(words);
-	return res ? wfi_cuda_errno(res) : wfi_gpu_export(cuda, mem, bytes, region);
+	return res ? wfi_cuda_errno(res) : wfi_gpu_export(cuda, mem, bytes, region, &fd, no);
 }
 
 static void child(int fd)
@@ -94,7 +95,7 @@ int wfi_gpu_ipc_open(struct wfi_gpu_ipc *ipc, struct wfi_gpu_rig *rig, uint64_t 
 		return wfi_perf_fail(-ECONNRESET, "gpu: the second process has ended");
 	if (answer.err)
 		return wfi_perf_fail(answer.err, "gpu: the second process has no memory to share");
-	return wfi_gpu_import(rig->gpu, &answer.region, region);
+	return wfi_gpu_import(rig->gpu, &answer.region, -1, region);
 }
 
 void wfi_gpu_ipc_end(struct wfi_gpu_ipc *ipc)

@@ -2,54 +2,81 @@
 /**
  * gpu_region.h - GPU memory of one process, used by another on the same GPU
  *
- * Memory of cudaMalloc() has handles that another process of this host opens. What it has opened
- * stays there when the owner ends; what the owner frees while it is open means nothing any more,
- * so owners tell before they free.
+ * Memory of cudaMalloc() has handles that another process of this host opens (CUDA IPC), memory of
+ * cuMemCreate() has file descriptors that it maps. What it has opened stays there when the owner
+ * ends. What the owner frees meanwhile stays there too where it was mapped from a descriptor; by
+ * the other way it means nothing any more, so owners tell before they free.
  */
 #ifndef WFI_GPU_REGION_H
 #define WFI_GPU_REGION_H
 
 #include "weft_internal/gpu_kernels.h"
 
+#define WFI_GPU_WHY_MAX 184u
+
+enum wfi_gpu_export_kind {
+	WFI_GPU_EXPORT_IPC = 1,
+	WFI_GPU_EXPORT_VMM = 2, /* with a descriptor beside it */
+};
+
 /**
- * struct wfi_gpu_export - a region on its way to another process: bytes, whoever holds them may
- * read and write it
+ * struct wfi_gpu_export - a region on its way to another process: bytes, whoever holds them (and
+ * the descriptor) may read and write it
+ * @kind: enum wfi_gpu_export_kind
+ * @driver: as wfi_gpu_info.driver, of the library that made it
  * @uuid: of the GPU
- * @handle: of the allocation that it lies in
- * @off, @len: where in it
+ * @handle: IPC: of the allocation that it lies in
+ * @addr: in the process that made it
+ * @off, @len: where in the allocation
+ * @size: VMM: of the allocation
  */
 struct wfi_gpu_export {
+	uint32_t kind;
+	int32_t driver;
 	uint8_t uuid[16];
 	uint8_t handle[64];
+	uint64_t addr;
 	uint64_t off;
 	uint64_t len;
+	uint64_t size;
 };
 
 /* a region of another process, open. @addr: in this one */
 struct wfi_gpu_region {
 	struct wfi_gpu *gpu;
+	uint32_t kind; /* 0: of this process, nothing was opened */
 	uint64_t base;
+	uint64_t size; /* VMM: what is mapped at .base */
 	uint64_t addr;
 	uint64_t len;
 };
 
 /**
  * wfi_gpu_export - @len bytes at @addr, in memory of this process
+ * @fd: -1, or to be passed beside it; the caller's to close
+ * @why: WFI_GPU_WHY_MAX bytes: on errors a sentence that says what to do
  *
- * Context: a thread whose current context is that of the memory.
+ * Context: any thread, whatever context it is in.
  * Return: 0; -ESTALE there is no GPU memory, or it was freed; -EINVAL more than one allocation;
- * -EOPNOTSUPP memory that has no handle; as wfi_cuda_errno(). Logged
+ * -EOPNOTSUPP memory that no other process can have; as wfi_cuda_errno(). Not logged
  */
 int wfi_gpu_export(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len,
-		   struct wfi_gpu_export *out);
+		   struct wfi_gpu_export *out, int *fd, char *why);
 /**
  * wfi_gpu_import - open what another process has exported
  * @e: input: nothing in it is believed
+ * @fd: what came beside it, or -1; lent for the call
  *
  * Return: 0; -EXDEV it is another GPU's; -ESTALE its process has ended or freed it; -EINVAL it is
- * more than the allocation; as wfi_cuda_errno(). Logged
+ * more than the allocation; -EBADF there is no descriptor, or not one of the driver's; -EPROTO
+ * another version of the driver made it, and this one can't open it; as wfi_cuda_errno(). Logged
  */
-int wfi_gpu_import(struct wfi_gpu *gpu, const struct wfi_gpu_export *e, struct wfi_gpu_region *out);
+int wfi_gpu_import(struct wfi_gpu *gpu, const struct wfi_gpu_export *e, int fd,
+		   struct wfi_gpu_region *out);
+/* the same in the process that made it, where no handle can be opened. Return: 0; -EXDEV, -ESTALE,
+ * -EINVAL, as wfi_cuda_errno(). Logged */
+int wfi_gpu_region_here(struct wfi_gpu *gpu, const struct wfi_gpu_export *e,
+			struct wfi_gpu_region *out);
 /* nothing touches it any more. Does nothing to a region that is zero */
 void wfi_gpu_region_close(struct wfi_gpu_region *region);
 

@@ -2,21 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
 #include "gpu/device.h"
-#include "gpu/error.h"
 #include "tests/unit/cpu_kernels.h"
-#include "tests/unit/mock_cuda.h"
+#include "tests/unit/mock_cuda_private.h"
 
 struct mock_cuda mock_cuda;
-
-/* the driver's own names: the compiler sees here what the table expects of them */
-#define DECLARE(name, symbol, args) int name args __asm__(symbol);
-WFI_CUDA_CALLS(DECLARE)
-WFI_CUDA_MAYBE(DECLARE)
-#undef DECLARE
 
 void mock_cuda_reset(void)
 {
@@ -36,8 +27,7 @@ const struct wfi_cuda *mock_cuda_table(void)
 	return &table;
 }
 
-/* Return: what this call is to end with */
-static int fault(const char *name)
+int fault(const char *name)
 {
 	return mock_cuda.fail_call && !strcmp(mock_cuda.fail_call, name) ? mock_cuda.fail_res : 0;
 }
@@ -106,6 +96,7 @@ int cuDeviceGetAttribute(int *value, int attr, int dev)
 	case WFI_CUDA_ATTR_DMABUF:
 		*value = mock_cuda.dmabuf;
 		break;
+	case WFI_CUDA_ATTR_HOST_POINTERS:
 	case WFI_CUDA_ATTR_GPUDIRECT:
 	case WFI_CUDA_ATTR_VMM:
 	case WFI_CUDA_ATTR_VMM_FD:
@@ -133,12 +124,12 @@ int cuDeviceGetP2PAttribute(int *value, int attr, int src, int dst)
 /* ---- contexts ---- */
 
 struct CUctx_st {
-	int refs;
+	_Atomic int refs;
 };
 
 static struct CUctx_st contexts[MOCK_CUDA_GPUS];
-static struct CUctx_st *current[4];
-static unsigned nr_current;
+static _Thread_local struct CUctx_st *current[4];
+static _Thread_local unsigned nr_current;
 
 int mock_cuda_refs(void)
 {
@@ -149,7 +140,17 @@ int mock_cuda_refs(void)
 	return nr;
 }
 
-static int no_context(void)
+int current_gpu(void)
+{
+	return (int)(current[nr_current - 1] - contexts);
+}
+
+struct CUctx_st *context_of(int gpu)
+{
+	return &contexts[gpu];
+}
+
+int no_context(void)
 {
 	return nr_current ? 0 : WFI_CUDA_INVALID_CONTEXT;
 }
@@ -197,104 +198,52 @@ int cuCtxSynchronize(void)
 	return no_context() ? no_context() : fault("cuCtxSynchronize");
 }
 
-/* ---- memory: all of it is the host's ---- */
+/* ---- streams: what is asked for is done at once, or, while they are held, on release ---- */
 
-int cuMemHostAlloc(void **mem, size_t bytes, unsigned flags)
-{
-	int res = no_context() ? no_context() : fault("cuMemHostAlloc");
-
-	if (res || flags != (WFI_CUDA_HOST_PORTABLE | WFI_CUDA_HOST_MAPPED))
-		return res ? res : WFI_CUDA_INVALID_VALUE;
-	*mem = malloc(bytes);
-	return *mem ? 0 : WFI_CUDA_OUT_OF_MEMORY;
-}
-
-int cuMemFreeHost(void *mem)
-{
-	free(mem);
-	return no_context();
-}
-
-/* before each allocation; as long as the largest access, to keep that aligned */
-struct head {
-	uint64_t bytes;
-	struct head *next;
+struct CUstream_st {
+	char reserved;
 };
 
-static struct head *heads;
+struct CUevent_st {
+	struct timespec at;
+	unsigned after; /* this many copies that were held are done */
+};
 
-static uint64_t get(size_t bytes)
+static struct copy {
+	uint64_t dst;
+	uint64_t src;
+	size_t bytes;
+} held[256];
+static unsigned nr_held, nr_released;
+
+static void do_copy(const struct copy *c)
 {
-	struct head *head = malloc(sizeof(*head) + bytes);
-
-	if (!head)
-		return 0;
-	*head = (struct head){ bytes, heads };
-	heads = head;
-	return (uintptr_t)(head + 1);
+	memcpy((void *)(uintptr_t)c->dst, (void *)(uintptr_t)c->src, c->bytes);
 }
 
-/* Return: the link to the allocation that @mem lies in; to NULL: there is none */
-static struct head **find(uint64_t mem)
+void mock_cuda_release(void)
 {
-	struct head **link;
-
-	for (link = &heads; *link; link = &(*link)->next)
-		if (mem - (uintptr_t)(*link + 1) < (*link)->bytes)
-			break;
-	return link;
-}
-
-int cuMemAlloc(uint64_t *mem, size_t bytes)
-{
-	int res = no_context() ? no_context() : fault("cuMemAlloc");
-
-	if (res)
-		return res;
-	*mem = get(bytes);
-	return *mem ? 0 : WFI_CUDA_OUT_OF_MEMORY;
-}
-
-int cuMemFree(uint64_t mem)
-{
-	struct head **link = find(mem), *head = *link;
-
-	if (!head)
-		return WFI_CUDA_INVALID_VALUE;
-	*link = head->next;
-	free(head);
-	return no_context();
-}
-
-int cuMemGetAddressRange(uint64_t *base, size_t *bytes, uint64_t mem)
-{
-	const struct head *head = *find(mem);
-
-	if (!head)
-		return WFI_CUDA_NOT_FOUND;
-	*base = (uintptr_t)(head + 1);
-	*bytes = head->bytes;
-	return fault("cuMemGetAddressRange");
-}
-
-int cuPointerGetAttribute(void *value, int attr, uint64_t mem)
-{
-	const int ordinal = 0;
-
-	if (attr != WFI_CUDA_POINTER_ORDINAL || !*find(mem))
-		return WFI_CUDA_INVALID_VALUE;
-	memcpy(value, &ordinal, sizeof(ordinal));
-	return fault("cuPointerGetAttribute");
+	for (; nr_released < nr_held; nr_released++)
+		do_copy(&held[nr_released % 256]);
 }
 
 int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st *stream)
 {
+	const struct copy c = { dst, src, bytes };
 	int res = no_context() ? no_context() : fault("cuMemcpyAsync");
 
 	(void)stream;
-	if (!res)
-		memcpy((void *)(uintptr_t)dst, (void *)(uintptr_t)src, bytes);
-	return res;
+	mock_cuda.copies++;
+	if (res)
+		return res;
+	if (!mock_cuda.hold) {
+		do_copy(&c);
+		return 0;
+	}
+	if (nr_held - nr_released == 256)
+		return WFI_CUDA_OUT_OF_MEMORY;
+	held[nr_held++ % 256] = c;
+	return 0;
 }
 
 int cuMemcpyBatchAsync(uint64_t *dsts, uint64_t *srcs, size_t *lens, size_t nr,
@@ -309,61 +258,6 @@ int cuMemcpyBatchAsync(uint64_t *dsts, uint64_t *srcs, size_t *lens, size_t nr,
 		res = cuMemcpyAsync(dsts[i], srcs[i], lens[i], stream);
 	return res;
 }
-
-struct ipc {
-	uint64_t mem;
-	pid_t pid;
-};
-
-int cuIpcGetMemHandle(struct wfi_cuda_ipc *handle, uint64_t mem)
-{
-	const struct ipc ipc = { mem, getpid() };
-
-	memset(handle, 0, sizeof(*handle));
-	memcpy(handle, &ipc, sizeof(ipc));
-	return no_context() ? no_context() : fault("cuIpcGetMemHandle");
-}
-
-/* Return: whether all of it could be read in that process */
-static bool fetch(const struct ipc *ipc, uint64_t from, uint64_t to, size_t bytes)
-{
-	struct iovec local = { (void *)(uintptr_t)to, bytes };
-	struct iovec remote = { (void *)(uintptr_t)from, bytes };
-
-	return process_vm_readv(ipc->pid, &local, 1, &remote, 1, 0) == (ssize_t)bytes;
-}
-
-/* what the other process has there now: a copy, since mocked memory is its own */
-int cuIpcOpenMemHandle(uint64_t *mem, struct wfi_cuda_ipc handle, unsigned flags)
-{
-	struct head head;
-	struct ipc ipc;
-
-	memcpy(&ipc, &handle, sizeof(ipc));
-	if (no_context() || flags != WFI_CUDA_IPC_LAZY_PEER)
-		return WFI_CUDA_INVALID_VALUE;
-	if (!fetch(&ipc, ipc.mem - sizeof(head), (uintptr_t)&head, sizeof(head)))
-		return WFI_CUDA_INVALID_HANDLE;
-	*mem = get(head.bytes);
-	if (!*mem || !fetch(&ipc, ipc.mem, *mem, head.bytes))
-		return WFI_CUDA_MAP_FAILED;
-	return fault("cuIpcOpenMemHandle");
-}
-
-int cuIpcCloseMemHandle(uint64_t mem)
-{
-	return cuMemFree(mem);
-}
-
-/* ---- streams: what is asked for is done at once ---- */
-
-struct CUstream_st {
-	char reserved;
-};
-
-struct CUevent_st {
-	struct timespec at;
-};
 
 int cuStreamCreate(struct CUstream_st **stream, unsigned flags)
 {
@@ -410,13 +304,25 @@ int cuEventRecord(struct CUevent_st *event, struct CUstream_st *stream)
 	int res = no_context() ? no_context() : fault("cuEventRecord");
 
 	(void)stream;
-	if (!res)
-		clock_gettime(CLOCK_MONOTONIC, &event->at);
+	if (res)
+		return res;
+	clock_gettime(CLOCK_MONOTONIC, &event->at);
+	event->after = nr_held;
+	return 0;
+}
+
+int cuEventQuery(struct CUevent_st *event)
+{
+	int res = no_context() ? no_context() : fault("cuEventQuery");
+
+	if (!res && (int)(event->after - nr_released) > 0)
+		return WFI_CUDA_NOT_READY;
 	return res;
 }
 
 int cuEventSynchronize(struct CUevent_st *event)
 {
+	mock_cuda_release();
 	return event ? fault("cuEventSynchronize") : WFI_CUDA_INVALID_HANDLE;
 }
 

@@ -15,7 +15,10 @@ struct mock_cuda {
 	bool peers; /* GPUs reach each other */
 	bool no_kernels; /* as built without nvcc */
 	int shared; /* memory that a block of threads can have */
+	bool shared_memory; /* of other processes, too, by their handles */
+	bool hold; /* copies wait for mock_cuda_release() */
 	unsigned launches; /* so far */
+	unsigned copies; /* so far */
 	const char *fail_call; /* this call, by the name of its symbol, ... */
 	int fail_res; /* ... ends so */
 };
@@ -24,7 +27,10 @@ extern struct mock_cuda mock_cuda;
 
 /* as it is at the start: two GPUs that can do everything, no fault */
 void mock_cuda_reset(void);
-/* Return: contexts that are retained, and those that were entered and not left */
+void mock_cuda_release(void);
+/* Return: ranges of memory, handles of cuMemCreate(), and host memory that is registered */
+int mock_cuda_held(void);
+/* Return: contexts that are retained, and those that this thread entered and did not leave */
 int mock_cuda_refs(void);
 /* the table of it */
 const struct wfi_cuda *mock_cuda_table(void);

@@ -15,6 +15,7 @@ __attribute__((constructor)) static void start(void)
 	int dmabuf = 1, peers = 1;
 
 	mock_cuda_reset();
+	mock_cuda.shared_memory = true;
 	if (!how)
 		return;
 	if (sscanf(how, "%d %d %d %63s %d", &mock_cuda.nr_gpus, &dmabuf, &peers, call,

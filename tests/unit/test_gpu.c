@@ -16,7 +16,6 @@
 #include "gpu/device.h"
 #include "gpu/error.h"
 #include "tests/unit/mock_cuda.h"
-#include "weft_internal/gpu_region.h"
 #include "weft_internal/log.h"
 #include "weft_internal/util.h"
 
@@ -349,90 +348,6 @@ static void test_stage_fails(void **state)
 	wfi_gpu_stage_destroy(stage);
 }
 
-/* ---- regions ---- */
-
-static void test_region(void **state)
-{
-	struct rig *r = *state;
-	const struct wfi_cuda *cuda = r->gpu->cuda;
-	struct wfi_gpu_region region = { 0 };
-	struct wfi_gpu_export e, bad;
-	uint64_t mem;
-
-	assert_int_equal(wfi_gpu_enter(r->gpu), 0);
-	assert_int_equal(cuda->cuMemAlloc(&mem, 8192), 0);
-	strcpy((char *)(uintptr_t)mem + 1000, "prefill");
-	assert_int_equal(wfi_gpu_export(cuda, mem + 1000, 8192 - 1000, &e), 0);
-	assert_int_equal(e.off, 1000);
-	assert_int_equal(wfi_gpu_export(cuda, mem + 1000, 8192 - 999, &bad), -EINVAL);
-	assert_non_null(strstr(said, "more than its allocation, which has 8192"));
-	assert_int_equal(wfi_gpu_export(cuda, mem, 0, &bad), -EINVAL);
-	assert_int_equal(wfi_gpu_export(cuda, mem, UINT64_MAX, &bad), -EINVAL);
-	assert_int_equal(wfi_gpu_import(r->gpu, &e, &region), 0);
-	assert_int_equal(region.len, 8192 - 1000);
-	assert_string_equal((char *)(uintptr_t)region.addr, "prefill");
-	wfi_gpu_region_close(&region);
-	wfi_gpu_region_close(&region);
-	/* what lies about its size, and what is another GPU's */
-	bad = e;
-	bad.off = UINT64_MAX - 5;
-	assert_int_equal(wfi_gpu_import(r->gpu, &bad, &region), -EINVAL);
-	bad.off = 1001;
-	assert_int_equal(wfi_gpu_import(r->gpu, &bad, &region), -EINVAL);
-	bad = e;
-	bad.uuid[3] ^= 1;
-	assert_int_equal(wfi_gpu_import(r->gpu, &bad, &region), -EXDEV);
-	assert_non_null(strstr(said, "another GPU"));
-	/* freed */
-	assert_int_equal(cuda->cuMemFree(mem), 0);
-	assert_int_equal(wfi_gpu_export(cuda, mem, 16, &bad), -ESTALE);
-	assert_non_null(strstr(said, "or no longer"));
-	assert_null(region.gpu);
-	wfi_gpu_leave(r->gpu);
-}
-
-static void test_region_fails(void **state)
-{
-	static const struct {
-		const char *call;
-		int res;
-		int export_err; /* 0: what an import ends with */
-		int import_err;
-	} rows[] = {
-		{ "cuIpcGetMemHandle", WFI_CUDA_NOT_SUPPORTED, -EOPNOTSUPP, 0 },
-		{ "cuIpcGetMemHandle", WFI_CUDA_INVALID_VALUE, -EOPNOTSUPP, 0 },
-		{ "cuIpcGetMemHandle", WFI_CUDA_ECC, -EIO, 0 },
-		{ "cuPointerGetAttribute", WFI_CUDA_INVALID_VALUE, -ESTALE, 0 },
-		{ "cuIpcOpenMemHandle", WFI_CUDA_INVALID_HANDLE, 0, -ESTALE },
-		{ "cuIpcOpenMemHandle", WFI_CUDA_INVALID_VALUE, 0, -ESTALE },
-		{ "cuIpcOpenMemHandle", WFI_CUDA_MAP_FAILED, 0, -ESTALE },
-		{ "cuIpcOpenMemHandle", WFI_CUDA_OUT_OF_MEMORY, 0, -ENOMEM },
-		{ "cuCtxPushCurrent", WFI_CUDA_CONTEXT_DESTROYED, 0, -EIO },
-		{ "cuMemGetAddressRange", WFI_CUDA_INVALID_VALUE, -ESTALE, -ESTALE },
-	};
-	struct rig *r = *state;
-	const struct wfi_cuda *cuda = r->gpu->cuda;
-	struct wfi_gpu_region region = { 0 };
-	struct wfi_gpu_export e, out;
-	uint64_t mem;
-
-	assert_int_equal(wfi_gpu_enter(r->gpu), 0);
-	assert_int_equal(cuda->cuMemAlloc(&mem, 8192), 0);
-	assert_int_equal(wfi_gpu_export(cuda, mem, 8192, &e), 0);
-	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
-		mock_cuda.fail_call = rows[i].call;
-		mock_cuda.fail_res = rows[i].res;
-		if (rows[i].export_err)
-			assert_int_equal(wfi_gpu_export(cuda, mem, 8192, &out), rows[i].export_err);
-		if (rows[i].import_err)
-			assert_int_equal(wfi_gpu_import(r->gpu, &e, &region), rows[i].import_err);
-		assert_null(region.gpu);
-	}
-	mock_cuda.fail_call = NULL;
-	assert_int_equal(cuda->cuMemFree(mem), 0);
-	wfi_gpu_leave(r->gpu);
-}
-
 static void test_no_kernels(void **state)
 {
 	struct rig *r = *state;
@@ -566,8 +481,6 @@ int main(void)
 		TEST_GPU(open_fails),
 		TEST_GPU(launch_fails),
 		TEST_GPU(stage_fails),
-		TEST_GPU(region),
-		TEST_GPU(region_fails),
 		TEST_GPU(no_kernels),
 	};
 
