@@ -2,10 +2,12 @@
 #include <pthread.h>
 #include <string.h>
 #include "kvcache/crc32c_private.h"
+#include "weft_internal/copy.h"
 #include "weft_internal/kvcache.h"
 
 #define NR_SLICES 8
 #define BOUNCE_BYTES 6144u /* two turns of the three streams of crc32c_x86.c */
+#define MAX_WAYS 8u /* to copy around the cache */
 
 static uint32_t slices[NR_SLICES][256];
 static pthread_once_t slices_once = PTHREAD_ONCE_INIT;
@@ -90,12 +92,49 @@ static uint32_t resolve_stream(uint32_t reg, uint8_t *dst, const uint8_t *src, s
 	return fn(reg, dst, src, len);
 }
 
+static wfi_crc32c_copy_fn resolve_keep;
+static wfi_crc32c_copy_fn *best_keep = resolve_keep;
+
+static uint32_t resolve_keep(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	wfi_crc32c_copy_fn *fn = wfi_crc32c_keep_machine();
+
+	if (!fn)
+		fn = copy_bounced;
+	__atomic_store_n(&best_keep, fn, __ATOMIC_RELAXED);
+	return fn(reg, dst, src, len);
+}
+
+static void try_way(void *ctx, unsigned way, void *dst, const void *src, size_t len)
+{
+	uint32_t *sum = ctx;
+
+	*sum = wfi_crc32c_copy_machine(way)(*sum, dst, src, len);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+void wfi_crc32c_pick(struct wfi_env *env)
+{
+	static bool picked;
+	uint64_t best_ns[MAX_WAYS];
+	uint32_t sum = 0;
+	unsigned nr = 0;
+
+	while (nr < MAX_WAYS && wfi_crc32c_copy_machine(nr))
+		nr++;
+	if (nr < 2 || __atomic_exchange_n(&picked, true, __ATOMIC_RELAXED))
+		return;
+	/* constants: it does not matter whose choice stays, nor is anything read through them */
+	__atomic_store_n(&best_stream,
+			 wfi_crc32c_copy_machine(wfi_copy_race(env, nr, try_way, &sum, best_ns)),
+			 __ATOMIC_RELAXED);
+}
+
 uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, bool stream)
 {
-	wfi_crc32c_copy_fn *fn = stream ? __atomic_load_n(&best_stream, __ATOMIC_RELAXED)
-					: copy_bounced;
+	wfi_crc32c_copy_fn *const *fn = stream ? &best_stream : &best_keep;
 
-	return ~fn(~crc, dst, src, len);
+	return ~__atomic_load_n(fn, __ATOMIC_RELAXED)(~crc, dst, src, len);
 }
 
 const struct wfi_sum_ops wfi_crc32c_sums = { .sum = wfi_crc32c, .copy = wfi_crc32c_copy };

@@ -13,3 +13,8 @@ wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n)
 	(void)n;
 	return NULL;
 }
+
+wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void)
+{
+	return NULL;
+}

@@ -16,6 +16,9 @@ typedef uint32_t wfi_crc32c_copy_fn(uint32_t reg, uint8_t *dst, const uint8_t *s
 
 /* the n-th fastest way that this machine has, from 0; NULL when there is none but the portable */
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n);
+/* the n-th of those, what is best unmeasured first */
 wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n);
+/* through the cache; NULL: none in one pass */
+wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void);
 
 #endif

@@ -5,6 +5,7 @@
  */
 #include <immintrin.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include "kvcache/crc32c_private.h"
 
@@ -344,7 +345,80 @@ static uint32_t copy_folded(uint32_t reg, uint8_t *dst, const uint8_t *src, size
 	return copy_streams(reg, dst, src, len);
 }
 
+/* ---- a copy that folds, from one end to the other ---- */
+
+#define LINES 8u /* folded side by side */
+#define LINES_BYTES (64 * LINES)
+#define LINES_AHEAD 4096u
+
+/* one line of each step's eight, and the line of a page later called for */
+AVX512 static inline __attribute__((always_inline)) __m512i
+fold_line(__m512i x, uint8_t *dst, const uint8_t *src, bool stream)
+{
+	const __m512i k4096 = constant(0x75bda45400000000ull, 0xe986c14800000000ull);
+	const __m512i line = _mm512_loadu_si512(src);
+
+	_mm_prefetch(src + LINES_AHEAD, _MM_HINT_T0);
+	if (stream)
+		_mm512_stream_si512((void *)dst, line);
+	else
+		_mm512_storeu_si512(dst, line);
+	return fold(x, k4096, line);
+}
+
+/* the first step's lines take the register in. @len: at least LINES_BYTES */
+AVX512 static inline __attribute__((always_inline)) uint32_t
+copy_lines(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len, bool stream)
+{
+	const __m512i k2048 = constant(0xe9a5d8be00000000ull, 0x1426a81500000000ull);
+	__m512i x[LINES];
+
+	for (unsigned i = 0; i < LINES; i++)
+		x[i] = fold_line(_mm512_setzero_si512(), dst + 64 * i, src + 64 * i, stream);
+	x[0] = _mm512_xor_si512(x[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)reg)));
+	for (size_t at = LINES_BYTES; at < len; at += LINES_BYTES)
+#pragma GCC unroll 8
+		for (unsigned i = 0; i < LINES; i++)
+			x[i] = fold_line(x[i], dst + at + 64 * i, src + at + 64 * i, stream);
+	for (unsigned i = 0; i < LINES / 2; i++)
+		x[i] = fold(x[i], k2048, x[i + LINES / 2]);
+	return reduce(x);
+}
+
+AVX512 static inline __attribute__((always_inline)) uint32_t
+copy_straight(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len, bool stream)
+{
+	const size_t head = -(uintptr_t)dst & 63;
+	size_t lines;
+
+	if (len < head + LINES_BYTES)
+		return copy_ends(reg, dst, src, len);
+	reg = copy_ends(reg, dst, src, head);
+	dst += head;
+	src += head;
+	len -= head;
+	lines = len & ~(size_t)(LINES_BYTES - 1);
+	reg = copy_lines(reg, dst, src, lines, stream);
+	return copy_ends(reg, dst + lines, src + lines, len - lines);
+}
+
+AVX512 static uint32_t straight_streamed(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	return copy_straight(reg, dst, src, len, true);
+}
+
+AVX512 static uint32_t straight_kept(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	return copy_straight(reg, dst, src, len, false);
+}
+
 /* ---- the ways ---- */
+
+static bool folds_by_line(void)
+{
+	return __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512vl") &&
+	       __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.2");
+}
 
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 {
@@ -352,8 +426,7 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 	unsigned nr = 0;
 
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512vl") &&
-	    __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.2"))
+	if (folds_by_line())
 		found[nr++] = folded;
 	if (__builtin_cpu_supports("sse4.2"))
 		found[nr++] = three_streams;
@@ -362,14 +435,22 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 
 wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n)
 {
-	wfi_crc32c_copy_fn *found[2];
+	wfi_crc32c_copy_fn *found[3];
 	unsigned nr = 0;
 
 	__builtin_cpu_init();
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("sse4.2")) {
 		if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul"))
 			found[nr++] = copy_folded;
+		if (folds_by_line())
+			found[nr++] = straight_streamed;
 		found[nr++] = copy_streams;
 	}
 	return n < nr ? found[n] : NULL;
+}
+
+wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void)
+{
+	__builtin_cpu_init();
+	return folds_by_line() ? straight_kept : NULL;
 }

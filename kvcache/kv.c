@@ -116,6 +116,7 @@ int wfi_kv_create(const struct wfi_kv_opts *opts, struct wfi_kv **out)
 	kv = wfi_alloc(env, sizeof(*kv));
 	if (!kv)
 		return -ENOMEM;
+	wfi_crc32c_pick(env);
 	kv->env = env;
 	kv->policy = opts->policy ? opts->policy : wfi_evict_find(WFI_EVICT_DEFAULT);
 	kv->incarnation = opts->incarnation ? opts->incarnation : rnd[0] | 1;

@@ -42,52 +42,81 @@ const struct wfi_copy_ops wfi_copy_libc = {
 
 /* ---- the choice ---- */
 
-static uint64_t try_ns(struct wfi_env *env, const struct wfi_copy_ops *ops, char *buf)
+struct race {
+	struct wfi_env *env;
+	wfi_copy_way_fn *run;
+	void *ctx;
+	char *buf;
+	unsigned nr;
+	uint64_t *best_ns;
+};
+
+static uint64_t try_ns(const struct race *r, unsigned way)
 {
 	uint64_t start_ns;
 
-	wfi_copy_flush(buf, 2 * TRY_BYTES);
-	start_ns = wfi_now(env);
-	ops->stream(buf + TRY_BYTES, buf, TRY_BYTES, &ops->walk);
-	ops->fence();
-	return wfi_now(env) - start_ns;
+	wfi_copy_flush(r->buf, 2 * TRY_BYTES);
+	start_ns = wfi_now(r->env);
+	r->run(r->ctx, way, r->buf + TRY_BYTES, r->buf, TRY_BYTES);
+	return wfi_now(r->env) - start_ns;
 }
 
 /* by turns, so that what else goes on in the machine meets them all; the least of each counts */
-static void try_all(struct wfi_env *env, const struct wfi_copy_ops *const *all, char *buf,
-		    uint64_t *best_ns)
+static void try_all(const struct race *r)
 {
-	const uint64_t start_ns = wfi_now(env);
+	const uint64_t start_ns = wfi_now(r->env);
 	unsigned turn, i;
 	uint64_t ns;
 
-	for (turn = 0; turn < TRY_TURNS && wfi_now(env) - start_ns < TRY_NS; turn++) {
-		for (i = 0; i < MAX_WAYS && all[i]; i++) {
-			ns = try_ns(env, all[i], buf);
-			if (!turn || ns < best_ns[i])
-				best_ns[i] = ns;
+	for (turn = 0; turn < TRY_TURNS && wfi_now(r->env) - start_ns < TRY_NS; turn++) {
+		for (i = 0; i < r->nr; i++) {
+			ns = try_ns(r, i);
+			if (!turn || ns < r->best_ns[i])
+				r->best_ns[i] = ns;
 		}
-		if (wfi_now(env) == start_ns)
+		if (wfi_now(r->env) == start_ns)
 			return; /* simulated: nothing takes time */
 	}
+}
+
+unsigned wfi_copy_race(struct wfi_env *env, unsigned nr, wfi_copy_way_fn *run, void *ctx,
+		       uint64_t *best_ns)
+{
+	struct race r = { .env = env, .run = run, .ctx = ctx, .nr = nr, .best_ns = best_ns };
+	unsigned i, pick = 0;
+	struct wfi_map map;
+
+	memset(best_ns, 0, nr * sizeof(*best_ns));
+	if (env->mem->map(env, 2 * TRY_BYTES, WFI_MAP_PREFAULT, &map))
+		return 0;
+	r.buf = map.addr;
+	try_all(&r);
+	env->mem->unmap(env, &map);
+	for (i = 1; i < nr; i++)
+		if (best_ns[i] * (100 + BETTER_PERCENT) < best_ns[pick] * 100)
+			pick = i;
+	return pick;
+}
+
+static void try_way(void *ctx, unsigned way, void *dst, const void *src, size_t len)
+{
+	const struct wfi_copy_ops *ops = ((const struct wfi_copy_ops *const *)ctx)[way];
+
+	ops->stream(dst, src, len, &ops->walk);
+	ops->fence();
 }
 
 const struct wfi_copy_ops *wfi_copy_pick(struct wfi_env *env, uint32_t *mib_per_s)
 {
 	const struct wfi_copy_ops *const *all = wfi_copy_all();
-	uint64_t best_ns[MAX_WAYS] = { 0 };
-	struct wfi_map map;
-	unsigned i, pick = 0;
+	uint64_t best_ns[MAX_WAYS];
+	unsigned nr = 0, pick;
 
 	if (mib_per_s)
 		*mib_per_s = 0;
-	if (env->mem->map(env, 2 * TRY_BYTES, WFI_MAP_PREFAULT, &map))
-		return all[0];
-	try_all(env, all, map.addr, best_ns);
-	env->mem->unmap(env, &map);
-	for (i = 1; i < MAX_WAYS && all[i]; i++)
-		if (best_ns[i] * (100 + BETTER_PERCENT) < best_ns[pick] * 100)
-			pick = i;
+	while (nr < MAX_WAYS && all[nr])
+		nr++;
+	pick = wfi_copy_race(env, nr, try_way, (void *)all, best_ns);
 	if (best_ns[pick]) {
 		uint64_t rate = (TRY_BYTES * WFI_NSEC_PER_SEC / best_ns[pick]) >> 20;
 

@@ -48,12 +48,25 @@ struct wfi_copy_ops {
 /* NULL-terminated list of all that this CPU can run, what is best unmeasured first */
 const struct wfi_copy_ops *const *wfi_copy_all(void);
 
+/* one of several ways to copy, by its number; all bytes are visible on return */
+typedef void wfi_copy_way_fn(void *ctx, unsigned way, void *dst, const void *src, size_t len);
+/**
+ * wfi_copy_race - which of @nr ways is fastest here, between places that are in no cache
+ * @best_ns: what each made of a MiB, at best; 0: not measured
+ *
+ * Takes turns for 18 ms by the clock of @env, and fewer where there are few ways. Where that stands
+ * still, or memory is short, it is the first; so it is unless another one is clearly better.
+ *
+ * Context: any thread. Cold.
+ */
+unsigned wfi_copy_race(struct wfi_env *env, unsigned nr, wfi_copy_way_fn *run, void *ctx,
+		       uint64_t *best_ns);
+
 /**
  * wfi_copy_pick - the way that is fastest here, between places that are in no cache
  * @mib_per_s: NULL, or is told what it made; 0: not measured
  *
- * Tries them for 15 to 20 ms by the clock of @env. Where that stands still, or memory is
- * short, the first of wfi_copy_all() is taken; so it is unless another one is clearly better.
+ * As wfi_copy_race() finds it, of wfi_copy_all().
  *
  * Context: any thread. Cold.
  * Return: never NULL.

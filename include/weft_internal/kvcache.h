@@ -465,6 +465,8 @@ uint32_t wfi_crc32c(uint32_t crc, const void *buf, size_t len);
  * issues a store fence. Of bytes that change meanwhile, it may be that of others than were copied
  */
 uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, bool stream);
+/* tries which way around the cache is fastest here, once for all of a process: some ms. Cold */
+void wfi_crc32c_pick(struct wfi_env *env);
 /* both, for transfers */
 extern const struct wfi_sum_ops wfi_crc32c_sums;
 /* CRC of a followed by b, from the CRCs of both and the length of b */
