@@ -5,6 +5,7 @@
 
 #include "handoff_private.h"
 #include "shape.h"
+#include "weft_internal/crc32c_poly.h"
 #include "weft_internal/log.h"
 
 #define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
@@ -72,7 +73,7 @@ static int handoff_alloc(struct wfi_handoffs *hs, struct handoff *h, uint32_t nr
 {
 	size_t each = sizeof(*h->keys) + sizeof(*h->refs) + sizeof(*h->slots) +
 		      sizeof(*h->pushers) + sizeof(*h->crc) + sizeof(*h->results) +
-		      sizeof(*h->named) + sizeof(*h->landed);
+		      sizeof(*h->named);
 	char *p;
 
 	h->mem_len = each * nr;
@@ -87,7 +88,6 @@ static int handoff_alloc(struct wfi_handoffs *hs, struct handoff *h, uint32_t nr
 	h->crc = h->pushers + nr;
 	h->results = (int32_t *)(h->crc + nr);
 	h->named = (uint16_t *)(h->results + nr);
-	h->landed = h->named + nr;
 	memset(h->slots, 0xff, nr * sizeof(*h->slots));
 	return 0;
 }
@@ -220,35 +220,17 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 		wfi_shape_cancel(hs, h);
 }
 
-/* publishes what READs filled, in runs; blocks that came by reference are their engine's to
- * publish */
-static void handoff_publish(struct wfi_handoffs *hs, struct handoff *h)
-{
-	uint32_t nr = h->opts.nr_blocks, i, end;
-	const struct weft_key *parent;
-
-	/* READs that overtook each other leave no running checksum */
-	for (i = 0; i < nr; i++)
-		if (h->landed[i] == UINT16_MAX)
-			h->crc[i] = wfi_crc32c(0, wfi_kv_slot_addr(hs->opts.kv, h->slots[i]),
-					       h->space.block_bytes);
-	for (i = 0; i < nr; i = end) {
-		end = i + 1;
-		parent = i ? &h->keys[i - 1] : &h->opts.parent;
-		wfi_kv_put(hs->opts.kv, &h->claims, h->opts.space, parent, &h->keys[i], &h->refs[i],
-			   1, &h->crc[i], &h->results[i], h->opts.now_ns);
-	}
-}
-
 void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns)
 {
 	struct wfi_expect_opts opts = h->opts;
 	uint64_t lease = 0;
 	int res;
 
-	h->opts.now_ns = now_ns;
+	/* what READs filled. Blocks that came by reference are their engine's to publish: they are
+	 * refused */
 	if (h->claims.nr_claims)
-		handoff_publish(hs, h);
+		wfi_kv_put(hs->opts.kv, &h->claims, opts.space, &opts.parent, h->keys, h->refs,
+			   opts.nr_blocks, h->crc, h->results, now_ns);
 	res = wfi_kv_lease(hs->opts.kv, opts.owner, h->slots, opts.nr_blocks,
 			   now_ns + hs->opts.lease_ns, &lease);
 	if (res < 0) {
@@ -415,23 +397,22 @@ static void read_job_put(struct wfi_handoffs *hs, struct read_job *r)
 static int read_job_verify(struct wfi_handoffs *hs, struct read_job *r)
 {
 	struct handoff *h = r->h;
-	uint32_t i, b, crc;
+	const uint64_t layer_bytes = h->space.block_bytes / h->opts.nr_layers;
+	const uint32_t behind = h->opts.nr_layers - r->layer - r->nr_layers;
+	/* takes a microsecond, and is the same for all */
+	const uint32_t past = wfi_crc32c_power(behind * layer_bytes);
+	uint32_t i, b;
 
 	for (i = 0; i < r->nr; i++) {
 		b = r->first + i;
-		crc = wfi_crc32c(0, r->pieces[i].local, r->pieces[i].len);
-		if (crc != r->crc[i]) {
+		if (r->sums[i] != r->crc[i]) {
 			wfi_count(hs->pieces_bad, 1);
 			wfi_warn("handoff: block %u layer %u from peer %#llx fails its checksum", b,
 				 r->layer, (unsigned long long)(r->peer ? r->peer->node : 0));
 			return -EBADMSG;
 		}
-		if (h->landed[b] != r->layer) {
-			h->landed[b] = UINT16_MAX;
-			continue;
-		}
-		h->crc[b] = wfi_crc32c_combine(h->crc[b], crc, r->pieces[i].len);
-		h->landed[b] = (uint16_t)(r->layer + r->nr_layers);
+		/* each part, moved past what is behind it: in any order */
+		h->crc[b] ^= wfi_crc32c_mul(r->crc[i], past);
 	}
 	return 0;
 }
@@ -559,6 +540,8 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		.nr_pieces = m->nr,
 		.nr_blocks = m->nr,
 		.results = r->results,
+		.sum_ops = &wfi_crc32c_sums,
+		.sums = r->sums,
 		.deadline_ns =
 			wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC),
 		.done = read_job_done,

@@ -14,8 +14,9 @@
 #define NR_OUTBOUND 1024u
 #define MSG_PIECES_MAX                                                                             \
 	((WFI_PEER_MSG_MAX - sizeof(struct wfi_msg_shaped)) / sizeof(struct wfi_msg_piece))
-/* bounds how long one message's checksums keep the worker from others */
-#define MSG_BYTES_MAX (4u << 20)
+/* bounds how long one message's checksums keep the worker from others, and the receiver from
+ * beginning to read */
+#define MSG_BYTES_MAX (512u << 10)
 
 enum handoff_state { HANDOFF_FREE, HANDOFF_OPEN, HANDOFF_ENDING };
 
@@ -40,7 +41,6 @@ struct handoff {
 	uint32_t *pushers; /* owner id of the local engine whose slot it is, 0: none */
 	uint32_t *crc; /* of the layers landed so far */
 	uint16_t *named; /* next layer that a push may name */
-	uint16_t *landed; /* next layer to land in order; UINT16_MAX: landed out of order */
 	int32_t *results;
 	struct shape *shape; /* of its blocks, when pushes of other layouts are taken; or NULL */
 };
@@ -60,6 +60,7 @@ struct read_job {
 	bool busy;
 	struct wfi_piece pieces[MSG_PIECES_MAX];
 	uint32_t crc[MSG_PIECES_MAX];
+	uint32_t sums[MSG_PIECES_MAX]; /* of what came */
 	int32_t results[MSG_PIECES_MAX];
 };
 

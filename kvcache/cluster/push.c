@@ -284,9 +284,8 @@ static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
 	uint32_t nr, i;
 	int ret;
 
-	nr = (uint32_t)wfi_min(p->opts.nr - p->sent, MSG_PIECES_MAX);
-	while (nr > 1 && nr * piece_bytes > MSG_BYTES_MAX)
-		nr = (nr + 1) / 2;
+	nr = (uint32_t)wfi_min(MSG_PIECES_MAX, wfi_max(1, MSG_BYTES_MAX / piece_bytes));
+	nr = wfi_min(nr, p->opts.nr - p->sent);
 	if (now_ns >= p->opts.deadline_ns)
 		return -ETIMEDOUT;
 	m = (struct wfi_msg_layers){
