@@ -711,7 +711,8 @@ void node_run(struct node *node)
 		now_ns = wfi_now(node->env);
 		if (idle == 64)
 			idle_since = now_ns;
-		if (now_ns - idle_since < node->spin_ns)
+		if (now_ns - idle_since < node->spin_ns ||
+		    now_ns < wfi_handoffs_awaited_ns(node->handoffs))
 			continue;
 		worker_sleep(node);
 		load_idle(node, idle_since);

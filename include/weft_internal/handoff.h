@@ -118,6 +118,8 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 void wfi_handoffs_destroy(struct wfi_handoffs *hs);
 int wfi_handoffs_poll(struct wfi_handoffs *hs, uint64_t now_ns);
 uint64_t wfi_handoffs_next_event_ns(const struct wfi_handoffs *hs);
+/* until then a layer may come at any moment: its worker should rather spin than sleep */
+uint64_t wfi_handoffs_awaited_ns(const struct wfi_handoffs *hs);
 
 struct wfi_expect_opts {
 	struct wfi_owner *owner; /* gets the lease */

@@ -9,6 +9,9 @@
 #include "weft_internal/log.h"
 
 #define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
+/* a layer is awaited from so long before it is due: what waking takes, and that it may be early */
+#define EARLY_NS (100 * WFI_NSEC_PER_USEC)
+#define APART_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* what comes less often, waking hardly delays */
 
 static struct wfi_counter *counter(struct wfi_handoffs *hs, const char *name, const char *labels,
 				   const char *unit, const char *help)
@@ -168,6 +171,7 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->end_res = 0;
 	h->nr_reads = 0;
 	h->feeder = NULL;
+	h->pace = (struct pace){ 0 };
 	h->opts = *opts;
 	memcpy(h->keys, opts->keys, opts->nr_blocks * sizeof(*h->keys));
 	h->opts.keys = h->keys;
@@ -333,6 +337,41 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 		  h->space.block_bytes / h->opts.nr_layers * o->nr_layers * o->nr);
 	handoff_landed(hs, h, o->layer, o->nr_layers, o->first_block, o->nr, o->now_ns);
 	return 0;
+}
+
+/* ---- when the next layer comes ---- */
+
+void wfi_handoff_pace(struct wfi_handoffs *hs, struct pace *pace, uint32_t layer, uint64_t now_ns)
+{
+	const uint64_t apart_ns = now_ns - pace->last_ns;
+
+	/* of a layer that comes in parts, the first one counts */
+	if (pace->last_ns && pace->layer == layer)
+		return;
+	pace->apart_ns = pace->last_ns && apart_ns <= APART_MAX_NS ? apart_ns : 0;
+	pace->last_ns = now_ns;
+	pace->layer = layer;
+	wfi_handoff_await(hs, pace, now_ns);
+}
+
+/* who sleeps meanwhile is late by what waking takes, which is as long as a quarter of the layer;
+ * who is awake all the time takes a core for it */
+void wfi_handoff_await(struct wfi_handoffs *hs, const struct pace *pace, uint64_t now_ns)
+{
+	const uint64_t apart_ns = pace->apart_ns, due_ns = pace->last_ns + apart_ns;
+	const uint64_t from_ns = due_ns - wfi_min(apart_ns, apart_ns / 16 + EARLY_NS);
+
+	if (!apart_ns)
+		return;
+	if (now_ns < from_ns)
+		wfi_handoffs_note_event(hs, from_ns);
+	else
+		hs->awaited_ns = wfi_max(hs->awaited_ns, due_ns + apart_ns / 8);
+}
+
+uint64_t wfi_handoffs_awaited_ns(const struct wfi_handoffs *hs)
+{
+	return hs->awaited_ns;
 }
 
 /* ---- READs ---- */
@@ -577,6 +616,8 @@ static int message_layers(struct wfi_handoffs *hs, struct wfi_peer *peer, const 
 	if (!ret && h->space.tag != m.space_tag)
 		ret = -EXDEV;
 	if (!ret)
+		wfi_handoff_pace(hs, &h->pace, m.layer, now_ns);
+	if (!ret)
 		ret = h->shape ? -EINVAL : layers_read(hs, peer, h, &m, pieces, now_ns);
 	if (ret)
 		wfi_handoffs_answer(hs, peer, m.push, ret);
@@ -598,6 +639,8 @@ static int message_shaped(struct wfi_handoffs *hs, struct wfi_peer *peer, const 
 		return -EPROTO;
 	memcpy(pieces, (const char *)msg + sizeof(m), m.m.nr * sizeof(pieces[0]));
 	ret = handoff_for(hs, m.m.handoff, m.m.incarnation, m.m.secret, &h);
+	if (!ret)
+		wfi_handoff_pace(hs, &h->pace, m.m.layer, now_ns);
 	if (!ret)
 		ret = wfi_shape_message(hs, peer, h, &m, pieces, now_ns);
 	if (ret)
@@ -709,10 +752,12 @@ static void handoffs_expire(struct wfi_handoffs *hs, uint64_t now_ns)
 
 		if (h->state != HANDOFF_OPEN)
 			continue;
-		if (h->opts.deadline_ns <= now_ns)
+		if (h->opts.deadline_ns <= now_ns) {
 			handoff_fail(hs, h, -ETIMEDOUT);
-		else
-			wfi_handoffs_note_event(hs, h->opts.deadline_ns);
+			continue;
+		}
+		wfi_handoffs_note_event(hs, h->opts.deadline_ns);
+		wfi_handoff_await(hs, &h->pace, now_ns);
 	}
 }
 

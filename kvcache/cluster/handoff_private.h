@@ -18,6 +18,13 @@
  * beginning to read */
 #define MSG_BYTES_MAX (512u << 10)
 
+/* how far apart the layers of a handoff come: as evenly as they are computed */
+struct pace {
+	uint32_t layer; /* the last one */
+	uint64_t last_ns; /* when it came; 0: none has */
+	uint64_t apart_ns; /* 0: not known, or too long to wait for */
+};
+
 enum handoff_state { HANDOFF_FREE, HANDOFF_OPEN, HANDOFF_ENDING };
 
 /* receiver: what is expected */
@@ -33,6 +40,7 @@ struct handoff {
 	uint64_t left; /* blocks x layers still to land */
 	struct wfi_owner claims; /* slots filled by READs */
 	struct wfi_peer *feeder; /* connection that pushes */
+	struct pace pace; /* of its pushes */
 	void *mem;
 	size_t mem_len;
 	struct weft_key *keys;
@@ -97,6 +105,7 @@ struct outbound {
 	uint64_t secret[2];
 	uint64_t left;
 	uint64_t expires_ns;
+	struct pace pace;
 };
 
 /* an answer or an abort that met a full message queue */
@@ -122,6 +131,7 @@ struct wfi_handoffs {
 	uint32_t nr_sending; /* pushes in PUSH_SENDING */
 	uint64_t push_serial; /* the last one */
 	uint64_t next_event_ns;
+	uint64_t awaited_ns; /* until then a layer may come at any moment */
 	struct shape_job *jobs; /* of shape.c, busy or not */
 	struct wfi_run *runs; /* its scratch; NULL: no layout was asked for yet */
 	struct wfi_counter *bytes_read, *bytes_by_ref, *pieces_bad, *nr_failed;
@@ -156,6 +166,9 @@ void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res
 int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,
 			    uint64_t now_ns);
 void wfi_handoffs_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, uint64_t push, int res);
+/* a layer comes, or is pushed; and a look at when the next one will */
+void wfi_handoff_pace(struct wfi_handoffs *hs, struct pace *pace, uint32_t layer, uint64_t now_ns);
+void wfi_handoff_await(struct wfi_handoffs *hs, const struct pace *pace, uint64_t now_ns);
 /* sends, or keeps it until the peer takes it */
 void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct outbox *msg);
 

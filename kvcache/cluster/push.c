@@ -201,6 +201,7 @@ static bool push_waits_in_line(const struct wfi_handoffs *hs, const struct push 
 static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 {
 	struct wfi_space_info space;
+	struct outbound *b;
 	struct push *p;
 	uint32_t i;
 	int ret;
@@ -210,7 +211,8 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	ret = push_check(hs, o, &space);
 	if (ret)
 		return ret;
-	if (!outbound_get(hs, o))
+	b = outbound_get(hs, o);
+	if (!b)
 		return -EAGAIN;
 	p = push_claim(hs, o->nr);
 	if (!p)
@@ -234,6 +236,7 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	}
 	wfi_kv_pin(hs->opts.kv, p->idx, o->nr);
 	push_line_up(hs, p);
+	wfi_handoff_pace(hs, &b->pace, o->layer, o->now_ns);
 	p->state = PUSH_SENDING;
 	hs->nr_sending++;
 	wfi_handoffs_note_event(hs, o->deadline_ns);
@@ -396,9 +399,14 @@ void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns)
 		else if (p->state != PUSH_FREE)
 			wfi_handoffs_note_event(hs, p->opts.deadline_ns);
 	}
-	for (i = 0; i < hs->hi_outbound; i++)
-		if (hs->outbound[i].busy && hs->outbound[i].expires_ns <= wall_ns)
-			hs->outbound[i].busy = false;
+	for (i = 0; i < hs->hi_outbound; i++) {
+		struct outbound *b = &hs->outbound[i];
+
+		if (b->busy && b->expires_ns <= wall_ns)
+			b->busy = false;
+		if (b->busy)
+			wfi_handoff_await(hs, &b->pace, now_ns);
+	}
 }
 
 void wfi_pushes_owner_gone(struct wfi_handoffs *hs, uint32_t owner)

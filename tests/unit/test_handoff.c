@@ -334,6 +334,37 @@ static void test_layers_keep_their_order(void **state)
 }
 
 /* before anybody has said that it is lost */
+/* what comes evenly is waited for awake, and slept for in between */
+static void test_next_layer_is_awaited(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_ticket t = far_ticket(f, 6);
+	const struct weft_slot slot = claim(f, &f->prefill);
+	const uint64_t apart_ns = 4 * WFI_NSEC_PER_MSEC;
+	uint64_t next_ns;
+
+	assert_int_equal(push(f, &f->prefill, &t, 0, 0, &slot), 0);
+	wfi_handoffs_poll(f->hs, now(f));
+	done_message(f, f->far.last_push, 1);
+	assert_in_range(wfi_handoffs_awaited_ns(f->hs), 0, now(f));
+	wfi_sim_advance(f->sim, apart_ns);
+	assert_int_equal(push(f, &f->prefill, &t, 1, 0, &slot), 0);
+	wfi_handoffs_poll(f->hs, now(f));
+	done_message(f, f->far.last_push, 1);
+	assert_in_range(wfi_handoffs_awaited_ns(f->hs), 0, now(f));
+	next_ns = wfi_handoffs_next_event_ns(f->hs);
+	assert_in_range(next_ns, now(f) + apart_ns / 2, now(f) + apart_ns - 1);
+	wfi_sim_advance(f->sim, next_ns - now(f));
+	wfi_handoffs_poll(f->hs, now(f));
+	assert_in_range(wfi_handoffs_awaited_ns(f->hs), now(f) + apart_ns / 16,
+			now(f) + apart_ns / 2);
+	/* one that does not come is not waited for any longer */
+	wfi_sim_advance(f->sim, apart_ns);
+	wfi_handoffs_poll(f->hs, now(f));
+	assert_in_range(wfi_handoffs_awaited_ns(f->hs), 0, now(f));
+	wfi_handoffs_owner_gone(f->hs, &f->prefill);
+}
+
 static void test_peer_that_goes_is_a_reset(void **state)
 {
 	struct fixture *f = *state;
@@ -435,6 +466,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_each_pusher_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_holds_up_nobody, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_layers_keep_their_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_next_layer_is_awaited, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_peer_that_goes_is_a_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_fills_no_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forged_tickets_take_no_place, setup, teardown),
