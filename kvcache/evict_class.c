@@ -3,6 +3,7 @@
 #include "kvcache/evict_class.h"
 
 #define CHAINS 64.0f /* worth of belief in a prior */
+#define AGES 4096.0f /* uses' worth of belief in the ages of kin */
 
 static_assert(WFI_NR_CODES <= WFI_CODE_MASK, "seven bits");
 
@@ -85,9 +86,13 @@ static float class_chance(unsigned cls)
 
 struct wfi_curve_prior wfi_class_prior(unsigned cls)
 {
+	const unsigned kin = class_kin(cls);
+
 	return (struct wfi_curve_prior){
 		.chance = class_chance(cls),
 		.weight = CHAINS * class_together(cls),
-		.kin = class_kin(cls),
+		/* these have no kin but themselves */
+		.ages = kin == WFI_KIN_TAIL || kin == WFI_KIN_PROMPT ? 0 : AGES,
+		.kin = kin,
 	};
 }

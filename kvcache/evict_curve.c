@@ -2,7 +2,7 @@
 #include "kvcache/evict_curve.h"
 #include "weft_internal/util.h"
 
-#define MEMORY 16384.0f /* blocks of a class after which old ones count half */
+#define MEMORY 8192.0f /* blocks of a class after which old ones count half */
 #define DUE_MIN 16u /* blocks that are new, and what part of all, when a curve is learned anew */
 #define DUE_PART 8u
 #define CHANCE_MAX .95f
@@ -30,9 +30,9 @@ static float part_seen(unsigned age, uint32_t ticks)
 	return seen > 0 ? seen : 0;
 }
 
-/* chance of a use in each span of ages, and of none before it */
-static void chances(const struct wfi_curve *c, const struct wfi_curve_kin *kin, uint32_t ticks,
-		    float *use, float *kept)
+/* chance of a use in each span of ages. Return: in any */
+static float chances(const struct wfi_curve *c, const struct wfi_curve_kin *kin, uint32_t ticks,
+		     float use[WFI_CURVE_AGES])
 {
 	float chance = c->prior.chance * kin->scale, used = 0;
 
@@ -41,17 +41,37 @@ static void chances(const struct wfi_curve *c, const struct wfi_curve_kin *kin, 
 	for (unsigned i = 0; i < WFI_CURVE_AGES; i++) {
 		use[i] = ((float)c->uses[i] + c->prior.weight * chance * kin->shape[i]) /
 			 (c->prior.weight + c->nr * part_seen(i, ticks));
-		kept[i] = used < .99f ? 1 - used : .01f;
 		used += use[i];
 	}
+	return used;
+}
+
+/* how likely a class is used tells it from its kin, and soon; at which ages, hardly and late */
+static void blend(const struct wfi_curve *c, const struct wfi_curve_kin *kin, float used,
+		  float use[WFI_CURVE_AGES])
+{
+	float all = c->prior.ages, part;
+
+	if (!c->prior.ages)
+		return;
+	for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
+		all += (float)c->uses[i];
+	part = c->prior.ages / all;
+	for (unsigned i = 0; i < WFI_CURVE_AGES; i++)
+		use[i] += part * (used * kin->shape[i] - use[i]);
 }
 
 /* the steepest way on from each age: the upper hull of uses over time, from the last age back */
-static void hull(struct wfi_curve *c, const float *use, const float *kept)
+static void hull(struct wfi_curve *c, const float use[WFI_CURVE_AGES])
 {
+	float kept[WFI_CURVE_AGES], used = 0;
 	float hull_uses[WFI_CURVE_AGES], hull_time[WFI_CURVE_AGES];
 	unsigned top = 0;
 
+	for (unsigned i = 0; i < WFI_CURVE_AGES; i++) {
+		kept[i] = used < .99f ? 1 - used : .01f;
+		used += use[i];
+	}
 	for (unsigned i = WFI_CURVE_AGES; i-- > 0;) {
 		const float span = (float)(age_start(i + 1) - age_start(i));
 		float uses = use[i];
@@ -69,15 +89,17 @@ static void hull(struct wfi_curve *c, const float *use, const float *kept)
 
 void wfi_curve_learn(struct wfi_curve *c, const struct wfi_curve_kin *kin, uint32_t ticks)
 {
-	float use[WFI_CURVE_AGES], kept[WFI_CURVE_AGES];
+	float use[WFI_CURVE_AGES];
+	float used;
 
 	c->nr += (float)c->since;
 	c->since = 0;
 	if (c->nr > MEMORY)
 		forget_half(c);
 	c->due = (uint32_t)wfi_max(DUE_MIN, (uint32_t)c->nr / DUE_PART);
-	chances(c, kin, ticks, use, kept);
-	hull(c, use, kept);
+	used = chances(c, kin, ticks, use);
+	blend(c, kin, used, use);
+	hull(c, use);
 }
 
 /* adds up the uses by age. Return: all of them */

@@ -20,6 +20,7 @@
 struct wfi_curve_prior {
 	float chance; /* of another use */
 	float weight; /* as if so many blocks had been seen */
+	float ages; /* and so many uses, at the ages of its kin's; 0: it has its own */
 	unsigned kin; /* classes that are like it */
 };
 

@@ -42,16 +42,10 @@ struct wfi_ghosts {
 	struct wfi_ghost_leaving leaving[WFI_GHOSTS_LEAVING];
 };
 
-/* log2 of how many blocks of a class of depths there are to each that leaves a ghost */
-static inline unsigned wfi_ghosts_every(unsigned depth_class)
-{
-	return depth_class;
-}
-
-/* of those that leave one, two next to each other have so many between them */
+/* of the nth class of depths, one block in 2^n leaves a ghost: so many lie between two of them */
 static inline uint32_t wfi_ghosts_between(uint32_t depth)
 {
-	return (1u << wfi_ghosts_every(wfi_class_depth(depth))) - 1;
+	return (1u << wfi_class_depth(depth)) - 1;
 }
 
 static inline bool wfi_ghosts_has(uint32_t depth)

@@ -290,7 +290,7 @@ static unsigned ghost_use(struct wfi_evict *ev, uint32_t ghost)
 	const unsigned code = wfi_ghost_code(ghost);
 
 	wfi_curve_use(&ev->curves[ev->codes[code].cls], wfi_ghost_age(ghost, ev->tick),
-		      1u << wfi_ghosts_every(code & WFI_CODE_DEPTH_MASK));
+		      1u << (code & WFI_CODE_DEPTH_MASK));
 	return ev->codes[code].again & ~WFI_CODE_DEPTH_MASK;
 }
 
