@@ -86,24 +86,31 @@ static int start(struct wfi_gpu *gpu)
 	res = wfi_gpu_enter(gpu);
 	if (res)
 		return res;
-	res = load_kernels(gpu);
+	res = wfi_gpu_image() ? load_kernels(gpu) : 0;
 	wfi_gpu_leave(gpu);
 	return res;
+}
+
+static int without_kernels(int ordinal)
+{
+	wfi_err("gpu %d: built without kernels: install nvcc, build anew with -Dnvcc=enabled",
+		ordinal);
+	return -EOPNOTSUPP;
 }
 
 int wfi_gpu_open(struct wfi_env *env, const struct wfi_cuda *cuda, int ordinal,
 		 struct wfi_gpu **out)
 {
-	struct wfi_gpu *gpu;
+	return wfi_gpu_image() ? wfi_gpu_open_any(env, cuda, ordinal, out)
+			       : without_kernels(ordinal);
+}
+
+int wfi_gpu_open_any(struct wfi_env *env, const struct wfi_cuda *cuda, int ordinal,
+		     struct wfi_gpu **out)
+{
+	struct wfi_gpu *gpu = wfi_alloc(env, sizeof(*gpu));
 	int res, ret;
 
-	if (!wfi_gpu_image()) {
-		wfi_err("gpu %d: built without kernels: install nvcc, build anew with "
-			"-Dnvcc=enabled",
-			ordinal);
-		return -EOPNOTSUPP;
-	}
-	gpu = wfi_alloc(env, sizeof(*gpu));
 	if (!gpu)
 		return -ENOMEM;
 	gpu->env = env;
@@ -117,6 +124,11 @@ int wfi_gpu_open(struct wfi_env *env, const struct wfi_cuda *cuda, int ordinal,
 	}
 	*out = gpu;
 	return 0;
+}
+
+bool wfi_gpu_has_kernels(const struct wfi_gpu *gpu)
+{
+	return gpu->module;
 }
 
 void wfi_gpu_close(struct wfi_gpu *gpu)
@@ -140,8 +152,11 @@ int wfi_gpu_launch(struct wfi_gpu *gpu, enum wfi_gpu_kernel kernel, uint64_t nr_
 	const unsigned warps = f->threads / WFI_GPU_WARP;
 	const unsigned grid = (unsigned)wfi_min((nr_warps + warps - 1) / warps, f->max_blocks);
 	void *params[] = { args };
-	int res = wfi_gpu_enter(gpu);
+	int res;
 
+	if (!gpu->module)
+		return without_kernels(gpu->ordinal);
+	res = wfi_gpu_enter(gpu);
 	if (!res) {
 		res = gpu->cuda->cuLaunchKernel(f->func, grid, 1, 1, f->threads, 1, 1, f->shared,
 						stream, params, NULL);

@@ -255,6 +255,7 @@ enum weft_rkey_kind {
 	WEFT_RKEY_BLOB = 0, /* from a peer's mr_export() */
 	WEFT_RKEY_PROCESS = 1, /* [addr, addr + len) of process pid */
 	WEFT_RKEY_MEMFD = 2, /* [off, off + len) of a memfd */
+	WEFT_RKEY_GPU = 3, /* GPU memory of process pid, as libweft has exported it */
 };
 
 /**
@@ -263,11 +264,12 @@ enum weft_rkey_kind {
  * all
  * @fd: BLOB: what came beside it, or -1. PROCESS: a pidfd (SO_PEERPIDFD), or -1: one is opened, and
  *      then whoever has the pid at this moment is meant. MEMFD: the memfd, which must have
- *      F_SEAL_SHRINK. Lent for the call
- * @pid: PROCESS only, and as the kernel told it (SO_PEERCRED): never as the process said
+ *      F_SEAL_SHRINK. GPU: what came beside the blob, or -1. Lent for the call
+ * @pid: PROCESS and GPU only, and as the kernel told it (SO_PEERCRED): never as the process said
  * @addr: PROCESS: in that process. MEMFD: offset in the file
  *
- * The kinds PROCESS and MEMFD work on memory endpoints (WEFT_EP_MEM). With pid that of the caller,
+ * The kinds PROCESS, MEMFD and GPU work on memory endpoints (WEFT_EP_MEM) of those providers that
+ * know them; one of GPU memory reaches that of one GPU (-EXDEV). With pid that of the caller,
  * PROCESS means memory of ours, reached directly: it must stay mapped while the rkey lives.
  */
 struct weft_rkey_src {

@@ -31,6 +31,10 @@ struct CUstream_st; /* CUstream, cudaStream_t */
  */
 int wfi_gpu_open(struct wfi_env *env, const struct wfi_cuda *cuda, int ordinal,
 		 struct wfi_gpu **out);
+/* the same without kernels, too, where this was built without: then launches are -EOPNOTSUPP */
+int wfi_gpu_open_any(struct wfi_env *env, const struct wfi_cuda *cuda, int ordinal,
+		     struct wfi_gpu **out);
+bool wfi_gpu_has_kernels(const struct wfi_gpu *gpu);
 /* takes NULL. No launch is under way */
 void wfi_gpu_close(struct wfi_gpu *gpu);
 

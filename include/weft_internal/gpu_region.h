@@ -41,6 +41,27 @@ struct wfi_gpu_export {
 	uint64_t size;
 };
 
+/**
+ * struct wfi_gpu_shape - where blocks lie in a region whose bytes are counted block by block
+ * @nr_segments: 0: bytes lie as they are counted, and the rest means nothing
+ * @segment_bytes: a block is .nr_segments runs of so many
+ * @segment_stride: from one to the next
+ * @block_stride: from one block to the next
+ */
+struct wfi_gpu_shape {
+	uint64_t segment_bytes;
+	uint64_t segment_stride;
+	uint64_t block_stride;
+	uint32_t nr_segments;
+	uint32_t reserved;
+};
+
+/* what stands in weft_rkey_src.blob for WEFT_RKEY_GPU */
+struct wfi_gpu_source {
+	struct wfi_gpu_export memory;
+	struct wfi_gpu_shape shape;
+};
+
 /* a region of another process, open. @addr: in this one */
 struct wfi_gpu_region {
 	struct wfi_gpu *gpu;

@@ -1,0 +1,803 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* the provider for GPU memory, over a mocked driver: what moves, what is refused, what is lost */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "gpu/error.h"
+#include "tests/unit/mock_cuda.h"
+#include "transport/cuda/cuda.h"
+#include "weft_internal/log.h"
+#include "weft_internal/xfer.h"
+
+#define HOST_BYTES (1u << 20)
+#define GPU_BYTES (1u << 20)
+
+struct rig {
+	struct wfi_env env;
+	const struct weft_transport *t;
+	const struct wfi_cuda *cuda;
+	struct CUctx_st *ctx[2]; /* the engine's: the same process here */
+	struct weft_device *dev;
+	struct weft_cq *cqs[2]; /* send, recv */
+	struct weft_mr *mr;
+	struct weft_ep *ep;
+	uint8_t *host;
+	uint64_t mem; /* of GPU 0 */
+};
+
+static char said[1024];
+
+static void sink(void *ctx, enum wfi_log_level level, const char *line)
+{
+	(void)ctx;
+	(void)level;
+	if (level <= WFI_LOG_WARN)
+		snprintf(said, sizeof(said), "%s", line);
+}
+
+static uint64_t alloc_on(struct rig *r, int gpu, size_t bytes)
+{
+	struct CUctx_st *ctx;
+	uint64_t mem;
+
+	assert_int_equal(r->cuda->cuCtxPushCurrent(r->ctx[gpu]), 0);
+	assert_int_equal(r->cuda->cuMemAlloc(&mem, bytes), 0);
+	r->cuda->cuCtxPopCurrent(&ctx);
+	return mem;
+}
+
+static struct weft_ep *ep_new(struct rig *r, uint32_t depth)
+{
+	const struct weft_ep_opts opts = {
+		.size = sizeof(opts),
+		.send_cq = r->cqs[0],
+		.recv_cq = r->cqs[1],
+		.flags = WEFT_EP_MEM,
+		.depth = depth,
+	};
+	struct weft_ep *ep;
+
+	assert_int_equal(r->t->ep_create(r->dev, &opts, &ep), 0);
+	return ep;
+}
+
+static int setup(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+	struct weft_mr_opts mr = { .size = sizeof(mr),
+				   .len = HOST_BYTES,
+				   .access = WEFT_ACCESS_LOCAL_WRITE };
+
+	assert_non_null(r);
+	mock_cuda_reset();
+	wfi_log_set_sink(sink, NULL);
+	*said = 0;
+	assert_int_equal(wfi_env_real_init(&r->env), 0);
+	r->t = &wfi_transport_cuda;
+	r->cuda = mock_cuda_table();
+	assert_int_equal(r->cuda->cuDevicePrimaryCtxRetain(&r->ctx[0], 0), 0);
+	assert_int_equal(r->cuda->cuDevicePrimaryCtxRetain(&r->ctx[1], 1), 0);
+	r->mem = alloc_on(r, 0, GPU_BYTES);
+	r->host = malloc(HOST_BYTES);
+	assert_non_null(r->host);
+	assert_int_equal(wfi_cuda_device_create(r->t, &r->env, r->cuda, &r->dev), 0);
+	assert_int_equal(r->t->cq_create(r->dev, NULL, &r->cqs[0]), 0);
+	assert_int_equal(r->t->cq_create(r->dev, NULL, &r->cqs[1]), 0);
+	mr.addr = r->host;
+	assert_int_equal(r->t->mr_reg(r->dev, &mr, &r->mr), 0);
+	r->ep = ep_new(r, 0);
+	*state = r;
+	return 0;
+}
+
+/* nothing is left, whatever failed */
+static int teardown(void **state)
+{
+	struct rig *r = *state;
+	struct CUctx_st *ctx;
+
+	mock_cuda.fail_call = NULL;
+	mock_cuda_release();
+	r->t->ep_destroy(r->ep);
+	r->t->mr_dereg(r->mr);
+	r->t->cq_destroy(r->cqs[0]);
+	r->t->cq_destroy(r->cqs[1]);
+	r->t->device_close(r->dev);
+	assert_int_equal(r->cuda->cuCtxPushCurrent(r->ctx[0]), 0);
+	assert_int_equal(r->cuda->cuMemFree(r->mem), 0);
+	r->cuda->cuCtxPopCurrent(&ctx);
+	assert_int_equal(mock_cuda_held(), 0);
+	assert_int_equal(mock_cuda_refs(), 2);
+	r->cuda->cuDevicePrimaryCtxRelease(0);
+	r->cuda->cuDevicePrimaryCtxRelease(1);
+	wfi_log_set_sink(NULL, NULL);
+	free(r->host);
+	free(r);
+	return 0;
+}
+
+static int import_at(struct rig *r, struct weft_ep *ep, uint64_t mem, uint64_t len,
+		     const struct wfi_gpu_shape *shape, struct weft_rkey **out)
+{
+	char why[WFI_GPU_WHY_MAX];
+	struct wfi_gpu_source from = { .shape = { .nr_segments = 0 } };
+	struct weft_rkey_src src = {
+		.size = sizeof(src),
+		.kind = WEFT_RKEY_GPU,
+		.access = WEFT_ACCESS_REMOTE_READ | WEFT_ACCESS_REMOTE_WRITE,
+		.pid = getpid(),
+		.blob = &from,
+		.blob_len = sizeof(from),
+	};
+
+	assert_int_equal(wfi_gpu_export(r->cuda, mem, len, &from.memory, &src.fd, why), 0);
+	if (shape)
+		from.shape = *shape;
+	return r->t->rkey_import(ep, &src, out);
+}
+
+static struct weft_rkey *import(struct rig *r, const struct wfi_gpu_shape *shape)
+{
+	struct weft_rkey *rkey;
+
+	assert_int_equal(import_at(r, r->ep, r->mem, GPU_BYTES, shape, &rkey), 0);
+	return rkey;
+}
+
+/* all posts by kernels, or none */
+static void choose(struct rig *r, uint64_t small)
+{
+	struct wfi_cuda_gpu *g = wfi_cuda_ep(r->ep)->gpu;
+
+	g->small[WFI_CUDA_TO_GPU] = g->small[WFI_CUDA_TO_HOST] = small;
+}
+
+static int post(struct rig *r, bool write, const struct weft_piece *pieces, uint32_t nr,
+		uint64_t cookie, uint32_t flags)
+{
+	const struct weft_post p = {
+		.pieces = pieces,
+		.nr_pieces = nr,
+		.local_mr = r->mr,
+		.cookie = cookie,
+		.flags = flags,
+	};
+
+	return write ? weft_ep_post_write(r->ep, &p) : weft_ep_post_read(r->ep, &p);
+}
+
+static void expect_wc(struct rig *r, uint64_t cookie, int status, enum weft_scope scope,
+		      uint32_t idx)
+{
+	struct weft_wc wc;
+
+	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 1);
+	assert_int_equal(wc.cookie, cookie);
+	assert_int_equal(wc.status, status);
+	assert_int_equal(wc.scope, scope);
+	assert_int_equal(wc.idx, idx);
+	assert_ptr_equal(wc.ep, r->ep);
+}
+
+static void expect_closed(struct rig *r, int status)
+{
+	struct weft_wc wc;
+
+	assert_int_equal(weft_cq_poll(r->cqs[1], &wc, 1), 1);
+	assert_int_equal(wc.op, WEFT_WC_CLOSED);
+	assert_int_equal(wc.status, status);
+	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+	assert_int_equal(weft_cq_poll(r->cqs[1], &wc, 1), 0);
+}
+
+static void fill(uint8_t *buf, size_t len, unsigned seed)
+{
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)((i * 2654435761u + seed) >> 13);
+}
+
+/* ---- bytes ---- */
+
+static uint8_t *at(uint64_t mem)
+{
+	return (uint8_t *)(uintptr_t)mem;
+}
+
+static void test_both_ways(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece pieces[] = {
+		{ r->host, 4096, 8192, rkey },
+		{ r->host + 100001, 33, 777, rkey }, /* nothing is aligned */
+		{ r->host + 50, 0, 0, rkey },
+		{ r->host + 200000, 300000, 65536, rkey },
+	};
+
+	for (unsigned kernels = 0; kernels < 2; kernels++) {
+		const unsigned launches = mock_cuda.launches, copies = mock_cuda.copies;
+
+		choose(r, kernels ? UINT64_MAX : 0);
+		fill(r->host, HOST_BYTES, kernels);
+		memset(at(r->mem), 0xee, GPU_BYTES);
+		assert_int_equal(post(r, true, pieces, 4, 7, 0), 0);
+		expect_wc(r, 7, 0, WEFT_SCOPE_NONE, 4);
+		for (unsigned i = 0; i < 4; i++)
+			assert_memory_equal(at(r->mem) + pieces[i].remote, pieces[i].local,
+					    pieces[i].len);
+		assert_int_equal(at(r->mem)[32], 0xee);
+		assert_int_equal(at(r->mem)[33 + 777], 0xee);
+		memset(r->host, 0, HOST_BYTES);
+		assert_int_equal(post(r, false, pieces, 4, 8, 0), 0);
+		expect_wc(r, 8, 0, WEFT_SCOPE_NONE, 4);
+		for (unsigned i = 0; i < 4; i++)
+			assert_memory_equal(at(r->mem) + pieces[i].remote, pieces[i].local,
+					    pieces[i].len);
+		assert_int_equal(mock_cuda.launches - launches, kernels ? 2 : 0);
+		assert_int_equal(mock_cuda.copies - copies, kernels ? 0 : 6);
+	}
+	r->t->rkey_destroy(rkey);
+}
+
+/* blocks in segments, against a walk byte by byte */
+static void test_segments(void **state)
+{
+	static const struct wfi_gpu_shape shapes[] = {
+		{ .segment_bytes = 512,
+		  .segment_stride = 65536,
+		  .block_stride = 512,
+		  .nr_segments = 8 }, /* layers apart */
+		{ .segment_bytes = 48,
+		  .segment_stride = 64,
+		  .block_stride = 1000,
+		  .nr_segments = 3 }, /* with holes */
+		{ .segment_bytes = 4096,
+		  .segment_stride = 0,
+		  .block_stride = 4096,
+		  .nr_segments = 1 },
+	};
+	struct rig *r = *state;
+
+	for (unsigned n = 0; n < 2 * WFI_ARRAY_SIZE(shapes); n++) {
+		const struct wfi_gpu_shape *s = &shapes[n / 2];
+		const uint64_t block = s->segment_bytes * s->nr_segments;
+		struct weft_rkey *rkey = import(r, s);
+		struct weft_piece pieces[3];
+		uint64_t last;
+
+		choose(r, n % 2 ? UINT64_MAX : 0);
+		assert_int_equal(rkey->len % block, 0);
+		fill(r->host, HOST_BYTES, n);
+		memset(at(r->mem), 0xee, GPU_BYTES);
+		pieces[0] = (struct weft_piece){ r->host, 2 * block, 3 * block, rkey };
+		pieces[1] = (struct weft_piece){ r->host + 100000, 7 * block + 13, 59, rkey };
+		pieces[2] = (struct weft_piece){ r->host + 200000, rkey->len - block, block, rkey };
+		assert_int_equal(post(r, true, pieces, 3, n, 0), 0);
+		expect_wc(r, n, 0, WEFT_SCOPE_NONE, 3);
+		for (unsigned p = 0; p < 3; p++)
+			for (uint64_t i = 0; i < pieces[p].len; i++) {
+				const uint64_t off = pieces[p].remote + i, in = off % block;
+
+				assert_int_equal(
+					at(r->mem)[off / block * s->block_stride +
+						   in / s->segment_bytes * s->segment_stride +
+						   in % s->segment_bytes],
+					((uint8_t *)pieces[p].local)[i]);
+			}
+		memset(r->host, 0, HOST_BYTES);
+		assert_int_equal(post(r, false, pieces, 3, n, 0), 0);
+		expect_wc(r, n, 0, WEFT_SCOPE_NONE, 3);
+		last = (rkey->len / block - 1) * s->block_stride +
+		       (s->nr_segments - 1) * s->segment_stride + s->segment_bytes - 1;
+		assert_int_equal(r->host[200000 + block - 1], at(r->mem)[last]);
+		r->t->rkey_destroy(rkey);
+	}
+}
+
+/* more runs than a table has, and than all have */
+static void test_many_runs(void **state)
+{
+	const struct wfi_gpu_shape shape = {
+		.segment_bytes = 16, .segment_stride = 32, .block_stride = 16384, .nr_segments = 512
+	};
+	static const unsigned by_copies[] = { 32768, 32768 - 2048, 0 };
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, &shape);
+	struct weft_piece pieces[64];
+	struct wfi_cuda_gpu *g = wfi_cuda_ep(r->ep)->gpu;
+
+	for (unsigned i = 0; i < 64; i++)
+		pieces[i] = (struct weft_piece){ r->host + i * 8192, i * 8192, 8192, rkey };
+	for (unsigned tables = 0; tables < 3; tables++) {
+		const unsigned copies = mock_cuda.copies;
+
+		choose(r, UINT64_MAX);
+		fill(r->host, HOST_BYTES, tables);
+		g->free_tables = tables == 2 ? UINT32_MAX : tables;
+		assert_int_equal(post(r, true, pieces, 64, 1, 0), 0);
+		expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 64);
+		assert_int_equal(g->free_tables, tables == 2 ? UINT32_MAX : tables);
+		memset(r->host, 0, HOST_BYTES);
+		g->free_tables = UINT32_MAX;
+		assert_int_equal(post(r, false, pieces, 64, 1, 0), 0);
+		expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 64);
+		assert_int_equal(mock_cuda.copies - copies, by_copies[tables]);
+		for (unsigned i = 0; i < 64; i++)
+			assert_memory_equal(at(r->mem) + i * 16384 + 511 * 32,
+					    r->host + i * 8192 + 511 * 16, 16);
+	}
+	r->t->rkey_destroy(rkey);
+}
+
+/* ---- order and fence ---- */
+
+static void test_fence(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece piece = { r->host, 0, 4096, rkey };
+	struct weft_wait wait;
+	struct weft_wc wc;
+
+	choose(r, 0);
+	assert_int_equal(r->t->cq_arm(r->cqs[0], &wait, 1), 0);
+	mock_cuda.hold = true;
+	fill(r->host, 4096, 1);
+	assert_int_equal(post(r, true, &piece, 1, 1, WEFT_POST_QUIET), 0);
+	assert_int_equal(post(r, true, &piece, 1, 2, 0), 0);
+	assert_int_equal(r->t->cq_arm(r->cqs[0], &wait, 1), -EAGAIN);
+	r->t->ep_shutdown(r->ep);
+	r->t->ep_shutdown(r->ep);
+	assert_int_equal(post(r, true, &piece, 1, 3, 0), -ENOTCONN);
+	/* the copy engine may still read our memory: nobody is told that it does not */
+	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+	assert_int_equal(weft_cq_poll(r->cqs[1], &wc, 1), 0);
+	mock_cuda_release();
+	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
+	expect_closed(r, 0);
+	assert_memory_equal(at(r->mem), r->host, 4096);
+	assert_int_equal(r->t->cq_arm(r->cqs[0], &wait, 1), 0);
+	r->t->rkey_destroy(rkey);
+}
+
+static void test_depth(void **state)
+{
+	struct rig *r = *state;
+	struct weft_ep *first = r->ep;
+	struct weft_rkey *rkey;
+	struct weft_piece piece = { r->host, 0, 64, NULL };
+
+	r->ep = ep_new(r, 2);
+	rkey = import(r, NULL);
+	choose(r, 0);
+	piece.rkey = rkey;
+	mock_cuda.hold = true;
+	assert_int_equal(post(r, true, &piece, 1, 1, 0), 0);
+	assert_int_equal(post(r, false, &piece, 1, 2, 0), 0);
+	assert_int_equal(post(r, true, &piece, 1, 3, 0), -EAGAIN);
+	mock_cuda_release();
+	expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
+	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
+	r->t->rkey_destroy(rkey);
+	r->t->ep_destroy(r->ep);
+	r->ep = first;
+}
+
+/* ---- bad posts ---- */
+
+static void test_bad_pieces(void **state)
+{
+	struct rig *r = *state;
+	struct weft_ep *other = ep_new(r, 0);
+	struct weft_rkey *rkey = import(r, NULL), *foreign;
+	struct weft_piece pieces[513];
+	struct weft_post none = { .pieces = pieces, .nr_pieces = 1 };
+
+	assert_int_equal(import_at(r, other, r->mem, 4096, NULL, &foreign), 0);
+	for (unsigned i = 0; i < 513; i++)
+		pieces[i] = (struct weft_piece){ r->host + i * 64, i * 64, 64, rkey };
+	assert_int_equal(weft_ep_post_write(r->ep, &none), -EINVAL);
+	assert_int_equal(post(r, true, pieces, 513, 1, 0), -EINVAL);
+	pieces[1].remote = GPU_BYTES - 63;
+	assert_int_equal(post(r, true, pieces, 3, 1, WEFT_POST_QUIET), 0);
+	expect_wc(r, 1, -ERANGE, WEFT_SCOPE_OP, 1);
+	pieces[1].remote = 64;
+	pieces[2].rkey = foreign;
+	assert_int_equal(post(r, true, pieces, 3, 2, 0), 0);
+	expect_wc(r, 2, -EACCES, WEFT_SCOPE_OP, 2);
+	pieces[0].local = r->host + HOST_BYTES - 63;
+	assert_int_equal(post(r, true, pieces, 3, 3, 0), 0);
+	expect_wc(r, 3, -EFAULT, WEFT_SCOPE_OP, 0);
+	assert_int_equal(post(r, true, pieces, 0, 4, 0), 0);
+	expect_wc(r, 4, 0, WEFT_SCOPE_NONE, 0);
+	r->t->rkey_destroy(foreign);
+	r->t->rkey_destroy(rkey);
+	r->t->ep_destroy(other);
+}
+
+/* what one call fails with costs its piece, and no more */
+static void test_copy_fails(void **state)
+{
+	static const struct {
+		const char *call;
+		uint64_t small;
+	} rows[] = {
+		{ "cuMemcpyAsync", 0 },
+		{ "cuLaunchKernel", UINT64_MAX },
+		{ "cuEventCreate", 0 },
+	};
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece piece = { r->host, 0, 64, rkey };
+
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		choose(r, rows[i].small);
+		mock_cuda.fail_call = rows[i].call;
+		mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+		assert_int_equal(post(r, true, &piece, 1, i, 0), 0);
+		expect_wc(r, i, -ENOMEM, WEFT_SCOPE_OP, 0);
+		assert_non_null(strstr(said, "no memory left"));
+		mock_cuda.fail_call = NULL;
+		assert_int_equal(post(r, true, &piece, 1, i, 0), 0);
+		expect_wc(r, i, 0, WEFT_SCOPE_NONE, 1);
+	}
+	r->t->rkey_destroy(rkey);
+}
+
+/* ---- GPUs that fail ---- */
+
+static void lose_by(struct rig *r, const char *call, int res)
+{
+	struct weft_rkey *rkey = import(r, NULL), *again = NULL;
+	const struct weft_piece piece = { r->host, 0, 64, rkey };
+	struct weft_ep *fresh;
+	struct weft_wc wc[4];
+	int nr, status = 0;
+
+	choose(r, 0);
+	mock_cuda.fail_call = call;
+	mock_cuda.fail_res = res;
+	assert_int_equal(post(r, true, &piece, 1, 1, 0), 0);
+	assert_int_equal(post(r, true, &piece, 1, 2, 0), 0);
+	nr = weft_cq_poll(r->cqs[0], wc, 4);
+	assert_int_equal(nr, 2);
+	for (int i = 0; i < nr; i++) {
+		assert_int_equal(wc[i].cookie, i + 1);
+		assert_true(wc[i].status < 0);
+		status = wc[i].scope == WEFT_SCOPE_EP && !status ? wc[i].status : status;
+	}
+	assert_int_equal(status, -EIO);
+	mock_cuda.fail_call = NULL;
+	assert_non_null(strstr(said, "all regions in its memory are lost; restart the node"));
+	assert_int_equal(post(r, true, &piece, 1, 3, 0), -ENOTCONN);
+	expect_closed(r, -EIO);
+	/* nothing more is asked of it; the other one works */
+	fresh = ep_new(r, 0);
+	assert_int_equal(import_at(r, fresh, r->mem, 4096, NULL, &again), -EIO);
+	assert_null(again);
+	r->t->rkey_destroy(rkey);
+	r->t->ep_destroy(r->ep);
+	r->ep = fresh;
+}
+
+static void test_second_gpu(struct rig *r)
+{
+	const uint64_t mem = alloc_on(r, 1, 4096);
+	struct weft_rkey *rkey;
+	struct weft_piece piece = { r->host, 0, 4096, NULL };
+	struct CUctx_st *ctx;
+
+	assert_int_equal(import_at(r, r->ep, mem, 4096, NULL, &rkey), 0);
+	piece.rkey = rkey;
+	fill(r->host, 4096, 5);
+	assert_int_equal(post(r, true, &piece, 1, 9, 0), 0);
+	expect_wc(r, 9, 0, WEFT_SCOPE_NONE, 1);
+	assert_memory_equal(at(mem), r->host, 4096);
+	r->t->rkey_destroy(rkey);
+	assert_int_equal(r->cuda->cuCtxPushCurrent(r->ctx[1]), 0);
+	assert_int_equal(r->cuda->cuMemFree(mem), 0);
+	r->cuda->cuCtxPopCurrent(&ctx);
+}
+
+static void test_lost_in_query(void **state)
+{
+	lose_by(*state, "cuEventQuery", WFI_CUDA_ILLEGAL_ADDRESS);
+	test_second_gpu(*state);
+}
+
+/* nobody knows when what was asked for ends */
+static void test_lost_in_record(void **state)
+{
+	lose_by(*state, "cuEventRecord", WFI_CUDA_OUT_OF_MEMORY);
+	test_second_gpu(*state);
+}
+
+static void test_lost_in_copy(void **state)
+{
+	lose_by(*state, "cuMemcpyAsync", WFI_CUDA_UNKNOWN);
+	test_second_gpu(*state);
+}
+
+/* ---- imports ---- */
+
+static void test_import(void **state)
+{
+	static const struct wfi_gpu_shape bad[] = {
+		{ .nr_segments = 4, .segment_stride = 64, .block_stride = 64 },
+		{ .nr_segments = 4, .segment_bytes = 64, .segment_stride = 64 },
+		{ .nr_segments = 2,
+		  .segment_bytes = 64,
+		  .segment_stride = GPU_BYTES - 63,
+		  .block_stride = 64 },
+		{ .nr_segments = UINT32_MAX,
+		  .segment_bytes = 64,
+		  .segment_stride = UINT64_MAX / 2,
+		  .block_stride = 64 },
+		{ .nr_segments = 1, .segment_bytes = UINT64_MAX, .block_stride = 1 },
+		{ .nr_segments = 1u << 31,
+		  .segment_bytes = 1 << 19,
+		  .segment_stride = 0,
+		  .block_stride = 1 },
+	};
+	struct rig *r = *state;
+	const uint64_t mem = alloc_on(r, 1, 4096);
+	struct weft_rkey *rkey = NULL;
+	struct CUctx_st *ctx;
+
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(bad); i++) {
+		assert_int_equal(import_at(r, r->ep, r->mem, GPU_BYTES, &bad[i], &rkey), -EINVAL);
+		assert_non_null(strstr(said, "segments"));
+	}
+	/* an endpoint is for one GPU */
+	assert_null(wfi_cuda_ep(r->ep)->gpu);
+	assert_int_equal(import_at(r, r->ep, mem, 4096, NULL, &rkey), 0);
+	r->t->rkey_destroy(rkey);
+	*said = 0;
+	assert_int_equal(import_at(r, r->ep, r->mem, 4096, NULL, &rkey), -EXDEV);
+	assert_string_equal(said, "");
+	assert_int_equal(r->cuda->cuCtxPushCurrent(r->ctx[1]), 0);
+	assert_int_equal(r->cuda->cuMemFree(mem), 0);
+	r->cuda->cuCtxPopCurrent(&ctx);
+}
+
+static void test_import_malformed(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_gpu_source from = { .memory = { .len = 64, .uuid = { 9 } } };
+	struct weft_rkey_src good = {
+		.size = sizeof(good),
+		.kind = WEFT_RKEY_GPU,
+		.access = WEFT_ACCESS_REMOTE_READ,
+		.fd = -1,
+		.pid = getpid(),
+		.blob = &from,
+		.blob_len = sizeof(from),
+	};
+	struct weft_rkey_src src;
+	struct weft_rkey *rkey;
+
+	src = good;
+	src.kind = WEFT_RKEY_PROCESS;
+	assert_int_equal(r->t->rkey_import(r->ep, &src, &rkey), -EINVAL);
+	src = good;
+	src.blob_len--;
+	assert_int_equal(r->t->rkey_import(r->ep, &src, &rkey), -EINVAL);
+	src = good;
+	src.access = 0;
+	assert_int_equal(r->t->rkey_import(r->ep, &src, &rkey), -EINVAL);
+	src = good;
+	src.pid = 0;
+	assert_int_equal(r->t->rkey_import(r->ep, &src, &rkey), -EINVAL);
+	assert_int_equal(r->t->rkey_import(r->ep, &good, &rkey), -ENODEV);
+	assert_non_null(strstr(said, "does not see (2 are): see CUDA_VISIBLE_DEVICES"));
+}
+
+/* a GPU that can't be opened leaves nothing behind, and may be tried again */
+static void test_open_fails(void **state)
+{
+	static const struct {
+		const char *call;
+		int res;
+		int err;
+	} rows[] = {
+		{ "cuDevicePrimaryCtxRetain", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM },
+		{ "cuDevicePrimaryCtxRetain", WFI_CUDA_DEVICE_UNAVAILABLE, -ENODEV },
+		{ "cuStreamCreate", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM },
+		{ "cuMemHostAlloc", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM },
+		{ "cuMemAlloc", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM },
+		{ "cuMemcpyAsync", WFI_CUDA_ECC, -EIO },
+		{ "cuLaunchKernel", WFI_CUDA_LAUNCH_FAILED, -EIO },
+		{ "cuEventSynchronize", WFI_CUDA_LAUNCH_TIMEOUT, -EIO },
+		{ "cuModuleLoadData", WFI_CUDA_NO_BINARY, -ENOEXEC },
+	};
+	struct rig *r = *state;
+	struct weft_rkey *rkey = NULL;
+
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		mock_cuda.fail_call = rows[i].call;
+		mock_cuda.fail_res = rows[i].res;
+		assert_int_equal(import_at(r, r->ep, r->mem, 4096, NULL, &rkey), rows[i].err);
+		assert_int_equal(mock_cuda_refs(), 2);
+		assert_int_equal(mock_cuda_held(), 1);
+		assert_true(strlen(said) > 10);
+	}
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(import_at(r, r->ep, r->mem, 4096, NULL, &rkey), 0);
+	r->t->rkey_destroy(rkey);
+}
+
+/* ---- host memory ---- */
+
+static void test_not_pinned(void **state)
+{
+	struct rig *r = *state;
+	const unsigned launches = mock_cuda.launches;
+	struct weft_rkey *rkey;
+	struct weft_piece piece = { r->host, 64, 4096, NULL };
+
+	mock_cuda.fail_call = "cuMemHostRegister";
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	mock_cuda.no_kernels = true;
+	rkey = import(r, NULL);
+	mock_cuda.fail_call = NULL;
+	mock_cuda.no_kernels = false;
+	piece.rkey = rkey;
+	choose(r, UINT64_MAX);
+	fill(r->host, 4096, 3);
+	assert_int_equal(post(r, true, &piece, 1, 1, 0), 0);
+	expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
+	assert_memory_equal(at(r->mem) + 64, r->host, 4096);
+	/* no kernel touches what is not pinned */
+	assert_int_equal(mock_cuda.launches, launches);
+	r->t->rkey_destroy(rkey);
+}
+
+static void test_pinned_later(void **state)
+{
+	struct rig *r = *state;
+	struct weft_mr_opts opts = { .size = sizeof(opts),
+				     .len = 4096,
+				     .access = WEFT_ACCESS_LOCAL_WRITE };
+	struct weft_rkey *rkey = import(r, NULL);
+	struct weft_mr *mr;
+
+	assert_true(wfi_container_of(r->mr, struct wfi_cuda_mr, base)->pinned);
+	opts.addr = malloc(4096);
+	assert_int_equal(r->t->mr_reg(r->dev, &opts, &mr), 0);
+	assert_true(wfi_container_of(mr, struct wfi_cuda_mr, base)->pinned);
+	r->t->mr_dereg(mr);
+	free(opts.addr);
+	opts.kind = WEFT_MR_DMABUF;
+	opts.addr = r->host;
+	assert_int_equal(r->t->mr_reg(r->dev, &opts, &mr), -EOPNOTSUPP);
+	r->t->rkey_destroy(rkey);
+}
+
+/* ---- under the transfer engine ---- */
+
+struct xfer {
+	struct wfi_xfer_engine *eng;
+	struct wfi_piece pieces[16];
+	int32_t results[16];
+	int done;
+	int res;
+};
+
+static void on_done(void *ctx, int res)
+{
+	struct xfer *x = ctx;
+
+	x->done++;
+	x->res = res;
+}
+
+static void xfer_start(struct rig *r, struct xfer *x, struct weft_rkey *const *rkey, uint64_t ns)
+{
+	const struct wfi_xfer_engine_opts eng = { .env = &r->env, .send_cqs = { r->cqs[0] } };
+	const struct wfi_xfer_opts o = {
+		.ep = r->ep,
+		.dir = WFI_XFER_WRITE,
+		.local_mr = r->mr,
+		.rkeys = rkey,
+		.pieces = x->pieces,
+		.nr_pieces = 16,
+		.nr_blocks = 16,
+		.nr_rkeys = 1,
+		.results = x->results,
+		.deadline_ns = wfi_now(&r->env) + ns,
+		.done = on_done,
+		.ctx = x,
+	};
+	struct wfi_xfer *open;
+
+	assert_int_equal(wfi_xfer_engine_create(&eng, &x->eng), 0);
+	for (uint32_t i = 0; i < 16; i++)
+		x->pieces[i] = (struct wfi_piece){
+			.local = r->host + i * 8192,
+			.remote = i * 4096ull,
+			.block = i,
+			.len = 4096,
+		};
+	assert_int_equal(wfi_xfer_submit(x->eng, &o, &open), 0);
+}
+
+static void test_transfer(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	struct xfer x = { .done = 0 };
+
+	fill(r->host, HOST_BYTES, 4);
+	xfer_start(r, &x, &rkey, WFI_NSEC_PER_SEC);
+	while (!x.done)
+		wfi_xfer_poll(x.eng, wfi_now(&r->env));
+	assert_int_equal(x.res, 0);
+	for (unsigned i = 0; i < 16; i++)
+		assert_memory_equal(at(r->mem) + i * 4096, r->host + i * 8192, 4096);
+	wfi_xfer_engine_destroy(x.eng);
+	r->t->rkey_destroy(rkey);
+}
+
+/* past its deadline, and the GPU goes on: it is over when that has ended, and not before */
+static void test_transfer_late(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	struct xfer x = { .done = 0 };
+	uint64_t now_ns;
+
+	choose(r, 0);
+	mock_cuda.hold = true;
+	xfer_start(r, &x, &rkey, WFI_NSEC_PER_SEC);
+	now_ns = wfi_now(&r->env);
+	for (unsigned i = 0; i < 100; i++)
+		wfi_xfer_poll(x.eng, now_ns + i * WFI_NSEC_PER_SEC);
+	assert_int_equal(x.done, 0);
+	assert_int_equal(wfi_cuda_ep(r->ep)->state, WFI_EP_CLOSING);
+	mock_cuda_release();
+	wfi_xfer_poll(x.eng, now_ns + 100 * WFI_NSEC_PER_SEC);
+	assert_int_equal(x.done, 1);
+	expect_closed(r, 0);
+	wfi_xfer_engine_destroy(x.eng);
+	r->t->rkey_destroy(rkey);
+}
+
+static void test_transfer_lost(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	struct xfer x = { .done = 0 };
+
+	mock_cuda.fail_call = "cuEventQuery";
+	mock_cuda.fail_res = WFI_CUDA_ECC;
+	xfer_start(r, &x, &rkey, WFI_NSEC_PER_SEC);
+	while (!x.done)
+		wfi_xfer_poll(x.eng, wfi_now(&r->env));
+	assert_int_equal(x.res, -EIO);
+	expect_closed(r, -EIO);
+	wfi_xfer_engine_destroy(x.eng);
+	r->t->rkey_destroy(rkey);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(both_ways),    TEST(segments),	 TEST(many_runs),
+		TEST(fence),	    TEST(depth),	 TEST(bad_pieces),
+		TEST(copy_fails),   TEST(lost_in_query), TEST(lost_in_record),
+		TEST(lost_in_copy), TEST(import),	 TEST(import_malformed),
+		TEST(open_fails),   TEST(not_pinned),	 TEST(pinned_later),
+		TEST(transfer),	    TEST(transfer_late), TEST(transfer_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

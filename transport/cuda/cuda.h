@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * cuda.h - the provider for memory of GPUs of this host, inside
+ *
+ * Memory endpoints only: an endpoint reaches memory of one GPU, that of the first region which is
+ * imported there. A post is a batch of copies between that and host memory, in a stream of the
+ * provider's own, with an event behind it: few large pieces go by the copy engine, many small ones
+ * by one launch of a kernel that reads and writes host memory where it lies, if that is pinned.
+ *
+ * Context: posts, polls and endpoints belong to the device's thread. Regions are imported, and
+ * their GPUs opened, by one other thread at a time if its owner likes: both take long.
+ */
+#ifndef WFI_TRANSPORT_CUDA_H
+#define WFI_TRANSPORT_CUDA_H
+
+#include <pthread.h>
+#include "gpu/device.h"
+#include "transport/core.h"
+#include "transport/cuda/provider.h"
+#include "weft_internal/gpu_region.h"
+
+#define WFI_CUDA_GPUS_MAX 32u
+#define WFI_CUDA_TABLES 32u /* of one GPU: a bit each in wfi_cuda_post.tables */
+#define WFI_CUDA_ITEMS 2048u /* of a table */
+#define WFI_CUDA_NO_TABLE UINT32_MAX
+
+struct wfi_cuda_device;
+struct wfi_cuda_ep;
+
+/* streams of one GPU, so that both ways are used at a time */
+enum wfi_cuda_way {
+	WFI_CUDA_TO_GPU,
+	WFI_CUDA_TO_HOST,
+	WFI_CUDA_WAYS,
+};
+
+/**
+ * struct wfi_cuda_gpu - a GPU that regions lie in
+ * @small: pieces of fewer bytes than this on average go by a kernel, by way; measured at the start
+ * @free_tables: those that no launch reads
+ * @lost: its context is, and all regions with it, until the device is closed
+ */
+struct wfi_cuda_gpu {
+	struct wfi_gpu *gpu;
+	uint8_t uuid[16];
+	struct CUstream_st *streams[WFI_CUDA_WAYS];
+	uint64_t small[WFI_CUDA_WAYS];
+	struct wfi_gpu_item *items;
+	uint32_t free_tables;
+	_Atomic bool lost;
+};
+
+/* host memory. @pinned: a kernel may touch it, and copies of it need no other */
+struct wfi_cuda_mr {
+	struct weft_mr base;
+	struct wfi_cuda_mr *next;
+	struct wfi_cuda_gpu *home; /* in whose context it is pinned */
+	_Atomic bool pinned;
+};
+
+/* @block_bytes: 0: bytes lie as they are counted. Else blocks of that many are counted, and a
+ * block's segments lie .segment_stride apart */
+struct wfi_cuda_rkey {
+	struct weft_rkey base;
+	struct wfi_gpu_region region;
+	struct wfi_gpu_shape shape;
+	uint64_t block_bytes;
+};
+
+/* an open post: copies were asked for, and .event is behind them */
+struct wfi_cuda_post {
+	struct CUevent_st *event; /* made when it is first wanted */
+	uint64_t cookie;
+	uint32_t tables;
+	uint32_t flags;
+	uint32_t idx;
+	int32_t status;
+	uint8_t op;
+	bool waits; /* for .event */
+};
+
+struct wfi_cuda_ep {
+	struct weft_ep base;
+	struct wfi_cuda_ep *next;
+	struct wfi_cuda_gpu *_Atomic gpu; /* NULL: no region yet */
+	_Atomic enum wfi_ep_state state; /* written by the owner */
+	int close_status;
+	uint32_t depth;
+	uint32_t head, tail; /* of .posts, a ring */
+	struct wfi_cuda_post posts[];
+};
+
+struct wfi_cuda_device {
+	struct weft_device base;
+	const struct wfi_cuda *cuda;
+	struct wfi_cuda_ep *eps;
+	uint32_t nr_open; /* posts */
+	uint32_t nr_closing; /* endpoints */
+	pthread_mutex_t lock; /* of what follows: cold */
+	struct wfi_cuda_gpu gpus[WFI_CUDA_GPUS_MAX]; /* by the driver's number; .gpu NULL: not open
+						      */
+	struct wfi_cuda_mr *mrs;
+};
+
+static inline struct wfi_cuda_device *wfi_cuda_device(struct weft_device *dev)
+{
+	return wfi_container_of(dev, struct wfi_cuda_device, base);
+}
+
+static inline struct wfi_cuda_ep *wfi_cuda_ep(struct weft_ep *ep)
+{
+	return wfi_container_of(ep, struct wfi_cuda_ep, base);
+}
+
+static inline const struct wfi_cuda_rkey *wfi_cuda_rkey(const struct weft_rkey *rkey)
+{
+	return wfi_container_of(rkey, struct wfi_cuda_rkey, base);
+}
+
+/* device.c */
+
+/* with the driver that is given, and not that of this host */
+int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
+			   const struct wfi_cuda *cuda, struct weft_device **out);
+/* the GPU of that name, open. Return: 0; -ENODEV, -EIO it is lost; as wfi_gpu_open(); logged */
+int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16],
+		     struct wfi_cuda_gpu **out);
+/* a call that concerns this GPU ended with @res: is it lost? Return: as wfi_cuda_errno(), logged */
+int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res);
+/* nothing more is asked of it. The first logs */
+void wfi_cuda_lose(struct wfi_cuda_gpu *g);
+
+/* mem.c */
+int wfi_cuda_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out);
+void wfi_cuda_mr_dereg(struct weft_mr *mr);
+/* what could not be pinned yet. Context: .lock is held */
+void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev);
+int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
+			 struct weft_rkey **out);
+void wfi_cuda_rkey_destroy(struct weft_rkey *rkey);
+/* the run that begins @off bytes into a region. Return: its length, *@addr: where it lies. Hot */
+uint64_t wfi_cuda_run(const struct wfi_cuda_rkey *rkey, uint64_t off, uint64_t *addr);
+
+/* ep.c */
+int wfi_cuda_cq_create(struct weft_device *dev, const struct weft_cq_opts *opts,
+		       struct weft_cq **out);
+void wfi_cuda_cq_destroy(struct weft_cq *cq);
+int wfi_cuda_cq_arm(struct weft_cq *cq, struct weft_wait *waits, unsigned max);
+void wfi_cuda_cq_disarm(struct weft_cq *cq);
+int wfi_cuda_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
+		       struct weft_ep **out);
+void wfi_cuda_ep_shutdown(struct weft_ep *ep);
+void wfi_cuda_ep_destroy(struct weft_ep *ep);
+/* connected -> closing; later calls change nothing */
+void wfi_cuda_ep_close(struct wfi_cuda_ep *ep, int status);
+
+/* post.c */
+extern const struct weft_ep_fast wfi_cuda_fast;
+/* what a table was for is done */
+void wfi_cuda_tables_put(struct wfi_cuda_gpu *g, uint32_t tables);
+
+/* tune.c: how many bytes a piece has to have before the copy engine is faster. Return: 0; as
+ * wfi_cuda_errno(), logged */
+int wfi_cuda_tune(struct wfi_env *env, struct wfi_cuda_gpu *g);
+
+#endif

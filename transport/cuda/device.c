@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "gpu/error.h"
+#include "transport/cuda/cuda.h"
+#include "weft_internal/log.h"
+
+#define MAX_PIECES 512u
+#define MAX_POST_BYTES (4ull << 20)
+
+void wfi_cuda_lose(struct wfi_cuda_gpu *g)
+{
+	if (!g->lost)
+		wfi_err("gpu %d: all regions in its memory are lost; restart the node to use it "
+			"again",
+			g->gpu->ordinal);
+	g->lost = true;
+}
+
+int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res)
+{
+	const int ret = wfi_gpu_failed(g->gpu, what, res);
+
+	if (wfi_cuda_context_lost(res))
+		wfi_cuda_lose(g);
+	return ret;
+}
+
+/* ---- GPUs ---- */
+
+static void gpu_close(struct wfi_cuda_gpu *g)
+{
+	struct wfi_gpu *gpu = g->gpu;
+	unsigned i;
+
+	if (!gpu)
+		return;
+	/* a context that is lost takes all that was in it along */
+	if (!wfi_gpu_enter(gpu)) {
+		for (i = 0; i < WFI_CUDA_WAYS; i++)
+			if (g->streams[i])
+				gpu->cuda->cuStreamDestroy(g->streams[i]);
+		wfi_gpu_leave(gpu);
+	}
+	wfi_gpu_unpin(gpu, g->items);
+	wfi_gpu_close(gpu);
+	memset(g, 0, sizeof(*g));
+}
+
+/* in the GPU's context. Return: a CUresult */
+static int streams_create(struct wfi_cuda_gpu *g)
+{
+	int res = 0;
+	unsigned i;
+
+	for (i = 0; i < WFI_CUDA_WAYS && !res; i++)
+		res = g->gpu->cuda->cuStreamCreate(&g->streams[i], WFI_CUDA_STREAM_NON_BLOCKING);
+	return res;
+}
+
+static int gpu_start(struct wfi_env *env, struct wfi_cuda_gpu *g)
+{
+	void *items;
+	int res = wfi_gpu_enter(g->gpu), ret;
+
+	if (!res) {
+		res = streams_create(g);
+		wfi_gpu_leave(g->gpu);
+	}
+	if (res)
+		return wfi_gpu_failed(g->gpu, "no streams", res);
+	ret = wfi_gpu_pin(g->gpu, WFI_CUDA_TABLES * WFI_CUDA_ITEMS * sizeof(*g->items), &items);
+	if (ret)
+		return ret;
+	g->items = items;
+	g->free_tables = UINT32_MAX;
+	return wfi_cuda_tune(env, g);
+}
+
+static int gpu_open(struct wfi_cuda_device *dev, int ordinal, const uint8_t uuid[16])
+{
+	struct wfi_cuda_gpu *g = &dev->gpus[ordinal];
+	int ret = wfi_gpu_open_any(dev->base.env, dev->cuda, ordinal, &g->gpu);
+
+	if (ret)
+		return ret;
+	memcpy(g->uuid, uuid, sizeof(g->uuid));
+	ret = gpu_start(dev->base.env, g);
+	if (ret) {
+		gpu_close(g);
+		return ret;
+	}
+	wfi_cuda_mrs_pin(dev);
+	return 0;
+}
+
+/* Return: the driver's number of it; -ENODEV, as wfi_cuda_errno(), logged */
+static int gpu_find(const struct wfi_cuda_device *dev, const uint8_t uuid[16])
+{
+	struct wfi_gpu_info info;
+	int i, ret, nr = wfi_gpu_count(dev->cuda);
+
+	for (i = 0; i < nr && i < (int)WFI_CUDA_GPUS_MAX; i++) {
+		ret = wfi_gpu_info(dev->cuda, i, &info);
+		if (ret)
+			return ret;
+		if (!memcmp(info.uuid, uuid, sizeof(info.uuid)))
+			return i;
+	}
+	wfi_err("gpu: a region is in the memory of a GPU that this process does not see (%d are): "
+		"see CUDA_VISIBLE_DEVICES and, in containers, /dev/nvidia*",
+		nr > 0 ? nr : 0);
+	return nr < 0 ? nr : -ENODEV;
+}
+
+int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16], struct wfi_cuda_gpu **out)
+{
+	int i, ret = 0;
+
+	pthread_mutex_lock(&dev->lock);
+	i = gpu_find(dev, uuid);
+	if (i < 0)
+		ret = i;
+	else if (!dev->gpus[i].gpu)
+		ret = gpu_open(dev, i, uuid);
+	else if (dev->gpus[i].lost)
+		ret = -EIO;
+	pthread_mutex_unlock(&dev->lock);
+	if (!ret)
+		*out = &dev->gpus[i];
+	return ret;
+}
+
+/* ---- the device ---- */
+
+static int cuda_probe(const struct weft_transport *t, struct wfi_env *env, struct weft_probe *out)
+{
+	const char *why;
+	const struct wfi_cuda *cuda = wfi_cuda_load(&why);
+	int nr = cuda ? wfi_gpu_count(cuda) : -ENODEV;
+
+	(void)t;
+	(void)env;
+	memset(out, 0, sizeof(*out));
+	if (nr > 0)
+		out->nr_devices = (uint32_t)nr;
+	else
+		snprintf(out->why, sizeof(out->why), "%s", cuda ? "there is no GPU" : why);
+	return nr > 0 ? 0 : -ENODEV;
+}
+
+int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
+			   const struct wfi_cuda *cuda, struct weft_device **out)
+{
+	struct wfi_cuda_device *dev = wfi_alloc(env, sizeof(*dev));
+
+	if (!dev)
+		return -ENOMEM;
+	dev->base.transport = t;
+	dev->base.env = env;
+	dev->base.caps = (struct weft_caps){
+		.flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_MEM_EP | WEFT_CAP_WAIT,
+		.max_pieces = MAX_PIECES,
+		.max_depth = WFI_MAX_DEPTH,
+		.max_piece_bytes = MAX_POST_BYTES,
+		.max_post_bytes = MAX_POST_BYTES,
+	};
+	dev->cuda = cuda;
+	pthread_mutex_init(&dev->lock, NULL);
+	*out = &dev->base;
+	return 0;
+}
+
+static int cuda_device_open(const struct weft_transport *t, struct wfi_env *env,
+			    const struct weft_device_opts *opts, struct weft_device **out)
+{
+	struct weft_device_opts o;
+	const struct wfi_cuda *cuda;
+	const char *why;
+
+	if (wfi_opts_read(&o, sizeof(o), opts))
+		return -EINVAL;
+	if (o.name && strcmp(o.name, "cuda") != 0)
+		return -ENODEV;
+	cuda = wfi_cuda_load(&why);
+	if (cuda)
+		return wfi_cuda_device_create(t, env, cuda, out);
+	wfi_err("cuda: %s", why);
+	return -ENODEV;
+}
+
+static void cuda_device_close(struct weft_device *base)
+{
+	struct wfi_cuda_device *dev;
+	unsigned i;
+
+	if (!base)
+		return;
+	dev = wfi_cuda_device(base);
+	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++)
+		gpu_close(&dev->gpus[i]);
+	pthread_mutex_destroy(&dev->lock);
+	wfi_free(base->env, dev, sizeof(*dev));
+}
+
+static int cuda_mr_export(struct weft_mr *mr, const struct weft_export_opts *opts,
+			  struct weft_export *out)
+{
+	(void)mr;
+	(void)opts;
+	(void)out;
+	return -EOPNOTSUPP; /* what engines export comes by libweft */
+}
+
+static int cuda_mr_revoke(struct weft_mr *mr, uint64_t id)
+{
+	(void)mr;
+	(void)id;
+	return -EOPNOTSUPP;
+}
+
+static void *cuda_rkey_ptr(const struct weft_rkey *rkey)
+{
+	(void)rkey;
+	return NULL;
+}
+
+static int cuda_ep_addr(struct weft_ep *ep, struct weft_ep_addr *out)
+{
+	(void)ep;
+	(void)out;
+	return -EOPNOTSUPP;
+}
+
+static int cuda_ep_connect(struct weft_ep *ep, const struct weft_ep_peer *peer)
+{
+	(void)ep;
+	(void)peer;
+	return -EISCONN;
+}
+
+const struct weft_transport wfi_transport_cuda = {
+	.size = sizeof(struct weft_transport),
+	.name = "cuda",
+	.probe = cuda_probe,
+	.device_open = cuda_device_open,
+	.device_close = cuda_device_close,
+	.mr_reg = wfi_cuda_mr_reg,
+	.mr_dereg = wfi_cuda_mr_dereg,
+	.mr_export = cuda_mr_export,
+	.mr_revoke = cuda_mr_revoke,
+	.rkey_import = wfi_cuda_rkey_import,
+	.rkey_destroy = wfi_cuda_rkey_destroy,
+	.rkey_ptr = cuda_rkey_ptr,
+	.cq_create = wfi_cuda_cq_create,
+	.cq_destroy = wfi_cuda_cq_destroy,
+	.cq_arm = wfi_cuda_cq_arm,
+	.cq_disarm = wfi_cuda_cq_disarm,
+	.ep_create = wfi_cuda_ep_create,
+	.ep_addr = cuda_ep_addr,
+	.ep_connect = cuda_ep_connect,
+	.ep_shutdown = wfi_cuda_ep_shutdown,
+	.ep_destroy = wfi_cuda_ep_destroy,
+	.port_open = wfi_no_port_open,
+	.port_close = wfi_no_port_close,
+	.port_addr = wfi_no_port_addr,
+	.port_poll = wfi_no_port_poll,
+	.port_accept = wfi_no_port_accept,
+	.port_refuse = wfi_no_port_refuse,
+	.ep_dial = wfi_no_ep_dial,
+};

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ep.c - endpoints and queues: what is asked of a GPU ends when the event behind it has come */
+#include <errno.h>
+#include "gpu/error.h"
+#include "transport/cuda/cuda.h"
+
+#define DEPTH_DEFAULT 64u
+
+/* ---- queues ---- */
+
+/* what a post became goes to its queue. Return: whether there was something to say */
+static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enum weft_scope scope)
+{
+	struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
+
+	if (p->tables)
+		wfi_cuda_tables_put(ep->gpu, p->tables);
+	ep->head++;
+	wfi_cuda_device(ep->base.dev)->nr_open--;
+	if (!status)
+		status = p->status;
+	if (!status && (p->flags & WEFT_POST_QUIET))
+		return false;
+	*wc = (struct weft_wc){
+		.cookie = p->cookie,
+		.ep = &ep->base,
+		.status = status,
+		.op = p->op,
+		.scope = (uint8_t)(status ? scope : WEFT_SCOPE_NONE),
+		.idx = p->idx,
+	};
+	return true;
+}
+
+/* Return: 0 the first post is done, -EAGAIN, or why its GPU is lost */
+static int post_look(struct wfi_cuda_ep *ep)
+{
+	const struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
+	struct wfi_cuda_gpu *g = ep->gpu;
+	int res;
+
+	if (!p->waits)
+		return 0;
+	if (g->lost)
+		return -EIO;
+	res = wfi_gpu_enter(g->gpu);
+	if (!res) {
+		res = g->gpu->cuda->cuEventQuery(p->event);
+		wfi_gpu_leave(g->gpu);
+	}
+	if (!res || res == WFI_CUDA_NOT_READY)
+		return wfi_cuda_errno(res);
+	/* whatever it is: nobody can say any more when the copies end */
+	wfi_cuda_failed(g, "copies", res);
+	wfi_cuda_lose(g);
+	return -EIO;
+}
+
+static unsigned ep_harvest(struct wfi_cuda_ep *ep, struct weft_wc *wcs, unsigned max)
+{
+	unsigned n = 0;
+	int ret;
+
+	while (n < max && ep->head != ep->tail) {
+		/* of a GPU that is lost nothing moves any more */
+		ret = ep->close_status ? -ECANCELED : post_look(ep);
+		if (ret == -EAGAIN)
+			break;
+		n += post_end(ep, &wcs[n], ret, ret ? WEFT_SCOPE_EP : WEFT_SCOPE_OP);
+		if (ret)
+			wfi_cuda_ep_close(ep, ret);
+	}
+	return n;
+}
+
+static unsigned ep_closed(struct wfi_cuda_ep *ep, struct weft_wc *wc)
+{
+	if (ep->state != WFI_EP_CLOSING || ep->head != ep->tail)
+		return 0;
+	ep->state = WFI_EP_CLOSED;
+	wfi_cuda_device(ep->base.dev)->nr_closing--;
+	*wc = (struct weft_wc){
+		.ep = &ep->base,
+		.op = WEFT_WC_CLOSED,
+		.status = ep->close_status,
+		.scope = ep->close_status ? WEFT_SCOPE_EP : WEFT_SCOPE_NONE,
+	};
+	return 1;
+}
+
+static int cq_poll(struct weft_cq *cq, struct weft_wc *wcs, unsigned max)
+{
+	const struct wfi_cuda_device *dev = wfi_cuda_device(cq->dev);
+	struct wfi_cuda_ep *ep;
+	unsigned n = 0;
+
+	if (!(dev->nr_open | dev->nr_closing))
+		return 0;
+	for (ep = dev->eps; ep && n < max; ep = ep->next) {
+		if (ep->base.send_cq == cq)
+			n += ep_harvest(ep, wcs + n, max - n);
+		if (ep->base.recv_cq == cq && n < max)
+			n += ep_closed(ep, &wcs[n]);
+	}
+	return (int)n;
+}
+
+static const struct weft_cq_fast cq_fast = { .poll = cq_poll };
+
+int wfi_cuda_cq_create(struct weft_device *dev, const struct weft_cq_opts *opts,
+		       struct weft_cq **out)
+{
+	struct weft_cq_opts o;
+	struct weft_cq *cq;
+
+	if (wfi_opts_read(&o, sizeof(o), opts) || o.reserved)
+		return -EINVAL;
+	cq = wfi_alloc(dev->env, sizeof(*cq));
+	if (!cq)
+		return -ENOMEM;
+	cq->fast = &cq_fast;
+	cq->dev = dev;
+	*out = cq;
+	return 0;
+}
+
+void wfi_cuda_cq_destroy(struct weft_cq *cq)
+{
+	if (cq)
+		wfi_free(cq->dev->env, cq, sizeof(*cq));
+}
+
+/* no event of a GPU wakes anybody: while copies are under way, one polls */
+int wfi_cuda_cq_arm(struct weft_cq *cq, struct weft_wait *waits, unsigned max)
+{
+	const struct wfi_cuda_device *dev = wfi_cuda_device(cq->dev);
+
+	(void)waits;
+	(void)max;
+	return dev->nr_open | dev->nr_closing ? -EAGAIN : 0;
+}
+
+void wfi_cuda_cq_disarm(struct weft_cq *cq)
+{
+	(void)cq;
+}
+
+/* ---- life ---- */
+
+int wfi_cuda_ep_create(struct weft_device *base, const struct weft_ep_opts *opts,
+		       struct weft_ep **out)
+{
+	struct wfi_cuda_device *dev = wfi_cuda_device(base);
+	struct weft_ep_opts o;
+	struct wfi_cuda_ep *ep;
+	uint32_t depth;
+
+	if (wfi_opts_read(&o, sizeof(o), opts) || o.reserved || !o.send_cq || !o.recv_cq ||
+	    o.send_cq->dev != base || o.recv_cq->dev != base || o.depth > WFI_MAX_DEPTH)
+		return -EINVAL;
+	if (o.flags != WEFT_EP_MEM)
+		return o.flags ? -EINVAL : -EOPNOTSUPP;
+	depth = o.depth ? o.depth : DEPTH_DEFAULT;
+	ep = wfi_alloc(base->env, sizeof(*ep) + depth * sizeof(ep->posts[0]));
+	if (!ep)
+		return -ENOMEM;
+	ep->base.fast = &wfi_cuda_fast;
+	ep->base.dev = base;
+	ep->base.send_cq = o.send_cq;
+	ep->base.recv_cq = o.recv_cq;
+	ep->base.ctx = o.ctx;
+	ep->state = WFI_EP_CONNECTED;
+	ep->depth = depth;
+	ep->next = dev->eps;
+	dev->eps = ep;
+	*out = &ep->base;
+	return 0;
+}
+
+void wfi_cuda_ep_close(struct wfi_cuda_ep *ep, int status)
+{
+	if (status && !ep->close_status)
+		ep->close_status = status;
+	if (ep->state != WFI_EP_CONNECTED)
+		return;
+	ep->state = WFI_EP_CLOSING;
+	ep->base.fast = &wfi_ep_unconnected;
+	wfi_cuda_device(ep->base.dev)->nr_closing++;
+}
+
+void wfi_cuda_ep_shutdown(struct weft_ep *ep)
+{
+	wfi_cuda_ep_close(wfi_cuda_ep(ep), 0);
+}
+
+static void events_destroy(struct wfi_cuda_ep *ep)
+{
+	struct wfi_cuda_gpu *g = ep->gpu;
+	uint32_t i;
+
+	if (!g || wfi_gpu_enter(g->gpu))
+		return;
+	for (i = 0; i < ep->depth; i++)
+		if (ep->posts[i].event)
+			g->gpu->cuda->cuEventDestroy(ep->posts[i].event);
+	wfi_gpu_leave(g->gpu);
+}
+
+void wfi_cuda_ep_destroy(struct weft_ep *base)
+{
+	struct wfi_cuda_device *dev;
+	struct wfi_cuda_ep *ep, **link;
+
+	if (!base)
+		return;
+	dev = wfi_cuda_device(base->dev);
+	ep = wfi_cuda_ep(base);
+	for (link = &dev->eps; *link != ep; link = &(*link)->next)
+		;
+	*link = ep->next;
+	dev->nr_closing -= ep->state == WFI_EP_CLOSING;
+	events_destroy(ep);
+	wfi_free(base->dev->env, ep, sizeof(*ep) + ep->depth * sizeof(ep->posts[0]));
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mem.c - host memory, pinned; and regions of engines in the memory of GPUs */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+#include "gpu/error.h"
+#include "transport/cuda/cuda.h"
+#include "weft_internal/log.h"
+
+/* ---- the host's ---- */
+
+static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
+{
+	const struct wfi_cuda *cuda = g->gpu->cuda;
+	int direct = 0, res = wfi_gpu_enter(g->gpu);
+
+	if (!res) {
+		res = cuda->cuMemHostRegister(mr->base.addr, mr->base.len,
+					      WFI_CUDA_HOST_PORTABLE | WFI_CUDA_HOST_MAPPED);
+		wfi_gpu_leave(g->gpu);
+	}
+	if (res) {
+		wfi_warn_once("cuda: host memory can't be pinned (%s): copies to and from GPUs go "
+			      "through the driver's own, and are slow; see ulimit -l",
+			      wfi_cuda_why(res));
+		return;
+	}
+	mr->home = g;
+	/* kernels use its address as it is */
+	mr->pinned =
+		!cuda->cuDeviceGetAttribute(&direct, WFI_CUDA_ATTR_HOST_POINTERS, g->gpu->dev) &&
+		direct;
+}
+
+void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev)
+{
+	struct wfi_cuda_gpu *g;
+	struct wfi_cuda_mr *mr;
+	unsigned i;
+
+	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++) {
+		g = &dev->gpus[i];
+		if (!g->gpu || g->lost)
+			continue;
+		for (mr = dev->mrs; mr; mr = mr->next)
+			if (!mr->home)
+				mr_pin(mr, g);
+		return;
+	}
+}
+
+int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, struct weft_mr **out)
+{
+	struct wfi_cuda_device *dev = wfi_cuda_device(base);
+	struct weft_mr_opts o;
+	struct wfi_cuda_mr *mr;
+	int ret;
+
+	ret = wfi_opts_read(&o, sizeof(o), opts);
+	if (!ret)
+		ret = wfi_mr_opts_check(&o);
+	if (ret)
+		return ret;
+	mr = wfi_alloc(base->env, sizeof(*mr));
+	if (!mr)
+		return -ENOMEM;
+	mr->base.dev = base;
+	mr->base.addr = o.addr;
+	mr->base.len = o.len;
+	mr->base.access = o.access;
+	pthread_mutex_lock(&dev->lock);
+	mr->next = dev->mrs;
+	dev->mrs = mr;
+	wfi_cuda_mrs_pin(dev);
+	pthread_mutex_unlock(&dev->lock);
+	*out = &mr->base;
+	return 0;
+}
+
+void wfi_cuda_mr_dereg(struct weft_mr *base)
+{
+	struct wfi_cuda_device *dev;
+	struct wfi_cuda_mr *mr, **link;
+
+	if (!base)
+		return;
+	dev = wfi_cuda_device(base->dev);
+	mr = wfi_container_of(base, struct wfi_cuda_mr, base);
+	pthread_mutex_lock(&dev->lock);
+	for (link = &dev->mrs; *link != mr; link = &(*link)->next)
+		;
+	*link = mr->next;
+	if (mr->home && !wfi_gpu_enter(mr->home->gpu)) {
+		dev->cuda->cuMemHostUnregister(base->addr);
+		wfi_gpu_leave(mr->home->gpu);
+	}
+	pthread_mutex_unlock(&dev->lock);
+	wfi_free(base->dev->env, mr, sizeof(*mr));
+}
+
+/* ---- the engines' ---- */
+
+static int bad_shape(void)
+{
+	wfi_err("gpu: a region's segments are none, or do not fit in it: a block is nr_segments of "
+		"segment_bytes, segment_stride apart, and the next begins block_stride behind it");
+	return -EINVAL;
+}
+
+/* Return: 0 with *@len in bytes of whole blocks; -EINVAL, logged */
+static int shape_check(const struct wfi_gpu_shape *s, uint64_t room, uint64_t *len)
+{
+	uint64_t tail, block;
+
+	if (!s->nr_segments || !s->segment_bytes || !s->block_stride ||
+	    __builtin_mul_overflow(s->segment_stride, s->nr_segments - 1, &tail) ||
+	    wfi_add_overflows(tail, s->segment_bytes, &tail) || tail > room ||
+	    __builtin_mul_overflow(s->segment_bytes, s->nr_segments, &block) ||
+	    __builtin_mul_overflow(block, (room - tail) / s->block_stride + 1, len))
+		return bad_shape();
+	return 0;
+}
+
+uint64_t wfi_cuda_run(const struct wfi_cuda_rkey *k, uint64_t off, uint64_t *addr)
+{
+	const struct wfi_gpu_shape *s = &k->shape;
+	uint64_t in, at;
+
+	if (!k->block_bytes) {
+		*addr = k->region.addr + off;
+		return UINT64_MAX;
+	}
+	in = off % k->block_bytes;
+	at = in % s->segment_bytes;
+	*addr = k->region.addr + off / k->block_bytes * s->block_stride +
+		in / s->segment_bytes * s->segment_stride + at;
+	return s->segment_bytes - at;
+}
+
+static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
+		     const struct weft_rkey_src *src, const struct wfi_gpu_source *from)
+{
+	struct wfi_cuda_gpu *g = ep->gpu;
+	int ret;
+
+	if (g && memcmp(g->uuid, from->memory.uuid, sizeof(g->uuid)) != 0)
+		return -EXDEV;
+	ret = wfi_cuda_gpu_get(wfi_cuda_device(ep->base.dev), from->memory.uuid, &g);
+	if (ret)
+		return ret;
+	if (src->pid == getpid())
+		ret = wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
+	else
+		ret = wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
+	if (!ret)
+		ep->gpu = g;
+	return ret;
+}
+
+int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
+			 struct weft_rkey **out)
+{
+	struct wfi_gpu_source from;
+	struct weft_rkey_src s;
+	struct wfi_cuda_rkey *k;
+	int ret = 0;
+
+	if (wfi_opts_read(&s, sizeof(s), src) || s.kind != WEFT_RKEY_GPU || !s.blob ||
+	    s.blob_len != sizeof(from) || !s.access || (s.access & ~WFI_REMOTE_ACCESS) ||
+	    s.pid <= 0)
+		return -EINVAL;
+	if (wfi_cuda_ep(ep)->state != WFI_EP_CONNECTED)
+		return -ENOTCONN;
+	memcpy(&from, s.blob, sizeof(from));
+	k = wfi_alloc(ep->dev->env, sizeof(*k));
+	if (!k)
+		return -ENOMEM;
+	k->base.ep = ep;
+	k->base.access = s.access;
+	k->base.len = from.memory.len;
+	k->shape = from.shape;
+	if (from.shape.nr_segments) {
+		ret = shape_check(&from.shape, from.memory.len, &k->base.len);
+		k->block_bytes = from.shape.segment_bytes * from.shape.nr_segments;
+	}
+	if (!ret)
+		ret = rkey_open(k, wfi_cuda_ep(ep), &s, &from);
+	if (ret) {
+		wfi_free(ep->dev->env, k, sizeof(*k));
+		return ret;
+	}
+	*out = &k->base;
+	return 0;
+}
+
+void wfi_cuda_rkey_destroy(struct weft_rkey *base)
+{
+	struct wfi_cuda_rkey *k;
+
+	if (!base)
+		return;
+	k = wfi_container_of(base, struct wfi_cuda_rkey, base);
+	wfi_gpu_region_close(&k->region);
+	wfi_free(base->ep->dev->env, k, sizeof(*k));
+}

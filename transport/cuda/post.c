@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* post.c - pieces that become copies: by the copy engine, or by a kernel */
+#include <errno.h>
+#include "gpu/error.h"
+#include "transport/cuda/cuda.h"
+
+/* one post on its way into a stream */
+struct job {
+	struct wfi_cuda_gpu *g;
+	struct CUstream_st *stream;
+	const struct weft_piece *pieces;
+	uint32_t nr; /* good ones */
+	bool to_gpu;
+};
+
+/* a run: part of a piece that is one piece on both sides */
+struct run {
+	uint64_t dst;
+	uint64_t src;
+	uint64_t len;
+};
+
+/* the next run of a piece, of which @done bytes are behind us */
+static struct run run_next(const struct job *j, const struct weft_piece *p, uint64_t done)
+{
+	const uint64_t host = (uintptr_t)p->local + done;
+	uint64_t gpu, len = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, &gpu);
+
+	return (struct run){
+		.dst = j->to_gpu ? gpu : host,
+		.src = j->to_gpu ? host : gpu,
+		.len = wfi_min(len, p->len - done),
+	};
+}
+
+/* ---- tables of kernels ---- */
+
+static uint32_t table_get(struct wfi_cuda_gpu *g, struct wfi_gpu_table *t)
+{
+	uint32_t i;
+
+	if (!g->free_tables)
+		return WFI_CUDA_NO_TABLE;
+	i = (uint32_t)__builtin_ctz(g->free_tables);
+	g->free_tables &= ~(1u << i);
+	*t = (struct wfi_gpu_table){
+		.items = g->items + (uint64_t)i * WFI_CUDA_ITEMS,
+		.max = WFI_CUDA_ITEMS,
+	};
+	return i;
+}
+
+void wfi_cuda_tables_put(struct wfi_cuda_gpu *g, uint32_t tables)
+{
+	g->free_tables |= tables;
+}
+
+/* ---- by the copy engine ---- */
+
+/* pieces from *@idx on. Return: 0, or -errno and *@idx: of the piece that it is about; logged */
+static int by_copies(const struct job *j, uint32_t *idx)
+{
+	const struct wfi_cuda *cuda = j->g->gpu->cuda;
+	uint64_t done;
+	struct run r;
+	int res = 0;
+
+	for (; *idx < j->nr && !res; *idx += !res) {
+		const struct weft_piece *p = &j->pieces[*idx];
+
+		for (done = 0; done < p->len && !res; done += r.len) {
+			r = run_next(j, p, done);
+			res = cuda->cuMemcpyAsync(r.dst, r.src, r.len, j->stream);
+		}
+	}
+	return res ? wfi_cuda_failed(j->g, "a copy", res) : 0;
+}
+
+/* ---- by kernels ---- */
+
+/* as many whole pieces as fit. Return: index of the next one */
+static uint32_t table_fill(const struct job *j, uint32_t idx, struct wfi_gpu_table *t)
+{
+	struct wfi_gpu_table whole = *t;
+	uint64_t done;
+	struct run r;
+
+	for (; idx < j->nr; idx++, whole = *t) {
+		const struct weft_piece *p = &j->pieces[idx];
+
+		for (done = 0; done < p->len; done += r.len) {
+			r = run_next(j, p, done);
+			if (wfi_gpu_table_add(t, r.src, r.dst, r.len)) {
+				*t = whole;
+				return idx;
+			}
+		}
+	}
+	return idx;
+}
+
+/* as by_copies(); what finds no table, or is more than one, goes there. *@tables: for the post */
+static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
+{
+	struct wfi_gpu_table t;
+	uint32_t i, next;
+	int ret = 0;
+
+	while (*idx < j->nr && !ret) {
+		i = table_get(j->g, &t);
+		if (i == WFI_CUDA_NO_TABLE)
+			return by_copies(j, idx);
+		*tables |= 1u << i;
+		next = table_fill(j, *idx, &t);
+		if (next == *idx)
+			return by_copies(j, idx);
+		ret = wfi_gpu_move(j->g->gpu, &t, NULL, NULL, 0, j->stream);
+		if (!ret)
+			*idx = next;
+	}
+	if (ret == -EIO)
+		wfi_cuda_lose(j->g);
+	return ret;
+}
+
+/* ---- posts ---- */
+
+/* few large ones, or many small ones? */
+static bool is_small(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes)
+{
+	const uint64_t small = j->g->small[j->to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
+	uint64_t addr, run;
+
+	if (!mr->pinned || !j->nr)
+		return false;
+	run = wfi_min(bytes / j->nr,
+		      wfi_cuda_run(wfi_cuda_rkey(j->pieces[0].rkey), j->pieces[0].remote, &addr));
+	return run < small;
+}
+
+/* in the GPU's context */
+static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes,
+		  struct wfi_cuda_post *p)
+{
+	const struct wfi_cuda *cuda = j->g->gpu->cuda;
+	uint32_t idx = 0;
+	int res = 0, ret;
+
+	if (!p->event)
+		res = cuda->cuEventCreate(&p->event, WFI_CUDA_EVENT_NO_TIMING);
+	if (res)
+		return res;
+	ret = is_small(j, mr, bytes) ? by_kernels(j, &idx, &p->tables) : by_copies(j, &idx);
+	if (ret) {
+		p->idx = idx;
+		p->status = ret;
+	}
+	/* behind what was asked for, even where that is not all. Without it nobody can say when
+	 * that ends */
+	res = cuda->cuEventRecord(p->event, j->stream);
+	if (res) {
+		wfi_cuda_failed(j->g, "an event", res);
+		wfi_cuda_lose(j->g);
+	}
+	p->waits = true;
+	return 0;
+}
+
+/* the good pieces of a post that is counted already */
+static void start(const struct job *j, const struct weft_post *post, uint64_t bytes,
+		  struct wfi_cuda_post *p)
+{
+	int res = wfi_gpu_enter(j->g->gpu);
+
+	if (!res) {
+		res = launch(j, wfi_container_of(post->local_mr, struct wfi_cuda_mr, base), bytes,
+			     p);
+		wfi_gpu_leave(j->g->gpu);
+	}
+	if (!res)
+		return;
+	/* nothing was asked for */
+	p->idx = 0;
+	p->status = wfi_cuda_failed(j->g, "a copy", res);
+}
+
+/* Return: bytes of the good pieces, which are the first @p->idx; -EINVAL */
+static int64_t pieces_check(struct wfi_cuda_ep *ep, const struct weft_post *post, uint32_t need,
+			    struct wfi_cuda_post *p)
+{
+	const struct weft_caps *caps = &ep->base.dev->caps;
+	uint64_t bytes = 0;
+
+	for (p->idx = 0; p->idx < post->nr_pieces; p->idx++) {
+		p->status = wfi_piece_check(&ep->base, post, &post->pieces[p->idx], need);
+		if (wfi_unlikely(p->status))
+			break;
+		bytes += post->pieces[p->idx].len;
+		if (wfi_unlikely(bytes > caps->max_post_bytes))
+			return -EINVAL;
+	}
+	return (int64_t)bytes;
+}
+
+static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum weft_wc_op op,
+		     uint32_t need)
+{
+	struct wfi_cuda_ep *ep = wfi_cuda_ep(base);
+	struct wfi_cuda_post *p = &ep->posts[ep->tail % ep->depth];
+	const bool to_gpu = op == WEFT_WC_WRITE;
+	struct job j = { .g = ep->gpu, .pieces = post->pieces, .to_gpu = to_gpu };
+	int64_t bytes;
+
+	if (wfi_unlikely(post->nr_pieces > base->dev->caps.max_pieces || !post->local_mr ||
+			 post->local_mr->dev != base->dev))
+		return -EINVAL;
+	if (wfi_unlikely(ep->tail - ep->head == ep->depth))
+		return -EAGAIN;
+	*p = (struct wfi_cuda_post){
+		.event = p->event,
+		.cookie = post->cookie,
+		.flags = post->flags,
+		.op = (uint8_t)op,
+	};
+	bytes = pieces_check(ep, post, need, p);
+	if (wfi_unlikely(bytes < 0))
+		return (int)bytes;
+	j.nr = p->idx;
+	ep->tail++;
+	wfi_cuda_device(base->dev)->nr_open++;
+	if (!bytes)
+		return 0;
+	j.stream = j.g->streams[to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
+	if (wfi_likely(!j.g->lost))
+		start(&j, post, (uint64_t)bytes, p);
+	p->waits |= j.g->lost;
+	return 0;
+}
+
+static int cuda_post_read(struct weft_ep *ep, const struct weft_post *post)
+{
+	return cuda_post(ep, post, WEFT_WC_READ, WEFT_ACCESS_REMOTE_READ);
+}
+
+static int cuda_post_write(struct weft_ep *ep, const struct weft_post *post)
+{
+	return cuda_post(ep, post, WEFT_WC_WRITE, WEFT_ACCESS_REMOTE_WRITE);
+}
+
+const struct weft_ep_fast wfi_cuda_fast = {
+	.post_read = cuda_post_read,
+	.post_write = cuda_post_write,
+	.post_write_imm = wfi_ep_no_imm,
+	.post_send = wfi_ep_no_send,
+	.post_msg = wfi_ep_no_msg,
+};
