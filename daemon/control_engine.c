@@ -218,6 +218,11 @@ static void on_region_reg(struct request *q)
 {
 	uint64_t end;
 
+	if (q->req.u.region.kind) {
+		q->rep.status =
+			gpu_region_reg(q->k->session, &q->req, q->fd_in, &q->rep.id, q->rep.why);
+		return;
+	}
 	if (!q->req.u.region.len || !!q->req.u.region.has_fd != (q->fd_in >= 0) ||
 	    wfi_add_overflows(q->req.u.region.has_fd ? q->req.u.region.off : q->req.u.region.addr,
 			      q->req.u.region.len, &end)) {

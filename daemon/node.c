@@ -63,6 +63,8 @@ int node_tenant_add(struct node *node, const struct wfi_tenant_opts *opts)
 	for (k = 0; !ret && k < node->nr_nets; k++)
 		if (!node->nets[k].lost)
 			ret = link_arena_add(&node->nets[k], arena);
+	if (!ret && node->gpu.dev)
+		ret = link_arena_add(&node->gpu, arena);
 	if (ret) {
 		/* arenas lie in the tenants' order: there can't be another one */
 		node->tenants_cut = true;
@@ -368,6 +370,7 @@ void node_destroy(struct node *node)
 	rails_fini(node);
 	wfi_xfer_engine_destroy(node->xfer);
 	link_close(&node->host);
+	link_close(&node->gpu);
 	while (node->nr_nets)
 		link_close(&node->nets[--node->nr_nets]);
 	wfi_kv_destroy(node->kv);
@@ -590,6 +593,8 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 			return false;
 		waits_add(w, addr, val, true);
 	}
+	if (node->gpu.dev && !waits_link(w, &node->gpu))
+		return false;
 	if (!node->nr_peers)
 		return true;
 	if (!waits_link(w, &node->host))
@@ -648,6 +653,7 @@ static void worker_sleep(struct node *node)
 	for (i = 0; i < nr_asleep; i++)
 		wfi_ring_awake(node->rings[i]->ring);
 	link_disarm(&node->host);
+	link_disarm(&node->gpu);
 	for (i = 0; i < node->nr_nets; i++)
 		link_disarm(&node->nets[i]);
 }

@@ -31,6 +31,7 @@
 #define NODE_RINGS_MAX 1024u
 #define SESSION_REGIONS_MAX 256u
 #define SESSION_RINGS_MAX 64u
+#define SESSION_GPUS_MAX 16u
 #define NODE_NETS_MAX 4u
 #define NODE_PEERS_MAX 64u
 #define NODE_TENANTS_MAX 64u
@@ -90,8 +91,15 @@ struct region {
 
 /* whose endpoint: weft_ep.ctx points here */
 struct ep_owner {
-	enum ep_kind { EP_SESSION, EP_PEER, EP_SELF } kind;
+	enum ep_kind { EP_SESSION, EP_PEER, EP_SELF, EP_GPU } kind;
 	bool closed; /* WEFT_WC_CLOSED was seen */
+};
+
+/* an endpoint to an engine's memory on one GPU; it lives while a region does, or is open */
+struct session_gpu {
+	struct ep_owner owner;
+	struct weft_ep *ep; /* NULL: none */
+	uint32_t nr_regions;
 };
 
 struct session {
@@ -110,6 +118,7 @@ struct session {
 	_Atomic bool broken; /* broke the protocol: the control thread is to hang up */
 	struct weft_ep *ep; /* to its memory */
 	struct region regions[SESSION_REGIONS_MAX];
+	struct session_gpu gpus[SESSION_GPUS_MAX];
 	struct weft_rkey *rkeys[SESSION_REGIONS_MAX]; /* dense copy for transfers */
 	struct node_ring *rings[SESSION_RINGS_MAX];
 	struct node_op *ops; /* open ones */
@@ -185,6 +194,7 @@ struct node {
 	struct node_link host; /* reaches engines and nodes of this host */
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;
+	struct node_link gpu; /* reaches engines' memory on GPUs; open when it is first wanted */
 	bool net_fell_back; /* to TCP, where RDMA was looked for */
 	struct node_rails *rails; /* by the nodes that they lead to */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
@@ -310,8 +320,26 @@ unsigned sessions_guard(struct node *node);
 /* @fd: the engine's memfd (lent for the call) or -1: private memory at @addr */
 int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, uint64_t len,
 		       uint32_t *id, char *why);
+/* @rkey: the session's on success, to memory of .gpus[@gpu]. Return: 0, -EMFILE with @why */
+int session_region_give(struct session *s, struct weft_rkey *rkey, unsigned gpu, uint32_t *id,
+			char *why);
 /* Return: 0 gone, -EBUSY operations touch it still: ask again, -ENOENT */
 int session_region_dereg(struct session *s, uint32_t id);
+
+/* ---- gpu.c ---- */
+
+/* @req: of REGION_REG in GPU memory: input; @fd: beside it, or -1, lent for the call. Waits for the
+ * worker, and for the driver. Context: the control thread. Return: 0, -errno with @why */
+int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, uint32_t *id,
+		   char *why);
+/* a region there is gone; so is the endpoint, when it was its last and is closed */
+void gpu_region_gone(struct session *s, const struct weft_ep *ep);
+/* the session ends. Return: all endpoints are closed, and gone */
+void gpu_eps_shutdown(struct session *s);
+bool gpu_eps_closed(const struct session *s);
+void gpu_eps_destroy(struct session *s);
+/* the host memory of a tenant, where the endpoint wants it named, else NULL */
+const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
 
 /* ---- ops_route.c ---- */
 

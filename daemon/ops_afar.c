@@ -147,14 +147,15 @@ static void get_pulled(void *ctx)
 static bool places_reach(const struct node_op *op, const struct op_buf *b, bool *in_arena)
 {
 	const struct session *s = op->session;
-	const struct weft_transport *t = s->node->host.dev->transport;
 	bool all_in = true;
 	uint32_t i;
 
 	for (i = 0; i < op->nr; i++) {
 		const struct wfi_piece *p = &b->pieces[i];
-		char *base = p->rkey == WEFT_REGION_ARENA ? wfi_tenant_arena(s->tenant)->addr
-							  : t->rkey_ptr(s->rkeys[p->rkey]);
+		const struct weft_rkey *rkey = s->rkeys[p->rkey];
+		char *base = p->rkey == WEFT_REGION_ARENA
+				     ? wfi_tenant_arena(s->tenant)->addr
+				     : rkey->ep->dev->transport->rkey_ptr(rkey);
 
 		if (b->idx[i] != WFI_SLOT_NONE)
 			continue;

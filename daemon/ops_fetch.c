@@ -109,6 +109,10 @@ int op_get_places(struct op_ctx *c, struct node_op *op, const struct wfi_space_i
 		if (ret)
 			return ret;
 		b.pieces[i].block = i;
+		/* no transfer moves bytes to several endpoints */
+		if (wfi_unlikely(c->s->rkeys[b.pieces[i].rkey]->ep !=
+				 c->s->rkeys[b.pieces[0].rkey]->ep))
+			return -EINVAL;
 	}
 	op->verify = space->verify || c->sqe->flags & WEFT_F_VERIFY;
 	memcpy(b.keys, c->node->keys, op->nr * sizeof(*b.keys));

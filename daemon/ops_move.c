@@ -36,9 +36,12 @@ int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ct
 	struct session *s = op->session;
 	struct node *node = s->node;
 	struct op_buf b = op_buf_of(op);
+	/* that of the first piece: a plan with pieces of another is refused */
+	struct weft_ep *ep = op->nr_pieces ? s->rkeys[b.pieces[0].rkey]->ep : s->ep;
 	struct wfi_xfer_opts x = {
-		.ep = s->ep,
+		.ep = ep,
 		.dir = dir,
+		.local_mr = gpu_mr(s, ep),
 		.rkeys = s->rkeys,
 		.nr_rkeys = SESSION_REGIONS_MAX,
 		.pieces = b.pieces,

@@ -398,6 +398,8 @@ int peers_hear(struct node *node, struct node_link *link)
 		owner = wcs[i].ep->ctx;
 		if (wcs[i].op == WEFT_WC_CLOSED)
 			owner->closed = true;
+		if (owner->kind == EP_GPU)
+			continue;
 		if (wcs[i].op == WEFT_WC_CLOSED && wcs[i].scope == WEFT_SCOPE_DEVICE)
 			link_lost(node, link);
 		if (owner->kind == EP_PEER)
@@ -413,6 +415,8 @@ int peers_poll(struct node *node)
 	int work = peers_hear(node, &node->host);
 	unsigned i;
 
+	if (node->gpu.dev)
+		work += peers_hear(node, &node->gpu);
 	for (i = 0; i < node->nr_nets; i++)
 		if (node->nets[i].dev)
 			work += peers_hear(node, &node->nets[i]);

@@ -161,6 +161,34 @@ static void region_why(char *why, int ret)
 	snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why), "%s", text);
 }
 
+/* Return: a number for another region; 0: there is none, with @why */
+static uint32_t region_number(const struct session *s, char *why)
+{
+	uint32_t i;
+
+	for (i = 1; i < SESSION_REGIONS_MAX && s->regions[i].rkey; i++)
+		;
+	if (i < SESSION_REGIONS_MAX)
+		return i;
+	snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why),
+		 "an engine has at most %u regions: register larger ones", SESSION_REGIONS_MAX - 1);
+	return 0;
+}
+
+int session_region_give(struct session *s, struct weft_rkey *rkey, unsigned gpu, uint32_t *id,
+			char *why)
+{
+	uint32_t i = region_number(s, why);
+
+	if (!i)
+		return -EMFILE;
+	s->regions[i] = (struct region){ .rkey = rkey, .len = rkey->len };
+	s->rkeys[i] = rkey;
+	s->gpus[gpu].nr_regions++;
+	*id = i;
+	return 0;
+}
+
 int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, uint64_t len,
 		       uint32_t *id, char *why)
 {
@@ -182,14 +210,9 @@ int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, u
 			 "private_memory = true in its configuration");
 		return -EPERM;
 	}
-	for (i = 1; i < SESSION_REGIONS_MAX && s->regions[i].rkey; i++)
-		;
-	if (i == SESSION_REGIONS_MAX) {
-		snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why),
-			 "an engine has at most %u regions: register larger ones",
-			 SESSION_REGIONS_MAX - 1);
+	i = region_number(s, why);
+	if (!i)
 		return -EMFILE;
-	}
 	ret = region_import(s, i, &src);
 	if (ret) {
 		region_why(why, ret);
@@ -201,9 +224,13 @@ int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, u
 
 static void region_drop(struct session *s, uint32_t id)
 {
-	s->node->host.dev->transport->rkey_destroy(s->regions[id].rkey);
+	struct weft_ep *ep = s->rkeys[id]->ep;
+
+	ep->dev->transport->rkey_destroy(s->rkeys[id]);
 	s->regions[id].rkey = NULL;
 	s->rkeys[id] = NULL;
+	if (ep != s->ep)
+		gpu_region_gone(s, ep);
 }
 
 int session_region_dereg(struct session *s, uint32_t id)
@@ -221,11 +248,11 @@ int session_region_dereg(struct session *s, uint32_t id)
 
 static bool pages_lost(const struct session *s)
 {
-	const struct weft_transport *t = s->node->host.dev->transport;
 	uint32_t i;
 
 	for (i = 0; i < SESSION_REGIONS_MAX; i++)
-		if (s->regions[i].rkey && wfi_guard_hit(t->rkey_ptr(s->regions[i].rkey)))
+		if (s->rkeys[i] &&
+		    wfi_guard_hit(s->rkeys[i]->ep->dev->transport->rkey_ptr(s->rkeys[i])))
 			return true;
 	return wfi_guard_hit(wfi_tenant_arena(s->tenant)->addr);
 }
@@ -293,12 +320,14 @@ bool session_end_poll(struct session *s)
 		s->ep_down = true;
 		wfi_owner_fini(node->kv, &s->owner, s->may_write);
 		t->ep_shutdown(s->ep);
+		gpu_eps_shutdown(s);
 	}
-	if (!s->ep_owner.closed)
+	if (!s->ep_owner.closed || !gpu_eps_closed(s))
 		return false;
 	for (i = 0; i < SESSION_REGIONS_MAX; i++)
 		if (s->regions[i].rkey)
 			region_drop(s, i);
+	gpu_eps_destroy(s);
 	t->ep_destroy(s->ep);
 	if (s->pidfd >= 0)
 		close(s->pidfd);

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 #include "ring/args.h"
 #include "weft/weft.h"
+#include "weft_internal/gpu_region.h"
 #include "weft_internal/client.h"
 #include "weft_internal/util.h"
 
@@ -29,6 +30,8 @@ struct region {
 	uint64_t len;
 	uint64_t fd_off;
 	int fd; /* our own copy, or -1 */
+	uint32_t kind; /* enum weft_region_kind */
+	struct wfi_gpu_shape shape;
 };
 
 struct weft_space {
@@ -181,6 +184,10 @@ int wfi_client_gone(void); /* Return: -ECONNRESET, with the sentence */
 int wfi_space_reopen(struct weft_space *space);
 int wfi_region_reopen(struct weft *w, struct region *region);
 void wfi_region_forget(struct weft *w, struct region *region);
+
+/* client_gpu.c: a region of a GPU in @req, and what goes beside it in *@fd, -1 or the caller's to
+ * close. Return: 0, -errno with the sentence */
+int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int *fd);
 
 /* client_ring.c; the same */
 int wfi_ring_reopen(struct weft_ring *ring);

@@ -158,6 +158,13 @@ static int check_region(const struct weft_region_opts *opts)
 
 	if (!opts->len)
 		return wfi_client_fail(-EINVAL, "the region has no length");
+	if (opts->kind > WEFT_REGION_GPU || opts->reserved)
+		return wfi_client_fail(-EINVAL, "the region is of no kind that this library knows");
+	if (opts->kind == WEFT_REGION_GPU && opts->fd >= 0)
+		return wfi_client_fail(-EINVAL, "GPU memory has no fd: give -1");
+	if (opts->kind == WEFT_REGION_MEMORY && (opts->nr_segments || opts->segment_bytes ||
+						 opts->segment_stride || opts->block_stride))
+		return wfi_client_fail(-EINVAL, "only regions of GPU memory have segments");
 	if (opts->fd >= 0)
 		return check_shared(opts);
 	if (!opts->addr || wfi_add_overflows((uintptr_t)opts->addr, opts->len, &end))
@@ -173,12 +180,31 @@ static void allow_node(const struct weft *w)
 		prctl(PR_SET_PTRACER, (unsigned long)w->node_pid, 0, 0, 0);
 }
 
+static int region_call_gpu(struct weft *w, const struct region *region, uint32_t *id)
+{
+	struct wfi_ctl_call call = { .req.type = WEFT_CTL_REGION_REG };
+	int ret = wfi_region_export(region, &call.req, &call.fd_in);
+
+	if (ret)
+		return ret;
+	/* the node opens the GPU, the first time, and pins its arenas */
+	ret = wfi_client_ctl(w, &call, WFI_CTL_END_TIMEOUT_MS);
+	if (call.fd_in >= 0)
+		close(call.fd_in);
+	if (ret < 0)
+		return ret;
+	*id = call.rep.id;
+	return 0;
+}
+
 /* Return: 0 and the node's number */
 static int region_call(struct weft *w, const struct region *region, uint32_t *id)
 {
 	struct wfi_ctl_call call = { .req.type = WEFT_CTL_REGION_REG, .fd_in = region->fd };
 	int ret;
 
+	if (region->kind == WEFT_REGION_GPU)
+		return region_call_gpu(w, region, id);
 	call.req.u.region.addr = (uintptr_t)region->addr;
 	call.req.u.region.len = region->len;
 	call.req.u.region.off = region->fd >= 0 ? region->fd_off : 0;
@@ -255,7 +281,9 @@ int weft_region_reg(struct weft *w, const struct weft_region_opts *in, uint32_t 
 
 	if (!in)
 		return wfi_client_fail(-EINVAL, "a region has no default");
-	ret = wfi_client_opts(&opts, sizeof(opts), in, sizeof(opts), "struct weft_region_opts");
+	ret = wfi_client_opts(&opts, sizeof(opts), in,
+			      offsetof(struct weft_region_opts, segment_bytes),
+			      "struct weft_region_opts");
 	if (!ret)
 		ret = check_region(&opts);
 	if (ret < 0)
@@ -263,7 +291,14 @@ int weft_region_reg(struct weft *w, const struct weft_region_opts *in, uint32_t 
 	region = calloc(1, sizeof(*region));
 	if (!region)
 		return wfi_client_fail(-ENOMEM, "no memory for a region");
-	*region = (struct region){ .addr = opts.addr, .len = opts.len, .fd = -1 };
+	*region = (struct region){
+		.addr = opts.addr,
+		.len = opts.len,
+		.fd = -1,
+		.kind = opts.kind,
+		.shape = { opts.segment_bytes, opts.segment_stride, opts.block_stride,
+			   opts.nr_segments, 0 },
+	};
 	if (opts.fd >= 0) {
 		region->fd_off = opts.fd_off;
 		region->fd = fcntl(opts.fd, F_DUPFD_CLOEXEC, 3);

@@ -28,7 +28,8 @@
  *   SPACE_OPEN  -> .id for weft_sqe.space, .secret for keys, .len the stride of its slots in bytes
  *   REGION_REG  -> .id for weft_place.region. Shared memory: its fd beside the request and .off,
  *                  .len inside it. Private memory: no fd, .addr and .len in the engine's address
- *                  space (the node then uses process_vm_readv/writev: PR_SET_PTRACER may be needed)
+ *                  space (the node then uses process_vm_readv/writev: PR_SET_PTRACER may be
+ *                  needed). GPU memory: .kind and what struct weft_ctl_req says of it
  *   REGION_DEREG   .id; answered when no copy touches the region any more
  *   STATUS, LS, STAT
  *               -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
@@ -442,6 +443,13 @@ enum weft_ctl_type {
 
 #define WEFT_TOKEN_MAX 64
 
+enum weft_ctl_region {
+	WEFT_CTL_REGION_HOST = 0,
+	WEFT_CTL_REGION_CUDA_IPC = 1, /* memory of cudaMalloc(), by its handle */
+	WEFT_CTL_REGION_CUDA_VMM =
+		2, /* memory of cuMemCreate(): its descriptor beside the request */
+};
+
 /**
  * struct weft_ctl_req - one request, 512 bytes
  * @hello.token: zero-padded; empty for the default tenant
@@ -450,7 +458,10 @@ enum weft_ctl_type {
  * @ring.cq_depth: power of two >= sq_depth; 0: twice sq_depth
  * @ring.arg_bytes: multiple of 4096; 0: 4 MiB
  * @space: as struct weft_space_opts, strings zero-terminated
- * @region: see REGION_REG
+ * @region: see REGION_REG. .kind: enum weft_ctl_region. In GPU memory .off and .len lie in an
+ *          allocation of .size bytes, and .addr is where the engine has the region; .gpu is the
+ *          GPU's UUID, .handle the CUDA IPC handle of the allocation, .driver the version of CUDA
+ *          that cuDriverGetVersion() says. The segments as in struct weft_region_opts
  * @blocks.from: 0, or as the last answer's text says
  * @tier.bytes: what its file may take, all in all
  */
@@ -488,7 +499,15 @@ struct weft_ctl_req {
 			uint64_t off;
 			uint64_t len;
 			uint32_t has_fd;
-			uint32_t reserved;
+			uint32_t kind;
+			uint64_t size;
+			uint64_t segment_bytes;
+			uint64_t segment_stride;
+			uint64_t block_stride;
+			uint32_t nr_segments;
+			int32_t driver;
+			uint8_t gpu[16];
+			uint8_t handle[64];
 		} region;
 		struct {
 			uint64_t from;

@@ -156,25 +156,49 @@ WEFT_API int weft_key_from_hash(const struct weft_space *space, const void *hash
 
 /* ---- regions: the engine's own memory ---- */
 
+enum weft_region_kind {
+	WEFT_REGION_MEMORY = 0, /* of the host */
+	WEFT_REGION_GPU = 1, /* of a GPU: by cudaMalloc(), or cuMemCreate() with file descriptors */
+};
+
 /**
  * struct weft_region_opts - memory that the node may copy from and to
- * @addr: start in this process
- * @len: bytes
+ * @addr: start in this process; of a GPU: the device pointer, e.g. a tensor's data_ptr()
+ * @len: bytes; of a GPU: of one allocation
+ * @kind: enum weft_region_kind. The memory stays the caller's, and stays allocated and mapped there
+ *        until weft_region_dereg() returns, even when the node is gone meanwhile
  * @fd: memfd that @addr maps from @fd_off on (fastest: the node maps it too), or -1: private
  * memory.
- *      It is sealed against shrinking and growing if it is not yet, so it needs MFD_ALLOW_SEALING
+ *      It is sealed against shrinking and growing if it is not yet, so it needs MFD_ALLOW_SEALING.
+ *      -1 for memory of a GPU
+ * @nr_segments: of GPU memory where the bytes of a block do not lie in one run: a block is so many
+ *               segments of .segment_bytes, .segment_stride bytes from one to the next, and the
+ *               next block begins .block_stride bytes behind it. Bytes of the region are then
+ *               counted block by block: block b begins at weft_place.off b * nr_segments *
+ *               segment_bytes. 0: they lie as they are counted
+ *
+ * The places of one operation are in host memory, or in that of one GPU. What a GPU does not take
+ * or give, because it failed, is a result of -EIO for its blocks, and -ENOTCONN from then on.
  */
 struct weft_region_opts {
 	size_t size;
 	void *addr;
 	uint64_t len;
 	int fd;
-	uint32_t reserved;
+	uint32_t kind;
 	uint64_t fd_off;
+	uint64_t segment_bytes;
+	uint64_t segment_stride;
+	uint64_t block_stride;
+	uint32_t nr_segments;
+	uint32_t reserved;
 };
 
 /* Return: 0, region number in @out; -EPERM the node may not reach private memory of this
- * process, or takes none (private_memory in weftd.conf) */
+ * process, or takes none (private_memory in weftd.conf). Of a GPU: -ENODEV no driver, here or at
+ * the node, or a GPU that it does not see; -ESTALE no GPU memory is there, or no longer; -EINVAL
+ * more than one allocation; -EOPNOTSUPP memory that no other process can have; -EPROTO the node's
+ * driver is of another version; -EIO the GPU has failed; -ENOMEM. weft_why() says what to do */
 WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
 /* waits until no operation touches it; afterwards the memory is the engine's alone */
 WEFT_API int weft_region_dereg(struct weft *w, uint32_t region);

@@ -1,0 +1,656 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks to and from the memory of GPUs, through a weftd: its driver and the engines' are mocked
+ * (tests/unit/mock_cuda.h), in files that processes share as they do GPU memory. How often a thing
+ * is opened shows in the descriptors that the node holds.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "gpu/cuda.h"
+#include "tests/integration/node.h"
+#include "tests/integration/raw.h"
+#include "weft_internal/gpu_region.h"
+
+#define BLOCK 4096u
+#define NR 16u
+#define MEM (1u << 20)
+#define VMM (2u << 20)
+
+static const char *const sets[] = { "arena_bytes=64M", NULL };
+static const char library_path[] = "LD_LIBRARY_PATH";
+
+static const struct weft_space_opts geometry = {
+	.size = sizeof(geometry),
+	.block_bytes = BLOCK,
+	.model = "gpu",
+	.layout = "test",
+	.tokens_per_block = 16,
+	.nr_layers = 4,
+};
+
+static struct test_node node;
+static const struct wfi_cuda *cuda;
+
+/* ---- memory on the engine's side ---- */
+
+static void context(int gpu)
+{
+	struct CUctx_st *ctx;
+
+	test_must(!cuda->cuDevicePrimaryCtxRetain(&ctx, gpu));
+	test_must(!cuda->cuCtxPushCurrent(ctx));
+}
+
+static char *gpu_alloc(void)
+{
+	uint64_t mem;
+
+	test_must(!cuda->cuMemAlloc(&mem, MEM));
+	return (char *)(uintptr_t)mem;
+}
+
+static void gpu_free(char *mem)
+{
+	assert_int_equal(cuda->cuMemFree((uintptr_t)mem), 0);
+}
+
+static char *vmm_alloc(void)
+{
+	const struct wfi_cuda_vmm_prop prop = {
+		.type = WFI_CUDA_VMM_PINNED,
+		.handles = WFI_CUDA_VMM_FD,
+		.location = { WFI_CUDA_VMM_DEVICE, 0 },
+	};
+	const struct wfi_cuda_vmm_access access = {
+		.location = prop.location,
+		.flags = WFI_CUDA_VMM_READ_WRITE,
+	};
+	uint64_t handle, mem;
+
+	assert_int_equal(cuda->cuMemCreate(&handle, VMM, &prop, 0), 0);
+	assert_int_equal(cuda->cuMemAddressReserve(&mem, VMM, 0, 0, 0), 0);
+	assert_int_equal(cuda->cuMemMap(mem, VMM, 0, handle, 0), 0);
+	assert_int_equal(cuda->cuMemSetAccess(mem, VMM, &access, 1), 0);
+	assert_int_equal(cuda->cuMemRelease(handle), 0);
+	return (char *)(uintptr_t)mem;
+}
+
+static void vmm_free(char *mem)
+{
+	assert_int_equal(cuda->cuMemUnmap((uintptr_t)mem, VMM), 0);
+	assert_int_equal(cuda->cuMemAddressFree((uintptr_t)mem, VMM), 0);
+}
+
+static int reg(struct test_engine *e, char *addr, uint64_t len, uint32_t *region)
+{
+	const struct weft_region_opts opts = {
+		.size = sizeof(opts),
+		.addr = addr,
+		.len = len,
+		.fd = -1,
+		.kind = WEFT_REGION_GPU,
+	};
+
+	return weft_region_reg(e->w, &opts, region);
+}
+
+static uint32_t must_reg(struct test_engine *e, char *addr, uint64_t len)
+{
+	uint32_t region = 0;
+
+	if (reg(e, addr, len, &region))
+		fail_msg("%s", weft_why());
+	return region;
+}
+
+/* ---- blocks ---- */
+
+struct side {
+	char *mem;
+	uint32_t region;
+	uint64_t off;
+};
+
+/* every second place, the last first: as pages lie. Return: where block @i is */
+static uint64_t place_of(const struct side *s, unsigned i)
+{
+	return s->off + 2ull * (NR - 1 - i) * BLOCK;
+}
+
+static int move(struct test_engine *e, enum weft_opcode op, const struct weft_key *keys,
+		const struct side *s, int32_t *results)
+{
+	struct weft_place places[NR];
+	const struct weft_op o = {
+		.op = (uint8_t)op,
+		.flags = op == WEFT_OP_PUT ? WEFT_F_COPY : WEFT_F_VERIFY,
+		.nr = NR,
+		.space = e->space,
+		.keys = keys,
+		.places = places,
+		.results = results,
+	};
+
+	for (unsigned i = 0; i < NR; i++)
+		places[i] = (struct weft_place){ .off = place_of(s, i), .region = s->region };
+	return weft_call(e->ring, &o, NULL);
+}
+
+static void put(struct test_engine *e, uint64_t name, const struct side *s)
+{
+	struct weft_key keys[NR];
+	int32_t results[NR];
+
+	test_keys(e, name, NR, keys);
+	for (unsigned i = 0; i < NR; i++)
+		test_fill(s->mem + place_of(s, i), BLOCK, name + i);
+	test_must(move(e, WEFT_OP_PUT, keys, s, results) == (int)NR);
+}
+
+static void get(struct test_engine *e, uint64_t name, const struct side *s)
+{
+	struct weft_key keys[NR];
+	int32_t results[NR];
+
+	test_keys(e, name, NR, keys);
+	assert_int_equal(move(e, WEFT_OP_GET, keys, s, results), NR);
+	for (unsigned i = 0; i < NR; i++) {
+		assert_int_equal(results[i], 0);
+		assert_true(test_filled(s->mem + place_of(s, i), BLOCK, name + i));
+	}
+}
+
+/* through host memory, too: the blocks are the same */
+static void put_and_get(struct test_engine *e, uint64_t name, char *mem, uint32_t region)
+{
+	static char blocks[NR][BLOCK];
+	const struct side from = { mem, region, 0 }, to = { mem, region, 8 * NR * BLOCK };
+	struct weft_key keys[NR];
+	void *bufs[NR];
+	unsigned i;
+
+	put(e, name, &from);
+	memset(mem, 0, from.off + 2 * NR * BLOCK);
+	get(e, name, &to);
+	test_keys(e, name, NR, keys);
+	for (i = 0; i < NR; i++)
+		bufs[i] = blocks[i];
+	assert_int_equal(weft_get(e->ring, e->space, keys, NR, bufs), NR);
+	for (i = 0; i < NR; i++)
+		assert_true(test_filled(blocks[i], BLOCK, name + i));
+	/* and the other way round */
+	test_keys(e, name + 1000, NR, keys);
+	for (i = 0; i < NR; i++)
+		test_fill(blocks[i], BLOCK, name + 1000 + i);
+	assert_int_equal(weft_put(e->ring, e->space, NULL, keys, NR, (const void *const *)bufs),
+			 NR);
+	get(e, name + 1000, &to);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	test_node_init(&node, sets);
+	test_node_start(&node);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	test_node_fini(&node);
+	return 0;
+}
+
+/* ---- regions ---- */
+
+static void test_regions(void **state)
+{
+	char *mem = gpu_alloc(), *vmm = vmm_alloc();
+	struct test_engine e;
+	uint32_t region;
+	unsigned fds;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	region = must_reg(&e, mem, MEM);
+	put_and_get(&e, 1, mem, region);
+	fds = test_node_fds(&node);
+	assert_int_equal(weft_region_dereg(e.w, region), 0);
+	assert_int_equal(test_node_fds(&node), fds - 1);
+	region = must_reg(&e, vmm + 4096, VMM - 4096);
+	put_and_get(&e, 2000, vmm + 4096, region);
+	/* the engine unmaps what the node has mapped: that is the node's to touch all the same */
+	vmm_free(vmm);
+	assert_int_equal(test_node_logged(&node, "error"), 0);
+	test_engine_close(&e);
+	gpu_free(mem);
+}
+
+/* the engine is gone in whatever way: nothing of its memory stays open in the node */
+static void hold_region(int in, int out, void *ctx)
+{
+	struct test_engine e;
+	char byte = 0;
+	const struct side s = { gpu_alloc(), 0, 0 };
+	struct side at = s;
+
+	(void)ctx;
+	test_engine_open(&e, &node, NULL, &geometry);
+	test_must(!reg(&e, s.mem, MEM, &at.region));
+	put(&e, 5000, &at);
+	test_must(test_say(out, &byte, 1));
+	test_hear(in, &byte, 1);
+	_exit(0);
+}
+
+static bool fds_are(void *ctx)
+{
+	return test_node_fds(&node) == *(unsigned *)ctx;
+}
+
+static void test_engine_dies(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct test_child c;
+	struct side to = { mem, 0, 0 };
+	unsigned fds;
+	char byte;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	to.region = must_reg(&e, mem, MEM);
+	fds = test_node_fds(&node);
+	for (unsigned i = 0; i < 20; i++) {
+		test_child_start(&c, hold_region, NULL);
+		assert_true(test_hear(c.from, &byte, 1));
+		assert_true(test_node_fds(&node) > fds);
+		test_child_kill(&c);
+		assert_true(test_alone(e.w, 1000));
+		assert_true(test_until(1000, fds_are, &fds));
+		/* what it has published lives on: two processes share blocks of a GPU */
+		get(&e, 5000, &to);
+	}
+	test_engine_close(&e);
+	gpu_free(mem);
+}
+
+/* segments: a block's bytes lie in four layers */
+static void test_segments(void **state)
+{
+	char *mem = gpu_alloc();
+	const struct weft_region_opts opts = {
+		.size = sizeof(opts),
+		.addr = mem,
+		.len = MEM,
+		.fd = -1,
+		.kind = WEFT_REGION_GPU,
+		.segment_bytes = BLOCK / 4,
+		.segment_stride = MEM / 4,
+		.block_stride = BLOCK / 4,
+		.nr_segments = 4,
+	};
+	struct weft_region_opts bad = opts;
+	struct test_engine e;
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	char block[BLOCK];
+	struct weft_op op = { .op = WEFT_OP_PUT, .flags = WEFT_F_COPY, .nr = NR };
+	uint32_t region;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	assert_int_equal(weft_region_reg(e.w, &opts, &region), 0);
+	test_keys(&e, 7000, NR, keys);
+	for (unsigned i = 0; i < NR; i++) {
+		test_fill(block, BLOCK, 7000 + i);
+		for (unsigned k = 0; k < 4; k++)
+			memcpy(mem + k * MEM / 4 + (3 * i + 5) * BLOCK / 4, block + k * BLOCK / 4,
+			       BLOCK / 4);
+		places[i] = (struct weft_place){ .off = (3 * i + 5) * BLOCK, .region = region };
+	}
+	op.space = e.space;
+	op.keys = keys;
+	op.places = places;
+	assert_int_equal(weft_call(e.ring, &op, NULL), NR);
+	memset(mem, 0, MEM);
+	for (unsigned i = 0; i < NR; i++)
+		places[i].off = (3 * i + 70) * BLOCK;
+	op.op = WEFT_OP_GET;
+	op.flags = WEFT_F_VERIFY;
+	assert_int_equal(weft_call(e.ring, &op, NULL), NR);
+	for (unsigned i = 0; i < NR; i++) {
+		for (unsigned k = 0; k < 4; k++)
+			memcpy(block + k * BLOCK / 4, mem + k * MEM / 4 + (3 * i + 70) * BLOCK / 4,
+			       BLOCK / 4);
+		assert_true(test_filled(block, BLOCK, 7000 + i));
+	}
+	/* the last block, and one behind it */
+	places[0].off = MEM - BLOCK;
+	assert_int_equal(weft_call(e.ring, &op, NULL), NR);
+	places[0].off = MEM;
+	assert_int_equal(weft_call(e.ring, &op, NULL), -EINVAL);
+	bad.segment_stride = MEM / 2;
+	assert_int_equal(weft_region_reg(e.w, &bad, &region), -EINVAL);
+	assert_non_null(strstr(weft_why(), "segments do not fit"));
+	bad = opts;
+	bad.kind = WEFT_REGION_MEMORY;
+	assert_int_equal(weft_region_reg(e.w, &bad, &region), -EINVAL);
+	test_engine_close(&e);
+	gpu_free(mem);
+}
+
+/* one operation, one kind of memory: whether the blocks are all here or not */
+static void test_mixed_places(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct weft_key keys[2];
+	struct weft_slot slot;
+	struct weft_place places[2];
+	struct weft_op op = { .op = WEFT_OP_GET, .nr = 2 };
+	const struct weft_op claim = { .op = WEFT_OP_CLAIM, .nr = 1, .slots = &slot };
+	struct weft_op c = claim;
+	struct side there;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	there = (struct side){ mem, must_reg(&e, mem, MEM), 0 };
+	put(&e, 1, &there);
+	test_keys(&e, 1, 2, keys);
+	c.space = e.space;
+	assert_int_equal(weft_call(e.ring, &c, NULL), 1);
+	places[0] = (struct weft_place){ .off = slot.off };
+	places[1] = (struct weft_place){ .region = there.region };
+	op.space = e.space;
+	op.keys = keys;
+	op.places = places;
+	assert_int_equal(weft_call(e.ring, &op, NULL), -EINVAL);
+	places[0] = places[1];
+	assert_int_equal(weft_call(e.ring, &op, NULL), 2);
+	places[0].off = MEM - BLOCK + 1;
+	assert_int_equal(weft_call(e.ring, &op, NULL), -EINVAL);
+	test_engine_close(&e);
+	gpu_free(mem);
+}
+
+static void test_refused(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	uint32_t region = 0;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	assert_int_equal(reg(&e, mem + 1, MEM, &region), -EINVAL);
+	assert_non_null(strstr(weft_why(), "register each allocation on its own"));
+	assert_int_equal(reg(&e, (char *)&e, 64, &region), -ESTALE);
+	assert_non_null(strstr(weft_why(), "no memory of a GPU's at this address"));
+	gpu_free(mem);
+	assert_int_equal(reg(&e, mem, MEM, &region), -ESTALE);
+	assert_int_equal(region, 0);
+	test_engine_close(&e);
+}
+
+/* ---- an engine that lies ---- */
+
+static void export_and_die(int in, int out, void *ctx)
+{
+	struct wfi_gpu_export x;
+	char why[WFI_GPU_WHY_MAX];
+	int fd;
+
+	(void)in;
+	(void)ctx;
+	test_must(!wfi_gpu_export(cuda, (uintptr_t)gpu_alloc(), MEM, &x, &fd, why));
+	test_must(test_say(out, &x, sizeof(x)));
+}
+
+static void ask(const struct wfi_gpu_export *x, struct weft_ctl_req *req)
+{
+	*req = (struct weft_ctl_req){ .type = WEFT_CTL_REGION_REG };
+	req->u.region.kind = x->kind;
+	req->u.region.addr = x->addr;
+	req->u.region.off = x->off;
+	req->u.region.len = x->len;
+	req->u.region.size = x->size;
+	req->u.region.driver = x->driver;
+	memcpy(req->u.region.gpu, x->uuid, sizeof(x->uuid));
+	memcpy(req->u.region.handle, x->handle, sizeof(x->handle));
+}
+
+static void test_hostile(void **state)
+{
+	struct wfi_gpu_export x;
+	struct test_child c;
+	struct raw r;
+	struct weft_ctl_req req;
+	struct weft_ctl_rep rep;
+	const int other = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	(void)state;
+	test_child_start(&c, export_and_die, NULL);
+	assert_true(test_hear(c.from, &x, sizeof(x)));
+	test_child_join(&c);
+	raw_attach(&r, node.socket, "");
+	/* the handle of a process that has ended */
+	ask(&x, &req);
+	assert_int_equal(raw_request(&r, &req, -1, &rep, NULL), -ESTALE);
+	assert_non_null(strstr(rep.why, "its process has ended, or freed it"));
+	/* of another driver */
+	req.u.region.driver = 11080;
+	assert_int_equal(raw_request(&r, &req, -1, &rep, NULL), -EPROTO);
+	assert_non_null(strstr(rep.why, "drivers of two versions"));
+	/* of a GPU that is not here */
+	ask(&x, &req);
+	req.u.region.gpu[5] = 77;
+	assert_int_equal(raw_request(&r, &req, -1, &rep, NULL), -ENODEV);
+	/* of no known kind, without and with a wrong descriptor */
+	ask(&x, &req);
+	req.u.region.kind = 9;
+	assert_int_equal(raw_request(&r, &req, -1, &rep, NULL), -EINVAL);
+	req.u.region.kind = WEFT_CTL_REGION_CUDA_VMM;
+	assert_int_equal(raw_request(&r, &req, -1, &rep, NULL), -EBADF);
+	assert_int_equal(raw_request(&r, &req, other, &rep, NULL), -EBADF);
+	req.u.region.off = UINT64_MAX;
+	assert_int_equal(raw_request(&r, &req, other, &rep, NULL), -EINVAL);
+	req.u.region.nr_segments = UINT32_MAX;
+	req.u.region.segment_bytes = UINT64_MAX;
+	assert_int_equal(raw_request(&r, &req, other, &rep, NULL), -EINVAL);
+	raw_close(&r);
+	close(other);
+}
+
+/* ---- nodes that come and go ---- */
+
+static void test_reattach(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct side s = { mem, 0, 0 };
+	uint32_t again;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	s.region = must_reg(&e, mem, MEM);
+	test_node_kill(&node);
+	test_node_start(&node);
+	assert_int_equal(weft_reattach(e.w), 0);
+	put(&e, 9000, &s);
+	get(&e, 9000, &s);
+	assert_int_equal(weft_region_dereg(e.w, s.region), 0);
+	again = must_reg(&e, mem, MEM);
+	assert_int_equal(weft_region_dereg(e.w, again), 0);
+	test_engine_close(&e);
+	gpu_free(mem);
+}
+
+static void test_embedded(void **state)
+{
+	char *mem = gpu_alloc(), *vmm = vmm_alloc();
+	struct test_engine e;
+
+	(void)state;
+	test_engine_open(&e, NULL, NULL, &geometry);
+	put_and_get(&e, 100, mem, must_reg(&e, mem, MEM));
+	put_and_get(&e, 3000, vmm, must_reg(&e, vmm, VMM));
+	test_engine_close(&e);
+	gpu_free(mem);
+	vmm_free(vmm);
+}
+
+/* ---- GPUs and drivers that fail: in the node alone ---- */
+
+/* @with: what MOCK_CUDA has there; NULL: no driver at all */
+static void start_with(struct test_node *n, const char *with)
+{
+	const char *path = getenv(library_path);
+	char keep[512];
+
+	snprintf(keep, sizeof(keep), "%s", path ? path : "");
+	test_node_init(n, sets);
+	if (with)
+		setenv("MOCK_CUDA", with, 1);
+	else
+		unsetenv(library_path);
+	test_node_start(n);
+	unsetenv("MOCK_CUDA");
+	setenv(library_path, keep, 1);
+}
+
+/* nothing of it concerns host memory */
+static void still_serves(struct test_engine *e, uint64_t name)
+{
+	static char block[BLOCK];
+	const void *in = block;
+	void *out = block;
+	struct weft_key key;
+
+	test_keys(e, name, 1, &key);
+	test_fill(block, BLOCK, name);
+	assert_int_equal(weft_put(e->ring, e->space, NULL, &key, 1, &in), 1);
+	memset(block, 0, BLOCK);
+	assert_int_equal(weft_get(e->ring, e->space, &key, 1, &out), 1);
+	assert_true(test_filled(block, BLOCK, name));
+}
+
+static void test_node_without(void **state)
+{
+	static const struct {
+		const char *with;
+		int err;
+		const char *says;
+	} rows[] = {
+		{ "0 1 1", -ENODEV, "there is no GPU" },
+		{ "2 1 1 cuInit 803", -ENODEV, "of two versions: reboot" },
+		{ "2 1 1 cuInit 36", -ENODEV, "the driver is too old" },
+		{ "2 1 1 cuDevicePrimaryCtxRetain 46", -ENODEV, "or can't use it" },
+		{ "2 1 1 cuMemAlloc 2", -ENOMEM, "no memory is left" },
+		{ "2 1 1 cuIpcOpenMemHandle 400", -ESTALE, "has ended, or freed it" },
+		{ "2 1 1 cuIpcOpenMemHandle 214", -EIO, "has failed" },
+	};
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct test_node n;
+	uint32_t region;
+
+	(void)state;
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		start_with(&n, rows[i].with);
+		test_engine_open(&e, &n, NULL, &geometry);
+		for (unsigned k = 0; k < 2; k++) {
+			assert_int_equal(reg(&e, mem, MEM, &region), rows[i].err);
+			assert_non_null(strstr(weft_why(), rows[i].says));
+			still_serves(&e, 10 * i + k);
+		}
+		test_engine_close(&e);
+		test_node_fini(&n);
+	}
+	gpu_free(mem);
+}
+
+static void test_no_driver(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct test_node n;
+	uint32_t region;
+
+	(void)state;
+	if (!system("ldconfig -p | grep -q libcuda.so.1"))
+		skip(); /* the node finds a real one */
+	start_with(&n, NULL);
+	test_engine_open(&e, &n, NULL, &geometry);
+	assert_int_equal(reg(&e, mem, MEM, &region), -ENODEV);
+	assert_non_null(strstr(weft_why(), "libcuda.so.1 is not here"));
+	still_serves(&e, 1);
+	test_engine_close(&e);
+	test_node_fini(&n);
+	gpu_free(mem);
+}
+
+/* it falls off while it is used */
+static void test_gpu_lost(void **state)
+{
+	char *mem = gpu_alloc();
+	struct side s = { mem, 0, 0 };
+	struct weft_key keys[NR];
+	int32_t results[NR];
+	struct test_engine e;
+	struct test_node n;
+	uint32_t region;
+
+	(void)state;
+	start_with(&n, "2 1 1 cuEventQuery 719");
+	test_engine_open(&e, &n, NULL, &geometry);
+	s.region = must_reg(&e, mem, MEM);
+	test_keys(&e, 1, NR, keys);
+	assert_int_equal(move(&e, WEFT_OP_PUT, keys, &s, results), 0);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(results[i], -EIO);
+	assert_int_equal(move(&e, WEFT_OP_PUT, keys, &s, results), 0);
+	assert_int_equal(results[0], -ENOTCONN);
+	assert_int_equal(test_node_logged(&n, "all regions in its memory are lost"), 1);
+	assert_int_equal(reg(&e, mem, MEM, &region), -EIO);
+	assert_non_null(strstr(weft_why(), "restart the node"));
+	still_serves(&e, 7);
+	assert_int_equal(weft_region_dereg(e.w, s.region), 0);
+	/* nothing is held for what did not arrive */
+	assert_int_equal(test_stat(e.ring).slots_filling, 0);
+	assert_int_equal(test_stat(e.ring).slots_quarantined, 0);
+	test_engine_close(&e);
+	test_node_fini(&n);
+	gpu_free(mem);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(regions),
+		TEST(engine_dies),
+		TEST(segments),
+		TEST(mixed_places),
+		TEST(refused),
+		TEST(hostile),
+		TEST(reattach),
+		cmocka_unit_test(test_embedded),
+		cmocka_unit_test(test_node_without),
+		cmocka_unit_test(test_no_driver),
+		cmocka_unit_test(test_gpu_lost),
+	};
+	const char *why;
+
+	cuda = wfi_cuda_load(&why);
+	if (!cuda) {
+		printf("no mocked driver: %s\n", why);
+		return 77;
+	}
+	context(0);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
