@@ -89,7 +89,7 @@ static inline __attribute__((always_inline)) uint32_t walk(struct walk *w, uint3
 							   bool each)
 {
 	/* a match often ends at once: it goes ahead by two for one until it is as far ahead */
-	const uint32_t start = each ? AHEAD : AHEAD / 4;
+	const uint32_t start = each ? AHEAD : AHEAD / 2;
 	uint32_t called, slot, i, n, first;
 	unsigned at;
 
