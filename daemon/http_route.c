@@ -63,9 +63,9 @@ static void run_find(struct node *node, void *arg)
 {
 	struct http_route *r = arg;
 	struct wfi_space_stat st;
-	uint32_t i, id = 0;
+	uint32_t at = 0, id = 0;
 
-	for (i = 0; !wfi_kv_space_stat(node->kv, i, &st); i++) {
+	while (!wfi_kv_space_stat(node->kv, &at, &st)) {
 		if (st.tenant != r->tenant || !is_named(&st, r->q.space))
 			continue;
 		id = st.id;

@@ -121,6 +121,8 @@ struct session {
 	struct session_gpu gpus[SESSION_GPUS_MAX];
 	struct weft_rkey *rkeys[SESSION_REGIONS_MAX]; /* dense copy for transfers */
 	struct node_ring *rings[SESSION_RINGS_MAX];
+	uint32_t spaces[WFI_TENANT_SPACES_MAX]; /* that it has opened, by id */
+	uint32_t nr_spaces;
 	struct node_op *ops; /* open ones */
 	uint32_t nr_ops;
 	uint32_t idx; /* in node->sessions */
@@ -325,6 +327,12 @@ int session_region_give(struct session *s, struct weft_rkey *rkey, unsigned gpu,
 			char *why);
 /* Return: 0 gone, -EBUSY operations touch it still: ask again, -ENOENT */
 int session_region_dereg(struct session *s, uint32_t id);
+/* as wfi_kv_space_open() */
+int session_space_open(struct session *s, const struct weft_space_opts *opts,
+		       struct wfi_space_info *out, char *why);
+/* as wfi_kv_space_remove(), and -EBUSY where other engines have it open, or handoffs or channels
+ * are in it. @only: of this tenant, or NULL */
+int session_space_remove(struct session *s, const struct wfi_tenant *only, uint32_t id, char *why);
 
 /* ---- gpu.c ---- */
 
@@ -439,7 +447,7 @@ char *node_ls_json(struct node *node, const struct wfi_tenant *only);
 /* a long list, made while the node serves: a slice for each call of the control thread */
 struct node_slice {
 	struct json_t *list; /* that a call appends to */
-	uint64_t at; /* where the next one begins */
+	uint32_t at; /* where the next one begins */
 };
 /* figures of spaces. Return: true when there may be more */
 bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct node_slice *s);

@@ -214,9 +214,9 @@ char *node_ls_json(struct node *node, const struct wfi_tenant *only)
 	json_t *list = json_array(), *root;
 	struct wfi_space_stat st;
 	char *dump;
-	uint32_t i;
+	uint32_t at = 0;
 
-	for (i = 0; !wfi_kv_space_stat(node->kv, i, &st); i++)
+	while (!wfi_kv_space_stat(node->kv, &at, &st))
 		if (!only || only == st.tenant)
 			json_array_append_new(list, space_json(&st));
 	root = json_pack("{s:o}", "spaces", list);
@@ -257,11 +257,10 @@ static json_t *figures_json(const struct wfi_space_stat *st)
 
 bool node_stat_slice(struct node *node, const struct wfi_tenant *only, struct node_slice *s)
 {
-	const uint64_t end = s->at + STAT_SLICE;
 	struct wfi_space_stat st;
 
-	for (; s->at < end; s->at++) {
-		if (wfi_kv_space_stat(node->kv, (uint32_t)s->at, &st))
+	for (unsigned i = 0; i < STAT_SLICE; i++) {
+		if (wfi_kv_space_stat(node->kv, &s->at, &st))
 			return false;
 		if (!only || only == st.tenant)
 			json_array_append_new(s->list, figures_json(&st));

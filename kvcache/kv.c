@@ -206,7 +206,8 @@ static void gauges_set(struct wfi_kv *kv)
 	struct weft_stat st = { 0 };
 
 	for (uint32_t i = 0; i < kv->nr_spaces; i++)
-		stat_add(kv->spaces[i], &st);
+		if (kv->spaces[i])
+			stat_add(kv->spaces[i], &st);
 	wfi_gauge_set(kv->count[KV_G_FREE], st.slots_free);
 	wfi_gauge_set(kv->count[KV_G_FILLING], st.slots_filling);
 	wfi_gauge_set(kv->count[KV_G_SEALED], st.blocks_held);
@@ -226,6 +227,8 @@ int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns)
 		work += wfi_share_poll(kv);
 	if (kv->mover)
 		work += wfi_mover_poll(kv->mover, kv->now_ns);
+	if (wfi_unlikely(kv->leaving_spaces != NULL))
+		wfi_remove_poll(kv);
 	gauges_set(kv);
 	return work;
 }
@@ -235,7 +238,8 @@ uint64_t wfi_kv_state_bytes(const struct wfi_kv *kv)
 	uint64_t bytes = wfi_index_bytes(&kv->index) + kv->nr_slots * sizeof(struct kv_slot);
 
 	for (uint32_t i = 0; i < kv->nr_spaces; i++)
-		bytes += kv->spaces[i]->policy->bytes(kv->spaces[i]->evict);
+		if (kv->spaces[i])
+			bytes += kv->spaces[i]->policy->bytes(kv->spaces[i]->evict);
 	return bytes;
 }
 

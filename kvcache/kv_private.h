@@ -4,6 +4,7 @@
  *
  * kv.c      the operations
  * space.c   tenants, spaces, arenas
+ * remove.c  how a space goes
  * pool.c    runs of slots: from the arena to a space and back; claiming; making room
  * share.c   who has more than its share, and what goes back of it
  * tree.c    one slot's life: chains, pins, candidates for eviction, the ways out
@@ -33,7 +34,6 @@
 #define KV_DEFAULT_SLOTS (16ull << 20)
 #define KV_MAX_TENANTS 1024u
 #define KV_MAX_SPACES 4096u
-#define KV_TENANT_SPACES 256u
 #define KV_OWNER_BITS 20
 #define KV_NO_OWNER UINT32_MAX
 #define KV_DOOMED (KV_NONE - 1) /* in place of an owner: until the next poll */
@@ -132,6 +132,10 @@ struct kv_space {
 	uint32_t tokens_per_block;
 	uint32_t dtype;
 	uint32_t layout_id;
+	bool leaving; /* no id leads here any more: it is in kv->leaving_spaces, see remove.c */
+	uint8_t leave_step;
+	uint64_t leave_at; /* of the step: what was before has gone */
+	struct kv_space *next_leaving;
 	uint64_t max_blocks; /* UINT64_MAX: no bound */
 	struct index_salt salt;
 	struct kv_crc_shift crc_shift;
@@ -287,9 +291,10 @@ struct wfi_kv {
 	bool emptying_home; /* its memory stays with its tenant */
 	uint32_t stamp; /* of the latest search for a victim */
 
-	struct kv_space *spaces[KV_MAX_SPACES];
-	uint32_t nr_spaces;
-	uint32_t space_gen; /* upper half of space ids */
+	struct kv_space *spaces[KV_MAX_SPACES]; /* NULL: that one has gone */
+	uint32_t nr_spaces; /* with those that have gone */
+	uint32_t space_gen; /* upper half of the next space's id */
+	struct kv_space *leaving_spaces; /* first to last */
 	struct wfi_tenant *tenants[KV_MAX_TENANTS];
 	uint32_t nr_tenants;
 
@@ -347,7 +352,7 @@ static inline struct kv_space *kv_space(const struct wfi_kv *kv, uint32_t id)
 	const uint32_t idx = id & (KV_MAX_SPACES - 1);
 	struct kv_space *space = idx < kv->nr_spaces ? kv->spaces[idx] : NULL;
 
-	return space && space->info.id == id ? space : NULL;
+	return space && space->info.id == id && !space->leaving ? space : NULL;
 }
 
 static inline uint64_t kv_now(struct wfi_kv *kv, uint64_t now_ns)
@@ -493,6 +498,10 @@ int wfi_space_empty_step(struct wfi_kv *kv, uint64_t room);
 /* takes one free slot; there is one. Hot */
 uint32_t wfi_space_take(struct wfi_kv *kv, struct kv_space *space, struct kv_run **run);
 void wfi_space_free_runs(struct wfi_kv *kv, struct kv_space *space);
+/* no run is emptied for @space any more, or to leave it */
+void wfi_space_empty_stop(struct wfi_kv *kv, const struct kv_space *space);
+/* a run of a space that has no slot in use leaves it. Return: false when there is none */
+bool wfi_space_shed(struct wfi_kv *kv, struct kv_space *space);
 
 void wfi_extents_free(struct wfi_tenant *t, uint32_t first, uint32_t nr);
 /* slots that a space could take beside those that it has, from nobody */
@@ -532,6 +541,8 @@ struct kv_space *wfi_share_victim(struct wfi_kv *kv, const struct kv_space *spac
 void wfi_share_leave(struct wfi_kv *kv, struct kv_run *run);
 /* Return: work done */
 int wfi_share_poll(struct wfi_kv *kv);
+/* Return: whether pages of runs that were the space's still go back */
+bool wfi_share_leaves(const struct wfi_kv *kv, const struct kv_space *space);
 void wfi_share_fini(struct wfi_kv *kv);
 
 /* ---- kv.c ---- */
@@ -541,13 +552,27 @@ uint32_t wfi_kv_body_crc(const struct wfi_kv *kv, const struct kv_space *space, 
 /* ---- stat.c ---- */
 
 void wfi_stat_init(struct wfi_kv *kv, struct wfi_metrics *m);
+/* a slice of a space's slots, from *@at on, as in wfi_kv_blocks(). Return: how many of @out are in
+ * use; *@at is UINT64_MAX when that was all */
+uint32_t wfi_space_walk(const struct wfi_kv *kv, const struct kv_space *space, uint64_t *at,
+			uint32_t out[WFI_BLOCKS_SLICE]);
 
 /* ---- space.c ---- */
 void wfi_tenant_destroy(struct wfi_tenant *t);
+/* it has no run any more: it leaves its tenant, and its number is another's to have */
+void wfi_space_delete(struct wfi_kv *kv, struct kv_space *space);
+__attribute__((format(printf, 4, 5))) int wfi_space_refuse(const struct wfi_tenant *t, char *why,
+							   int ret, const char *fmt, ...);
+
+/* ---- remove.c ---- */
+/* goes on with the first of the spaces that leave */
+void wfi_remove_poll(struct wfi_kv *kv);
 
 /* ---- lease.c ---- */
 /* Return: leases that ended or whose slots went free */
 int wfi_leases_poll(struct wfi_kv *kv, uint64_t now_ns);
+/* Return: blocks of a space in the tier below that leases keep there */
+uint64_t wfi_leases_below(const struct wfi_kv *kv, const struct kv_space *space);
 void wfi_leases_fini(struct wfi_kv *kv);
 
 #endif

@@ -334,6 +334,36 @@ int wfi_kv_release(struct wfi_kv *kv, struct wfi_owner *owner, uint64_t handle)
 	return (int)lease_end(kv, idx);
 }
 
+/* a lease is of one space's blocks */
+static uint32_t first_below(const struct kv_leases *l, const struct kv_lease *lease)
+{
+	uint32_t chunk = lease->chunks;
+
+	for (uint32_t i = 0;; i++) {
+		const uint32_t at = i % LEASE_CHUNK_SLOTS;
+		const struct lease_chunk *c = chunk_at(l, chunk);
+
+		if (c->slot[at] & WFI_SLOT_BELOW)
+			return c->slot[at] & ~WFI_SLOT_BELOW;
+		if (at == LEASE_CHUNK_SLOTS - 1)
+			chunk = c->next;
+	}
+}
+
+uint64_t wfi_leases_below(const struct wfi_kv *kv, const struct kv_space *space)
+{
+	const struct kv_leases *l = &kv->leases;
+	uint64_t nr = 0;
+
+	for (uint32_t i = 0; i < l->nr_heap; i++) {
+		const struct kv_lease *lease = &l->leases[l->heap[i]];
+
+		if (lease->nr_below && wfi_mover_is_of(kv->mover, space, first_below(l, lease)))
+			nr += lease->nr_below;
+	}
+	return nr;
+}
+
 int wfi_leases_poll(struct wfi_kv *kv, uint64_t now_ns)
 {
 	struct kv_leases *l = &kv->leases;
@@ -364,7 +394,7 @@ uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv)
 
 	const uint64_t next = l->nr_heap ? l->leases[l->heap[0]].event_ns : UINT64_MAX;
 
-	if (kv->leaving)
+	if (kv->leaving || kv->leaving_spaces)
 		return 0;
 	return kv->mover ? wfi_min(next, wfi_mover_next_event_ns(kv->mover)) : next;
 }

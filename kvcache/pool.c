@@ -542,6 +542,21 @@ static int empty_slot(struct wfi_kv *kv, uint32_t slot, uint64_t *room)
 	}
 }
 
+void wfi_space_empty_stop(struct wfi_kv *kv, const struct kv_space *space)
+{
+	if (kv->emptying && (kv->emptying->space == space || kv->emptying_for == space))
+		empty_end(kv);
+}
+
+bool wfi_space_shed(struct wfi_kv *kv, struct kv_space *space)
+{
+	if (!space->runs)
+		return false;
+	/* memory that tenants share goes back to all of them */
+	run_unlink(kv, space->runs, kv->memory_bytes == UINT64_MAX);
+	return true;
+}
+
 int wfi_space_empty_step(struct wfi_kv *kv, uint64_t room)
 {
 	struct kv_run *run = kv->emptying;

@@ -192,9 +192,12 @@ struct kv_space *wfi_share_victim(struct wfi_kv *kv, const struct kv_space *spac
 
 	for (uint32_t i = 0; i < kv->nr_spaces; i++) {
 		struct kv_space *s = kv->spaces[i];
-		const bool ours = s->tenant == space->tenant;
+		const bool ours = s && s->tenant == space->tenant;
 
-		if (s == space || !s->nr_runs || s->stamp == kv->stamp || (own && !ours))
+		if (!s)
+			continue;
+		if (s == space || s->leaving || !s->nr_runs || s->stamp == kv->stamp ||
+		    (own && !ours))
 			continue;
 		if (!(ours ? space_may_lose(s, space, must) : tenant_may_lose(s, space)))
 			continue;
@@ -211,6 +214,15 @@ void wfi_share_leave(struct wfi_kv *kv, struct kv_run *run)
 	run->next = NULL;
 	*kv->last_leaving = run;
 	kv->last_leaving = &run->next;
+}
+
+bool wfi_share_leaves(const struct wfi_kv *kv, const struct kv_space *space)
+{
+	const struct kv_run *run = kv->leaving;
+
+	while (run && run->space != space)
+		run = run->next;
+	return run;
 }
 
 int wfi_share_poll(struct wfi_kv *kv)

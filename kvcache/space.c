@@ -216,8 +216,7 @@ int wfi_tenant_arena_ro_fd(const struct wfi_tenant *t)
 
 /* ---- opening a space ---- */
 
-__attribute__((format(printf, 4, 5))) static int refuse(const struct wfi_tenant *t, char *why,
-							int ret, const char *fmt, ...)
+int wfi_space_refuse(const struct wfi_tenant *t, char *why, int ret, const char *fmt, ...)
 {
 	char text[WHY_BYTES];
 	va_list args;
@@ -246,28 +245,31 @@ static bool name_ok(const char *name)
 static int opts_check(const struct wfi_tenant *t, const struct weft_space_opts *o, char *why)
 {
 	if (o->size < sizeof(*o))
-		return refuse(t, why, -EINVAL, "options of %zu bytes, %zu wanted", o->size,
-			      sizeof(*o));
+		return wfi_space_refuse(t, why, -EINVAL, "options of %zu bytes, %zu wanted",
+					o->size, sizeof(*o));
 	for (size_t i = sizeof(*o); i < o->size; i++)
 		if (((const uint8_t *)o)[i])
-			return refuse(t, why, -EINVAL,
-				      "options of a newer version: byte %zu is not 0", i);
+			return wfi_space_refuse(t, why, -EINVAL,
+						"options of a newer version: byte %zu is not 0", i);
 	if (o->block_bytes < MIN_BLOCK_BYTES || o->block_bytes > MAX_BLOCK_BYTES)
-		return refuse(t, why, -EINVAL, "blocks of %" PRIu64 " bytes, 64 to 1 GiB wanted",
-			      o->block_bytes);
+		return wfi_space_refuse(t, why, -EINVAL,
+					"blocks of %" PRIu64 " bytes, 64 to 1 GiB wanted",
+					o->block_bytes);
 	if (o->nr_layers && o->block_bytes % o->nr_layers)
-		return refuse(t, why, -EINVAL, "%" PRIu64 " bytes are no multiple of %u layers",
-			      o->block_bytes, o->nr_layers);
+		return wfi_space_refuse(t, why, -EINVAL,
+					"%" PRIu64 " bytes are no multiple of %u layers",
+					o->block_bytes, o->nr_layers);
 	if (!name_ok(o->model) || !name_ok(o->layout))
-		return refuse(t, why, -EINVAL,
-			      "model and layout: up to %d bytes each, no control characters",
-			      WEFT_NAME_MAX - 1);
+		return wfi_space_refuse(
+			t, why, -EINVAL,
+			"model and layout: up to %d bytes each, no control characters",
+			WEFT_NAME_MAX - 1);
 	if (!o->tokens_per_block)
-		return refuse(t, why, -EINVAL, "tokens_per_block is 0");
+		return wfi_space_refuse(t, why, -EINVAL, "tokens_per_block is 0");
 	if (o->dtype > WEFT_DTYPE_INT8)
-		return refuse(t, why, -EINVAL, "dtype %u is not known", o->dtype);
+		return wfi_space_refuse(t, why, -EINVAL, "dtype %u is not known", o->dtype);
 	if (o->verify > 1)
-		return refuse(t, why, -EINVAL, "verify is %u, 0 or 1 wanted", o->verify);
+		return wfi_space_refuse(t, why, -EINVAL, "verify is %u, 0 or 1 wanted", o->verify);
 	return 0;
 }
 
@@ -296,10 +298,12 @@ static int cut_runs(struct kv_space *space, char *why)
 			break;
 	}
 	if (!best)
-		return refuse(t, why, -E2BIG,
-			      "a block of %" PRIu64 " bytes does not fit the arena of %" PRIu64
-			      ": make the arena larger",
-			      space->info.block_bytes, (uint64_t)t->nr_extents << t->extent_shift);
+		return wfi_space_refuse(t, why, -E2BIG,
+					"a block of %" PRIu64
+					" bytes does not fit the arena of %" PRIu64
+					": make the arena larger",
+					space->info.block_bytes,
+					(uint64_t)t->nr_extents << t->extent_shift);
 	return 0;
 }
 
@@ -362,6 +366,16 @@ static int locals_create(struct wfi_kv *kv, struct kv_space *space, uint64_t see
 	return ret;
 }
 
+/* Return: the first number that no space has, KV_MAX_SPACES: none is left */
+static uint32_t space_number(const struct wfi_kv *kv)
+{
+	uint32_t idx = 0;
+
+	while (idx < kv->nr_spaces && kv->spaces[idx])
+		idx++;
+	return idx;
+}
+
 static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *o,
 			struct kv_space **out, char *why)
 {
@@ -369,12 +383,14 @@ static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct we
 	uint64_t seed;
 	int ret;
 
-	if (kv->nr_spaces == KV_MAX_SPACES || t->nr_spaces == KV_TENANT_SPACES)
-		return refuse(t, why, -E2BIG, "there are %u spaces already, %u of this tenant",
-			      kv->nr_spaces, t->nr_spaces);
+	if (space_number(kv) == KV_MAX_SPACES || t->nr_spaces == WFI_TENANT_SPACES_MAX)
+		return wfi_space_refuse(t, why, -E2BIG,
+					"the node has %u spaces at most, %u of one tenant: remove "
+					"some (weft space remove)",
+					KV_MAX_SPACES, WFI_TENANT_SPACES_MAX);
 	space = wfi_alloc(kv->env, sizeof(*space));
 	if (!space)
-		return refuse(t, why, -E2BIG, "no memory for another space");
+		return wfi_space_refuse(t, why, -E2BIG, "no memory for another space");
 	space_fill(space, t, o);
 	ret = cut_runs(space, why);
 	if (ret)
@@ -385,7 +401,8 @@ static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct we
 	if (!ret)
 		ret = locals_create(kv, space, seed);
 	if (ret) {
-		ret = refuse(t, why, -E2BIG, "no memory for another space: %s", strerror(-ret));
+		ret = wfi_space_refuse(t, why, -E2BIG, "no memory for another space: %s",
+				       strerror(-ret));
 		goto err_free;
 	}
 	*out = space;
@@ -394,6 +411,38 @@ static int space_create(struct wfi_kv *kv, struct wfi_tenant *t, const struct we
 err_free:
 	wfi_free(kv->env, space, sizeof(*space));
 	return ret;
+}
+
+static void space_add(struct wfi_kv *kv, struct kv_space *space)
+{
+	const uint32_t idx = space_number(kv);
+	struct wfi_tenant *t = space->tenant;
+
+	space->info.id = kv->space_gen | idx;
+	kv->spaces[idx] = space;
+	kv->nr_spaces = (uint32_t)wfi_max(kv->nr_spaces, idx + 1);
+	space->next = t->spaces;
+	t->spaces = space;
+	t->nr_spaces++;
+	if (kv->mover)
+		wfi_mover_share(kv->mover, space);
+}
+
+void wfi_space_delete(struct wfi_kv *kv, struct kv_space *space)
+{
+	struct wfi_tenant *t = space->tenant;
+	struct kv_space **at = &t->spaces;
+
+	while (*at != space)
+		at = &(*at)->next;
+	*at = space->next;
+	t->nr_spaces--;
+	kv->spaces[space->info.id & (KV_MAX_SPACES - 1)] = NULL;
+	/* who still has its id finds nothing, whoever gets the number */
+	kv->space_gen += KV_MAX_SPACES;
+	if (!kv->space_gen)
+		kv->space_gen = KV_MAX_SPACES;
+	space_destroy(kv, space);
 }
 
 int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *opts,
@@ -408,17 +457,14 @@ int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft
 	for (space = t->spaces; space; space = space->next)
 		if (same_geometry(space, opts))
 			break;
+	if (space && space->leaving)
+		return wfi_space_refuse(t, why, -EAGAIN,
+					"the space of these options is being removed: try again");
 	if (!space) {
 		ret = space_create(kv, t, opts, &space, why);
 		if (ret)
 			return ret;
-		space->info.id = kv->space_gen | kv->nr_spaces;
-		kv->spaces[kv->nr_spaces++] = space;
-		space->next = t->spaces;
-		t->spaces = space;
-		t->nr_spaces++;
-		if (kv->mover)
-			wfi_mover_share(kv->mover, space);
+		space_add(kv, space);
 	} else {
 		/* who shares a space shares its bound: the most that one of them asked for */
 		space->max_blocks = wfi_max(space->max_blocks,
@@ -482,8 +528,10 @@ int wfi_kv_space_any(const struct wfi_kv *kv, uint32_t id, struct wfi_space_info
 int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out)
 {
 	for (uint32_t i = 0; i < kv->nr_spaces; i++) {
-		if (kv->spaces[i]->info.tag == tag) {
-			*out = kv->spaces[i]->info;
+		const struct kv_space *space = kv->spaces[i];
+
+		if (space && space->info.tag == tag && !space->leaving) {
+			*out = space->info;
 			return 0;
 		}
 	}

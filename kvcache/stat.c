@@ -72,11 +72,13 @@ static uint64_t room(const struct wfi_kv *kv, const struct kv_space *s)
 	return wfi_min(more - wfi_min(more, low), s->max_blocks - wfi_min(s->max_blocks, used));
 }
 
-int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_stat *out)
+int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t *at, struct wfi_space_stat *out)
 {
-	const struct kv_space *s = idx < kv->nr_spaces ? kv->spaces[idx] : NULL;
+	const struct kv_space *s = NULL;
 
-	if (!s)
+	while (*at < kv->nr_spaces && (!s || s->leaving))
+		s = kv->spaces[(*at)++];
+	if (!s || s->leaving)
 		return -ENOENT;
 	*out = (struct wfi_space_stat){
 		.tenant = s->tenant,
@@ -142,8 +144,8 @@ static void block_fill(const struct wfi_kv *kv, uint32_t slot, struct wfi_block_
 	out->idle_ns = (uint64_t)(now - h->used) << WFI_BLOCK_TICK_BITS;
 }
 
-static uint32_t slots_slice(const struct wfi_kv *kv, const struct kv_space *space, uint64_t *at,
-			    struct wfi_block_stat *out)
+uint32_t wfi_space_walk(const struct wfi_kv *kv, const struct kv_space *space, uint64_t *at,
+			uint32_t out[WFI_BLOCKS_SLICE])
 {
 	const uint64_t end = (uint64_t)space->nr_granules << KV_GRANULE_BITS;
 	uint32_t nr = 0, seen = 0, skipped = 0;
@@ -158,11 +160,24 @@ static uint32_t slots_slice(const struct wfi_kv *kv, const struct kv_space *spac
 			continue;
 		}
 		if (kv_slot(kv, run->first + (uint32_t)idx)->state != KV_FREE)
-			block_fill(kv, run->first + (uint32_t)idx, &out[nr++]);
+			out[nr++] = run->first + (uint32_t)idx;
 		++*at;
 		seen++;
 	}
 	if (*at >= end)
+		*at = UINT64_MAX;
+	return nr;
+}
+
+static uint32_t slots_slice(const struct wfi_kv *kv, const struct kv_space *space, uint64_t *at,
+			    struct wfi_block_stat *out)
+{
+	uint32_t slots[WFI_BLOCKS_SLICE];
+	const uint32_t nr = wfi_space_walk(kv, space, at, slots);
+
+	for (uint32_t i = 0; i < nr; i++)
+		block_fill(kv, slots[i], &out[i]);
+	if (*at == UINT64_MAX)
 		*at = kv->mover ? BELOW : 0;
 	return nr;
 }

@@ -10,6 +10,7 @@
 #define NR_WRITES 64u /* blocks that are written back */
 #define AHEAD 4u /* blocks behind the last one asked for */
 #define SPACES_A_POLL 8u
+#define BELOW_A_POLL 256u /* slots of the tier, while a space goes */
 #define GHOSTS_LOG2 16
 #define LOW_SHIFT 4 /* a sixteenth of the slots is kept free, and more for large claims */
 #define SHORT_SHIFT 3 /* what claims lacked adds up to an eighth to that */
@@ -128,6 +129,7 @@ static void written(void *ctx, int res)
 	if (res)
 		wfi_count(m->count[C_LOST], 1);
 	wfi_slot_unpin(m->kv, w->slot);
+	w->slot = WFI_SLOT_NONE;
 	w->next = m->free_write;
 	m->free_write = w;
 	m->nr_writes--;
@@ -153,8 +155,10 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 	b.crc = wfi_kv_body_crc(kv, run->space, slot);
 	wfi_point(kv->env, "writeback.put");
 	w->slot = slot;
-	if (m->tier->ops->put(m->tier, &b, wfi_kv_slot_addr(kv, slot), written, w))
+	if (m->tier->ops->put(m->tier, &b, wfi_kv_slot_addr(kv, slot), written, w)) {
+		w->slot = WFI_SLOT_NONE;
 		return false;
+	}
 	m->free_write = w->next;
 	m->nr_writes++;
 	wfi_point(kv->env, "writeback.taken");
@@ -221,8 +225,12 @@ static int reclaim(struct kv_mover *m)
 
 	/* claims that were large once are forgotten in some seconds */
 	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_spaces; i++) {
-		kv->spaces[i]->demand -= (kv->spaces[i]->demand + 3) / 4;
-		kv->spaces[i]->short_of -= (kv->spaces[i]->short_of + 3) / 4;
+		struct kv_space *space = kv->spaces[i];
+
+		if (!space)
+			continue;
+		space->demand -= (space->demand + 3) / 4;
+		space->short_of -= (space->short_of + 3) / 4;
 	}
 	for (uint32_t i = 0; kv->now_ns >= m->demand_ns && i < kv->nr_tenants; i++)
 		tenant_share(m, kv->tenants[i]);
@@ -236,7 +244,7 @@ static int reclaim(struct kv_mover *m)
 
 		m->space_at = m->space_at + 1 < kv->nr_spaces ? m->space_at + 1 : 0;
 		space = kv->spaces[m->space_at];
-		want = wanted(m, space);
+		want = space && !space->leaving ? wanted(m, space) : 0;
 		if (!want)
 			continue;
 		/* claims that find free slots ask for nothing: those who keep them free do */
@@ -705,6 +713,63 @@ bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const stru
 	return m->tier->ops->drop(m->tier, space->info.tag, key);
 }
 
+/* ---- a space that goes ---- */
+
+void wfi_mover_use(const struct kv_mover *m, const struct kv_space *space, uint32_t *up,
+		   uint32_t *down)
+{
+	*up = *down = 0;
+	for (uint32_t i = 0; i < NR_MOVES; i++)
+		*up += m->moves[i].state != MOVE_FREE && m->moves[i].space == space;
+	for (uint32_t i = 0; i < NR_WRITES; i++)
+		*down += m->writes[i].slot != WFI_SLOT_NONE &&
+			 kv_run(m->kv, m->writes[i].slot)->space == space;
+}
+
+bool wfi_mover_is_of(const struct kv_mover *m, const struct kv_space *space, uint32_t tier_slot)
+{
+	struct wfi_tier_block b;
+
+	m->tier->ops->block(m->tier, tier_slot, &b);
+	return b.space_tag == space->info.tag;
+}
+
+void wfi_mover_leave(struct kv_mover *m, const struct kv_space *space)
+{
+	for (uint32_t i = 0; i < NR_MOVES; i++)
+		if (m->moves[i].space == space)
+			m->moves[i].dropped = true;
+}
+
+struct keys_below {
+	struct weft_key keys[BELOW_A_POLL];
+	uint32_t nr;
+};
+
+static void below_add(void *ctx, const struct wfi_tier_block *b)
+{
+	struct keys_below *below = ctx;
+
+	below->keys[below->nr++] = b->key;
+}
+
+bool wfi_mover_clear(struct kv_mover *m, const struct kv_space *space, uint64_t *at)
+{
+	struct keys_below below = { .nr = 0 };
+	struct wfi_tier_stat st;
+
+	m->tier->ops->stat(m->tier, &st);
+	if (st.state == WFI_TIER_OPENING)
+		return false;
+	*at = wfi_mover_each(m, space, (uint32_t)*at, BELOW_A_POLL, below_add, &below);
+	for (uint32_t i = 0; i < below.nr; i++)
+		m->tier->ops->drop(m->tier, space->info.tag, &below.keys[i]);
+	if (*at)
+		return false;
+	m->tier->ops->share(m->tier, space->info.tag, NULL);
+	return true;
+}
+
 /* ---- polling ---- */
 
 int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns)
@@ -808,6 +873,7 @@ int wfi_kv_tier_add(struct wfi_kv *kv, struct wfi_tier *tier, const struct wfi_k
 	m->tokens_ns = kv->now_ns;
 	for (uint32_t i = NR_WRITES; i--;) {
 		m->writes[i].m = m;
+		m->writes[i].slot = WFI_SLOT_NONE;
 		m->writes[i].next = m->free_write;
 		m->free_write = &m->writes[i];
 	}
@@ -816,7 +882,8 @@ int wfi_kv_tier_add(struct wfi_kv *kv, struct wfi_tier *tier, const struct wfi_k
 	for (uint32_t i = 0; o->lend_arenas && i < kv->nr_tenants; i++)
 		tier->ops->lend(tier, kv->tenants[i]->arena.addr, kv->tenants[i]->arena.len);
 	for (uint32_t i = 0; i < kv->nr_spaces; i++)
-		wfi_mover_share(m, kv->spaces[i]);
+		if (kv->spaces[i])
+			wfi_mover_share(m, kv->spaces[i]);
 	kv->mover = m;
 	return 0;
 }

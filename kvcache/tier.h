@@ -28,6 +28,16 @@ uint32_t wfi_mover_each(const struct kv_mover *m, const struct kv_space *space, 
 			uint32_t nr, void (*fn)(void *ctx, const struct wfi_tier_block *b),
 			void *ctx);
 enum weft_tier wfi_mover_kind(const struct kv_mover *m);
+/* blocks of a space that are on their way: each @up has one claim, each @down one slot that is
+ * pinned and in quarantine */
+void wfi_mover_use(const struct kv_mover *m, const struct kv_space *space, uint32_t *up,
+		   uint32_t *down);
+/* Return: whether a slot of the tier that is leased has a block of the space, or had it */
+bool wfi_mover_is_of(const struct kv_mover *m, const struct kv_space *space, uint32_t tier_slot);
+/* a space leaves: what is on its way up is not published */
+void wfi_mover_leave(struct kv_mover *m, const struct kv_space *space);
+/* its blocks in the tier go, a slice from *@at (0 at first) on. Return: true when all have */
+bool wfi_mover_clear(struct kv_mover *m, const struct kv_space *space, uint64_t *at);
 /* slots of a space that are kept free ahead of who will want them */
 uint64_t wfi_mover_low(const struct kv_space *space);
 int wfi_mover_poll(struct kv_mover *m, uint64_t now_ns);

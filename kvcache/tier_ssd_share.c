@@ -49,10 +49,15 @@ void wfi_ssd_shares_fini(struct ssd *s)
 		wfi_free(s->env, s->shares, sizeof(*s->shares));
 }
 
+static uint32_t tag_home(uint64_t space_tag)
+{
+	return (uint32_t)(space_tag * 0x9e3779b97f4a7c15ull >> 51);
+}
+
 static struct ssd_tag *tag_get(struct ssd_shares *sh, uint64_t space_tag)
 {
 	struct ssd_tag *t = sh->last;
-	uint64_t at = (space_tag * 0x9e3779b97f4a7c15ull) >> 51;
+	uint32_t at = tag_home(space_tag);
 
 	if (wfi_likely(t->used && t->space_tag == space_tag))
 		return t;
@@ -84,12 +89,35 @@ uint64_t wfi_ssd_share_keep(struct ssd *s, uint64_t space_tag, int64_t bytes)
 	return s->shares->groups[t->group].kept += (uint64_t)bytes;
 }
 
+/* its place is another's to have: those behind it that went on for want of it come back */
+static void tag_forget(struct ssd_shares *sh, struct ssd_tag *t)
+{
+	uint32_t hole = (uint32_t)(t - sh->tags);
+
+	if (t == &sh->rest || t->bytes || t->kept)
+		return;
+	for (uint32_t at = (hole + 1) % NR_TAGS; sh->tags[at].used; at = (at + 1) % NR_TAGS) {
+		if ((at - tag_home(sh->tags[at].space_tag)) % NR_TAGS < (at - hole) % NR_TAGS)
+			continue;
+		sh->tags[hole] = sh->tags[at];
+		hole = at;
+	}
+	sh->tags[hole] = (struct ssd_tag){ 0 };
+	sh->nr_tags--;
+	sh->last = &sh->rest;
+}
+
 void wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag, const struct wfi_tier_share *share)
 {
 	struct ssd_shares *sh = to_ssd(tier)->shares;
 	struct ssd_tag *t = tag_get(sh, space_tag);
-	struct ssd_group *g = &sh->groups[share->group];
+	struct ssd_group *g;
 
+	if (!share) {
+		tag_forget(sh, t);
+		return;
+	}
+	g = &sh->groups[share->group];
 	if (t != &sh->rest) {
 		sh->groups[t->group].bytes -= t->bytes;
 		sh->groups[t->group].kept -= t->kept;

@@ -93,6 +93,7 @@ struct wfi_tenant_share {
 void wfi_tenant_share(const struct wfi_tenant *t, struct wfi_tenant_share *out);
 const char *wfi_tenant_name(const struct wfi_tenant *t);
 
+#define WFI_TENANT_SPACES_MAX 256u
 struct wfi_space_info {
 	uint32_t id; /* for weft_sqe.space; carries a generation */
 	uint8_t secret[16]; /* for keys */
@@ -119,9 +120,22 @@ struct wfi_geometry {
 	char model[WEFT_NAME_MAX];
 	char layout[WEFT_NAME_MAX];
 };
-/* Return: 0; -EINVAL, -E2BIG (logged, and one sentence into @why[184]) */
+/* Return: 0; -EINVAL, -E2BIG, -EAGAIN it is being removed (logged, and one sentence into
+ * @why[184]) */
 int wfi_kv_space_open(struct wfi_kv *kv, struct wfi_tenant *t, const struct weft_space_opts *opts,
 		      struct wfi_space_info *out, char *why);
+/**
+ * wfi_kv_space_remove - a space goes, with all that it holds in memory and in the tier below
+ * @why: as for opening one
+ *
+ * From then on no id leads to it. Its memory is the tenant's again, and its number another's, some
+ * polls later. What engines, peers and transfers hold of it is not taken away: it stays then, and
+ * nothing has changed.
+ * Return: 0; -ENOENT; -EBUSY slots are claimed, leased or under way (@why says how many)
+ */
+int wfi_kv_space_remove(struct wfi_kv *kv, uint32_t id, char *why);
+/* Return: whether a space that is being removed has not gone yet */
+bool wfi_kv_space_leaves(const struct wfi_kv *kv, uint32_t id);
 /* Return: 0, -ENOENT when the id is not one of this tenant's spaces. Hot */
 int wfi_kv_space_get(struct wfi_kv *kv, const struct wfi_tenant *t, uint32_t id,
 		     struct wfi_space_info *out);
@@ -429,8 +443,8 @@ struct wfi_space_stat {
 	uint32_t nr_layers;
 	uint32_t dtype;
 };
-/* of space @idx, from 0 on. Return: 0, -ENOENT there are no more */
-int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t idx, struct wfi_space_stat *out);
+/* of the next space. @at: 0, then as it was left. Return: 0, -ENOENT there are no more */
+int wfi_kv_space_stat(const struct wfi_kv *kv, uint32_t *at, struct wfi_space_stat *out);
 struct wfi_block_stat {
 	struct weft_key key; /* zero: the slot has no block, or none that can be found */
 	struct weft_key parent; /* zero: none, or not held any more */

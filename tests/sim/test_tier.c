@@ -129,6 +129,17 @@ static void turn(struct world *w)
 	wfi_kv_poll(w->kv, wfi_now(w->env));
 }
 
+static void space_open(struct world *w)
+{
+	const struct weft_space_opts space = { .size = sizeof(space),
+					       .block_bytes = w->block_bytes,
+					       .model = "m",
+					       .layout = "",
+					       .tokens_per_block = 16 };
+
+	assert_int_equal(wfi_kv_space_open(w->kv, w->tenant, &space, &w->space, NULL), 0);
+}
+
 static void start(struct world *w)
 {
 	const struct wfi_kv_opts kv = {
@@ -138,11 +149,6 @@ static void start(struct world *w)
 	const struct wfi_tenant_opts other = {
 		.name = "o", .token = "o", .arena_bytes = ARENA, .weight = w->other_weight
 	};
-	const struct weft_space_opts space = { .size = sizeof(space),
-					       .block_bytes = w->block_bytes,
-					       .model = "m",
-					       .layout = "",
-					       .tokens_per_block = 16 };
 	const struct wfi_tier_ssd_opts ssd = { .env = w->env,
 					       .path = PATH,
 					       .bytes = TIER_BYTES,
@@ -160,7 +166,7 @@ static void start(struct world *w)
 		assert_int_equal(wfi_kv_tenant_add(w->kv, &other, &w->other), 0);
 	assert_int_equal(wfi_tier_ssd_open(&ssd, &w->tier), 0);
 	assert_int_equal(wfi_kv_tier_add(w->kv, w->tier, &o), 0);
-	assert_int_equal(wfi_kv_space_open(w->kv, w->tenant, &space, &w->space, NULL), 0);
+	space_open(w);
 	assert_int_equal(wfi_owner_init(w->kv, &w->owner, w->tenant), 0);
 }
 
@@ -266,6 +272,22 @@ static int lease(struct world *w, uint64_t first, unsigned nr, uint64_t ns, uint
 	return ret ? ret : n;
 }
 
+/* it goes, unless it is in use, and is opened anew: nothing of it is there any more */
+static void space_again(struct world *w)
+{
+	const uint32_t before = w->space.id;
+	struct wfi_tier_stat st;
+
+	if (wfi_kv_space_remove(w->kv, before, NULL))
+		return;
+	while (wfi_kv_space_leaves(w->kv, before))
+		turn(w);
+	st = tier_stat(w);
+	assert_int_equal(st.blocks, 0);
+	space_open(w);
+	assert_int_not_equal(w->space.id, before);
+}
+
 /* one step of a life */
 static void step(struct world *w)
 {
@@ -292,6 +314,8 @@ static void step(struct world *w)
 	case 12:
 		if (!rnd(w, 8))
 			wfi_kv_tier_resize(w->kv, TIER_BYTES * (1 + rnd(w, 4)) / 2);
+		else if (!rnd(w, 16))
+			space_again(w);
 		break;
 	case 13:
 		/* some of them are past by then */

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <cmocka.h>
-#include "kvcache/kv_private.h"
+#include "tests/unit/kv_rig.h"
 #include "weft_internal/tier.h"
 
 #define EXTENT 4096u
@@ -27,26 +27,9 @@ struct user {
 };
 
 struct fixture {
-	struct wfi_sim *sim;
-	struct wfi_kv *kv;
-	uint64_t now;
+	struct kv_rig r;
 	struct user a, b;
 };
-
-static uint32_t space_open(struct fixture *f, struct wfi_tenant *t, const char *model)
-{
-	const struct weft_space_opts opts = {
-		.size = sizeof(opts),
-		.block_bytes = BLOCK,
-		.model = model,
-		.layout = "test",
-		.tokens_per_block = 16,
-	};
-	struct wfi_space_info info;
-
-	assert_int_equal(wfi_kv_space_open(f->kv, t, &opts, &info, NULL), 0);
-	return info.id;
-}
 
 static void user_add(struct fixture *f, struct user *u, const char *name, uint32_t floor,
 		     uint32_t weight)
@@ -59,16 +42,16 @@ static void user_add(struct fixture *f, struct user *u, const char *name, uint32
 		.weight = weight,
 	};
 
-	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &u->t), 0);
-	assert_int_equal(wfi_owner_init(f->kv, &u->owner, u->t), 0);
-	u->space = space_open(f, u->t, "model");
+	assert_int_equal(wfi_kv_tenant_add(f->r.kv, &opts, &u->t), 0);
+	assert_int_equal(wfi_owner_init(f->r.kv, &u->owner, u->t), 0);
+	u->space = kv_rig_space(f->r.kv, u->t, "model", BLOCK).id;
 	u->next = 1;
 }
 
 static void start(struct fixture *f, uint32_t floor_b, uint32_t weight_b)
 {
 	const struct wfi_kv_opts opts = {
-		.env = wfi_sim_node(f->sim, 0),
+		.env = f->r.env,
 		.policy = wfi_evict_find("lru"),
 		.extent_bytes = EXTENT,
 		.max_slots = 65536,
@@ -76,29 +59,14 @@ static void start(struct fixture *f, uint32_t floor_b, uint32_t weight_b)
 		.idle_ns = IDLE_NS,
 	};
 
-	assert_int_equal(wfi_kv_create(&opts, &f->kv), 0);
-	f->now = 1000;
+	assert_int_equal(wfi_kv_create(&opts, &f->r.kv), 0);
 	user_add(f, &f->a, "a", 0, 1);
 	user_add(f, &f->b, "b", floor_b, weight_b);
 }
 
 static int setup(void **state)
 {
-	struct fixture *f = calloc(1, sizeof(*f));
-
-	assert_non_null(f);
-	assert_int_equal(wfi_sim_create(3, &f->sim), 0);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	wfi_kv_destroy(f->kv);
-	wfi_sim_destroy(f->sim);
-	free(f);
+	*state = kv_rig_create(sizeof(struct fixture), 3);
 	return 0;
 }
 
@@ -117,15 +85,15 @@ static int put(struct fixture *f, struct user *u, uint32_t space, uint64_t first
 	for (uint32_t i = 0; i < nr; i += PER_EXTENT) {
 		const uint32_t n = (uint32_t)wfi_min(PER_EXTENT, nr - i);
 
-		ret = wfi_kv_claim(f->kv, &u->owner, space, n, slots, f->now);
+		ret = wfi_kv_claim(f->r.kv, &u->owner, space, n, slots, f->r.now);
 		if (ret < 0)
 			return ret;
 		for (uint32_t k = 0; k < n; k++) {
 			const struct weft_key key = key_of(first + i + k);
 
-			memset(wfi_kv_slot_addr(f->kv, slots[k].idx), (int)key.hi | 1, BLOCK);
-			wfi_kv_put(f->kv, &u->owner, space, NULL, &key, &slots[k], 1, NULL, &result,
-				   f->now);
+			memset(wfi_kv_slot_addr(f->r.kv, slots[k].idx), (int)key.hi | 1, BLOCK);
+			wfi_kv_put(f->r.kv, &u->owner, space, NULL, &key, &slots[k], 1, NULL,
+				   &result, f->r.now);
 		}
 	}
 	return 0;
@@ -140,8 +108,8 @@ static void flood(struct fixture *f, struct user *u, uint32_t nr)
 
 static void turn(struct fixture *f)
 {
-	f->now += STEP_NS;
-	while (wfi_kv_poll(f->kv, f->now))
+	f->r.now += STEP_NS;
+	while (wfi_kv_poll(f->r.kv, f->r.now))
 		;
 }
 
@@ -153,8 +121,8 @@ static uint32_t work(struct fixture *f, struct user *u, uint64_t first, uint32_t
 	for (uint32_t i = 0; i < nr; i++) {
 		const struct weft_key key = key_of(first + i);
 
-		if (wfi_kv_lookup(f->kv, u->space, &key, 1, &slot, f->now)) {
-			assert_int_equal(wfi_kv_verify(f->kv, slot), 0);
+		if (wfi_kv_lookup(f->r.kv, u->space, &key, 1, &slot, f->r.now)) {
+			assert_int_equal(wfi_kv_verify(f->r.kv, slot), 0);
 			hits++;
 		} else {
 			assert_int_equal(put(f, u, u->space, first + i, 1), 0);
@@ -238,10 +206,10 @@ static void equal_pressure_equal_shares(void **state)
 	assert_int_equal(extents(&f->a), EXTENTS / 2);
 	assert_int_equal(extents(&f->b), EXTENTS / 2);
 	/* there they stay: nothing goes back and forth */
-	const uint64_t taken = f->kv->count[KV_C_RUN_TAKEN]->value;
+	const uint64_t taken = f->r.kv->count[KV_C_RUN_TAKEN]->value;
 
 	press(f, 100);
-	assert_int_equal(f->kv->count[KV_C_RUN_TAKEN]->value, taken);
+	assert_int_equal(f->r.kv->count[KV_C_RUN_TAKEN]->value, taken);
 }
 
 static void weights_say_how_much(void **state)
@@ -266,7 +234,7 @@ static void idle_memory_is_for_others(void **state)
 		turn(f);
 	}
 	assert_int_equal(extents(&f->a), EXTENTS / 2);
-	f->now += IDLE_NS;
+	f->r.now += IDLE_NS;
 	for (unsigned i = 0; i < 50; i++) {
 		flood(f, &f->a, 2 * PER_EXTENT);
 		turn(f);
@@ -282,7 +250,7 @@ static void idle_memory_is_for_others(void **state)
 static void runs_go_to_the_tier_below(void **state)
 {
 	struct fixture *f = *state;
-	struct wfi_env *env = wfi_sim_node(f->sim, 0);
+	struct wfi_env *env = wfi_sim_node(f->r.sim, 0);
 	const struct wfi_tier_ssd_opts ssd = { .env = env, .path = "tier", .bytes = 32u << 20 };
 	const struct wfi_kv_tier_opts o = { 0 };
 	struct wfi_tier *tier;
@@ -290,7 +258,7 @@ static void runs_go_to_the_tier_below(void **state)
 
 	start(f, 0, 1);
 	assert_int_equal(wfi_tier_ssd_open(&ssd, &tier), 0);
-	assert_int_equal(wfi_kv_tier_add(f->kv, tier, &o), 0);
+	assert_int_equal(wfi_kv_tier_add(f->r.kv, tier, &o), 0);
 	for (unsigned i = 0; i < 1000; i++)
 		turn(f);
 	for (unsigned i = 0; i < 2 * EXTENTS; i++) {
@@ -306,11 +274,11 @@ static void runs_go_to_the_tier_below(void **state)
 		turn(f);
 	}
 	assert_in_range(extents(&f->b), EXTENTS / 2 - 2, EXTENTS / 2);
-	assert_true(f->kv->count[KV_C_RUN_TAKEN]->value > EXTENTS / 4);
+	assert_true(f->r.kv->count[KV_C_RUN_TAKEN]->value > EXTENTS / 4);
 	for (uint64_t n = 1; n < f->a.next; n++) {
 		const struct weft_key key = key_of(n);
 
-		lost += !wfi_kv_match_tiers(f->kv, f->a.space, &key, 1, 0, NULL, NULL);
+		lost += !wfi_kv_match_tiers(f->r.kv, f->a.space, &key, 1, 0, NULL, NULL);
 	}
 	assert_in_range(lost, 0, PER_EXTENT);
 }
@@ -327,15 +295,15 @@ static void leases_of_others_leave_the_floor(void **state)
 	for (uint64_t n = 1; n < f->a.next; n++) {
 		const struct weft_key key = key_of(n);
 
-		nr += wfi_kv_lookup(f->kv, f->a.space, &key, 1, &slots[nr], f->now) == 1;
+		nr += wfi_kv_lookup(f->r.kv, f->a.space, &key, 1, &slots[nr], f->r.now) == 1;
 	}
 	assert_int_equal(nr, (EXTENTS - 16) * PER_EXTENT);
-	assert_int_equal(wfi_kv_lease(f->kv, &f->a.owner, slots, nr, UINT64_MAX, &lease), 0);
+	assert_int_equal(wfi_kv_lease(f->r.kv, &f->a.owner, slots, nr, UINT64_MAX, &lease), 0);
 	assert_int_equal(put(f, &f->a, f->a.space, f->a.next, 1), -ENOSPC);
 	flood(f, &f->b, 20 * PER_EXTENT);
 	assert_int_equal(extents(&f->b), 16);
 	/* with the lease's end the rest of its share is there to be had */
-	assert_int_equal(wfi_kv_release(f->kv, &f->a.owner, lease), nr);
+	assert_int_equal(wfi_kv_release(f->r.kv, &f->a.owner, lease), nr);
 	press(f, 50);
 	assert_int_equal(extents(&f->b), EXTENTS / 2);
 }
@@ -348,16 +316,16 @@ static void pages_come_back_clean(void **state)
 	flood(f, &f->a, ALL);
 	assert_int_equal(pages(&f->a), EXTENTS);
 	flood(f, &f->b, PER_EXTENT);
-	assert_int_equal(wfi_kv_next_event_ns(f->kv), 0);
+	assert_int_equal(wfi_kv_next_event_ns(f->r.kv), 0);
 	turn(f);
-	assert_int_equal(wfi_kv_next_event_ns(f->kv), UINT64_MAX);
+	assert_int_equal(wfi_kv_next_event_ns(f->r.kv), UINT64_MAX);
 	assert_int_equal(pages(&f->a), EXTENTS - 1);
 	assert_int_equal(pages(&f->b), 1);
 	/* gone while pages are on their way */
 	flood(f, &f->b, PER_EXTENT);
-	f->now += STEP_NS;
+	f->r.now += STEP_NS;
 	flood(f, &f->b, PER_EXTENT);
-	assert_non_null(f->kv->leaving);
+	assert_non_null(f->r.kv->leaving);
 }
 
 static void floors_are_no_more_than_there_is(void **state)
@@ -372,9 +340,9 @@ static void floors_are_no_more_than_there_is(void **state)
 	struct wfi_tenant *t;
 
 	start(f, 10, 1);
-	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &t), -EINVAL);
+	assert_int_equal(wfi_kv_tenant_add(f->r.kv, &opts, &t), -EINVAL);
 	opts.floor_bytes--;
-	assert_int_equal(wfi_kv_tenant_add(f->kv, &opts, &t), 0);
+	assert_int_equal(wfi_kv_tenant_add(f->r.kv, &opts, &t), 0);
 	/* all is spoken for: who has no floor has nothing */
 	assert_int_equal(put(f, &f->a, f->a.space, 1, 1), -ENOSPC);
 }
@@ -385,15 +353,15 @@ static void numbers_are_kept_for_others(void **state)
 	struct fixture *f = *state;
 
 	start(f, 0, 1);
-	wfi_kv_destroy(f->kv);
+	wfi_kv_destroy(f->r.kv);
 	const struct wfi_kv_opts opts = {
-		.env = wfi_sim_node(f->sim, 0),
+		.env = f->r.env,
 		.policy = wfi_evict_find("lru"),
 		.extent_bytes = EXTENT,
 		.max_slots = 8 * KV_GRANULE,
 	};
 
-	assert_int_equal(wfi_kv_create(&opts, &f->kv), 0);
+	assert_int_equal(wfi_kv_create(&opts, &f->r.kv), 0);
 	user_add(f, &f->a, "a", 0, 1);
 	user_add(f, &f->b, "b", 0, 1);
 	flood(f, &f->a, ALL);
@@ -409,7 +377,7 @@ static void spaces_of_a_tenant_share_too(void **state)
 	uint64_t key = 1;
 
 	start(f, 0, 1);
-	second = space_open(f, f->a.t, "other");
+	second = kv_rig_space(f->r.kv, f->a.t, "other", BLOCK).id;
 	flood(f, &f->a, 2 * ALL);
 	for (unsigned i = 0; i < 100; i++, key += 2 * PER_EXTENT) {
 		flood(f, &f->a, 2 * PER_EXTENT);
@@ -418,7 +386,7 @@ static void spaces_of_a_tenant_share_too(void **state)
 	}
 	assert_int_equal(f->a.t->spaces->nr_runs, EXTENTS / 2);
 	/* a model that nobody asks for any more */
-	f->now += IDLE_NS;
+	f->r.now += IDLE_NS;
 	for (unsigned i = 0; i < 100; i++, key += 2 * PER_EXTENT) {
 		assert_int_equal(put(f, &f->a, second, key, 2 * PER_EXTENT), 0);
 		turn(f);
@@ -438,43 +406,48 @@ static void empty_spaces_keep_nothing(void **state)
 	int32_t result;
 
 	start(f, floor, 1);
-	second = space_open(f, f->a.t, "second");
+	second = kv_rig_space(f->r.kv, f->a.t, "second", BLOCK).id;
 	flood(f, &f->b, (EXTENTS - 4) * PER_EXTENT);
 	for (uint64_t n = 1; n < f->b.next; n++) {
 		key = key_of(n);
-		assert_int_equal(wfi_kv_drop(f->kv, f->b.space, &key, 1, &result), 1);
+		assert_int_equal(wfi_kv_drop(f->r.kv, f->b.space, &key, 1, &result), 1);
 	}
 	turn(f);
 	assert_int_equal(put(f, &f->a, second, 1, (EXTENTS - floor - 1) * PER_EXTENT), 0);
 	assert_int_equal(extents(&f->b), floor + 1);
 	for (uint64_t n = 1; n <= (EXTENTS - floor - 1) * PER_EXTENT; n++) {
 		key = key_of(n);
-		assert_int_equal(wfi_kv_drop(f->kv, second, &key, 1, &result), 1);
+		assert_int_equal(wfi_kv_drop(f->r.kv, second, &key, 1, &result), 1);
 	}
 	turn(f);
-	for (uint32_t i = 0; !wfi_kv_space_stat(f->kv, i, &st); i++)
+	for (uint32_t at = 0; !wfi_kv_space_stat(f->r.kv, &at, &st);)
 		if (st.id == f->a.space)
 			assert_int_equal(st.slots_room, (EXTENTS - floor - 1) * PER_EXTENT);
 	flood(f, &f->a, (EXTENTS - floor - 1) * PER_EXTENT);
-	for (uint32_t i = 0; !wfi_kv_space_stat(f->kv, i, &st); i++)
+	for (uint32_t at = 0; !wfi_kv_space_stat(f->r.kv, &at, &st);)
 		assert_int_equal(st.evicted, 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_flood_leaves_the_floor, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_flood_leaves_the_share, setup, teardown),
-		cmocka_unit_test_setup_teardown(equal_pressure_equal_shares, setup, teardown),
-		cmocka_unit_test_setup_teardown(weights_say_how_much, setup, teardown),
-		cmocka_unit_test_setup_teardown(idle_memory_is_for_others, setup, teardown),
-		cmocka_unit_test_setup_teardown(runs_go_to_the_tier_below, setup, teardown),
-		cmocka_unit_test_setup_teardown(leases_of_others_leave_the_floor, setup, teardown),
-		cmocka_unit_test_setup_teardown(pages_come_back_clean, setup, teardown),
-		cmocka_unit_test_setup_teardown(floors_are_no_more_than_there_is, setup, teardown),
-		cmocka_unit_test_setup_teardown(numbers_are_kept_for_others, setup, teardown),
-		cmocka_unit_test_setup_teardown(spaces_of_a_tenant_share_too, setup, teardown),
-		cmocka_unit_test_setup_teardown(empty_spaces_keep_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_flood_leaves_the_floor, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(a_flood_leaves_the_share, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(equal_pressure_equal_shares, setup,
+						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(weights_say_how_much, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(idle_memory_is_for_others, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(runs_go_to_the_tier_below, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(leases_of_others_leave_the_floor, setup,
+						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(pages_come_back_clean, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(floors_are_no_more_than_there_is, setup,
+						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(numbers_are_kept_for_others, setup,
+						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(spaces_of_a_tenant_share_too, setup,
+						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(empty_spaces_keep_nothing, setup, kv_rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
