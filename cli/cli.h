@@ -88,6 +88,7 @@ extern const struct wfi_cli_cmd wfi_cmd_pki;
 extern const struct wfi_cli_cmd wfi_cmd_put;
 extern const struct wfi_cli_cmd wfi_cmd_replay;
 extern const struct wfi_cli_cmd wfi_cmd_route;
+extern const struct wfi_cli_cmd wfi_cmd_space;
 extern const struct wfi_cli_cmd wfi_cmd_stat;
 extern const struct wfi_cli_cmd wfi_cmd_status;
 extern const struct wfi_cli_cmd wfi_cmd_tier;

@@ -29,10 +29,10 @@ static const struct wfi_cli_cmd cmd_help = {
 };
 
 static const struct wfi_cli_cmd *const commands[] = {
-	&wfi_cmd_status, &wfi_cmd_top,	   &wfi_cmd_ls,	    &wfi_cmd_stat,   &wfi_cmd_put,
-	&wfi_cmd_get,	 &wfi_cmd_drop,	   &wfi_cmd_export, &wfi_cmd_import, &wfi_cmd_replay,
-	&wfi_cmd_tier,	 &wfi_cmd_members, &wfi_cmd_route,  &wfi_cmd_drain,  &wfi_cmd_pki,
-	&wfi_cmd_doctor, &cmd_version,	   &cmd_help,
+	&wfi_cmd_status, &wfi_cmd_top,	  &wfi_cmd_ls,	    &wfi_cmd_stat,   &wfi_cmd_put,
+	&wfi_cmd_get,	 &wfi_cmd_drop,	  &wfi_cmd_export,  &wfi_cmd_import, &wfi_cmd_replay,
+	&wfi_cmd_space,	 &wfi_cmd_tier,	  &wfi_cmd_members, &wfi_cmd_route,  &wfi_cmd_drain,
+	&wfi_cmd_pki,	 &wfi_cmd_doctor, &cmd_version,	    &cmd_help,
 };
 
 static const struct wfi_cli_cmd *find_command(const char *name)

@@ -188,7 +188,7 @@ static void conn_close(struct control *c, struct conn *k)
 	k->fd = -1;
 	k->kind = CONN_DEAD_ENGINE;
 	k->closing = false;
-	k->dereg = 0;
+	k->dereg = k->removes = 0;
 }
 
 /* ---- events ---- */
@@ -325,7 +325,8 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 		conn_event(c, p, ev->events);
 }
 
-/* closes what is marked, asks again for regions. Return: ms until it must be called again */
+/* closes what is marked, asks again for what is waited for. Return: ms until it must be called
+ * again */
 static int conns_sweep(struct control *c)
 {
 	int timeout = c->nr_peers || c->nr_net_fds ? REDIAL_MS : -1;
@@ -333,10 +334,10 @@ static int conns_sweep(struct control *c)
 
 	for (k = c->conns; k; k = next) {
 		next = k->next;
-		if (k->dereg && !k->closing)
-			engine_dereg_poll(c, k);
-		if (k->dereg)
-			timeout = ENGINE_DEREG_POLL_MS;
+		if (engine_waits(k) && !k->closing)
+			engine_poll(c, k);
+		if (engine_waits(k))
+			timeout = ENGINE_POLL_MS;
 		if (k->more && !k->closing)
 			net_event(c, k, 0);
 		if (k->more)

@@ -184,8 +184,8 @@ static void run_space_open(struct node *node, void *arg)
 		.replicas = q->req.u.space.replicas,
 	};
 
-	q->rep.status =
-		wfi_kv_space_open(node->kv, q->k->session->tenant, &opts, &info, q->rep.why);
+	(void)node;
+	q->rep.status = session_space_open(q->k->session, &opts, &info, q->rep.why);
 	if (q->rep.status)
 		return;
 	q->rep.id = info.id;
@@ -250,13 +250,18 @@ static void conn_read(struct control *c, struct conn *k, bool on)
 	epoll_ctl(c->epfd, EPOLL_CTL_MOD, k->fd, &ev);
 }
 
+static void answer_later(struct request *q)
+{
+	q->later = true;
+	conn_read(q->c, q->k, false);
+}
+
 static void on_region_dereg(struct request *q)
 {
 	node_call(q->c->node, run_region_dereg, q);
 	if (q->rep.status == -EBUSY) {
 		q->k->dereg = q->req.id;
-		q->later = true;
-		conn_read(q->c, q->k, false);
+		answer_later(q);
 	}
 }
 
@@ -264,6 +269,23 @@ static void on_region_dereg(struct request *q)
 static const struct wfi_tenant *only_of(const struct request *q)
 {
 	return conn_is_keeper(q->k) ? NULL : q->k->session->tenant;
+}
+
+static void run_space_remove(struct node *node, void *arg)
+{
+	struct request *q = arg;
+
+	(void)node;
+	q->rep.status = session_space_remove(q->k->session, only_of(q), q->req.id, q->rep.why);
+}
+
+static void on_space_remove(struct request *q)
+{
+	node_call(q->c->node, run_space_remove, q);
+	if (q->rep.status)
+		return;
+	q->k->removes = q->req.id;
+	answer_later(q);
 }
 
 static void run_status(struct node *node, void *arg)
@@ -392,9 +414,18 @@ static void on_tier_resize(struct request *q)
 		node_call(q->c->node, run_tier_resize, q);
 }
 
+static void run_bye(struct node *node, void *arg)
+{
+	struct request *q = arg;
+
+	(void)node;
+	session_spaces_close(q->k->session);
+}
+
 static void on_bye(struct request *q)
 {
 	q->k->bye = true;
+	node_call(q->c->node, run_bye, q);
 }
 
 static void (*const on_request[])(struct request *q) = {
@@ -412,6 +443,7 @@ static void (*const on_request[])(struct request *q) = {
 	[WEFT_CTL_DRAIN] = on_drain,
 	[WEFT_CTL_BYE] = on_bye,
 	[WEFT_CTL_TIER_RESIZE] = on_tier_resize,
+	[WEFT_CTL_SPACE_REMOVE] = on_space_remove,
 };
 
 static int answer(struct conn *k, struct request *q)
@@ -445,17 +477,23 @@ static int engine_request(struct control *c, struct conn *k, struct request *q)
 	return ret;
 }
 
-/* operations on a region that goes have ended, perhaps */
-void engine_dereg_poll(struct control *c, struct conn *k)
+static void run_space_leaves(struct node *node, void *arg)
+{
+	struct request *q = arg;
+
+	q->rep.status = wfi_kv_space_leaves(node->kv, q->req.id) ? -EBUSY : 0;
+}
+
+void engine_poll(struct control *c, struct conn *k)
 {
 	struct request q = { .c = c, .k = k, .fd_out = -1 };
 
-	q.req.type = WEFT_CTL_REGION_DEREG;
-	q.req.id = k->dereg;
-	node_call(c->node, run_region_dereg, &q);
+	q.req.type = k->dereg ? WEFT_CTL_REGION_DEREG : WEFT_CTL_SPACE_REMOVE;
+	q.req.id = k->dereg ? k->dereg : k->removes;
+	node_call(c->node, k->dereg ? run_region_dereg : run_space_leaves, &q);
 	if (q.rep.status == -EBUSY)
 		return;
-	k->dereg = 0;
+	k->dereg = k->removes = 0;
 	conn_read(c, k, true);
 	if (answer(k, &q))
 		k->closing = true;

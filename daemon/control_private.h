@@ -34,6 +34,7 @@ struct conn {
 	unsigned rail; /* .stream: the device */
 	uint32_t owner_id;
 	uint32_t dereg; /* region whose last operations are awaited, 0: none */
+	uint32_t removes; /* space that is being removed, 0: none */
 	struct session *session;
 	struct node_peer *peer;
 	unsigned dial; /* index of the configured peer + 1 */
@@ -102,13 +103,18 @@ void process_watch(struct control *c, struct conn *k);
 
 /* ---- control_engine.c: what engines ask ---- */
 
-#define ENGINE_DEREG_POLL_MS 1 /* while a region's last operations are awaited */
+#define ENGINE_POLL_MS 1 /* while an answer waits for the worker */
 
 /* one request of an engine, or the first of a peer of this host. Return: 0, why it is to be
  * closed */
 int engine_hear(struct control *c, struct conn *k);
-/* operations on a region that goes have ended, perhaps */
-void engine_dereg_poll(struct control *c, struct conn *k);
+/* an answer waits for the worker */
+static inline bool engine_waits(const struct conn *k)
+{
+	return k->dereg || k->removes;
+}
+/* what it waits for has come to its end, perhaps */
+void engine_poll(struct control *c, struct conn *k);
 
 /* ---- control_peer.c: what nodes say to each other ---- */
 

@@ -330,6 +330,8 @@ int session_region_dereg(struct session *s, uint32_t id);
 /* as wfi_kv_space_open() */
 int session_space_open(struct session *s, const struct weft_space_opts *opts,
 		       struct wfi_space_info *out, char *why);
+/* it will use none any more */
+void session_spaces_close(struct session *s);
 /* as wfi_kv_space_remove(), and -EBUSY where other engines have it open, or handoffs or channels
  * are in it. @only: of this tenant, or NULL */
 int session_space_remove(struct session *s, const struct wfi_tenant *only, uint32_t id, char *why);

@@ -9,6 +9,8 @@
 #include "weft_internal/guard.h"
 #include "weft_internal/log.h"
 
+#define SESSION_WHY sizeof(((struct weft_ctl_rep *)0)->why)
+
 static int region_import(struct session *s, uint32_t id, const struct weft_rkey_src *src)
 {
 	const struct weft_transport *t = s->node->host.dev->transport;
@@ -158,7 +160,7 @@ static void region_why(char *why, int ret)
 	else if (ret == -EACCES)
 		text = "the node may not reach this process's memory: run it as the same user, or "
 		       "give it CAP_SYS_PTRACE; memory backed by a memfd needs neither";
-	snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why), "%s", text);
+	snprintf(why, SESSION_WHY, "%s", text);
 }
 
 /* Return: a number for another region; 0: there is none, with @why */
@@ -170,8 +172,8 @@ static uint32_t region_number(const struct session *s, char *why)
 		;
 	if (i < SESSION_REGIONS_MAX)
 		return i;
-	snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why),
-		 "an engine has at most %u regions: register larger ones", SESSION_REGIONS_MAX - 1);
+	snprintf(why, SESSION_WHY, "an engine has at most %u regions: register larger ones",
+		 SESSION_REGIONS_MAX - 1);
 	return 0;
 }
 
@@ -205,7 +207,7 @@ int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, u
 	int ret;
 
 	if (fd < 0 && s->node->memfds_only) {
-		snprintf(why, sizeof(((struct weft_ctl_rep *)0)->why),
+		snprintf(why, SESSION_WHY,
 			 "the node takes regions in memfds only: register such memory, or set "
 			 "private_memory = true in its configuration");
 		return -EPERM;
@@ -242,6 +244,78 @@ int session_region_dereg(struct session *s, uint32_t id)
 		return -EBUSY;
 	region_drop(s, id);
 	return 0;
+}
+
+/* ---- spaces ---- */
+
+/* Return: its place in s->spaces, or s->nr_spaces */
+static uint32_t space_find(const struct session *s, uint32_t id)
+{
+	uint32_t i = 0;
+
+	while (i < s->nr_spaces && s->spaces[i] != id)
+		i++;
+	return i;
+}
+
+int session_space_open(struct session *s, const struct weft_space_opts *opts,
+		       struct wfi_space_info *out, char *why)
+{
+	int ret = wfi_kv_space_open(s->node->kv, s->tenant, opts, out, why);
+
+	/* there is a place for each: a space that an engine has open does not go */
+	if (!ret && space_find(s, out->id) == s->nr_spaces)
+		s->spaces[s->nr_spaces++] = out->id;
+	return ret;
+}
+
+void session_spaces_close(struct session *s)
+{
+	s->nr_spaces = 0;
+}
+
+/* what it has no slot of may still count on it. Return: 0; -EBUSY and @why */
+static int space_in_use(const struct session *s, uint32_t id, char *why)
+{
+	const struct node *node = s->node;
+	const uint32_t handoffs = wfi_handoffs_in(node->handoffs, id);
+	const uint32_t channels = wfi_channels_in(node->channels, id);
+
+	for (uint32_t i = 0; i < node->nr_sessions; i++) {
+		const struct session *other = node->sessions[i];
+
+		if (other == s || space_find(other, id) == other->nr_spaces)
+			continue;
+		snprintf(why, SESSION_WHY,
+			 "the engine '%.*s' (process %d) has it open: let it end first", 60,
+			 other->name, (int)other->pid);
+		return -EBUSY;
+	}
+	if (!handoffs && !channels)
+		return 0;
+	snprintf(why, SESSION_WHY, "%u handoffs and %u ends of channels are in it", handoffs,
+		 channels);
+	return -EBUSY;
+}
+
+int session_space_remove(struct session *s, const struct wfi_tenant *only, uint32_t id, char *why)
+{
+	struct wfi_kv *kv = s->node->kv;
+	const struct wfi_tenant *t = wfi_kv_space_tenant(kv, id);
+	uint32_t i;
+	int ret;
+
+	if (!t || (only && only != t)) {
+		snprintf(why, SESSION_WHY, "there is no such space");
+		return -ENOENT;
+	}
+	ret = space_in_use(s, id, why);
+	if (!ret)
+		ret = wfi_kv_space_remove(kv, id, why);
+	i = space_find(s, id);
+	if (!ret && i < s->nr_spaces)
+		s->spaces[i] = s->spaces[--s->nr_spaces];
+	return ret;
 }
 
 /* ---- the end ---- */

@@ -485,6 +485,15 @@ int weft_drain(struct weft *w)
 	return wfi_client_ctl_locked(w, &call, WFI_CTL_TIMEOUT_MS);
 }
 
+int weft_space_remove(struct weft *w, uint32_t space_id)
+{
+	struct wfi_ctl_call call = { .req.type = WEFT_CTL_SPACE_REMOVE,
+				     .req.id = space_id,
+				     .fd_in = -1 };
+
+	return wfi_client_ctl_locked(w, &call, WFI_CTL_REMOVE_MS);
+}
+
 int weft_tier_resize(struct weft *w, uint64_t bytes)
 {
 	struct wfi_ctl_call call = { .req.type = WEFT_CTL_TIER_RESIZE,

@@ -37,6 +37,8 @@
  *   BLOCKS         .id of a space, as LS says it, and .from
  *               -> the same, with some of its blocks; where the text has a "next", there are more
  *                  from that one on
+ *   SPACE_REMOVE   .id of a space, as LS says it; answered when all that it held has gone. -EBUSY,
+ *                  and .why, while another engine has it open, or anything of it is in use
  *   METRICS     -> fd 0 is the node's metrics segment
  *   DRAIN          the node takes no new engine, and stops when the last has left; -EPERM for
  *                  others than root and the node's own user
@@ -439,6 +441,7 @@ enum weft_ctl_type {
 	WEFT_CTL_STAT = 13,
 	WEFT_CTL_BLOCKS = 14,
 	WEFT_CTL_TIER_RESIZE = 15,
+	WEFT_CTL_SPACE_REMOVE = 16,
 };
 
 #define WEFT_TOKEN_MAX 64

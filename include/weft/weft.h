@@ -451,6 +451,18 @@ WEFT_API int weft_metrics_fd(struct weft *w);
  * user, and root, may */
 WEFT_API int weft_drain(struct weft *w);
 /**
+ * weft_space_remove - let the node forget a space, and all that it holds of it
+ * @space_id: as weft_ls_json() gives it
+ *
+ * Blocks go from memory and from the SSD tier, and other nodes are told; on return all have gone,
+ * and the memory is the tenant's for other spaces. Handles that this engine has of it come to
+ * nothing, and are closed as ever.
+ * Return: 0; -ENOENT no such space, or another tenant's; -EBUSY another engine has it open, a
+ * handoff or a channel is in it, or slots of it are claimed, leased or being moved: then nothing
+ * has changed, and weft_why() says what to wait for.
+ */
+WEFT_API int weft_space_remove(struct weft *w, uint32_t space_id);
+/**
  * weft_tier_resize - let the file of the node's SSD tier take more or fewer bytes, while in use
  *
  * It is larger on return; it gets smaller afterwards, as the status shows.

@@ -201,6 +201,8 @@ void wfi_channel_cancel(struct wfi_channels *cs, const void *ctx);
 /* an engine is gone: its operations end with -ECONNRESET. Its owner lives until that is done */
 void wfi_channels_owner_gone(struct wfi_channels *cs, const struct wfi_owner *owner);
 void wfi_channels_peer_lost(struct wfi_channels *cs, struct wfi_peer *peer);
+/* Return: ends of channels in a space */
+uint32_t wfi_channels_in(const struct wfi_channels *cs, uint32_t space);
 /* READs over @ep that have not completed yet: it must not be destroyed before there are none */
 uint32_t wfi_channels_reads_of(const struct wfi_channels *cs, const struct weft_ep *ep);
 /* one message from a peer of one of the types above; input: copied by the caller, checked here.

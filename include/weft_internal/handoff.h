@@ -173,6 +173,8 @@ int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
 void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *owner);
 /* a connection is gone: its pushes end with -ECONNRESET, handoffs that it fed too */
 void wfi_handoffs_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer);
+/* Return: handoffs in a space, expected or being pushed */
+uint32_t wfi_handoffs_in(const struct wfi_handoffs *hs, uint32_t space);
 /* READs over @ep that have not completed yet: it must not be destroyed before there are none */
 uint32_t wfi_handoffs_reads_of(const struct wfi_handoffs *hs, const struct weft_ep *ep);
 /* one message from a peer; input: copied by the caller, checked here. Return: 0, -EPROTO drop the

@@ -807,6 +807,17 @@ void wfi_channels_owner_gone(struct wfi_channels *cs, const struct wfi_owner *ow
 			channel_close(cs->channels[i], -ECONNRESET);
 }
 
+uint32_t wfi_channels_in(const struct wfi_channels *cs, uint32_t space)
+{
+	uint32_t nr = 0;
+
+	for (uint32_t i = 0; i < cs->hi_channels; i++)
+		nr += cs->channels[i]->state != CHANNEL_FREE && cs->channels[i]->space.id == space;
+	for (uint32_t i = 0; i < cs->hi_senders; i++)
+		nr += cs->senders[i]->state != SENDER_FREE && cs->senders[i]->space.id == space;
+	return nr;
+}
+
 void wfi_channels_peer_lost(struct wfi_channels *cs, struct wfi_peer *peer)
 {
 	uint32_t i;

@@ -714,6 +714,17 @@ void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *ow
 	}
 }
 
+uint32_t wfi_handoffs_in(const struct wfi_handoffs *hs, uint32_t space)
+{
+	uint32_t nr = 0;
+
+	for (uint32_t i = 0; i < hs->hi_handoffs; i++)
+		nr += hs->handoffs[i].state != HANDOFF_FREE && hs->handoffs[i].space.id == space;
+	for (uint32_t i = 0; i < hs->hi_pushes; i++)
+		nr += hs->pushes[i].state != PUSH_FREE && hs->pushes[i].space.id == space;
+	return nr;
+}
+
 void wfi_handoffs_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer)
 {
 	uint32_t i;

@@ -111,6 +111,29 @@ expect 2 tier
 expect 2 tier resize much
 says 'is no size' err
 
+# ---- spaces go
+expect 2 space
+says 'wants "remove NAME"' err
+expect 2 space remove
+expect 1 space remove weft-cly
+says 'did you mean "weft-cli"' err
+expect 1 space remove weft-cli
+says '2 spaces are named' err
+expect 0 space remove "$id"
+says 'has forgotten weft-cli:'
+expect 1 space remove "$id"
+says 'no space is named' err
+expect 0 ls --json
+json 'len(d["spaces"]) == 1'
+expect 0 space remove weft-cli --json
+json 'd["blocks"] > 0'
+expect 0 ls --json
+json 'd["spaces"] == []'
+expect 3 get --key 0x5f2a --raw --block-bytes 4K
+expect 0 put --raw --key 0x5f2a --block-bytes 4K "$dir/block"
+expect 0 get --raw --key 0x5f2a --block-bytes 4K "$dir/back"
+cmp "$dir/block" "$dir/back" || fail "another block came back"
+
 # ---- traces
 "$build/cli/weft" replay --generate 60 --seed 3 >"$dir/trace" || fail "no trace"
 "$build/cli/weft" replay --generate 60 --seed 3 | cmp - "$dir/trace" || fail "seeds mean nothing"
