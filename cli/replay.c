@@ -175,7 +175,8 @@ static unsigned route(const struct replay *r, const struct wfi_trace_request *re
 	return (unsigned)((h >> 32) % r->nr_targets);
 }
 
-int wfi_replay_key(const struct weft_space *space, uint64_t id, struct weft_key *out)
+/* the key of what a trace's id stands for. Return: 0, -errno */
+static int key_of(const struct weft_space *space, uint64_t id, struct weft_key *out)
 {
 	const uint64_t le = htole64(id);
 
@@ -187,7 +188,7 @@ static int make_keys(struct replay *r, const struct target *t, const struct wfi_
 	int ret = 0;
 
 	for (uint32_t i = 0; i < req->nr_ids && !ret; i++)
-		ret = wfi_replay_key(t->space, req->hash_ids[i], &r->keys[i]);
+		ret = key_of(t->space, req->hash_ids[i], &r->keys[i]);
 	return ret;
 }
 

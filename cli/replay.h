@@ -50,7 +50,5 @@ double wfi_replay_gb_per_s(const struct wfi_replay_totals *t);
 /* on stdout. Return: exit code */
 int wfi_replay_show(const struct wfi_replay_totals *t);
 int wfi_replay_show_json(const struct wfi_replay_totals *t);
-/* the key of what a trace's id stands for. Return: 0, -errno */
-int wfi_replay_key(const struct weft_space *space, uint64_t id, struct weft_key *out);
 
 #endif

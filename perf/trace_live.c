@@ -11,8 +11,6 @@
 #include "weft_internal/log.h"
 #include "weft_internal/util.h"
 
-#define DROP_BATCH 4096u
-
 struct live {
 	const struct wfi_perf *p;
 	struct wfi_tsim *sim;
@@ -22,6 +20,7 @@ struct live {
 	struct weft *w;
 	struct weft_space *space;
 	struct weft_ring *ring;
+	uint32_t space_id;
 	const struct wfi_evict_policy *policy; /* of the node */
 	uint32_t room; /* blocks that its memory has for the trace */
 	uint64_t played; /* requests */
@@ -42,24 +41,18 @@ static int live_open(struct live *l)
 	return ret ? -EIO : 0;
 }
 
-/* nothing is left behind */
-static int drop_all(struct live *l)
+/* nothing is left behind, whatever @ret came before. Return: that, or what removing said */
+static int live_close(struct live *l, int ret)
 {
-	const uint64_t all = wfi_tsim_nr_blocks(l->sim);
-	struct weft_key *keys = malloc(DROP_BATCH * sizeof(*keys));
-	uint32_t nr;
-	int ret = keys ? 0 : -ENOMEM;
+	int gone = 0;
 
-	for (uint64_t at = 0; at < all && ret >= 0; at += nr) {
-		nr = (uint32_t)wfi_min(all - at, DROP_BATCH);
-		ret = 0;
-		for (uint32_t i = 0; i < nr && !ret; i++)
-			ret = wfi_replay_key(l->space, wfi_tsim_id(l->sim, at + i), &keys[i]);
-		if (!ret)
-			ret = weft_drop(l->ring, l->space, keys, nr);
-	}
-	free(keys);
-	return ret < 0 ? wfi_perf_fail(ret, "trace: dropping blocks: %s", strerror(-ret)) : 0;
+	weft_space_close(l->space);
+	if (l->space_id)
+		gone = weft_space_remove(l->w, l->space_id);
+	if (gone)
+		wfi_perf_fail(gone, "trace: removing the space: %s", weft_why());
+	weft_close(l->w);
+	return ret ? ret : gone;
 }
 
 /* Return: the node's answer as an object, or NULL (said) */
@@ -95,11 +88,13 @@ static int ask_room(struct live *l)
 	uint64_t room = 0;
 	size_t i;
 
-	json_array_foreach(json_object_get(root, "spaces"), i,
-			   space) if (!strcmp(wfi_json_str(space, "model"), l->opts.space.model) &&
-				      wfi_json_u64(space, "block_bytes") ==
-					      l->opts.space.block_bytes)
+	json_array_foreach(json_object_get(root, "spaces"), i, space)
+	{
+		if (strcmp(wfi_json_str(space, "model"), l->opts.space.model) != 0)
+			continue;
 		room = wfi_json_u64(space, "slots_room");
+		l->space_id = (uint32_t)wfi_json_u64(space, "id");
+	}
 	json_decref(root);
 	l->room = (uint32_t)wfi_min(room, 1u << 29);
 	return room ? 0
@@ -250,11 +245,9 @@ int wfi_trace_live(const struct wfi_perf *p, struct wfi_env *env, struct wfi_tsi
 		ret = ask_room(l);
 	if (!ret)
 		ret = play(l);
-	if (!ret)
-		ret = drop_all(l);
+	ret = live_close(l, ret);
 	if (!ret)
 		print(l);
-	weft_close(l->w);
 	free(l);
 	return ret;
 }

@@ -173,13 +173,6 @@ int wfi_tsim_set_time(struct wfi_tsim *sim, uint64_t request, uint64_t now_ns)
 	return 0;
 }
 
-uint64_t wfi_tsim_id(const struct wfi_tsim *sim, uint64_t block)
-{
-	const uint64_t *ids = sim->ids.items;
-
-	return ids[block];
-}
-
 uint64_t wfi_tsim_nr_requests(const struct wfi_tsim *sim)
 {
 	return sim->requests.nr;

@@ -48,8 +48,6 @@ int wfi_tsim_add(struct wfi_tsim *sim, uint64_t now_ns, const uint64_t *ids, uin
 /* of a request that was added: when it came, instead. Not before the request before it.
  * Return: 0, -ERANGE there is no such request, -EINVAL time goes back */
 int wfi_tsim_set_time(struct wfi_tsim *sim, uint64_t request, uint64_t now_ns);
-/* the id of the nth distinct block */
-uint64_t wfi_tsim_id(const struct wfi_tsim *sim, uint64_t block);
 uint64_t wfi_tsim_nr_requests(const struct wfi_tsim *sim);
 uint64_t wfi_tsim_nr_blocks(const struct wfi_tsim *sim); /* distinct ones */
 
