@@ -1,7 +1,23 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# cli.sh - for scripts that test the command line: they set build and dir, and source this
+# cli.sh - for scripts that test the command line: they set build and dir, and source this, or
+# source it and call begin
 # shellcheck disable=SC2154 # those two
+
+# begin BUILD: sets build, dir, and nodes: those of start_node, which end with the script
+begin()
+{
+	build=$1
+	if [ ! -x "$build/daemon/weftd" ] || [ ! -x "$build/cli/weft" ]; then
+		echo "weft and weftd are not part of this build"
+		exit 77
+	fi
+	dir=$(mktemp -d)
+	nodes=()
+	unset WEFT_TOKEN WEFT_SOCKET
+	trap '[ ${#nodes[@]} = 0 ] || kill -KILL "${nodes[@]}" 2>/dev/null
+		wait; rm -rf "$dir"' EXIT
+}
 
 fail()
 {

@@ -2,19 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # test_http.sh BUILD: what is answered over HTTP, also to those who ask in bad faith
 set -u
-build=$1
-if [ ! -x "$build/daemon/weftd" ] || [ ! -x "$build/cli/weft" ]; then
-	echo "weft and weftd are not part of this build"
-	exit 77
-fi
-dir=$(mktemp -d)
-nodes=()
-unset WEFT_TOKEN WEFT_SOCKET
-trap '[ ${#nodes[@]} = 0 ] || kill -KILL "${nodes[@]}" 2>/dev/null; wait; rm -rf "$dir"' EXIT
-
 here=$(dirname "$0")
 # shellcheck source=tests/integration/cli.sh
 . "$here/cli.sh"
+begin "$1"
 
 # web STEP NODE [ARGUMENT...]
 web()

@@ -2,18 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # test_move.sh BUILD: a warm cache goes from one node to another, by weft export and weft import.
 set -u
-build=$1
-if [ ! -x "$build/daemon/weftd" ] || [ ! -x "$build/cli/weft" ]; then
-	echo "weft and weftd are not part of this build"
-	exit 77
-fi
-dir=$(mktemp -d)
-nodes=()
-unset WEFT_TOKEN WEFT_SOCKET
-trap '[ ${#nodes[@]} = 0 ] || kill "${nodes[@]}" 2>/dev/null; wait; rm -rf "$dir"' EXIT
-
 # shellcheck source=tests/integration/cli.sh
 . "$(dirname "$0")/cli.sh"
+begin "$1"
 
 # at STATUS NODE ARGUMENT...: runs weft there
 at()

@@ -2,18 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # test_route.sh BUILD: three nodes of one host, and what each says is best for a chain
 set -u
-build=$1
-if [ ! -x "$build/daemon/weftd" ] || [ ! -x "$build/cli/weft" ]; then
-	echo "weft and weftd are not part of this build"
-	exit 77
-fi
-dir=$(mktemp -d)
-nodes=()
-unset WEFT_TOKEN WEFT_SOCKET
-trap '[ ${#nodes[@]} = 0 ] || kill -KILL "${nodes[@]}" 2>/dev/null; wait; rm -rf "$dir"' EXIT
-
 # shellcheck source=tests/integration/cli.sh
 . "$(dirname "$0")/cli.sh"
+begin "$1"
 
 # peers NAME...: a setting with these
 peers()
@@ -91,6 +82,12 @@ says '32 hex digits' err
 expect 2 route --nodes cc "${keys[0]}"
 says 'did you mean "c"' err
 expect 2 route --nodes , "${keys[0]}"
+
+# ---- a space that goes is gone for all
+expect 0 space remove weft-cli --socket "$dir/b.sock"
+route_until c 'n["b"]["memory"] == 0'
+expect 0 put --block-bytes 64K --key x --socket "$dir/b.sock" "$dir/in"
+route_until c 'n["b"]["memory"] == 16'
 
 # ---- a node that stops answering is dead, in time; one that is killed is not there any more
 kill -STOP "${nodes[0]}"
