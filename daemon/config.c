@@ -225,6 +225,15 @@ static const struct wfi_config_setting settings[] = {
 		  "an interface, for ucx. Default: its first that can be used.\n"
 		  "Several, with commas between them, are rails: what is read from a node goes\n"
 		  "over all that lead to it." },
+	{ .key = "silent_ms",
+	  .kind = &wfi_config_kind_duration,
+	  AT(wfi_config, silent_ms),
+	  .def = "0",
+	  .unit_ns = WFI_NSEC_PER_MSEC,
+	  .max = 3600 * WFI_NSEC_PER_SEC,
+	  .help = "A node on another host that does not answer for so long is gone: 500ms or\n"
+		  "more. Hosts that are short of processors need more. 0: what the transport\n"
+		  "takes, 1.2s for verbs, 3s for tcp and ucx." },
 	{ .key = "listen",
 	  .kind = &wfi_config_kind_address,
 	  AT(wfi_config, listen),

@@ -83,6 +83,7 @@ struct wfi_config {
 	uint64_t spin_us;
 	uint64_t lease_ms;
 	uint64_t op_timeout_ms;
+	uint64_t silent_ms; /* 0: the transport's own */
 	enum wfi_log_level log_level;
 	char membership[WFI_CONFIG_STORE]; /* "none", "file:/PATH", "etcd:URL,URL" */
 	char cluster[WFI_CONFIG_NAME];

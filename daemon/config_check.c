@@ -9,6 +9,7 @@
 #include "weft_internal/members.h"
 #include "weft_internal/util.h"
 
+#define SILENT_MS_MIN 500u
 #define SALT_KEY "weft tenant salt"
 
 /* equal on all nodes that share a tenant's name and token, and on no others */
@@ -143,6 +144,13 @@ static int net_check(const struct wfi_config *cfg, char *why, size_t why_len)
 {
 	if (cfg->listen[0] && !wfi_config_has_net(cfg)) {
 		snprintf(why, why_len, "listen is set and transport is not: set it to \"auto\"");
+		return -EINVAL;
+	}
+	if (cfg->silent_ms && cfg->silent_ms < SILENT_MS_MIN) {
+		snprintf(why, why_len,
+			 "silent_ms is less than %u ms: a peer that is well may be silent for "
+			 "half of that; take more, or 0 for what the transport takes",
+			 SILENT_MS_MIN);
 		return -EINVAL;
 	}
 	return addresses_check(cfg, cfg->listen, why, why_len);

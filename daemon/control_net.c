@@ -257,6 +257,10 @@ static void run_net_give(struct node *node, void *arg)
 static int net_open(struct control *c, const struct node_link *old, struct node_link *link)
 {
 	const struct weft_transport *t = old->transport;
+	const struct weft_device_opts dev = { .size = sizeof(dev),
+					      .name = old->device[0] ? old->device : NULL,
+					      .addr = old->addr[0] ? old->addr : NULL,
+					      .silent_ms = old->silent_ms };
 	const struct node *node = c->node;
 	struct weft_probe probe;
 	unsigned i;
@@ -266,8 +270,7 @@ static int net_open(struct control *c, const struct node_link *old, struct node_
 	ret = t->probe(t, c->env, &probe);
 	if (ret)
 		return ret;
-	ret = link_open(link, c->env, t, old->device[0] ? old->device : NULL,
-			old->addr[0] ? old->addr : NULL);
+	ret = link_open(link, c->env, t, &dev);
 	if (ret)
 		return ret;
 	for (i = 0; i < node->nr_tenants && !ret; i++)

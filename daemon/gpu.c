@@ -80,7 +80,7 @@ static int link_get(struct node *node, char *why)
 		snprintf(why, WHY_LEN, "the node can't reach GPU memory: %s", probe.why);
 		return ret;
 	}
-	ret = link_open(&link, node->env, t, NULL, NULL);
+	ret = link_open(&link, node->env, t, NULL);
 	for (i = 0; i < node->nr_tenants && !ret; i++)
 		ret = link_arena_add(&link, wfi_tenant_arena(node->tenants[i]));
 	if (ret) {

@@ -10,18 +10,21 @@
 #define CQ_DEPTH 4096u
 
 int link_open(struct node_link *link, struct wfi_env *env, const struct weft_transport *t,
-	      const char *device, const char *addr)
+	      const struct weft_device_opts *opts)
 {
 	struct weft_cq_opts cq = { .size = sizeof(cq), .depth = CQ_DEPTH };
-	struct weft_device_opts dev = { .size = sizeof(dev), .name = device, .addr = addr };
+	const struct weft_device_opts none = { .size = sizeof(none) };
 	int ret;
 
-	ret = t->device_open(t, env, &dev, &link->dev);
+	if (!opts)
+		opts = &none;
+	ret = t->device_open(t, env, opts, &link->dev);
 	if (ret)
 		return ret;
 	link->transport = t;
-	snprintf(link->device, sizeof(link->device), "%s", device ? device : "");
-	snprintf(link->addr, sizeof(link->addr), "%s", addr ? addr : "");
+	snprintf(link->device, sizeof(link->device), "%s", opts->name ? opts->name : "");
+	snprintf(link->addr, sizeof(link->addr), "%s", opts->addr ? opts->addr : "");
+	link->silent_ms = opts->silent_ms;
 	ret = t->cq_create(link->dev, &cq, &link->send_cq);
 	if (!ret)
 		ret = t->cq_create(link->dev, &cq, &link->recv_cq);

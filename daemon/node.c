@@ -108,7 +108,7 @@ static int net_create(struct node *node, const struct node_opts *opts)
 {
 	const struct weft_transport *t = net_transport(node, opts->transport);
 	const unsigned nr = opts->nr_devices ? opts->nr_devices : 1;
-	const char *device;
+	struct weft_device_opts dev = { .size = sizeof(dev), .silent_ms = opts->silent_ms };
 	int ret = 0;
 
 	if (!t) {
@@ -117,12 +117,12 @@ static int net_create(struct node *node, const struct node_opts *opts)
 		return -EOPNOTSUPP;
 	}
 	for (; !ret && node->nr_nets < nr; node->nr_nets += !ret) {
-		device = opts->devices[node->nr_nets];
-		ret = link_open(&node->nets[node->nr_nets], node->env, t, device,
-				opts->addrs[node->nr_nets]);
+		dev.name = opts->devices[node->nr_nets];
+		dev.addr = opts->addrs[node->nr_nets];
+		ret = link_open(&node->nets[node->nr_nets], node->env, t, &dev);
 		if (ret)
 			wfi_err("transport %s does not open %s: %s; weft doctor says more", t->name,
-				device ? device : "a device", strerror(-ret));
+				dev.name ? dev.name : "a device", strerror(-ret));
 	}
 	return ret;
 }
@@ -139,7 +139,7 @@ static int transports_create(struct node *node, const struct node_opts *opts)
 		shm = node->env->transports[0];
 	if (!shm)
 		return -EOPNOTSUPP;
-	ret = link_open(&node->host, node->env, shm, NULL, NULL);
+	ret = link_open(&node->host, node->env, shm, NULL);
 	if (!ret && opts->transport)
 		ret = net_create(node, opts);
 	if (ret)

@@ -148,9 +148,10 @@ struct node_link {
 	struct weft_mr *arenas[NODE_TENANTS_MAX];
 	unsigned nr_arenas;
 	unsigned nr_armed; /* of the queues */
-	const struct weft_transport *transport; /* this and .device also while .dev is away */
+	const struct weft_transport *transport; /* this and what follows also while .dev is away */
 	char device[64]; /* "": the first */
 	char addr[64]; /* of this host on that network; "": not known */
+	uint32_t silent_ms; /* as in node_opts */
 	_Atomic bool lost; /* .dev failed: the control thread opens it anew */
 };
 
@@ -163,6 +164,7 @@ struct node_opts {
 	const char *devices[NODE_NETS_MAX]; /* of that transport: a rail each */
 	unsigned nr_devices; /* 0: its first alone */
 	const char *addrs[NODE_NETS_MAX]; /* of this host where their peers are, numeric, or NULL */
+	uint32_t silent_ms; /* peers that do not answer for so long are gone; 0: its default */
 	const char *tier_path; /* of the SSD tier; NULL or "": none */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bps, tier_scrub_bps;
@@ -277,9 +279,9 @@ void node_call(struct node *node, void (*run)(struct node *node, void *arg), voi
 
 #define LINK_WAITS_MAX 16u
 
-/* @device, @addr: of weft_device_opts. Return: 0, or what the provider says with nothing open */
+/* @opts: NULL for the defaults. Return: 0, or what the provider says with nothing open */
 int link_open(struct node_link *link, struct wfi_env *env, const struct weft_transport *t,
-	      const char *device, const char *addr);
+	      const struct weft_device_opts *opts);
 /* in the order of the node's tenants. Return: 0, or what mr_reg() says */
 int link_arena_add(struct node_link *link, const struct wfi_map *arena);
 /* before a sleep: as cq_arm(), for both queues. Return: how many @waits; -EAGAIN poll first */

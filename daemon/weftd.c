@@ -155,6 +155,7 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.tier_scrub_bps = cfg->tier_scrub_bytes,
 		.policy = cfg->policy[0] ? cfg->policy : NULL,
 		.transport = wfi_config_has_net(cfg) ? cfg->transport : NULL,
+		.silent_ms = (uint32_t)cfg->silent_ms,
 		.memory_bytes = wfi_config_shares_memory(cfg) ? cfg->memory_bytes : 0,
 		.tenant_idle_ns = cfg->tenant_idle_ms * WFI_NSEC_PER_MSEC,
 		.spin_ns = cfg->spin_us * WFI_NSEC_PER_USEC,
