@@ -36,7 +36,13 @@ struct intro {
 /* how the two meet */
 enum way { WAY_NONE, WAY_RAW, WAY_CM, WAY_PATIENT /* raw, for a wire that loses packets */ };
 
-enum order { ORDER_DIE = 'k', ORDER_STOP = 's', ORDER_LINK = 'l', ORDER_REBOOT = 'r' };
+enum order {
+	ORDER_DIE = 'k',
+	ORDER_STOP = 's',
+	ORDER_LINK = 'l',
+	ORDER_REBOOT = 'r',
+	ORDER_HALT = 'h'
+};
 
 struct duo {
 	struct wfi_env env;
@@ -45,6 +51,7 @@ struct duo {
 	struct intro peer;
 	struct weft_rkey *mem;
 	bool closed;
+	bool halted; /* this guest has stood still: who hangs up is gone */
 	uint8_t scope; /* of what closed it */
 };
 
@@ -145,12 +152,32 @@ static void reboot_now(void)
 	guest_run("echo b >/proc/sysrq-trigger");
 }
 
+/* the whole machine stands still, by ./run. @ms: 0 for good */
+static void halt(struct duo *d)
+{
+	const char *dir = getenv("WEFT_VM_SCRATCH"), *host = getenv("WEFT_VM_HOST");
+	uint32_t ms;
+
+	d->halted = true;
+	guest_move(d->sock, &ms, sizeof(ms), 0);
+	if (ms)
+		guest_run("echo %u.%03u >%s/stop", ms / 1000, ms % 1000, dir);
+	else
+		guest_run("echo for good >%s/stop", dir);
+	guest_run("mv %s/stop %s/stop.%s", dir, dir, host);
+}
+
 static void obey(struct duo *d)
 {
 	char order;
+	ssize_t n = recv(d->sock, &order, 1, MSG_DONTWAIT);
 
-	if (recv(d->sock, &order, 1, MSG_DONTWAIT) != 1)
+	if (!n && d->halted)
+		provider->ep_shutdown(d->a.ep);
+	if (n != 1)
 		return;
+	if (order == ORDER_HALT)
+		halt(d);
 	if (order == ORDER_DIE)
 		raise(SIGKILL);
 	if (order == ORDER_STOP)
@@ -621,7 +648,7 @@ static void on_done(void *ctx, int res)
 
 /* one transfer of 8 KiB, cancelled under way when @cancelled counts that. Return: its result */
 static int move_slot(struct duo *d, struct wfi_xfer_engine *eng, enum wfi_xfer_dir dir,
-		     uint8_t *local, unsigned *cancelled)
+		     uint8_t *local, uint64_t deadline_ms, unsigned *cancelled)
 {
 	struct wfi_piece piece = { .local = local, .len = 8192 };
 	struct wfi_xfer_opts o = { .ep = d->a.ep,
@@ -639,7 +666,7 @@ static int move_slot(struct duo *d, struct wfi_xfer_engine *eng, enum wfi_xfer_d
 
 	o.results = &result;
 	o.ctx = &res;
-	o.deadline_ns = wfi_now(&d->env) + 10 * WFI_NSEC_PER_SEC;
+	o.deadline_ns = wfi_now(&d->env) + deadline_ms * WFI_NSEC_PER_MSEC;
 	assert_int_equal(wfi_xfer_submit(eng, &o, &x), 0);
 	wfi_xfer_poll(eng, wfi_now(&d->env));
 	if (cancelled && res == 1) {
@@ -654,7 +681,7 @@ static int move_slot(struct duo *d, struct wfi_xfer_engine *eng, enum wfi_xfer_d
 /* a write that was cancelled reads its slot no more: what is put there next never arrives */
 static void test_fault_reuse(void **state)
 {
-	enum { FOREIGN = 0xcc, ROUNDS = 1000, SLOT = 8192 };
+	enum { FOREIGN = 0xcc, ROUNDS = 1000, SLOT = 8192, DEADLINE_MS = 10000 };
 	struct duo *d = *state;
 	struct wfi_xfer_engine_opts o = { .env = &d->env, .grace_ns = WFI_NSEC_PER_SEC };
 	uint8_t *slot = d->a.mem, *back = d->a.mem + SIDE_MEM / 2;
@@ -665,10 +692,10 @@ static void test_fault_reuse(void **state)
 	assert_int_equal(wfi_xfer_engine_create(&o, &eng), 0);
 	for (i = 0; i < ROUNDS; i++) {
 		memset(slot, (int)(1 + i % 200), SLOT);
-		res = move_slot(d, eng, WFI_XFER_WRITE, slot, &cancelled);
+		res = move_slot(d, eng, WFI_XFER_WRITE, slot, DEADLINE_MS, &cancelled);
 		assert_true(!res || res == -ECANCELED);
 		memset(slot, FOREIGN, SLOT);
-		assert_int_equal(move_slot(d, eng, WFI_XFER_READ, back, NULL), 0);
+		assert_int_equal(move_slot(d, eng, WFI_XFER_READ, back, DEADLINE_MS, NULL), 0);
 		assert_null(memchr(back, FOREIGN, SLOT));
 	}
 	/* nearly all of them: some may be through before they are cancelled */
@@ -756,6 +783,78 @@ static void test_link_own(void **state)
 	link_outage(state, pid);
 }
 
+static void send_halt(struct duo *d, uint64_t ms)
+{
+	uint32_t span = (uint32_t)ms;
+
+	if (guest_is("WEFT_VM_HOSTS", "1"))
+		skip();
+	send_order(d, ORDER_HALT);
+	guest_move(d->sock, &span, sizeof(span), 1);
+}
+
+/* the peer's machine stands still for less than patience lasts: what is under way waits, in time,
+ * and goes on, or, on a slow host, ended in time and a new endpoint works */
+static void test_fault_halt(void **state)
+{
+	struct duo *d = *state;
+	struct weft_piece piece = { d->a.mem, 0, 4096, d->mem };
+	struct weft_post post = post_of(d, &piece, 1);
+	uint64_t start_ns, took_ns = 0;
+	struct weft_wc wc = { .status = 0 };
+
+	send_halt(d, OUTAGE_US / 1000);
+	while (!wc.status && took_ns < OUTAGE_US * WFI_NSEC_PER_USEC / 2) {
+		start_ns = wfi_now(&d->env);
+		if (weft_ep_post_write(d->a.ep, &post))
+			break;
+		wc = wait_wc(&d->a, d->a.send_cq);
+		took_ns = wfi_now(&d->env) - start_ns;
+		assert_true(guest_in_time(&d->env, start_ns, LIMIT_MS));
+	}
+	teardown(state);
+	setup(state);
+	echo_messages(*state, 16);
+}
+
+/* for longer than that: all ends in time, and they meet again when it goes on */
+static void test_fault_halt_long(void **state)
+{
+	struct duo *d = *state;
+
+	send_halt(d, 2 * guest_slowness * SILENT_MS + HEAL_MS);
+	assert_int_equal(run_dry(d, NULL), -ECONNRESET);
+	teardown(state);
+	setup(state);
+	test_pieces(state);
+	echo_messages(*state, 16);
+}
+
+static bool other_gone;
+
+/* for good: a transfer ends by its own deadline, what is left by patience */
+static void test_fault_halt_for_good(void **state)
+{
+	enum { DEADLINE_MS = 500, GRACE_MS = 100 };
+	struct duo *d = *state;
+	struct wfi_xfer_engine_opts o = { .env = &d->env };
+	struct wfi_xfer_engine *eng;
+	uint64_t start_ns;
+	int res = 0;
+
+	send_halt(d, 0);
+	other_gone = true;
+	assert_int_equal(wfi_xfer_engine_create(&o, &eng), 0);
+	while (!res) {
+		start_ns = wfi_now(&d->env);
+		res = move_slot(d, eng, WFI_XFER_WRITE, d->a.mem, guest_slowness * DEADLINE_MS,
+				NULL);
+		assert_true(guest_in_time(&d->env, start_ns, DEADLINE_MS + GRACE_MS));
+	}
+	assert_int_equal(res, -ETIMEDOUT);
+	wfi_xfer_engine_destroy(eng);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -773,7 +872,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_fault_wire, setup_patient, teardown),
 		cmocka_unit_test_setup_teardown(test_link, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link_own, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_halt, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fault_halt_long, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fault_reboot, setup, teardown),
+		/* the last: there is nobody left then */
+		cmocka_unit_test_setup_teardown(test_fault_halt_for_good, setup, teardown),
 	};
 	struct wfi_env env;
 	int ret;
@@ -799,6 +902,7 @@ int main(int argc, char **argv)
 	else
 		cmocka_set_skip_filter("test_fault_*");
 	ret = cmocka_run_group_tests(tests, NULL, NULL);
-	close(guest_dial(&where, WAY_NONE));
+	if (!other_gone)
+		close(guest_dial(&where, WAY_NONE));
 	return ret;
 }
