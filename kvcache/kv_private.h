@@ -482,6 +482,12 @@ void wfi_slot_evict_hold(struct wfi_kv *kv, struct kv_run *run, uint32_t slot,
 void wfi_watch_held(struct wfi_kv *kv, uint32_t slot, uint32_t parent,
 		    const struct weft_key *parent_key);
 void wfi_watch_gone(struct wfi_kv *kv, uint32_t slot);
+/* of the tier below: told to all that watch. @ctx: the KV manager */
+void wfi_watch_below_held(void *ctx, uint32_t slot);
+void wfi_watch_below_gone(void *ctx, uint32_t slot);
+void wfi_watch_below_anew(void *ctx);
+/* Return: 0: nobody knows */
+uint32_t wfi_watch_chain(const struct wfi_kv *kv, uint32_t slot, const struct weft_key *parent_key);
 
 /* ---- pool.c ---- */
 

@@ -425,7 +425,7 @@ static void space_add(struct wfi_kv *kv, struct kv_space *space)
 	t->spaces = space;
 	t->nr_spaces++;
 	if (kv->mover)
-		wfi_mover_share(kv->mover, space);
+		wfi_mover_opened(kv->mover, space);
 }
 
 void wfi_space_delete(struct wfi_kv *kv, struct kv_space *space)

@@ -63,6 +63,7 @@ enum mover_counter {
 struct kv_mover {
 	struct wfi_kv *kv;
 	struct wfi_tier *tier;
+	struct wfi_tier_watch watch;
 	struct move moves[NR_MOVES];
 	uint32_t nr_moves;
 	struct writeback writes[NR_WRITES];
@@ -153,6 +154,7 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 	    !worth(m, run->space->tenant, kv_slot(kv, slot), &h->key, h->len))
 		return false;
 	b.crc = wfi_kv_body_crc(kv, run->space, slot);
+	b.chain = wfi_watch_chain(kv, slot, parent);
 	wfi_point(kv->env, "writeback.put");
 	w->slot = slot;
 	if (m->tier->ops->put(m->tier, &b, wfi_kv_slot_addr(kv, slot), written, w)) {
@@ -203,6 +205,16 @@ void wfi_mover_share(struct kv_mover *m, const struct kv_space *space)
 	};
 
 	m->tier->ops->share(m->tier, space->info.tag, &share);
+}
+
+void wfi_mover_opened(struct kv_mover *m, const struct kv_space *space)
+{
+	struct wfi_tier_stat st;
+
+	wfi_mover_share(m, space);
+	m->tier->ops->stat(m->tier, &st);
+	if (st.recovered)
+		wfi_watch_below_anew(m->kv);
 }
 
 static void tenant_share(struct kv_mover *m, struct wfi_tenant *t)
@@ -805,6 +817,11 @@ uint64_t wfi_kv_tier_fetch_ns(const struct wfi_kv *kv, uint64_t bytes)
 	return kv->mover ? kv->mover->tier->ops->fetch_ns(kv->mover->tier, bytes) : UINT64_MAX;
 }
 
+int wfi_kv_tier_speed(const struct wfi_kv *kv, struct wfi_tier_speed *out)
+{
+	return kv->mover ? kv->mover->tier->ops->speed(kv->mover->tier, out) : -ENOENT;
+}
+
 int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out)
 {
 	if (!kv->mover)
@@ -819,6 +836,11 @@ uint32_t wfi_mover_each(const struct kv_mover *m, const struct kv_space *space, 
 			void *ctx)
 {
 	return m->tier->ops->each(m->tier, space->info.tag, from, nr, fn, ctx);
+}
+
+struct wfi_tier *wfi_mover_tier(const struct kv_mover *m)
+{
+	return m->tier;
 }
 
 enum weft_tier wfi_mover_kind(const struct kv_mover *m)
@@ -885,6 +907,11 @@ int wfi_kv_tier_add(struct wfi_kv *kv, struct wfi_tier *tier, const struct wfi_k
 		if (kv->spaces[i])
 			wfi_mover_share(m, kv->spaces[i]);
 	kv->mover = m;
+	m->watch = (struct wfi_tier_watch){ .held = wfi_watch_below_held,
+					    .gone = wfi_watch_below_gone,
+					    .anew = wfi_watch_below_anew,
+					    .ctx = kv };
+	tier->ops->watch(tier, &m->watch);
 	return 0;
 }
 
@@ -894,6 +921,7 @@ void wfi_mover_destroy(struct kv_mover *m)
 
 	if (!m)
 		return;
+	m->tier->ops->watch(m->tier, NULL);
 	m->tier->ops->close(m->tier);
 	for (uint32_t i = 0; i < NR_MOVES; i++)
 		if (m->moves[i].state != MOVE_FREE)

@@ -23,10 +23,13 @@ int wfi_mover_keep(struct kv_mover *m, const struct wfi_tenant *t, const uint32_
 void wfi_mover_unkeep(struct kv_mover *m, const uint32_t *slots, uint32_t nr);
 /* whose blocks those of a space are, and what that tenant has a right to */
 void wfi_mover_share(struct kv_mover *m, const struct kv_space *space);
+/* a space is open from here on: blocks that an earlier life has left may be its */
+void wfi_mover_opened(struct kv_mover *m, const struct kv_space *space);
 /* as the tier's each */
 uint32_t wfi_mover_each(const struct kv_mover *m, const struct kv_space *space, uint32_t from,
 			uint32_t nr, void (*fn)(void *ctx, const struct wfi_tier_block *b),
 			void *ctx);
+struct wfi_tier *wfi_mover_tier(const struct kv_mover *m);
 enum weft_tier wfi_mover_kind(const struct kv_mover *m);
 /* blocks of a space that are on their way: each @up has one claim, each @down one slot that is
  * pinned and in quarantine */

@@ -287,6 +287,8 @@ static void recover_end(struct ssd *s)
 	wfi_info("tier %s: %" PRIu64 " blocks found in %" PRIu64 " us", s->path, s->recovered,
 		 (uint64_t)(s->recover_ns / WFI_NSEC_PER_USEC));
 	wfi_ssd_set_state(s, WFI_TIER_OK, "");
+	if (s->watch && s->nr_held)
+		s->watch->anew(s->watch->ctx);
 	wfi_point(s->env, "recover.done");
 }
 
@@ -484,6 +486,7 @@ static void ssd_block(const struct wfi_tier *t, uint32_t slot, struct wfi_tier_b
 		.len = st->len,
 		.crc = st->crc,
 		.depth = st->depth,
+		.chain = to_ssd(t)->chains[slot],
 	};
 }
 
@@ -550,6 +553,7 @@ static int ssd_put(struct wfi_tier *t, const struct wfi_tier_block *b, const voi
 		.depth = (uint32_t)wfi_min(b->depth, (1u << 12) - 1),
 		.state = SSD_WRITING,
 	};
+	s->chains[slot] = b->chain;
 	ret = wfi_index_insert(&s->index, &tag, slot);
 	if (!ret)
 		ret = wfi_ssd_io_put(s, slot, bytes, done, ctx);
@@ -558,6 +562,8 @@ static int ssd_put(struct wfi_tier *t, const struct wfi_tier_block *b, const voi
 		return ret;
 	}
 	wfi_point(s->env, "writeback.queued");
+	if (s->watch)
+		s->watch->held(s->watch->ctx, slot);
 	ssd_count(s, SSD_C_PUT, 1);
 	return 0;
 }
@@ -643,16 +649,29 @@ static uint64_t ssd_next_event_ns(const struct wfi_tier *t, uint64_t now_ns)
 	return next;
 }
 
-static uint64_t ssd_fetch_ns(const struct wfi_tier *t, uint64_t bytes)
+static int ssd_speed(const struct wfi_tier *t, struct wfi_tier_speed *out)
 {
 	const struct ssd *s = to_ssd(t);
-	const uint64_t bps = s->read_meter.bps ? s->read_meter.bps : GUESS_BPS;
+	const struct ssd_meter *m = &s->read_meter;
 
 	if (s->state == WFI_TIER_FAILED || s->state == WFI_TIER_REFUSED)
+		return -EIO;
+	*out = (struct wfi_tier_speed){
+		.bps = m->bps ? m->bps : GUESS_BPS,
+		.latency_ns = m->latency_ns ? m->latency_ns : GUESS_LATENCY_NS,
+		.queued_bytes = s->queued_bytes,
+	};
+	return 0;
+}
+
+static uint64_t ssd_fetch_ns(const struct wfi_tier *t, uint64_t bytes)
+{
+	struct wfi_tier_speed v;
+
+	if (ssd_speed(t, &v))
 		return UINT64_MAX;
-	return (s->read_meter.latency_ns ? s->read_meter.latency_ns : GUESS_LATENCY_NS) +
-	       (uint64_t)((double)(s->queued_bytes + bytes) * (double)WFI_NSEC_PER_SEC /
-			  (double)bps);
+	return v.latency_ns + (uint64_t)((double)(v.queued_bytes + bytes) *
+					 (double)WFI_NSEC_PER_SEC / (double)v.bps);
 }
 
 static uint32_t ssd_each(const struct wfi_tier *t, uint64_t space_tag, uint32_t from, uint32_t nr,
@@ -670,6 +689,30 @@ static uint32_t ssd_each(const struct wfi_tier *t, uint64_t space_tag, uint32_t 
 		fn(ctx, &b);
 	}
 	return end < all ? (uint32_t)end : 0;
+}
+
+static void ssd_watch(struct wfi_tier *t, const struct wfi_tier_watch *watch)
+{
+	to_ssd(t)->watch = watch;
+}
+
+static uint32_t ssd_walk(const struct wfi_tier *t, uint32_t *at, uint32_t max, uint32_t *out)
+{
+	const struct ssd *s = to_ssd(t);
+	const uint64_t all = s->phase == SSD_RUN ? s->super.used_pages * SSD_PAGE_SLOTS : 0;
+	const uint64_t end = wfi_min(all, (uint64_t)*at + max);
+	uint32_t n = 0;
+
+	for (uint64_t slot = *at; slot < end; slot++)
+		if (s->slots[slot].state == SSD_HELD || s->slots[slot].state == SSD_WRITING)
+			out[n++] = (uint32_t)slot;
+	*at = end < all ? (uint32_t)end : 0;
+	return n;
+}
+
+static void ssd_set_chain(struct wfi_tier *t, uint32_t slot, uint32_t chain)
+{
+	to_ssd(t)->chains[slot] = chain;
 }
 
 static void ssd_lend(struct wfi_tier *t, void *addr, uint64_t len)
@@ -746,7 +789,11 @@ static const struct wfi_tier_ops ssd_ops = {
 	.flush = ssd_flush,
 	.next_event_ns = ssd_next_event_ns,
 	.fetch_ns = ssd_fetch_ns,
+	.speed = ssd_speed,
 	.each = ssd_each,
+	.watch = ssd_watch,
+	.walk = ssd_walk,
+	.set_chain = ssd_set_chain,
 	.lend = ssd_lend,
 	.resize = ssd_resize,
 	.share = wfi_ssd_share,

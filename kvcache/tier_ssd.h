@@ -78,7 +78,8 @@ struct ssd_header {
 	uint32_t idx; /* slot in the chunk */
 	uint32_t stride; /* bytes from slot to slot there */
 	uint32_t depth;
-	uint32_t reserved[4];
+	uint32_t chain; /* 0: not known */
+	uint32_t reserved[3];
 	uint32_t body_crc; /* CRC32C of the bytes */
 	uint32_t crc; /* CRC32C of what is before */
 };
@@ -228,8 +229,9 @@ struct ssd {
 	uint8_t *super_buf; /* two pages */
 	bool super_flying, super_dirty;
 
-	struct wfi_map slot_map, page_map, owner_map, queue_map, chunk_map;
+	struct wfi_map slot_map, chain_map, page_map, owner_map, queue_map, chunk_map;
 	struct ssd_slot *slots;
+	uint32_t *chains; /* of slots' blocks; 0: not known */
 	uint8_t *pages; /* SSD_PAGE_QUEUED, SSD_PAGE_FLYING */
 	uint32_t *owners; /* chunk of a page, + 1 */
 	uint32_t *queue; /* ring of pages to be written */
@@ -245,6 +247,7 @@ struct ssd {
 	uint64_t seq; /* last one given */
 	uint64_t first_seq; /* of this life */
 	uint64_t nr_held, bytes_held, nr_retired, nr_kept;
+	const struct wfi_tier_watch *watch; /* NULL: none */
 	struct ssd_shares *shares;
 	uint32_t steal_at; /* chunk that is looked at next when a class is to lose one */
 

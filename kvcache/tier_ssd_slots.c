@@ -44,6 +44,7 @@ void wfi_ssd_page_make(const struct ssd *s, uint32_t page, struct ssd_header *h)
 			.idx = slot - c->first,
 			.stride = s->classes[c->class].stride,
 			.depth = st->depth,
+			.chain = s->chains[slot],
 			.body_crc = st->crc,
 		};
 		h[i].crc = header_crc(&h[i]);
@@ -342,6 +343,8 @@ void wfi_ssd_slot_forget(struct ssd *s, uint32_t slot, bool retire)
 
 	wfi_index_remove(&s->index, &tag, slot);
 	wfi_point(s->env, "evict.forgotten");
+	if (s->watch && s->phase == SSD_RUN)
+		s->watch->gone(s->watch->ctx, slot);
 	if (st->state == SSD_HELD) {
 		s->nr_held--;
 		s->bytes_held -= st->len;
@@ -479,6 +482,7 @@ static void header_take(struct ssd *s, uint32_t slot, const struct ssd_header *h
 		.depth = (uint32_t)wfi_min(h->depth, (1u << 12) - 1),
 		.state = SSD_HELD,
 	};
+	s->chains[slot] = h->chain;
 	c->max_seq = wfi_max(c->max_seq, h->seq);
 	c->nr_held++;
 	s->nr_held++;
@@ -607,6 +611,9 @@ int wfi_ssd_slots_init(struct ssd *s)
 	ret = mem->map(s->env, nr_pages * SSD_PAGE_SLOTS * sizeof(struct ssd_slot), WFI_MAP_HUGE,
 		       &s->slot_map);
 	if (!ret)
+		ret = mem->map(s->env, nr_pages * SSD_PAGE_SLOTS * sizeof(uint32_t), WFI_MAP_SPARSE,
+			       &s->chain_map);
+	if (!ret)
 		ret = mem->map(s->env, nr_pages, 0, &s->page_map);
 	if (!ret)
 		ret = mem->map(s->env, nr_pages * sizeof(uint32_t), 0, &s->owner_map);
@@ -624,6 +631,7 @@ int wfi_ssd_slots_init(struct ssd *s)
 	mem->populate(s->env, &s->slot_map, 0,
 		      s->super.used_pages * SSD_PAGE_SLOTS * sizeof(*s->slots));
 	s->slots = s->slot_map.addr;
+	s->chains = s->chain_map.addr;
 	s->pages = s->page_map.addr;
 	s->owners = s->owner_map.addr;
 	s->queue = s->queue_map.addr;
@@ -645,6 +653,7 @@ void wfi_ssd_slots_fini(struct ssd *s)
 	mem->unmap(s->env, &s->queue_map);
 	mem->unmap(s->env, &s->owner_map);
 	mem->unmap(s->env, &s->page_map);
+	mem->unmap(s->env, &s->chain_map);
 	/* its pages may still be coming */
 	mem->unmap_begin(s->env, &s->slot_map);
 }

@@ -2,6 +2,7 @@
 /* watch.c - who is told of blocks that come and go, and may look at those that are there */
 #include <string.h>
 #include "kvcache/kv_private.h"
+#include "kvcache/tier.h"
 
 void wfi_kv_watch(struct wfi_kv *kv, struct wfi_kv_watch *watch)
 {
@@ -33,6 +34,46 @@ void wfi_watch_gone(struct wfi_kv *kv, uint32_t slot)
 
 	for (w = kv->watches; w; w = w->next)
 		w->gone(w->ctx, slot);
+}
+
+void wfi_watch_below_held(void *ctx, uint32_t slot)
+{
+	const struct wfi_kv *kv = ctx;
+	const struct wfi_kv_watch *w;
+
+	for (w = kv->watches; w; w = w->next)
+		if (w->below_held)
+			w->below_held(w->ctx, slot);
+}
+
+void wfi_watch_below_gone(void *ctx, uint32_t slot)
+{
+	const struct wfi_kv *kv = ctx;
+	const struct wfi_kv_watch *w;
+
+	for (w = kv->watches; w; w = w->next)
+		if (w->below_gone)
+			w->below_gone(w->ctx, slot);
+}
+
+void wfi_watch_below_anew(void *ctx)
+{
+	const struct wfi_kv *kv = ctx;
+	const struct wfi_kv_watch *w;
+
+	for (w = kv->watches; w; w = w->next)
+		if (w->below_anew)
+			w->below_anew(w->ctx);
+}
+
+uint32_t wfi_watch_chain(const struct wfi_kv *kv, uint32_t slot, const struct weft_key *parent_key)
+{
+	const struct wfi_kv_watch *w;
+
+	for (w = kv->watches; w; w = w->next)
+		if (w->chain)
+			return w->chain(w->ctx, slot, parent_key);
+	return 0;
 }
 
 uint64_t wfi_kv_max_slots(const struct wfi_kv *kv)
@@ -107,4 +148,44 @@ uint32_t wfi_kv_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32
 	}
 	*at = slot >> KV_GRANULE_BITS < kv->nr_granules ? slot : 0;
 	return n;
+}
+
+/* ---- blocks of the tier below ---- */
+
+uint32_t wfi_kv_below_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32_t *out)
+{
+	struct wfi_tier *t;
+
+	if (!kv->mover) {
+		*at = 0;
+		return 0;
+	}
+	t = wfi_mover_tier(kv->mover);
+	return t->ops->walk(t, at, max, out);
+}
+
+uint32_t wfi_kv_below_find(const struct wfi_kv *kv, uint64_t space_tag, const struct weft_key *key)
+{
+	uint32_t slot = WFI_SLOT_NONE;
+	struct wfi_tier *t;
+
+	if (!kv->mover)
+		return WFI_SLOT_NONE;
+	t = wfi_mover_tier(kv->mover);
+	t->ops->find(t, space_tag, key, 1, &slot);
+	return slot;
+}
+
+void wfi_kv_below_block(const struct wfi_kv *kv, uint32_t slot, struct wfi_tier_block *out)
+{
+	const struct wfi_tier *t = wfi_mover_tier(kv->mover);
+
+	t->ops->block(t, slot, out);
+}
+
+void wfi_kv_below_set_chain(struct wfi_kv *kv, uint32_t slot, uint32_t chain)
+{
+	struct wfi_tier *t = wfi_mover_tier(kv->mover);
+
+	t->ops->set_chain(t, slot, chain);
 }

@@ -343,6 +343,8 @@ int wfi_kv_match_tiers(struct wfi_kv *kv, uint32_t space, const struct weft_key 
 /* until blocks of @bytes in all would be in memory, if they were asked for now. Return: UINT64_MAX
  * there is no tier, or it gives nothing now */
 uint64_t wfi_kv_tier_fetch_ns(const struct wfi_kv *kv, uint64_t bytes);
+/* as the tier's speed; -ENOENT there is none */
+int wfi_kv_tier_speed(const struct wfi_kv *kv, struct wfi_tier_speed *out);
 /* Return: 0, -ENOENT there is no tier */
 int wfi_kv_tier_stat(const struct wfi_kv *kv, const char **name, struct wfi_tier_stat *out);
 /* as the tier's resize; -ENOENT there is none */
@@ -372,12 +374,23 @@ int wfi_kv_proof_check(struct wfi_kv *kv, uint32_t space, const struct weft_key 
  * @held: @slot was published. @parent: the slot that it hangs under, or WFI_SLOT_NONE, and then
  *        @parent_key may name one that is not held, or be NULL
  * @gone: @slot is found no more; its header is as it was
+ * @below_held: the same of a slot of the tier below, of a space that may not be open here. NULL
+ *              where nobody cares for the tier; then the other two are as well
+ * @below_gone: it may never have been held
+ * @below_anew: far more may lie there than was told: wfi_kv_below_walk()
+ * @chain: NULL, or what a block that goes to the tier keeps as its .chain, as long as it lies
+ *         there: @slot has left memory's tree, and hung under @parent_key
  *
- * Both are hot, and may not call the KV manager.
+ * All but below_anew are hot. They may not call the KV manager, but for what looks at slots and
+ * blocks of the tier.
  */
 struct wfi_kv_watch {
 	void (*held)(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key);
 	void (*gone)(void *ctx, uint32_t slot);
+	void (*below_held)(void *ctx, uint32_t slot);
+	void (*below_gone)(void *ctx, uint32_t slot);
+	void (*below_anew)(void *ctx);
+	uint32_t (*chain)(void *ctx, uint32_t slot, const struct weft_key *parent_key);
 	void *ctx;
 	struct wfi_kv_watch *next; /* the KV manager's */
 };
@@ -399,6 +412,12 @@ uint64_t wfi_kv_slot_idle_ns(const struct wfi_kv *kv, uint32_t slot, uint64_t no
 /* goes through slot numbers from *@at on, looking at up to @max. Return: how many in @out hold
  * blocks that are found; *@at is 0 again after the last number */
 uint32_t wfi_kv_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32_t *out);
+/* the same of the tier below: its walk, its find of one key, its block and its set_chain. There is
+ * a tier, but where it is walked or looked into */
+uint32_t wfi_kv_below_walk(const struct wfi_kv *kv, uint32_t *at, uint32_t max, uint32_t *out);
+uint32_t wfi_kv_below_find(const struct wfi_kv *kv, uint64_t space_tag, const struct weft_key *key);
+void wfi_kv_below_block(const struct wfi_kv *kv, uint32_t slot, struct wfi_tier_block *out);
+void wfi_kv_below_set_chain(struct wfi_kv *kv, uint32_t slot, uint32_t chain);
 
 /* ---- slots, for those who move bytes (hot) ---- */
 

@@ -37,6 +37,26 @@ struct wfi_tier_block {
 	uint32_t len;
 	uint32_t crc; /* CRC32C of the bytes */
 	uint32_t depth;
+	uint32_t chain; /* what its place in the directory follows from; 0: not known */
+};
+
+/*
+ * who is told of blocks that are found from here on, and of those that are no more: what a block
+ * was is still known then. It may come from any call, and must not call the tier but for block,
+ * find and set_chain. A block that was never held may go
+ */
+struct wfi_tier_watch {
+	void (*held)(void *ctx, uint32_t slot);
+	void (*gone)(void *ctx, uint32_t slot);
+	void (*anew)(void *ctx); /* more came than was told: walk */
+	void *ctx;
+};
+
+/* what getting a block takes: .latency_ns, and all bytes that are queued before it, and its own */
+struct wfi_tier_speed {
+	uint64_t bps; /* bytes a second, as measured or guessed */
+	uint64_t latency_ns;
+	uint64_t queued_bytes;
 };
 
 /* ways in which a block or a request goes bad, counted each by itself */
@@ -145,10 +165,20 @@ struct wfi_tier_ops {
 	/* until blocks of @bytes in all are here, if they were asked for now: from the measured
 	 * bandwidth and what is queued. UINT64_MAX: the tier gives nothing now. Hot */
 	uint64_t (*fetch_ns)(const struct wfi_tier *t, uint64_t bytes);
+	/* the same, by what it follows from. Return: 0, -EIO: the tier gives nothing now */
+	int (*speed)(const struct wfi_tier *t, struct wfi_tier_speed *out);
 	/* looks at @nr slots from @from on, and calls @fn for each that has a block of the space.
 	 * Return: where the next call goes on; 0 when that was all */
 	uint32_t (*each)(const struct wfi_tier *t, uint64_t space_tag, uint32_t from, uint32_t nr,
 			 void (*fn)(void *ctx, const struct wfi_tier_block *b), void *ctx);
+	/* @watch is lent until close; NULL: none any more */
+	void (*watch)(struct wfi_tier *t, const struct wfi_tier_watch *watch);
+	/* looks at @max slots from *@at on. Return: how many in @out are found; *@at is 0 again
+	 * when that was all */
+	uint32_t (*walk)(const struct wfi_tier *t, uint32_t *at, uint32_t max, uint32_t *out);
+	/* of a block that is found: its .chain in this life, and in others if its header is
+	 * written again */
+	void (*set_chain)(struct wfi_tier *t, uint32_t slot, uint32_t chain);
 	/* memory that bytes mostly come from and go to; may do nothing. Cold */
 	void (*lend)(struct wfi_tier *t, void *addr, uint64_t len);
 	/* while in use. Return: 0 (done in the background), -EINVAL, -ENOSPC, -EBUSY; logged */
