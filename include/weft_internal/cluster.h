@@ -172,7 +172,9 @@ void wfi_cluster_route_cancel(struct wfi_cluster *c, struct wfi_route *r);
  * @in_arena: the places lie in the tenant's arena; else they are memory that transports reach
  *            without having it registered
  * @prefix: only those that, with what is here, have no gap before them
- * @results: of those wanted: 0, -ENOENT nobody has it (any more), or not in time
+ * @budget_ns: 0: none; else blocks from the first on that would take longer, as it seems now, are
+ *             left; and those that their holder can't bring from its SSD tier in that time
+ * @results: of those wanted: 0, -ENOENT nobody has it (any more), or not in time, -ETIME left
  * @done: once, from wfi_cluster_poll(). A place whose block is a miss may have been written to
  */
 struct wfi_pull_opts {
@@ -185,6 +187,7 @@ struct wfi_pull_opts {
 	bool in_arena;
 	bool prefix;
 	int32_t *results;
+	uint64_t budget_ns;
 	uint64_t now_ns;
 	uint64_t deadline_ns;
 	void (*done)(void *ctx);

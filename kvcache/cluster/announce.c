@@ -8,8 +8,11 @@
 #define WINDOW 4u /* messages that a shard has not answered */
 #define ANSWER_NS WFI_NSEC_PER_SEC /* then it is told everything anew */
 #define RETRY_NS WFI_NSEC_PER_MSEC
+#define TELL_NS (20 * WFI_NSEC_PER_MSEC) /* from one word on the SSD tier's speed to the next */
+#define SPEED_MIN 1024u /* bytes a ms: what others say is slower is not */
 #define SWEEP_SLOTS 64u /* of a stream, a poll */
 #define CLIMB 64u /* ancestors that are looked at for the head of a chain */
+#define CLIMB_BELOW 4096u /* the same of blocks in the SSD tier: as deep as chains are told apart */
 
 /* ---- heads of chains ---- */
 
@@ -24,22 +27,42 @@ static uint64_t slot_tag(const struct wfi_cluster *c, uint32_t slot)
 			     &wfi_kv_slot_header(c->o.kv, slot)->key);
 }
 
-/* a block whose parent is not here: who looked for its chain has left a hint */
-static uint32_t head_guess(const struct wfi_cluster *c, uint32_t slot,
-			   const struct weft_key *parent)
+static bool no_key(const struct weft_key *key)
 {
-	const uint64_t tag = slot_tag(c, slot);
+	return !key || !(key->lo | key->hi);
+}
+
+/* a block whose parent is not here: who looked for its chain has left a hint */
+static uint32_t hint_head(const struct wfi_cluster *c, uint64_t space_tag,
+			  const struct weft_key *key, const struct weft_key *parent)
+{
+	const uint64_t tag = wfi_block_tag(space_tag, key);
 	const struct hint *h = cl_hint(c, tag);
 	uint64_t up;
 
 	if (h->tag == tag)
 		return h->head;
-	if (parent && (parent->lo || parent->hi)) {
-		up = wfi_block_tag(wfi_kv_slot_space_tag(c->o.kv, slot), parent);
-		h = cl_hint(c, up);
-		return h->tag == up ? h->head : cl_head(up);
+	if (no_key(parent))
+		return cl_head(tag);
+	up = wfi_block_tag(space_tag, parent);
+	h = cl_hint(c, up);
+	return h->tag == up ? h->head : cl_head(up);
+}
+
+/* or it comes from the SSD tier, or hangs under what lies there */
+static uint32_t head_guess(struct wfi_cluster *c, uint32_t slot, const struct weft_key *parent)
+{
+	const uint64_t space_tag = wfi_kv_slot_space_tag(c->o.kv, slot);
+	const struct weft_key *key = &wfi_kv_slot_header(c->o.kv, slot)->key;
+	uint32_t below = WFI_SLOT_NONE;
+
+	if (wfi_kv_has_tier(c->o.kv)) {
+		below = wfi_kv_below_find(c->o.kv, space_tag, key);
+		if (below == WFI_SLOT_NONE && !no_key(parent))
+			below = wfi_kv_below_find(c->o.kv, space_tag, parent);
 	}
-	return cl_head(tag);
+	return below == WFI_SLOT_NONE ? hint_head(c, space_tag, key, parent)
+				      : wfi_cl_head_below(c, below);
 }
 
 /* of a block that was here before anybody watched */
@@ -67,6 +90,56 @@ uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot)
 	return head_find(c, slot);
 }
 
+/* Return: the slot of a block in memory, or WFI_SLOT_NONE */
+static uint32_t memory_find(const struct wfi_cluster *c, uint64_t space_tag,
+			    const struct weft_key *key)
+{
+	struct wfi_space_info space;
+	uint32_t slot;
+
+	if (wfi_kv_space_by_tag(c->o.kv, space_tag, &space))
+		return WFI_SLOT_NONE;
+	return wfi_kv_match(c->o.kv, space.id, key, 1, &slot) == 1 ? slot : WFI_SLOT_NONE;
+}
+
+/* by its ancestors, where nobody has said it yet */
+static uint32_t climb_below(struct wfi_cluster *c, const struct wfi_tier_block *block)
+{
+	struct wfi_tier_block b = *block;
+	uint32_t slot, i;
+
+	for (i = 0; i < CLIMB_BELOW && !b.chain && !no_key(&b.parent); i++) {
+		slot = memory_find(c, b.space_tag, &b.parent);
+		if (slot != WFI_SLOT_NONE)
+			return head_find(c, slot);
+		slot = wfi_kv_below_find(c->o.kv, b.space_tag, &b.parent);
+		if (slot == WFI_SLOT_NONE)
+			break;
+		wfi_kv_below_block(c->o.kv, slot, &b);
+	}
+	return b.chain ? b.chain : hint_head(c, b.space_tag, &b.key, &b.parent);
+}
+
+uint32_t wfi_cl_head_below(struct wfi_cluster *c, uint32_t slot)
+{
+	struct wfi_tier_block b;
+	uint32_t head, i;
+
+	wfi_kv_below_block(c->o.kv, slot, &b);
+	if (b.chain)
+		return b.chain;
+	head = climb_below(c, &b);
+	/* the ancestors need not climb any more */
+	for (i = 0; i < CLIMB_BELOW && slot != WFI_SLOT_NONE && !b.chain; i++) {
+		wfi_kv_below_set_chain(c->o.kv, slot, head);
+		slot = no_key(&b.parent) ? WFI_SLOT_NONE
+					 : wfi_kv_below_find(c->o.kv, b.space_tag, &b.parent);
+		if (slot != WFI_SLOT_NONE)
+			wfi_kv_below_block(c->o.kv, slot, &b);
+	}
+	return head;
+}
+
 /* ---- streams ---- */
 
 static struct stream *stream_of(struct wfi_cluster *c, uint8_t owner)
@@ -80,8 +153,8 @@ static void stream_begin(struct wfi_cluster *c, struct stream *s)
 	s->seq = 0;
 	s->nr_open = 0;
 	s->nr = 0;
-	s->at = 0;
-	s->sweeping = true;
+	s->at = s->below_at = 0;
+	s->sweeping = s->sweeping_below = true;
 	s->lost = false;
 	cl_count(c, CL_C_AGAIN, 1);
 	cl_event(c, c->now_ns);
@@ -121,7 +194,8 @@ static int stream_flush(struct wfi_cluster *c, struct cluster_peer *p)
 	if ((!s->nr && s->seq) || s->nr_open == WINDOW)
 		return 0;
 	/* few changes wait for more while others are on their way */
-	if (s->seq && s->nr_open && s->nr < CLUSTER_TAGS_MAX && (s->sweeping || s->nr_open > 1))
+	if (s->seq && s->nr_open && s->nr < CLUSTER_TAGS_MAX &&
+	    (s->sweeping || s->sweeping_below || s->nr_open > 1))
 		return 0;
 	memcpy(m.tags.tags, s->changes, s->nr * sizeof(s->changes[0]));
 	cluster_msg_head(&m, CLUSTER_ANNOUNCE, s->nr, (uint64_t)s->epoch << 32 | s->seq);
@@ -180,6 +254,85 @@ static void on_gone(void *ctx, uint32_t slot)
 	*head_of(c, slot) = 0;
 }
 
+/* what goes to the SSD tier is in the chain that it was in */
+static uint32_t on_chain(void *ctx, uint32_t slot, const struct weft_key *parent_key)
+{
+	struct wfi_cluster *c = ctx;
+	uint32_t parent = WFI_SLOT_NONE;
+
+	if (*head_of(c, slot))
+		return *head_of(c, slot);
+	if (!no_key(parent_key))
+		parent = memory_find(c, wfi_kv_slot_space_tag(c->o.kv, slot), parent_key);
+	return parent == WFI_SLOT_NONE ? head_guess(c, slot, parent_key) : head_find(c, parent);
+}
+
+static uint64_t below_tag(const struct wfi_tier_block *b)
+{
+	return wfi_block_tag(b->space_tag, &b->key) | WFI_TAG_SSD;
+}
+
+static void on_below_held(void *ctx, uint32_t slot)
+{
+	struct wfi_cluster *c = ctx;
+	struct wfi_tier_block b;
+
+	wfi_kv_below_block(c->o.kv, slot, &b);
+	stream_add(c, wfi_cl_owner(c, wfi_cl_head_below(c, slot)), below_tag(&b));
+}
+
+static void on_below_gone(void *ctx, uint32_t slot)
+{
+	struct wfi_cluster *c = ctx;
+	struct wfi_tier_block b;
+
+	wfi_kv_below_block(c->o.kv, slot, &b);
+	/* of a space that is not open here, say: nobody was told of it */
+	if (b.chain)
+		stream_add(c, wfi_cl_owner(c, b.chain), below_tag(&b) | WFI_TAG_GONE);
+}
+
+static void sweep_below(struct stream *s)
+{
+	s->below_at = 0;
+	s->sweeping_below = true;
+}
+
+/* nothing that was said is wrong: the rest is said as well */
+static void on_below_anew(void *ctx)
+{
+	struct wfi_cluster *c = ctx;
+	unsigned i;
+
+	sweep_below(c->stream);
+	for (i = 0; i < c->hi_peers; i++)
+		if (c->peers[i].node)
+			sweep_below(c->peers[i].stream);
+	cl_event(c, c->now_ns);
+}
+
+/* what lies in the SSD tier, of spaces that are open: of others nothing could be lent */
+static int stream_sweep_below(struct wfi_cluster *c, uint8_t owner)
+{
+	struct stream *s = stream_of(c, owner);
+	uint32_t slots[SWEEP_SLOTS], n, i;
+	struct wfi_space_info space = { 0 };
+	struct wfi_tier_block b;
+
+	if (!s->seq || s->nr + SWEEP_SLOTS > CLUSTER_TAGS_MAX)
+		return 0;
+	n = wfi_kv_below_walk(c->o.kv, &s->below_at, SWEEP_SLOTS, slots);
+	for (i = 0; i < n; i++) {
+		wfi_kv_below_block(c->o.kv, slots[i], &b);
+		if (b.space_tag != space.tag && wfi_kv_space_by_tag(c->o.kv, b.space_tag, &space))
+			continue;
+		if (wfi_cl_owner(c, wfi_cl_head_below(c, slots[i])) == owner)
+			stream_add(c, owner, below_tag(&b));
+	}
+	s->sweeping_below = s->below_at != 0;
+	return 1;
+}
+
 /* goes on saying what there is. Return: work */
 static int stream_sweep(struct wfi_cluster *c, uint8_t owner)
 {
@@ -208,12 +361,87 @@ static int stream_poll(struct wfi_cluster *c, uint8_t owner)
 		stream_begin(c, s);
 	if (s->sweeping)
 		work += stream_sweep(c, owner);
+	else if (s->sweeping_below)
+		work += stream_sweep_below(c, owner);
 	work += p ? stream_flush(c, p) : stream_flush_self(c, s);
 	if (s->nr_open)
 		cl_event(c, s->answer_ns);
-	if ((s->nr || s->sweeping) && (!p || s->nr_open < WINDOW))
+	if ((s->nr || s->sweeping || s->sweeping_below) && (!p || s->nr_open < WINDOW))
 		cl_event(c, p && s->nr_open ? c->now_ns + RETRY_NS : c->now_ns);
 	return work;
+}
+
+/* ---- how fast the SSD tier is ---- */
+
+static void speed_measure(const struct wfi_cluster *c, struct speed *out)
+{
+	struct wfi_tier_speed v;
+
+	*out = (struct speed){ 0 };
+	if (wfi_kv_tier_speed(c->o.kv, &v))
+		return;
+	out->bytes_per_ms = wfi_max(1, v.bps / 1000);
+	out->latency_ns = v.latency_ns;
+	out->free_ns = c->now_ns + v.queued_bytes * 1000 / out->bytes_per_ms * 1000;
+}
+
+static bool differs(uint64_t a, uint64_t b, uint64_t least)
+{
+	const uint64_t more = wfi_max(a, b), less = wfi_min(a, b);
+
+	return more - less > wfi_max(more / 8, least);
+}
+
+/* whether others would judge wrongly by what they were told */
+static bool speed_news(const struct wfi_cluster *c, const struct speed *told, const struct speed *v)
+{
+	const uint64_t now_ns = c->now_ns;
+
+	return !v->bytes_per_ms != !told->bytes_per_ms ||
+	       differs(v->bytes_per_ms, told->bytes_per_ms, 0) ||
+	       differs(v->latency_ns, told->latency_ns, 50 * WFI_NSEC_PER_USEC) ||
+	       differs(wfi_max(v->free_ns, now_ns) - now_ns,
+		       wfi_max(told->free_ns, now_ns) - now_ns, WFI_NSEC_PER_MSEC);
+}
+
+static int speed_tell(struct wfi_cluster *c)
+{
+	struct speed v;
+	union cluster_msg m;
+	int work = 0;
+	unsigned i;
+
+	c->tell_ns = c->now_ns + TELL_NS;
+	speed_measure(c, &v);
+	m.speed = (struct cluster_speed){
+		.bytes_per_ms = v.bytes_per_ms,
+		.queued_bytes =
+			(wfi_max(v.free_ns, c->now_ns) - c->now_ns) / 1000 * v.bytes_per_ms / 1000,
+		.latency_us = (uint32_t)wfi_min(v.latency_ns / WFI_NSEC_PER_USEC, UINT32_MAX),
+	};
+	cluster_msg_head(&m, CLUSTER_SPEED, 0, 0);
+	for (i = 0; i < c->hi_peers; i++) {
+		struct cluster_peer *p = &c->peers[i];
+
+		if (!p->nr_conns || !speed_news(c, &p->told, &v) ||
+		    p->conns[0]->send(p->conns[0], &m, m.head.len))
+			continue;
+		p->told = v;
+		work++;
+	}
+	return work;
+}
+
+/* input: what is told beyond reason is taken for what is at its end */
+void wfi_cl_heard_speed(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m)
+{
+	struct cluster_peer *p = &c->peers[peer];
+	const uint64_t queued = wfi_min(m->speed.queued_bytes, 1ull << 40);
+
+	p->ssd_fails = !m->speed.bytes_per_ms;
+	p->ssd_bytes_per_ms = wfi_max(SPEED_MIN, wfi_min(m->speed.bytes_per_ms, 1ull << 40));
+	p->ssd_latency_ns = m->speed.latency_us * WFI_NSEC_PER_USEC;
+	p->ssd_free_ns = c->now_ns + queued * 1000 / p->ssd_bytes_per_ms * 1000;
 }
 
 int wfi_cl_announce_poll(struct wfi_cluster *c)
@@ -224,6 +452,8 @@ int wfi_cl_announce_poll(struct wfi_cluster *c)
 	for (i = 0; i < c->hi_peers; i++)
 		if (c->peers[i].node)
 			work += stream_poll(c, (uint8_t)i);
+	if (c->now_ns >= c->tell_ns && wfi_kv_has_tier(c->o.kv))
+		work += speed_tell(c);
 	return work;
 }
 
@@ -399,7 +629,13 @@ int wfi_cl_activate(struct wfi_cluster *c)
 		return ret;
 	}
 	memset(c->holder_peers, WFI_PEER_NONE, sizeof(c->holder_peers));
-	c->watch = (struct wfi_kv_watch){ .held = on_held, .gone = on_gone, .ctx = c };
+	c->watch = (struct wfi_kv_watch){ .held = on_held,
+					  .gone = on_gone,
+					  .below_held = on_below_held,
+					  .below_gone = on_below_gone,
+					  .below_anew = on_below_anew,
+					  .chain = on_chain,
+					  .ctx = c };
 	wfi_kv_watch(c->o.kv, &c->watch);
 	c->active = true;
 	return 0;

@@ -29,6 +29,11 @@ static const struct {
 			  "Times that a second holder was asked, since the first was slow" },
 	[CL_C_LATE] = { "weft_remote_late", "", "", "Requests to other nodes without an answer" },
 	[CL_C_LENT] = { "weft_remote_lent", "", "", "Blocks lent to other nodes" },
+	[CL_C_RAISED] = { "weft_remote_raised", "", "",
+			  "Of those lent, brought up from the SSD tier first" },
+	[CL_C_LEFT] = { "weft_remote_left", "", "",
+			"Blocks wanted by other nodes that stayed in the SSD tier: too slow, or no "
+			"room in memory" },
 	[CL_C_ANNOUNCED] = { "weft_directory_announced", "", "", "Changes told to shards" },
 	[CL_C_HEARD] = { "weft_directory_heard", "", "", "Changes heard by the shard here" },
 	[CL_C_NOT_OFFERED] = { "weft_replicas_dropped", "why=\"queue\"", "",
@@ -380,6 +385,7 @@ void wfi_cluster_peer_lost(struct wfi_cluster *c, struct wfi_peer *conn)
 		if (c->outbox[i % NR_OUTBOX].conn == conn)
 			c->outbox[i % NR_OUTBOX].conn = NULL;
 	conn_remove(&c->peers[at], conn);
+	wfi_cl_loans_lost(c, at, conn);
 	wfi_cl_flights_lost(c, conn);
 	for (i = 0; i < NR_ASKS; i++)
 		if (c->asks[i].kind != ASK_FREE && c->asks[i].conn == conn)
@@ -494,9 +500,11 @@ static void heard_leased(struct wfi_cluster *c, uint8_t peer, const union cluste
 		return;
 	}
 	took_ns = c->now_ns - c->asks[idx].begin_ns;
-	p->lease_ns = p->lease_ns ? p->lease_ns - p->lease_ns / 8 + took_ns / 8 : took_ns;
-	wfi_hist_add(c->lease_time, took_ns);
 	ctx = c->asks[idx].ctx;
+	/* what a drive does is no measure of the way there */
+	if (!((struct flight *)ctx)->ssd)
+		p->lease_ns = p->lease_ns ? p->lease_ns - p->lease_ns / 8 + took_ns / 8 : took_ns;
+	wfi_hist_add(c->lease_time, took_ns);
 	ask_end(c, idx);
 	wfi_cl_leased(c, ctx, m);
 }
@@ -572,6 +580,9 @@ int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void
 		break;
 	case CLUSTER_OFFER:
 		wfi_cl_heard_offer(c, peer, conn, &m);
+		break;
+	case CLUSTER_SPEED:
+		wfi_cl_heard_speed(c, peer, &m);
 		break;
 	case CLUSTER_TAKEN:
 		wfi_cl_heard_taken(c, peer);

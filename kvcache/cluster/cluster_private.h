@@ -37,11 +37,18 @@ struct stream {
 	uint32_t seq; /* of the next message */
 	uint32_t nr_open; /* messages that were not answered */
 	uint32_t nr; /* changes that wait */
-	uint32_t at; /* where the sweep over all slots is */
-	bool sweeping;
+	uint32_t at, below_at; /* where the sweeps over all slots, and over the tier's, are */
+	bool sweeping, sweeping_below;
 	bool lost; /* a change found no room: all is to be said again */
 	uint64_t answer_ns; /* the next answer is due */
 	uint64_t changes[CLUSTER_TAGS_MAX];
+};
+
+/* of the SSD tier here */
+struct speed {
+	uint64_t bytes_per_ms; /* 0: it gives nothing now */
+	uint64_t latency_ns;
+	uint64_t free_ns; /* until then it does what it was asked for */
 };
 
 /* leases of one tenant that a peer has */
@@ -52,6 +59,7 @@ struct borrower {
 };
 
 struct offers; /* offer.c */
+struct loan; /* lend.c */
 
 struct cluster_peer {
 	uint64_t node; /* 0: free */
@@ -65,6 +73,7 @@ struct cluster_peer {
 	uint64_t heard; /* the id that its next announcement has */
 	struct stream *stream; /* to its shard */
 	struct borrower *borrowers;
+	struct loan *loans; /* that wait for its SSD tier */
 	struct offers *offers; /* NULL: there was none yet */
 	/* as our lender */
 	uint64_t releases[CLUSTER_RELEASES_MAX];
@@ -72,7 +81,12 @@ struct cluster_peer {
 	uint64_t release_ns; /* they go at the latest */
 	uint64_t lease_ns; /* how long an answer took, on average; 0: not known */
 	uint64_t bytes_per_ms;
-	uint64_t ssd_bytes_per_ms; /* as it brings them out of its SSD tier; 0: not known */
+	/* its SSD tier, as it says itself */
+	uint64_t ssd_bytes_per_ms; /* 0: not known */
+	uint64_t ssd_latency_ns;
+	uint64_t ssd_free_ns; /* until then it does what it was asked for before */
+	bool ssd_fails; /* it gives nothing now */
+	struct speed told; /* of the one here */
 };
 
 enum ask_kind { ASK_FREE, ASK_LOOKUP, ASK_LEASE, ASK_PROBE };
@@ -119,6 +133,8 @@ struct pull_block {
 	uint8_t peer, other;
 	uint8_t tried; /* bit 0: .peer, 1: .other */
 	uint8_t state;
+	uint8_t ssd; /* which of them have it in their SSD tier; bits as above */
+	bool late; /* who has it can't bring it in time */
 };
 
 enum pull_state { PULL_SEEK, PULL_ASKED, PULL_FETCH, PULL_ENDED };
@@ -163,6 +179,7 @@ struct flight {
 	uint8_t peer;
 	bool reading;
 	bool given_up; /* its READs are on their way to an end */
+	bool ssd; /* .peer brings the blocks out of its SSD tier first */
 	uint32_t ask; /* !reading */
 	struct wfi_peer *conn; /* NULL: gone */
 	struct weft_ep *ep; /* reading: over this; NULL: over rails */
@@ -190,6 +207,8 @@ enum cluster_counter {
 	CL_C_HEDGED,
 	CL_C_LATE,
 	CL_C_LENT,
+	CL_C_RAISED,
+	CL_C_LEFT,
 	CL_C_ANNOUNCED,
 	CL_C_HEARD,
 	CL_C_AGAIN,
@@ -232,6 +251,7 @@ struct wfi_cluster {
 	uint8_t holder_peers[WFI_DIR_HOLDERS + 1]; /* by pair of numbers */
 	struct stream *stream; /* to the shard here */
 	struct wfi_table heads; /* uint32_t by slot; 0: not known */
+	uint64_t tell_ns; /* when peers hear next how fast the SSD tier is, if it has changed */
 	struct hint *hints;
 
 	/* offer.c */
@@ -314,10 +334,13 @@ int wfi_cl_announce_poll(struct wfi_cluster *c);
 void wfi_cl_heard_announce(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			   const union cluster_msg *m);
 void wfi_cl_heard_announced(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
+void wfi_cl_heard_speed(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
 void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			 const union cluster_msg *m);
 /* the head of the chain that a sealed slot is in */
 uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot);
+/* the same of a slot of the SSD tier, which keeps it from here on */
+uint32_t wfi_cl_head_below(struct wfi_cluster *c, uint32_t slot);
 void wfi_cl_heard_who(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 		      const union cluster_msg *m);
 /* the answer of the shard here to WHO */
@@ -337,6 +360,8 @@ static inline struct hint *cl_hint(const struct wfi_cluster *c, uint64_t tag)
 void wfi_cl_heard_lease(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			const union cluster_msg *m);
 void wfi_cl_heard_release(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
+/* what waits for the SSD tier and would be answered over @conn is not wanted any more */
+void wfi_cl_loans_lost(struct wfi_cluster *c, uint8_t peer, const struct wfi_peer *conn);
 /* the owner of one tenant in a list that is made longer when there is none. Return: NULL: no
  * memory */
 struct wfi_owner *wfi_cl_borrower(struct wfi_cluster *c, struct borrower **list,
@@ -380,8 +405,8 @@ void wfi_cl_pull_settle(struct wfi_cluster *c, struct wfi_pull *pull);
 
 /* ---- flight.c ---- */
 
-/* @blocks of one pull, idle until now, are asked for. Return: 0 they fly, -EAGAIN later,
- * -ENOTCONN */
+/* @blocks of one pull, idle until now, are asked for. @peer: with its tier. Return: 0 they fly,
+ * -EAGAIN later, -ENOTCONN */
 int wfi_cl_fly(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t peer,
 	       struct pull_block *const *blocks, uint32_t nr);
 /* an answer, or NULL */

@@ -18,6 +18,7 @@
 #define GUESS_LEASE_NS (20 * WFI_NSEC_PER_USEC)
 #define GUESS_BYTES_PER_MS (1u << 20)
 #define GUESS_SSD_BYTES_PER_MS (512u << 10)
+#define SSD_FAILS_NS (3600 * WFI_NSEC_PER_SEC) /* it gives nothing: what is told is not for ever */
 
 /* bytes that come so fast, or as fast as is usual where that is not known */
 static uint64_t bytes_ns(uint64_t bytes, uint64_t bytes_per_ms, uint64_t guess)
@@ -27,7 +28,12 @@ static uint64_t bytes_ns(uint64_t bytes, uint64_t bytes_per_ms, uint64_t guess)
 
 uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
 {
-	return bytes_ns(bytes, c->peers[peer].ssd_bytes_per_ms, GUESS_SSD_BYTES_PER_MS);
+	const struct cluster_peer *p = &c->peers[peer];
+
+	if (p->ssd_fails)
+		return SSD_FAILS_NS;
+	return p->ssd_latency_ns + wfi_max(p->ssd_free_ns, c->now_ns) - c->now_ns +
+	       bytes_ns(bytes, p->ssd_bytes_per_ms, GUESS_SSD_BYTES_PER_MS);
 }
 
 uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
@@ -60,6 +66,7 @@ static struct flight *flight_get(struct wfi_cluster *c)
 	f->rival = NULL;
 	f->reading = false;
 	f->given_up = false;
+	f->ssd = false;
 	f->ep = NULL;
 	f->xfer = NULL;
 	f->over = NULL;
@@ -90,8 +97,32 @@ static void flight_put(struct wfi_cluster *c, struct flight *f)
 
 /* ---- asking ---- */
 
+/* what its holder's SSD tier takes for it */
+static uint64_t flight_ssd_ns(const struct wfi_cluster *c, const struct flight *f,
+			      const struct wfi_pull *pull, uint8_t peer)
+{
+	return f->ssd ? wfi_cl_ssd_ns(c, peer, f->nr * pull->space.block_bytes) : 0;
+}
+
+/* how long the holder may look for blocks in its SSD tier, so that its answer comes in time and
+ * some of that is left for the READs. Never 0: it says then what it has left there */
+static uint32_t fetch_us(const struct wfi_cluster *c, const struct wfi_pull *pull,
+			 uint64_t answer_ns)
+{
+	uint64_t end_ns = c->now_ns + (answer_ns - c->now_ns) / 4 * 3;
+
+	if (pull->o.budget_ns)
+		end_ns = wfi_min(end_ns, pull->o.now_ns + pull->o.budget_ns);
+	return (uint32_t)wfi_min((wfi_max(end_ns, c->now_ns) - c->now_ns) / WFI_NSEC_PER_USEC + 1,
+				 UINT32_MAX);
+}
+
+/* @peer: without its tier, which f->ssd says */
 static int flight_ask(struct wfi_cluster *c, struct flight *f, struct wfi_pull *pull, uint8_t peer)
 {
+	const uint64_t answer_ns =
+		wfi_min(pull->o.deadline_ns,
+			c->now_ns + c->o.patience_ns + 4 * flight_ssd_ns(c, f, pull, peer));
 	union cluster_msg m;
 	uint32_t i;
 	int ret;
@@ -101,6 +132,7 @@ static int flight_ask(struct wfi_cluster *c, struct flight *f, struct wfi_pull *
 		.space_tag = pull->space.tag,
 		.lease_us = (uint32_t)wfi_min((pull->o.deadline_ns - c->now_ns) / WFI_NSEC_PER_USEC,
 					      UINT32_MAX),
+		.fetch_us = fetch_us(c, pull, answer_ns),
 	};
 	for (i = 0; i < f->nr; i++)
 		m.lease.keys[i] = pull->o.keys[f->blocks[i]->idx];
@@ -108,6 +140,7 @@ static int flight_ask(struct wfi_cluster *c, struct flight *f, struct wfi_pull *
 	ret = wfi_cl_ask(c, ASK_LEASE, peer, &m, pull->o.deadline_ns, f, &f->ask);
 	if (ret)
 		return ret;
+	c->asks[f->ask].deadline_ns = answer_ns;
 	f->pull = pull;
 	f->peer = peer;
 	f->conn = c->asks[f->ask].conn;
@@ -136,6 +169,8 @@ int wfi_cl_fly(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t peer,
 	if (!f)
 		return -EAGAIN;
 	f->nr = nr;
+	f->ssd = peer & WFI_PEER_SSD;
+	peer = cl_peer(peer);
 	memcpy(f->blocks, blocks, nr * sizeof(struct pull_block *));
 	ret = flight_ask(c, f, pull, peer);
 	if (ret) {
@@ -143,7 +178,7 @@ int wfi_cl_fly(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t peer,
 		c->free_flights = f;
 		return ret;
 	}
-	f->hurry_ns = c->now_ns + hurry_ns(c, peer);
+	f->hurry_ns = c->now_ns + hurry_ns(c, peer) + 4 * flight_ssd_ns(c, f, pull, peer);
 	cl_event(c, f->hurry_ns);
 	return 0;
 }
@@ -173,6 +208,7 @@ static void flight_hedge(struct wfi_cluster *c, struct flight *f)
 	if (!rival)
 		return;
 	rival->nr = f->nr;
+	rival->ssd = f->blocks[0]->ssd & (f->blocks[0]->peer == peer ? 1 : 2);
 	memcpy(rival->blocks, f->blocks, f->nr * sizeof(struct pull_block *));
 	if (flight_ask(c, rival, f->pull, peer)) {
 		rival->next = c->free_flights;
@@ -366,11 +402,22 @@ static void unlent_fail(struct wfi_cluster *c, const struct flight *f)
 	}
 }
 
+/* those that the holder has, and can't bring in time */
+static void late_take(struct flight *f, const union cluster_msg *m)
+{
+	uint32_t i;
+
+	for (i = 0; m->head.nr == f->nr && i < f->nr; i++)
+		f->blocks[i]->late |= m->leased.proofs[i].flags & CLUSTER_PROOF_LATE;
+}
+
 void wfi_cl_leased(struct wfi_cluster *c, struct flight *f, const union cluster_msg *m)
 {
 	const struct wfi_peer_arena *arena;
 	uint64_t end_ns;
 
+	if (m && wfi_unlikely(m->leased.res != (int)f->nr))
+		late_take(f, m);
 	arena = lent_take(c, f, m);
 	if (!arena) {
 		flight_fail(c, f);

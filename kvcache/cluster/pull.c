@@ -230,8 +230,42 @@ static void seek_end(struct wfi_cluster *c, struct wfi_pull *pull)
 	pull_free(c, pull);
 }
 
+/* what the blocks of a pull take, up to one of them */
+struct bill {
+	uint64_t ns; /* runs of other holders before */
+	uint64_t bytes; /* of this one's */
+	uint8_t peer;
+};
+
+/* Return: whether block @i would come within the budget */
+static bool bill_pays(const struct wfi_cluster *c, const struct wfi_pull *pull, uint32_t i,
+		      struct bill *bill)
+{
+	const uint8_t peer = pull->peers[i];
+	uint64_t ns;
+
+	if (peer == WFI_PEER_NONE)
+		return true;
+	if (peer != bill->peer) {
+		if (bill->bytes)
+			bill->ns += wfi_cl_expected_ns(c, bill->peer, bill->bytes);
+		bill->bytes = 0;
+		bill->peer = peer;
+	}
+	bill->bytes += pull->space.block_bytes;
+	ns = bill->ns + wfi_cl_expected_ns(c, peer, bill->bytes);
+	return c->now_ns + ns <= pull->o.now_ns + pull->o.budget_ns;
+}
+
+static uint8_t is_ssd(uint8_t peer)
+{
+	return peer != WFI_PEER_NONE && peer & WFI_PEER_SSD;
+}
+
 static void blocks_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 {
+	struct bill bill = { .peer = WFI_PEER_NONE };
+	bool pays = true;
 	uint32_t i;
 
 	pull->state = PULL_FETCH;
@@ -240,6 +274,13 @@ static void blocks_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 
 		if (pull->o.slots[i] != WFI_SLOT_NONE)
 			continue;
+		if (wfi_unlikely(pull->o.budget_ns))
+			pays = pays && bill_pays(c, pull, i, &bill);
+		if (!pays) {
+			pull->o.results[i] = -ETIME;
+			cl_count(c, CL_C_MISSED, 1);
+			continue;
+		}
 		*b = (struct pull_block){
 			.pull = pull,
 			.idx = i,
@@ -247,6 +288,7 @@ static void blocks_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 			.dst = pull->o.places ? pull->o.places[i] : NULL,
 			.peer = cl_peer(pull->peers[i]),
 			.other = cl_peer(pull->others[i]),
+			.ssd = is_ssd(pull->peers[i]) | is_ssd(pull->others[i]) << 1,
 		};
 		pull->nr_blocks++;
 	}
@@ -369,6 +411,11 @@ static uint32_t chain_head(struct wfi_cluster *c, const struct wfi_space_info *s
 		return h->head;
 	if (wfi_kv_match(c->o.kv, space->id, key, 1, &slot) == 1)
 		return wfi_cl_head_of(c, slot);
+	if (wfi_kv_has_tier(c->o.kv)) {
+		slot = wfi_kv_below_find(c->o.kv, space->tag, key);
+		if (slot != WFI_SLOT_NONE)
+			return wfi_cl_head_below(c, slot);
+	}
 	return cl_head(tag);
 }
 
@@ -539,7 +586,7 @@ static void unkeep(struct wfi_cluster *c, struct pull_block *b)
 	b->slot = WFI_SLOT_NONE;
 }
 
-/* @res: 0, or -ENOENT. The block is over for its pull */
+/* @res: 0, -ENOENT, or -ETIME. The block is over for its pull */
 static void block_over(struct wfi_cluster *c, struct pull_block *b, int res)
 {
 	struct wfi_pull *pull = b->pull;
@@ -581,13 +628,13 @@ static void waiter_leave(struct pull_block *b)
 	b->leader = NULL;
 }
 
-/* the holder that is to be asked next, or WFI_PEER_NONE */
+/* the holder that is to be asked next, with its tier, or WFI_PEER_NONE */
 static uint8_t block_target(const struct wfi_cluster *c, const struct pull_block *b)
 {
 	if (!(b->tried & 1) && b->peer < NR_PEERS && c->peers[b->peer].nr_conns)
-		return b->peer;
+		return b->ssd & 1 ? b->peer | WFI_PEER_SSD : b->peer;
 	if (!(b->tried & 2) && b->other < NR_PEERS && c->peers[b->other].nr_conns)
-		return b->other;
+		return b->ssd & 2 ? b->other | WFI_PEER_SSD : b->other;
 	return WFI_PEER_NONE;
 }
 
@@ -601,7 +648,7 @@ void wfi_cl_block_failed(struct wfi_cluster *c, struct pull_block *b)
 	waiters_free(c, b);
 	unkeep(c, b);
 	if (b->pull->over || block_target(c, b) == WFI_PEER_NONE)
-		block_over(c, b, -ENOENT);
+		block_over(c, b, b->late && b->pull->o.budget_ns ? -ETIME : -ENOENT);
 	else
 		block_idle(c, b);
 }
@@ -763,7 +810,8 @@ static uint32_t launch_run(struct wfi_cluster *c, struct wfi_pull *pull, uint32_
 		waiters_free(c, run[i]);
 		if (ret == -EAGAIN)
 			continue;
-		run[i]->tried |= (uint8_t)((run[i]->peer == peer) | (run[i]->other == peer) << 1);
+		run[i]->tried |= (uint8_t)((run[i]->peer == cl_peer(peer)) |
+					   (run[i]->other == cl_peer(peer)) << 1);
 		if (block_target(c, run[i]) == WFI_PEER_NONE)
 			block_over(c, run[i], -ENOENT);
 	}

@@ -25,6 +25,7 @@ static const struct {
 	SHAPE(CLUSTER_HELD, struct cluster_looked, struct cluster_run, CLUSTER_RUNS_MAX, 0),
 	SHAPE(CLUSTER_PROBE, struct cluster_probe, struct cluster_source, CLUSTER_SOURCES_MAX, 0),
 	SHAPE(CLUSTER_PROBED, struct cluster_probed, uint64_t, 0, 0),
+	SHAPE(CLUSTER_SPEED, struct cluster_speed, uint64_t, 0, 0),
 #undef SHAPE
 };
 

@@ -20,6 +20,7 @@
  *	ANNOUNCED   the same id; with CLUSTER_F_AGAIN: say all of it again
  *	OFFER       keys, in the order of a chain: hold these as well
  *	TAKEN       an offer is over, whatever came of it
+ *	SPEED       how long what lies in my SSD tier takes to come
  */
 #ifndef WFI_CLUSTER_WIRE_H
 #define WFI_CLUSTER_WIRE_H
@@ -30,7 +31,7 @@
 #include "weft_internal/cluster.h"
 #include "weft_internal/handoff.h"
 
-#define CLUSTER_VERSION 2u
+#define CLUSTER_VERSION 3u
 #define CLUSTER_TYPE_FIRST WFI_CLUSTER_MSG_FIRST
 
 enum cluster_type {
@@ -47,6 +48,7 @@ enum cluster_type {
 	CLUSTER_HELD,
 	CLUSTER_PROBE,
 	CLUSTER_PROBED,
+	CLUSTER_SPEED,
 	CLUSTER_TYPE_END,
 };
 
@@ -69,17 +71,21 @@ struct cluster_lease {
 	uint64_t incarnation; /* of the life that is asked */
 	uint64_t space_tag;
 	uint32_t lease_us; /* for how long */
-	uint32_t reserved;
+	uint32_t fetch_us; /* what lies in its SSD tier and takes longer to come is not wanted */
 	struct weft_key keys[];
 };
 
 /* a block that is held, by its header: kvcache.h */
 struct cluster_proof {
 	uint64_t off; /* in the tenant's arena */
-	uint32_t gen; /* 0: not held */
+	uint32_t gen; /* 0: not lent */
 	uint32_t born;
 	uint32_t crc;
-	uint32_t reserved;
+	uint32_t flags;
+};
+
+enum cluster_proof_flags {
+	CLUSTER_PROOF_LATE = 1u << 0, /* not lent: it lies in the SSD tier, and would come late */
 };
 
 struct cluster_leased {
@@ -142,6 +148,14 @@ struct cluster_probe {
 	struct cluster_source sources[];
 };
 
+struct cluster_speed {
+	struct cluster_head head;
+	uint64_t bytes_per_ms; /* 0: it gives nothing now */
+	uint64_t queued_bytes; /* that were asked for before */
+	uint32_t latency_us;
+	uint32_t reserved;
+};
+
 enum cluster_probed_flags {
 	CLUSTER_PROBED_DRAINING = 1u << 0,
 };
@@ -170,6 +184,7 @@ _Static_assert(sizeof(struct cluster_run) == 24, "wire");
 _Static_assert(sizeof(struct cluster_source) == 24, "wire");
 _Static_assert(sizeof(struct cluster_probe) == 32, "wire");
 _Static_assert(sizeof(struct cluster_probed) == 64, "wire");
+_Static_assert(sizeof(struct cluster_speed) == 48, "wire");
 
 /* one message, whatever it is */
 union cluster_msg {
@@ -182,6 +197,7 @@ union cluster_msg {
 	struct cluster_offer offer;
 	struct cluster_probe probe;
 	struct cluster_probed probed;
+	struct cluster_speed speed;
 	uint64_t words[WFI_PEER_MSG_MAX / sizeof(uint64_t)];
 };
 

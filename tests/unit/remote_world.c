@@ -37,14 +37,36 @@ static const struct wfi_peer_arena *link_arena(struct wfi_peer *base,
 	return &wfi_container_of(base, struct link, base)->arena;
 }
 
-static void node_open(struct fixture *f, uint32_t n)
+void node_open_space(struct fixture *f, uint32_t n)
 {
 	const struct weft_space_opts space = { .size = sizeof(space),
 					       .block_bytes = BLOCK_BYTES,
 					       .model = "remote",
 					       .layout = "test",
 					       .tokens_per_block = 16 };
-	const struct wfi_tenant_opts tenant = { .name = "t", .token = "", .arena_bytes = 1 << 18 };
+	struct test_node *node = &f->nodes[n];
+
+	assert_int_equal(wfi_kv_space_open(node->kv, node->tenant, &space, &node->space, NULL), 0);
+}
+
+static void tier_open(struct test_node *node)
+{
+	const struct wfi_tier_ssd_opts ssd = { .env = node->env,
+					       .path = TIER_PATH,
+					       .bytes = 1 << 20,
+					       .node = 7,
+					       .chunk_bytes = 1 << 16 };
+	const struct wfi_kv_tier_opts o = { 0 };
+
+	assert_int_equal(wfi_tier_ssd_open(&ssd, &node->tier), 0);
+	assert_int_equal(wfi_kv_tier_add(node->kv, node->tier, &o), 0);
+}
+
+void node_open(struct fixture *f, uint32_t n)
+{
+	const struct wfi_tenant_opts tenant = { .name = "t",
+						.token = "",
+						.arena_bytes = f->tiers ? 1 << 15 : 1 << 18 };
 	const struct weft_transport *loop = wfi_transport_find(NULL, "loop");
 	struct weft_device_opts dev = { .size = sizeof(dev) };
 	struct weft_cq_opts cq = { .size = sizeof(cq) };
@@ -57,10 +79,13 @@ static void node_open(struct fixture *f, uint32_t n)
 				      .directory_bytes = 4096,
 				      .copy_after = WFI_COPY_NEVER };
 
+	if (f->tiers)
+		kv.policy = wfi_evict_find("lru");
 	node->env = kv.env = x.env = o.env = wfi_sim_node(f->sim, n);
 	assert_int_equal(wfi_kv_create(&kv, &node->kv), 0);
 	assert_int_equal(wfi_kv_tenant_add(node->kv, &tenant, &node->tenant), 0);
-	assert_int_equal(wfi_kv_space_open(node->kv, node->tenant, &space, &node->space, NULL), 0);
+	if (f->tiers)
+		tier_open(node);
 	assert_int_equal(wfi_owner_init(node->kv, &node->engine, node->tenant), 0);
 	assert_int_equal(loop->device_open(loop, node->env, &dev, &node->dev), 0);
 	assert_int_equal(loop->cq_create(node->dev, &cq, &node->send_cq), 0);
@@ -156,15 +181,18 @@ void turns(struct fixture *f, uint64_t ns)
 	}
 }
 
-int world_setup(void **state)
+static int setup(void **state, bool tiers)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	uint32_t a, b, i;
 
 	assert_non_null(f);
+	f->tiers = tiers;
 	assert_int_equal(wfi_sim_create(5, &f->sim), 0);
-	for (a = 0; a < NODES; a++)
+	for (a = 0; a < NODES; a++) {
 		node_open(f, a);
+		node_open_space(f, a);
+	}
 	for (a = 0; a < NODES; a++)
 		for (b = 0; b < NODES; b++)
 			if (a != b)
@@ -174,6 +202,30 @@ int world_setup(void **state)
 	turns(f, WFI_NSEC_PER_MSEC);
 	*state = f;
 	return 0;
+}
+
+int world_setup(void **state)
+{
+	return setup(state, false);
+}
+
+int world_setup_tiers(void **state)
+{
+	return setup(state, true);
+}
+
+void node_close(struct fixture *f, uint32_t n)
+{
+	struct test_node *node = &f->nodes[n];
+	const struct weft_transport *t = node->dev->transport;
+
+	wfi_cluster_destroy(node->cluster);
+	wfi_xfer_engine_destroy(node->xfer);
+	t->cq_destroy(node->send_cq);
+	t->cq_destroy(node->recv_cq);
+	t->device_close(node->dev);
+	wfi_kv_destroy(node->kv);
+	node->tier = NULL;
 }
 
 int world_teardown(void **state)
@@ -188,19 +240,13 @@ int world_teardown(void **state)
 	turns(f, WFI_NSEC_PER_SEC);
 	for (a = 0; a < NODES; a++) {
 		struct test_node *n = &f->nodes[a];
-		const struct weft_transport *t = n->dev->transport;
 		struct weft_stat st;
 
 		/* nothing is lent, claimed or pinned any more */
 		wfi_kv_stat(n->kv, n->tenant, &st);
 		assert_int_equal(st.slots_leased, 0);
 		assert_int_equal(st.slots_filling, 0);
-		wfi_cluster_destroy(n->cluster);
-		wfi_xfer_engine_destroy(n->xfer);
-		t->cq_destroy(n->send_cq);
-		t->cq_destroy(n->recv_cq);
-		t->device_close(n->dev);
-		wfi_kv_destroy(n->kv);
+		node_close(f, a);
 	}
 	wfi_sim_destroy(f->sim);
 	free(f);
@@ -237,6 +283,12 @@ static void on_done(void *ctx)
 
 void want(struct fixture *f, uint32_t n, struct wish *w, uint64_t deadline_ns)
 {
+	want_within(f, n, w, 0, deadline_ns);
+}
+
+void want_within(struct fixture *f, uint32_t n, struct wish *w, uint64_t budget_ns,
+		 uint64_t deadline_ns)
+{
 	struct wfi_pull_opts o = { .tenant = f->nodes[n].tenant,
 				   .space = f->nodes[n].space.id,
 				   .nr = CHAIN,
@@ -244,13 +296,14 @@ void want(struct fixture *f, uint32_t n, struct wish *w, uint64_t deadline_ns)
 				   .slots = w->slots,
 				   .places = w->places,
 				   .results = w->results,
+				   .budget_ns = budget_ns,
 				   .now_ns = now(f),
 				   .deadline_ns = now(f) + deadline_ns,
 				   .done = on_done,
 				   .ctx = w };
 	uint32_t i;
 
-	memset(w, 0, sizeof(*w));
+	*w = (struct wish){ .budget_ns = budget_ns };
 	memset(w->slots, 0xff, sizeof(w->slots));
 	memset(w->bytes, 0xee, sizeof(w->bytes));
 	for (i = 0; i < CHAIN; i++)
@@ -266,7 +319,8 @@ uint32_t came(const struct wish *w)
 	for (i = 0; i < CHAIN; i++) {
 		const uint8_t *b = w->bytes[i];
 
-		assert_true(!w->results[i] || w->results[i] == -ENOENT);
+		assert_true(!w->results[i] || w->results[i] == -ENOENT ||
+			    (w->budget_ns && w->results[i] == -ETIME));
 		if (w->results[i])
 			continue;
 		n++;
@@ -290,4 +344,52 @@ uint32_t held(struct fixture *f, uint32_t n)
 	struct test_node *node = &f->nodes[n];
 
 	return (uint32_t)wfi_kv_match(node->kv, node->space.id, f->keys, CHAIN, NULL);
+}
+
+uint32_t below(struct fixture *f, uint32_t n)
+{
+	const struct test_node *node = &f->nodes[n];
+	uint32_t i, nr = 0;
+
+	for (i = 0; i < CHAIN; i++)
+		nr += wfi_kv_below_find(node->kv, node->space.tag, &f->keys[i]) != WFI_SLOT_NONE;
+	return nr;
+}
+
+static bool any_held(struct fixture *f, uint32_t n)
+{
+	const struct test_node *node = &f->nodes[n];
+	uint32_t slots[CHAIN];
+
+	return wfi_kv_peek(node->kv, node->space.id, f->keys, CHAIN, slots) != 0;
+}
+
+void put_others(struct fixture *f, uint32_t n, uint32_t nr)
+{
+	struct test_node *node = &f->nodes[n];
+	struct weft_slot slot;
+	struct weft_key key;
+	int32_t result;
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		key = (struct weft_key){ .lo = wfi_mix64(++f->nr_others), .hi = 77 };
+		assert_int_equal(
+			wfi_kv_claim(node->kv, &node->engine, node->space.id, 1, &slot, now(f)), 1);
+		memset(wfi_kv_slot_addr(node->kv, slot.idx), 0xdd, BLOCK_BYTES);
+		assert_int_equal(wfi_kv_put(node->kv, &node->engine, node->space.id, NULL, &key,
+					    &slot, 1, NULL, &result, now(f)),
+				 1);
+		turns(f, WFI_NSEC_PER_MSEC);
+	}
+}
+
+void flood(struct fixture *f, uint32_t n)
+{
+	uint32_t i;
+
+	for (i = 0; i < 1000 && any_held(f, n); i++)
+		put_others(f, n, 1);
+	assert_false(any_held(f, n));
+	turns(f, 5 * WFI_NSEC_PER_MSEC);
 }

@@ -417,7 +417,8 @@ static void test_garbage(void **state)
 			m.words[k] = wfi_sim_rand(f->sim) >> (wfi_sim_rand(f->sim) % 64);
 		len = cluster_msg_head(&m, (enum cluster_type)type,
 				       type == CLUSTER_ANNOUNCED || type == CLUSTER_TAKEN ||
-						       type == CLUSTER_PROBED
+						       type == CLUSTER_PROBED ||
+						       type == CLUSTER_SPEED
 					       ? 0
 					       : nr,
 				       wfi_sim_rand(f->sim) % 4096);
