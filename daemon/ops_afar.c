@@ -13,12 +13,16 @@
 /* what is held here in the middle, behind what others have. Return: how far it goes */
 static uint32_t match_here(struct node_op *op, const struct op_buf *b, uint32_t at)
 {
-	const uint32_t n = (uint32_t)wfi_kv_match(op->session->node->kv, op->sqe.space,
-						  &b->keys[at], op->nr - at, NULL);
-	uint32_t i;
+	struct wfi_kv *kv = op->session->node->kv;
+	const uint32_t nr = op->nr - at;
+	uint32_t n, i;
 
+	n = (uint32_t)wfi_kv_match(kv, op->sqe.space, &b->keys[at], nr, NULL);
 	for (i = at; i < at + n; i++)
 		b->idx[i] = WEFT_TIER_DRAM;
+	if (n < nr && wfi_kv_has_tier(kv))
+		n = (uint32_t)wfi_kv_match_tiers(kv, op->sqe.space, &b->keys[at], nr, n,
+						 &b->idx[at], NULL);
 	return at + n;
 }
 
@@ -29,9 +33,13 @@ static void match_others(struct node_op *op, const struct op_buf *b, const struc
 	const struct wfi_cluster *c = op->session->node->cluster;
 	uint32_t i;
 
-	for (i = from; i < end; i++)
-		b->idx[i] = WEFT_WHERE(WEFT_TIER_REMOTE,
-				       wfi_cluster_node(c, found->peers[i - op->nr_pieces]));
+	for (i = from; i < end; i++) {
+		const uint8_t peer = found->peers[i - op->nr_pieces];
+
+		b->idx[i] =
+			WEFT_WHERE(peer & WFI_PEER_SSD ? WEFT_TIER_REMOTE_SSD : WEFT_TIER_REMOTE,
+				   wfi_cluster_node(c, peer));
+	}
 }
 
 /* behind .nr_pieces blocks that are here, others and this node in turns. Return: how far it goes */
@@ -130,6 +138,17 @@ static uint64_t op_pull_end(const struct node_op *op)
 	return end_ns - (end_ns - op->start_ns) / 8;
 }
 
+/* what is left of it, if it has one: never 0 then */
+static uint64_t op_budget(const struct node_op *op, uint64_t now_ns)
+{
+	const uint64_t end_ns =
+		op->start_ns + wfi_min(op->sqe.handle, UINT32_MAX) * WFI_NSEC_PER_USEC;
+
+	if (!op->sqe.handle)
+		return 0;
+	return end_ns > now_ns ? end_ns - now_ns : 1;
+}
+
 static void get_pulled(void *ctx)
 {
 	struct node_op *op = ctx;
@@ -137,9 +156,12 @@ static void get_pulled(void *ctx)
 	uint32_t i;
 
 	op->pull = NULL;
-	for (i = 0; i < op->nr; i++)
+	for (i = 0; i < op->nr; i++) {
+		if (b.idx[i] == WFI_SLOT_NONE && b.results[i] == -ETIME)
+			op->reached = wfi_min(op->reached, i);
 		if (b.idx[i] != WFI_SLOT_NONE || b.results[i] || op->kept_afar)
 			b.places[i] = NULL;
+	}
 	op_get_fetched(op);
 }
 
@@ -210,6 +232,7 @@ int op_get_afar(struct node_op *op, uint64_t now_ns)
 		.keys = b.keys,
 		.slots = b.idx,
 		.results = b.results,
+		.budget_ns = op_budget(op, now_ns),
 		.now_ns = now_ns,
 		.deadline_ns = op_pull_end(op),
 		.done = get_pulled,
@@ -257,6 +280,7 @@ static void map_pulled(void *ctx)
 int op_map_afar(struct node_op *op, uint32_t n)
 {
 	struct node *node = op->session->node;
+	const uint64_t now_ns = wfi_now(node->env);
 	struct op_buf b = op_buf_of(op);
 	struct wfi_pull_opts o = {
 		.tenant = op->session->tenant,
@@ -266,7 +290,8 @@ int op_map_afar(struct node_op *op, uint32_t n)
 		.slots = b.idx,
 		.prefix = true,
 		.results = b.results,
-		.now_ns = wfi_now(node->env),
+		.budget_ns = op_budget(op, now_ns),
+		.now_ns = now_ns,
 		.deadline_ns = op_pull_end(op),
 		.done = map_pulled,
 		.ctx = op,

@@ -133,7 +133,8 @@ extern "C" {
  *           would take longer, by the node's estimate, is left, with result -ETIME. With
  *           WEFT_F_VERIFY the checksum is checked on the way, and a block that fails is a miss:
  *           its place may have been written to. What only other nodes have is READ from them, and
- *           always checked: what they can't give in time is a miss. res: blocks that arrived
+ *           always checked: what they can't give in time is a miss, and the budget holds for them,
+ *           too: for links as for their slower tiers. res: blocks that arrived
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
  *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
  *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on.
