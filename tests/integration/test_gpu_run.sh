@@ -4,6 +4,7 @@
 set -u
 build=$1
 if [ ! -x "$build/tests/unit/gpu_real" ] || [ ! -x "$build/perf/weft-perf" ] ||
+	[ ! -x "$build/examples/gpu/gpu-share" ] ||
 	[ ! -e "$build/gpu/kernels/weft.fatbin" ]; then
 	echo "weft-perf and kernels for GPUs are not part of this build"
 	exit 77
@@ -20,6 +21,8 @@ cp "$build/tests/unit/libcuda.so.1" "$dir/kit/lib/"
 mkdir "$dir/results"
 OUT=$dir/results "$dir/kit/run" --quick >"$dir/out" 2>"$dir/err" || fail "status $?"
 says ' 0 failed'
+[ "$(grep -c 'all right$' "$dir/out")" -ge 5 ] || fail "not all blocks between processes"
+says 'pieces under .* go to it by a kernel'
 for row in gather_512B scatter_32KiB nhd_to_hnd tp4to1 crc32c bf16_to_fp8 fp8_to_bf16 \
 	to_host_32KiB from_host_32KiB gather_256_small ipc_handoff; do
 	says "$row"

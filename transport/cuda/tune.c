@@ -158,7 +158,7 @@ int wfi_cuda_tune(struct wfi_env *env, struct wfi_cuda_gpu *g)
 	wfi_gpu_unpin(g->gpu, host);
 	if (!ret)
 		wfi_info("gpu %d: pieces under %llu KiB go to it by a kernel, under %llu KiB from "
-			 "it; larger ones by the copy engine",
+			 "it; all others by the copy engine",
 			 g->gpu->ordinal, (unsigned long long)g->small[WFI_CUDA_TO_GPU] >> 10,
 			 (unsigned long long)g->small[WFI_CUDA_TO_HOST] >> 10);
 	return ret;
