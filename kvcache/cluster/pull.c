@@ -82,21 +82,34 @@ void wfi_cl_pulls_fini(struct wfi_cluster *c)
 
 /* ---- looking for holders ---- */
 
-/* for puts of what comes after these blocks, which find their chain's head here, and for who wants
- * them soon */
+/* for puts of what comes after these blocks, which find their chain's head here */
+static struct hint *head_leave(struct wfi_cluster *c, const struct wfi_pull *pull, uint32_t i)
+{
+	const uint64_t tag = pull->tags[i];
+	struct hint *h = cl_hint(c, tag);
+
+	if (h->tag != tag)
+		*h = (struct hint){ .tag = tag, .peer = WFI_PEER_NONE, .other = WFI_PEER_NONE };
+	h->head = pull->head;
+	return h;
+}
+
+static void heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
+{
+	uint32_t i;
+
+	for (i = 0; i < pull->nr; i++)
+		head_leave(c, pull, i);
+}
+
+/* and for who wants them soon */
 static void hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
 {
 	uint32_t i;
 
 	for (i = 0; i < pull->nr; i++) {
-		const uint64_t tag = pull->tags[i];
-		struct hint *h = cl_hint(c, tag);
+		struct hint *h = head_leave(c, pull, i);
 
-		if (h->tag != tag)
-			*h = (struct hint){ .tag = tag,
-					    .peer = WFI_PEER_NONE,
-					    .other = WFI_PEER_NONE };
-		h->head = pull->head;
 		if (pull->peers[i] == WFI_PEER_NONE)
 			continue;
 		h->peer = pull->peers[i];
@@ -330,9 +343,13 @@ static int seek_ask(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t owner)
 	ret = wfi_cl_ask(c, ASK_LOOKUP, owner, &m,
 			 pull->is_seek ? pull->seek.deadline_ns : pull->o.deadline_ns, pull,
 			 &pull->ask);
-	if (!ret)
-		pull->state = PULL_ASKED;
-	return ret;
+	if (ret)
+		return ret;
+	pull->state = PULL_ASKED;
+	/* while the answer is on its way, which then finds all that it touches in the cache */
+	if (!pull->at)
+		heads_leave(c, pull);
+	return 0;
 }
 
 /* the shard is here */
