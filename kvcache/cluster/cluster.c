@@ -9,7 +9,7 @@
 #define SLICE_BYTES (512u << 10)
 #define COPY_AFTER 2u
 #define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
-#define RELEASE_NS (100 * WFI_NSEC_PER_USEC)
+#define RELEASE_NS WFI_NSEC_PER_MSEC /* they go with the next request, if there is one */
 #define RELEASE_BATCH 32u
 
 /* ---- create, destroy ---- */
@@ -398,6 +398,21 @@ void wfi_cluster_peer_lost(struct wfi_cluster *c, struct wfi_peer *conn)
 
 /* ---- requests and answers ---- */
 
+/* Return: whether they went */
+static bool releases_send(struct wfi_cluster *c, struct cluster_peer *p)
+{
+	union cluster_msg m;
+
+	memcpy(m.release.leases, p->releases, p->nr_releases * sizeof(p->releases[0]));
+	cluster_msg_head(&m, CLUSTER_RELEASE, p->nr_releases, 0);
+	if (p->conns[0]->send(p->conns[0], &m, m.head.len) == -EAGAIN) {
+		cl_event(c, c->now_ns + RETRY_NS);
+		return false;
+	}
+	p->nr_releases = 0;
+	return true;
+}
+
 int wfi_cl_ask(struct wfi_cluster *c, enum ask_kind kind, uint8_t peer, union cluster_msg *m,
 	       uint64_t deadline_ns, void *ctx, uint32_t *id)
 {
@@ -427,6 +442,9 @@ int wfi_cl_ask(struct wfi_cluster *c, enum ask_kind kind, uint8_t peer, union cl
 	a->ctx = ctx;
 	cl_event(c, a->deadline_ns);
 	*id = idx;
+	/* it is awake for that */
+	if (p->nr_releases)
+		releases_send(c, p);
 	return 0;
 }
 
@@ -610,7 +628,6 @@ void wfi_cl_release(struct wfi_cluster *c, uint8_t peer, uint64_t lease)
 
 static int releases_poll(struct wfi_cluster *c)
 {
-	union cluster_msg m;
 	int work = 0;
 	unsigned i;
 
@@ -623,14 +640,7 @@ static int releases_poll(struct wfi_cluster *c)
 				cl_event(c, p->release_ns);
 			continue;
 		}
-		memcpy(m.release.leases, p->releases, p->nr_releases * sizeof(p->releases[0]));
-		cluster_msg_head(&m, CLUSTER_RELEASE, p->nr_releases, 0);
-		if (p->conns[0]->send(p->conns[0], &m, m.head.len) == -EAGAIN) {
-			cl_event(c, c->now_ns + RETRY_NS);
-			continue;
-		}
-		p->nr_releases = 0;
-		work++;
+		work += releases_send(c, p);
 	}
 	return work;
 }
