@@ -68,18 +68,27 @@ static unsigned runs_take(const struct wfi_xfer_opts *o, struct wfi_plan_range *
 	return n;
 }
 
+/* Return: bytes of a run from which on it goes around the cache */
+static uint64_t stream_from(const struct wfi_xfer *x)
+{
+	const uint64_t batch = wfi_max(x->bytes, x->o.batch_bytes);
+
+	if (x->o.sum_ops->keeps && batch <= x->o.sum_ops->keeps())
+		return UINT64_MAX;
+	return batch >= WFI_COPY_STREAM_BATCH ? WFI_COPY_STREAM_PIECE : WFI_COPY_STREAM_BYTES;
+}
+
 static void sum_runs(const struct wfi_xfer_engine *eng, const struct wfi_xfer *x,
 		     const struct wfi_copy_run *runs, const uint32_t *blocks, unsigned nr)
 {
-	const uint64_t stream_from = x->bytes >= WFI_COPY_STREAM_BATCH ? WFI_COPY_STREAM_PIECE
-								       : WFI_COPY_STREAM_BYTES;
+	const uint64_t from = stream_from(x);
 	unsigned i;
 
 	for (i = 0; i < nr; i++) {
 		uint32_t *sum = &x->o.sums[blocks[i]];
 
 		*sum = x->o.sum_ops->copy(*sum, runs[i].dst, runs[i].src, runs[i].len,
-					  runs[i].len >= stream_from);
+					  runs[i].len >= from);
 	}
 	eng->copy->fence();
 }

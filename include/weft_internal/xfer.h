@@ -40,6 +40,8 @@ struct wfi_sum_ops {
 	/* the same of @src, which goes to @dst in the same pass. @stream: around the cache; a store
 	 * fence is the caller's. Nothing is promised of bytes that change meanwhile */
 	uint32_t (*copy)(uint32_t sum, void *dst, const void *src, size_t len, bool stream);
+	/* NULL, or: bytes up to which a batch is better left in the cache, for who asked for it */
+	uint64_t (*keeps)(void);
 };
 
 /* one piece; pieces of one block are adjacent in the list and share .block */
@@ -65,6 +67,7 @@ struct wfi_xfer_opts {
 	 * are moved, in the order of its pieces. @sums: per block; lent until the completion */
 	const struct wfi_sum_ops *sum_ops;
 	uint32_t *sums;
+	uint64_t batch_bytes; /* of all that is wanted, of which this is a part; 0: all of it */
 	uint64_t deadline_ns; /* absolute, env clock */
 	/* called once, from wfi_xfer_poll() or, for a transfer that is done at once, from
 	 * wfi_xfer_submit() before it returns. @res: 0 when every block arrived, else the first

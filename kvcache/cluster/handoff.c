@@ -581,6 +581,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		.results = r->results,
 		.sum_ops = &wfi_crc32c_sums,
 		.sums = r->sums,
+		.batch_bytes = h->opts.nr_blocks * h->space.block_bytes,
 		.deadline_ns =
 			wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC),
 		.done = read_job_done,

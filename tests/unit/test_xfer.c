@@ -748,7 +748,7 @@ static uint32_t sum_copy(uint32_t sum, void *dst, const void *src, size_t len, b
 	return sum_bytes(sum, src, len);
 }
 
-static const struct wfi_sum_ops sum_ops = { sum_bytes, sum_copy };
+static const struct wfi_sum_ops sum_ops = { sum_bytes, sum_copy, NULL };
 
 static void sums_checked(struct world *w, enum wfi_xfer_dir dir, uint32_t nr, uint64_t len,
 			 uint32_t cuts)
