@@ -169,31 +169,58 @@ static int clear(struct job *j)
 
 /* ---- sides ---- */
 
+/* handoffs, one after the other, fed by @feed, which says since when time counts. @ns: in all */
+static int handoffs(struct job *j, int (*feed)(struct job *j, uint64_t *since_ns), double *ns)
+{
+	uint64_t since_ns = 0;
+	int ret = 0;
+
+	*ns = 0;
+	for (uint32_t i = 0; i < j->nr_rounds && !ret; i++) {
+		ret = expect(j);
+		if (!ret)
+			ret = feed(j, &since_ns);
+		if (!ret)
+			ret = land(j);
+		*ns += (double)(wfi_perf_now_ns() - since_ns);
+		if (!ret)
+			ret = clear(j);
+	}
+	return ret;
+}
+
+static int feed_layers(struct job *j, uint64_t *since_ns)
+{
+	uint32_t l;
+	int ret = 0;
+
+	for (l = 0; l + 1 < NR_LAYERS && !ret; l++) {
+		ret = push(j, &j->sources[0], l, 1);
+		if (!ret)
+			ret = compute(j);
+	}
+	*since_ns = wfi_perf_now_ns();
+	return ret ? ret : push(j, &j->sources[0], l, 1);
+}
+
+static int feed_whole(struct job *j, uint64_t *since_ns)
+{
+	int ret = 0;
+
+	*since_ns = wfi_perf_now_ns();
+	for (uint32_t s = 0; s < j->nr_sources && !ret; s++)
+		ret = push(j, &j->sources[s], 0, SHAPED_LAYERS);
+	return ret;
+}
+
 /* from the last push to the last layer, in us */
 static int last_layer_us(void *ctx, double *us)
 {
 	struct job *j = ctx;
-	uint64_t start_ns, sum_ns = 0;
-	uint32_t i, l;
-	int ret = 0;
+	double ns;
+	const int ret = handoffs(j, feed_layers, &ns);
 
-	for (i = 0; i < j->nr_rounds && !ret; i++) {
-		ret = expect(j);
-		for (l = 0; l + 1 < NR_LAYERS && !ret; l++) {
-			ret = push(j, &j->sources[0], l, 1);
-			if (!ret)
-				ret = compute(j);
-		}
-		start_ns = wfi_perf_now_ns();
-		if (!ret)
-			ret = push(j, &j->sources[0], l, 1);
-		if (!ret)
-			ret = land(j);
-		sum_ns += wfi_perf_now_ns() - start_ns;
-		if (!ret)
-			ret = clear(j);
-	}
-	*us = (double)sum_ns / 1e3 / j->nr_rounds;
+	*us = ns / 1e3 / j->nr_rounds;
 	return ret;
 }
 
@@ -201,22 +228,10 @@ static int last_layer_us(void *ctx, double *us)
 static int whole_rate(void *ctx, double *rate)
 {
 	struct job *j = ctx;
-	uint64_t start_ns, sum_ns = 0;
-	uint32_t i, s;
-	int ret = 0;
+	double ns;
+	const int ret = handoffs(j, feed_whole, &ns);
 
-	for (i = 0; i < j->nr_rounds && !ret; i++) {
-		ret = expect(j);
-		start_ns = wfi_perf_now_ns();
-		for (s = 0; s < j->nr_sources && !ret; s++)
-			ret = push(j, &j->sources[s], 0, SHAPED_LAYERS);
-		if (!ret)
-			ret = land(j);
-		sum_ns += wfi_perf_now_ns() - start_ns;
-		if (!ret)
-			ret = clear(j);
-	}
-	*rate = (double)j->nr_rounds * NR_BLOCKS * SHAPED_BYTES / (double)sum_ns;
+	*rate = (double)j->nr_rounds * NR_BLOCKS * SHAPED_BYTES / ns;
 	return ret;
 }
 

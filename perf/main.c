@@ -74,6 +74,32 @@ static int usage(const char *text, const char *what)
 }
 
 /* Return: -1 go on, else the exit status */
+static int parse_number(int opt, const char *text, struct wfi_perf *p)
+{
+	unsigned long rounds;
+	char *end;
+
+	switch (opt) {
+	case 'b':
+		if (wfi_value_size(text, &p->block_bytes) || p->block_bytes < 64 ||
+		    p->block_bytes > 1ull << 30)
+			return usage("--block-bytes takes 64 to 1G, not ", text);
+		break;
+	case 'x':
+		p->speed = strtod(text, &end);
+		if (*end || !(p->speed >= 0) || p->speed > 1e9)
+			return usage("--speed takes a factor, not ", text);
+		break;
+	default:
+		rounds = strtoul(text, &end, 10);
+		if (*end || !rounds || rounds > WFI_PERF_ROUNDS_MAX)
+			return usage("--rounds takes 1 to 1000, not ", text);
+		p->rounds = (unsigned)rounds;
+	}
+	return -1;
+}
+
+/* Return: the same */
 static int parse_options(int argc, char **argv, struct wfi_perf *p)
 {
 	static const struct option options[] = {
@@ -90,9 +116,7 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
-	unsigned long rounds = 0;
-	char *end = NULL;
-	int opt;
+	int opt, ret;
 
 	while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
 		switch (opt) {
@@ -118,19 +142,11 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 			p->socket = optarg;
 			break;
 		case 'b':
-			if (wfi_value_size(optarg, &p->block_bytes) || p->block_bytes < 64 ||
-			    p->block_bytes > 1ull << 30)
-				return usage("--block-bytes takes 64 to 1G, not ", optarg);
-			break;
 		case 'x':
-			p->speed = strtod(optarg, &end);
-			if (*end || !(p->speed >= 0) || p->speed > 1e9)
-				return usage("--speed takes a factor, not ", optarg);
-			break;
 		case 'r':
-			rounds = strtoul(optarg, &end, 10);
-			if (*end || !rounds || rounds > WFI_PERF_ROUNDS_MAX)
-				return usage("--rounds takes 1 to 1000, not ", optarg);
+			ret = parse_number(opt, optarg, p);
+			if (ret >= 0)
+				return ret;
 			break;
 		case 'h':
 			overview(stdout);
@@ -139,7 +155,8 @@ static int parse_options(int argc, char **argv, struct wfi_perf *p)
 			return usage("wrong option", "");
 		}
 	}
-	p->rounds = rounds ? (unsigned)rounds : p->quick ? ROUNDS_QUICK : ROUNDS;
+	if (!p->rounds)
+		p->rounds = p->quick ? ROUNDS_QUICK : ROUNDS;
 	return -1;
 }
 

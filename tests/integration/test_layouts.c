@@ -327,65 +327,75 @@ static void all_layouts(const struct test_node *at_from, const struct test_node 
 
 /* ---- what is refused ---- */
 
+/* a layout that does not fit its blocks, has another number of layers, or lies on itself */
+static void refused_layouts(struct rank *to)
+{
+	struct weft_layout l = to->layout;
+
+	l.base = 8;
+	assert_int_equal(expect_as(to, &l), -EINVAL);
+	l.base = 0;
+	l.nr_layers--;
+	assert_int_equal(expect_as(to, &l), -EINVAL);
+	l = to->layout;
+	l.head_stride = 0;
+	assert_int_equal(expect_as(to, &l), -EINVAL);
+	l = to->layout;
+	l.nr_tokens = UINT32_MAX;
+	assert_int_equal(expect_as(to, &l), -EINVAL);
+}
+
+/* @l: what the receiver takes */
+static void refused_pushes(struct rank *from, struct rank *to, struct weft_layout l)
+{
+	struct weft_ticket copy = to->ticket;
+	struct weft_op plain = { .op = WEFT_OP_HANDOFF_PUSH,
+				 .space = from->e.space,
+				 .nr = 1,
+				 .slots = from->slots,
+				 .ticket = &copy,
+				 .nr_layers = 1 };
+
+	/* heads that the receiver does not have */
+	assert_int_equal(push_as(from, &to->ticket, &from->layout, 0, 1, 0, 1), -EINVAL);
+	l.head_bytes /= 2;
+	assert_int_equal(push_as(from, &to->ticket, &l, 0, 1, 0, 1), -EINVAL);
+	l.head_bytes *= 2;
+	l.token_stride = HB / 2;
+	assert_int_equal(push_as(from, &to->ticket, &l, 0, 1, 0, 1), -EINVAL);
+	l.token_stride = from->layout.token_stride;
+	/* blocks without a layout, where others are taken */
+	assert_true(weft_call(from->e.ring, &plain, NULL) < 0);
+	/* layers in order, each once, and no element from two sources */
+	assert_int_equal(push_as(from, &to->ticket, &l, 1, 1, 0, 1), -EINVAL);
+	assert_int_equal(push_as(from, &to->ticket, &l, 0, 1, 0, 2), 2);
+	assert_int_equal(push_as(from, &to->ticket, &l, 0, 1, 1, 1), -EINVAL);
+	assert_int_equal(push_as(from, &to->ticket, &l, 0, 1, from->nr_blocks, 1), -EINVAL);
+	l.nr_heads--;
+	assert_int_equal(push_as(from, &to->ticket, &l, 0, 1, 2, 1), -EINVAL);
+}
+
 static void refused(const struct test_node *at_from, const struct test_node *at_to)
 {
 	static struct rank from, to;
 	static const struct side whole = { 1, 16, NHD }, half = { 2, 16, NHD };
-	struct weft_layout l;
-	struct weft_ticket copy;
 	struct weft_completion cpl;
-	struct weft_op plain;
+	struct weft_layout l;
 	uint64_t name = names += 10;
 
 	rank_open(&from, at_from, &whole, 0);
 	rank_open(&to, at_to, &half, 0);
-	/* a layout that does not fit its blocks, has another number of layers, or lies on itself */
-	l = to.layout;
-	l.base = 8;
-	assert_int_equal(expect_as(&to, &l), -EINVAL);
-	l.base = 0;
-	l.nr_layers--;
-	assert_int_equal(expect_as(&to, &l), -EINVAL);
-	l = to.layout;
-	l.head_stride = 0;
-	assert_int_equal(expect_as(&to, &l), -EINVAL);
-	l = to.layout;
-	l.nr_tokens = UINT32_MAX;
-	assert_int_equal(expect_as(&to, &l), -EINVAL);
+	refused_layouts(&to);
 	expect(&to, name);
 	claim(&from);
 	each_element(&from, name, 0, 0, TOKENS, false);
-	/* heads that the receiver does not have */
-	assert_int_equal(push_as(&from, &to.ticket, &from.layout, 0, 1, 0, 1), -EINVAL);
 	assert_true(part_for(&from.layout, &to.layout, &l));
-	l.head_bytes /= 2;
-	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, 0, 1), -EINVAL);
-	l.head_bytes *= 2;
-	l.token_stride = HB / 2;
-	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, 0, 1), -EINVAL);
-	l.token_stride = from.layout.token_stride;
-	/* blocks without a layout, where others are taken */
-	copy = to.ticket;
-	plain = (struct weft_op){ .op = WEFT_OP_HANDOFF_PUSH,
-				  .space = from.e.space,
-				  .nr = 1,
-				  .slots = from.slots,
-				  .ticket = &copy,
-				  .nr_layers = 1 };
-	assert_true(weft_call(from.e.ring, &plain, NULL) < 0);
-	/* layers in order, each once, and no element from two sources */
-	assert_int_equal(push_as(&from, &to.ticket, &l, 1, 1, 0, 1), -EINVAL);
-	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, 0, 2), 2);
-	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, 1, 1), -EINVAL);
-	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, from.nr_blocks, 1), -EINVAL);
-	l.nr_heads--;
-	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, 2, 1), -EINVAL);
+	refused_pushes(&from, &to, l);
 	test_next(to.e.ring, &cpl);
 	assert_int_equal(cpl.flags, WEFT_CQE_MORE);
 	assert_int_equal(cpl.nr_blocks, 2);
 	test_engine_close(&to.e);
 	/* the receiver is gone: so is its ticket, within a second */
-	l.nr_heads++;
 	while (push_as(&from, &to.ticket, &l, 0, 1, 2, 1) == -ECANCELED)
 		;
 	assert_int_equal(push_as(&from, &to.ticket, &l, 0, 1, 2, 1), -ESTALE);
