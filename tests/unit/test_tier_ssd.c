@@ -388,30 +388,235 @@ static void test_resize(void **state)
 	assert_int_equal(f->tier->ops->resize(f->tier, 100 * BYTES), -EINVAL);
 }
 
-static void test_scrub(void **state)
-{
-	struct fixture *f = *state;
-	const struct weft_key key = key_of(3);
-	uint32_t slot;
-	uint64_t len;
-	struct ssd *s;
+/* ---- the scrubber ---- */
 
-	for (uint64_t n = 0; n < 20; n++)
-		assert_int_equal(put(f, n, BLOCK), 0);
-	s = to_ssd(f->tier);
+static uint32_t slot_of(struct fixture *f, uint64_t n)
+{
+	const struct weft_key key = key_of(n);
+	uint32_t slot;
+
 	f->tier->ops->find(f->tier, TAG, &key, 1, &slot);
-	wfi_sim_file(f->sim, 0, PATH, &len)[ssd_slot_off(s, slot) + 77] ^= 1;
+	return slot;
+}
+
+static uint8_t *body_of(struct fixture *f, uint32_t slot)
+{
+	uint64_t len;
+
+	return wfi_sim_file(f->sim, 0, PATH, &len) + ssd_slot_off(to_ssd(f->tier), slot);
+}
+
+static struct ssd_header *header_of(struct fixture *f, uint32_t slot)
+{
+	uint64_t len;
+
+	return (struct ssd_header *)(wfi_sim_file(f->sim, 0, PATH, &len) +
+				     SSD_SUPER_PAGES * SSD_PAGE) +
+	       slot;
+}
+
+/* until @nr more blocks were looked at, or @bad more were found; nobody asks for one meanwhile */
+static void scrub(struct fixture *f, uint64_t nr, enum wfi_tier_bad kind, uint64_t bad)
+{
+	const struct wfi_tier_stat before = stat_of(f);
+	struct ssd *s = to_ssd(f->tier);
+
 	s->scrub_bps = 1u << 30;
-	for (unsigned i = 0; i < 1000 && stat_of(f).scrubbed < 40; i++) {
-		wfi_sim_advance(f->sim, WFI_NSEC_PER_MSEC);
+	for (unsigned i = 0; stat_of(f).scrubbed < before.scrubbed + nr &&
+			     (!bad || stat_of(f).bad[kind] < before.bad[kind] + bad);
+	     i++) {
+		assert_in_range(i, 0, 100000);
+		wfi_sim_advance(f->sim, WFI_NSEC_PER_MSEC / 10);
 		f->tier->ops->poll(f->tier, wfi_now(f->env));
 	}
 	s->scrub_bps = 0;
+}
+
+static void put_all(struct fixture *f, uint64_t first, uint64_t nr)
+{
+	for (uint64_t n = first; n < first + nr; n++)
+		assert_int_equal(put(f, n, BLOCK), 0);
+}
+
+/* whether blocks put from now on, more than there is room for, ever come to lie in a slot */
+static bool used_again(struct fixture *f, uint32_t slot, uint64_t first)
+{
+	bool used = false;
+
+	for (uint64_t n = first; n < first + 2 * BYTES / BLOCK; n++) {
+		assert_int_equal(put(f, n, BLOCK), 0);
+		used |= slot_of(f, n) == slot;
+	}
+	return used;
+}
+
+/* what this life wrote and cannot be read back is the drive's fault: found before anybody asks,
+ * and the slot has no block any more until the next start */
+static void test_scrub_body(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slot;
+
+	put_all(f, 0, 20);
+	slot = slot_of(f, 3);
+	body_of(f, slot)[77] ^= 1;
+	scrub(f, 20, WFI_TIER_BAD_BODY, 0);
 	run(f);
 	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_BODY], 1);
 	assert_int_equal(stat_of(f).retired, 1);
 	assert_int_equal(get(f, 3, BLOCK), -ENOENT);
-	assert_int_equal(get(f, 4, BLOCK), 0);
+	for (uint64_t n = 0; n < 20; n++)
+		assert_int_equal(get(f, n, BLOCK), n == 3 ? -ENOENT : 0);
+	/* its header is wiped, so that no start believes it */
+	assert_int_equal(header_of(f, slot)->magic, 0);
+	assert_false(used_again(f, slot, 1000));
+	assert_int_equal(stat_of(f).retired, 1);
+	/* the next start tries it: none is lost for good */
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).retired, 0);
+	assert_int_equal(get(f, 3, BLOCK), -ENOENT);
+	assert_true(used_again(f, slot, 10000));
+}
+
+/* a slot that is still bad is retired in the next life as well */
+static void test_scrub_again(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned life = 0; life < 3; life++) {
+		const uint64_t first = 100 * life;
+
+		put_all(f, first, 20);
+		body_of(f, slot_of(f, first + 3))[77] ^= 1;
+		scrub(f, 100, WFI_TIER_BAD_BODY, 1);
+		run(f);
+		assert_int_equal(stat_of(f).retired, 1);
+		assert_int_equal(get(f, first + 3, BLOCK), -ENOENT);
+		assert_int_equal(get(f, first + 4, BLOCK), 0);
+		reopen(f, NODE);
+	}
+}
+
+/* what an earlier life wrote may have been torn by its end: the slot is as good as any */
+static void test_scrub_torn(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slot;
+
+	put_all(f, 0, 20);
+	reopen(f, NODE);
+	slot = slot_of(f, 3);
+	body_of(f, slot)[BLOCK - 1] ^= 0x80;
+	scrub(f, 20, WFI_TIER_BAD_BODY, 0);
+	run(f);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_BODY], 1);
+	assert_int_equal(stat_of(f).retired, 0);
+	assert_int_equal(stat_of(f).blocks, 19);
+	assert_int_equal(get(f, 3, BLOCK), -ENOENT);
+	assert_true(used_again(f, slot, 1000));
+}
+
+static void test_scrub_read_error(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_sim_faults faults = { .disk_error_ppm = 1000000 };
+	uint32_t slots[20], slot = SSD_NONE;
+
+	put_all(f, 0, 20);
+	for (uint64_t n = 0; n < 20; n++)
+		slots[n] = slot_of(f, n);
+	wfi_sim_set_faults(f->sim, &faults);
+	scrub(f, 20, WFI_TIER_BAD_READ, 1);
+	wfi_sim_set_faults(f->sim, &(struct wfi_sim_faults){ 0 });
+	wfi_sim_advance(f->sim, WFI_NSEC_PER_SEC);
+	run(f);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_READ], 1);
+	assert_int_equal(stat_of(f).retired, 1);
+	assert_int_equal(stat_of(f).state, WFI_TIER_OK);
+	for (uint64_t n = 0; n < 20; n++) {
+		if (slot_of(f, n) == WFI_SLOT_NONE)
+			slot = slots[n];
+		else
+			assert_int_equal(get(f, n, BLOCK), 0);
+	}
+	assert_int_not_equal(slot, SSD_NONE);
+	assert_int_equal(stat_of(f).blocks, 19);
+	assert_false(used_again(f, slot, 1000));
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).retired, 0);
+	assert_true(used_again(f, slot, 10000));
+}
+
+/* a header is looked at by starts alone: its block is not believed, its slot is free */
+static void test_rot_in_header(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slot;
+
+	put_all(f, 0, 20);
+	slot = slot_of(f, 3);
+	header_of(f, slot)->key.lo ^= 1u << 9;
+	/* in this life nothing hangs on it */
+	scrub(f, 40, WFI_TIER_BAD_BODY, 0);
+	assert_int_equal(get(f, 3, BLOCK), 0);
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_HEADER], 1);
+	assert_int_equal(stat_of(f).recovered, 19);
+	assert_int_equal(stat_of(f).retired, 0);
+	for (uint64_t n = 0; n < 20; n++)
+		assert_int_equal(get(f, n, BLOCK), n == 3 ? -ENOENT : 0);
+	assert_true(used_again(f, slot, 1000));
+}
+
+/* a lease keeps a bad block's slot from being used, not its bytes from being found out */
+static void test_scrub_leased(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slot;
+
+	put_all(f, 0, 20);
+	reopen(f, NODE);
+	slot = slot_of(f, 3);
+	assert_int_equal(f->tier->ops->keep(f->tier, slot, BYTES), 0);
+	body_of(f, slot)[5] ^= 2;
+	scrub(f, 20, WFI_TIER_BAD_BODY, 0);
+	run(f);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_BODY], 1);
+	assert_int_equal(get(f, 3, BLOCK), -ENOENT);
+	assert_false(used_again(f, slot, 1000));
+	f->tier->ops->unkeep(f->tier, slot);
+	assert_true(used_again(f, slot, 10000));
+}
+
+/* the end of a file is nobody's fault that a slot could bear */
+static void test_scrub_cut(void **state)
+{
+	struct fixture *f = *state;
+
+	put_all(f, 0, 20);
+	assert_int_equal(wfi_sim_truncate(f->sim, 0, PATH, ssd_slot_off(to_ssd(f->tier), 0)), 0);
+	scrub(f, 40, WFI_TIER_BAD_SHORT, 7);
+	assert_true(stat_of(f).bad[WFI_TIER_BAD_SHORT] >= 7);
+	assert_int_equal(stat_of(f).retired, 0);
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).state, WFI_TIER_OK);
+	put_all(f, 100, 20);
+	assert_int_equal(get(f, 119, BLOCK), 0);
+}
+
+/* it takes no more of the drive than it may */
+static void test_scrub_rate(void **state)
+{
+	struct fixture *f = *state;
+	const unsigned seconds = 10, per_second = 8;
+
+	put_all(f, 0, 20);
+	to_ssd(f->tier)->scrub_bps = per_second * BLOCK;
+	for (unsigned i = 0; i < seconds * 1000; i++) {
+		wfi_sim_advance(f->sim, WFI_NSEC_PER_MSEC);
+		f->tier->ops->poll(f->tier, wfi_now(f->env));
+	}
+	assert_in_range(stat_of(f).scrubbed, seconds * per_second - 2, seconds * per_second + 1);
 }
 
 /* every single bit that is wrong at rest is found: in bodies by their reader, in headers at the
@@ -573,15 +778,31 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		T(test_put_get),	T(test_restart),
-		T(test_drop_stays),	T(test_drop_while_opening),
-		T(test_evicts),		T(test_next),
-		T(test_refuses_others), T(test_two_nodes),
-		T(test_truncated),	T(test_device_fails),
-		T(test_device_full),	T(test_short_io),
-		T(test_resize),		T(test_scrub),
-		T(test_flips),		T(test_flips_restart),
-		T(test_floods),		T(test_sizes),
+		T(test_put_get),
+		T(test_restart),
+		T(test_drop_stays),
+		T(test_drop_while_opening),
+		T(test_evicts),
+		T(test_next),
+		T(test_refuses_others),
+		T(test_two_nodes),
+		T(test_truncated),
+		T(test_device_fails),
+		T(test_device_full),
+		T(test_short_io),
+		T(test_resize),
+		T(test_scrub_body),
+		T(test_scrub_again),
+		T(test_scrub_torn),
+		T(test_scrub_read_error),
+		T(test_rot_in_header),
+		T(test_scrub_leased),
+		T(test_scrub_cut),
+		T(test_scrub_rate),
+		T(test_flips),
+		T(test_flips_restart),
+		T(test_floods),
+		T(test_sizes),
 #undef T
 	};
 
