@@ -83,17 +83,33 @@ static void text_print(const struct wfi_config_setting *s, const void *base, FIL
 }
 
 /* @text: not empty. Return: 0, or the setting's complaint */
-static int name_check(struct wfi_config_source *src, const struct wfi_config_setting *s,
-		      const char *text)
+/* Return: whether @text is letters, digits and those of @more */
+static bool made_of(const char *text, const char *more)
 {
 	const char *p;
 
-	for (p = text; isalnum((unsigned char)*p) || (*p && strchr("._-", *p)); p++)
+	for (p = text; isalnum((unsigned char)*p) || (*p && strchr(more, *p)); p++)
 		;
-	if (!*p && p != text)
+	return !*p && p != text;
+}
+
+static int name_check(struct wfi_config_source *src, const struct wfi_config_setting *s,
+		      const char *text)
+{
+	if (made_of(text, "._-"))
 		return 0;
 	return wfi_config_complain(
 		src, s->key, "\"%s\" is no name: letters, digits, '.', '_' and '-' make one", text);
+}
+
+/* a NIC and its port, addresses, transports of UCX, and where they are */
+static int device_check(struct wfi_config_source *src, const struct wfi_config_setting *s,
+			const char *text)
+{
+	if (made_of(text, "._-:+@"))
+		return 0;
+	return wfi_config_complain(
+		src, s->key, "\"%s\" is no name: letters, digits and . _ - : + @ make one", text);
 }
 
 static int name_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
@@ -158,7 +174,7 @@ static int list_parse(struct wfi_config_source *src, const struct wfi_config_set
 static int device_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
 			const char *text, void *base)
 {
-	return list_parse(src, s, text, base, name_check);
+	return list_parse(src, s, text, base, device_check);
 }
 
 static int address_parse(struct wfi_config_source *src, const struct wfi_config_setting *s,
