@@ -186,6 +186,7 @@ static void test_answer_garbled(void **state)
 	h.credit_addr ^= 1;
 	respond(&h);
 	expect_end(r, -EBADMSG);
+	assert_non_null(strstr(lines, "the peer's answer is not one: what was sent is garbled"));
 }
 
 static void test_answer_replayed(void **state)
@@ -196,6 +197,7 @@ static void test_answer_replayed(void **state)
 	h = hello(WFI_VERBS_HELLO_ANSWER, h.nonce + 1);
 	respond(&h);
 	expect_end(r, -ESTALE);
+	assert_non_null(strstr(lines, "seen before, or belongs to another asking"));
 }
 
 static void test_answer_other_version(void **state)
@@ -208,6 +210,7 @@ static void test_answer_other_version(void **state)
 	seal(&h);
 	respond(&h);
 	expect_end(r, -EPROTONOSUPPORT);
+	assert_non_null(strstr(lines, "run one release on both"));
 }
 
 static void reject(struct rig *r, int reason, int status)
@@ -223,11 +226,13 @@ static void reject(struct rig *r, int reason, int status)
 static void test_refused(void **state)
 {
 	reject(*state, 1, -EACCES);
+	assert_non_null(strstr(lines, "its ticket is not known"));
 }
 
 static void test_refused_garbled(void **state)
 {
 	reject(*state, 2, -EBADMSG);
+	assert_non_null(strstr(lines, "refused: what was sent is garbled"));
 }
 
 static void test_refused_version(void **state)
@@ -239,6 +244,7 @@ static void test_refused_version(void **state)
 static void test_refused_replayed(void **state)
 {
 	reject(*state, 4, -ESTALE);
+	assert_non_null(strstr(lines, "refused: what was sent has been seen before"));
 }
 
 static void test_nobody_listens(void **state)

@@ -243,12 +243,29 @@ static struct rdma_conn_param conn_param(const struct wfi_verbs_line *line,
 
 /* ---- dialing ---- */
 
+/* what two nodes can have against each other's words, in ours */
+static const char *status_text(int status)
+{
+	switch (status) {
+	case -EBADMSG:
+		return "what was sent is garbled: is it a node of Weft's, and the network well?";
+	case -ESTALE:
+		return "what was sent has been seen before, or belongs to another asking";
+	case -EPROTONOSUPPORT:
+		return "of another version: run one release on both";
+	case -EACCES:
+		return "its ticket is not known there";
+	default:
+		return strerror(-status);
+	}
+}
+
 static void dial_failed(struct wfi_verbs_line *line, int status, const char *what)
 {
 	struct wfi_verbs_ep *ep = line->ep;
 
 	if (ep->state == WFI_EP_DIALING)
-		wfi_err("verbs: qp 0x%x: %s: %s", ep->qp->qp_num, what, strerror(-status));
+		wfi_err("verbs: qp 0x%x: %s: %s", ep->qp->qp_num, what, status_text(status));
 	wfi_verbs_ep_break(ep, status, WEFT_SCOPE_EP);
 }
 
@@ -374,10 +391,7 @@ static void on_request(struct wfi_verbs_port_at *port, struct rdma_cm_id *id,
 	if (!ret && seen_before(dev, &line->hello))
 		ret = -ESTALE;
 	if (ret) {
-		wfi_warn("verbs: a peer that asked was refused: %s",
-			 ret == -EPROTONOSUPPORT ? "of another version: run one release on both"
-			 : ret == -ESTALE	 ? "its asking has been seen before"
-						 : "what it sent is garbled");
+		wfi_warn("verbs: a peer that asked was refused: %s", status_text(ret));
 		refuse(line, ret == -EPROTONOSUPPORT ? REFUSED_VERSION
 			     : ret == -ESTALE	     ? REFUSED_REPLAYED
 						     : REFUSED_GARBLED);
