@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include "cli/cli.h"
+#include "weft_internal/env.h"
 
 enum wfi_health { WFI_HEALTH_OK, WFI_HEALTH_WARN, WFI_HEALTH_FAIL };
 
@@ -52,9 +53,16 @@ void wfi_check_dpdk(struct wfi_finding *f);
 void wfi_check_gpus(void (*found)(void *ctx, const char *name, const struct wfi_finding *f),
 		    void *ctx);
 
+struct wfi_config;
+
+/* RDMA devices of a node with these settings, opened as it opens them (doctor_device.c) */
+void wfi_check_devices(const struct wfi_config *cfg, struct wfi_env *env,
+		       void (*found)(void *ctx, const char *name, const struct wfi_finding *f),
+		       void *ctx);
+
 /*
- * certificates, and each peer on another host, as a node with these settings would find them
- * (doctor_network.c). @config: NULL: the file that weftd reads, if there is one
+ * devices, certificates, and each peer on another host, as a node with these settings would find
+ * them (doctor_network.c). @config: NULL: the file that weftd reads, if there is one
  */
 void wfi_check_network(const char *config,
 		       void (*found)(void *ctx, const char *name, const struct wfi_finding *f),

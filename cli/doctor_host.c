@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include "cli/doctor.h"
+#include "weft_internal/memlock.h"
 #include "weft_internal/util.h"
 
 #define THP "/sys/kernel/mm/transparent_hugepage/"
@@ -70,8 +71,9 @@ void wfi_check_memlock(struct wfi_finding *f)
 		wfi_found(f, WFI_HEALTH_WARN, NULL, "not known: %s", strerror(errno));
 		return;
 	}
-	if (lim.rlim_cur == RLIM_INFINITY) {
-		wfi_found(f, WFI_HEALTH_OK, NULL, "unlimited");
+	if (wfi_memlock_limit() == UINT64_MAX) {
+		wfi_found(f, WFI_HEALTH_OK, NULL, "unlimited%s",
+			  lim.rlim_cur == RLIM_INFINITY ? "" : " for this user (CAP_IPC_LOCK)");
 		return;
 	}
 	wfi_found(f, lim.rlim_cur >= 1u << 30 ? WFI_HEALTH_OK : WFI_HEALTH_WARN,

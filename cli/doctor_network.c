@@ -254,6 +254,7 @@ static void check_connections(struct look *l)
 {
 	if (!wfi_config_has_net(&l->cfg))
 		return;
+	wfi_check_devices(&l->cfg, &l->env, l->found, l->ctx);
 	check_security(l);
 	if (l->secure || !wfi_config_has_tls(&l->cfg))
 		check_peers(l);

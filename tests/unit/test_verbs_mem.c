@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the RDMA provider registers, shares and gives away, and devices that can do less */
 #include <errno.h>
+#include <linux/capability.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,12 +10,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "mock_rdmacm.h"
 #include "mock_verbs.h"
 #include "transport/verbs/verbs.h"
 #include "weft_internal/log.h"
+#include "weft_internal/memlock.h"
 
 #define MEM 65536u
 #define ALL (WEFT_ACCESS_LOCAL_WRITE | WEFT_ACCESS_REMOTE_READ | WEFT_ACCESS_REMOTE_WRITE)
@@ -321,6 +324,19 @@ static void test_populate(void **state)
 	free(there);
 }
 
+/* @on: whether this process may pin what it wants, if it may at all */
+static void may_lock(bool on)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	const uint32_t bit = CAP_TO_MASK(CAP_IPC_LOCK);
+
+	assert_int_equal(syscall(SYS_capget, &head, data), 0);
+	data[0].effective = on ? data[0].effective | (data[0].permitted & bit)
+			       : data[0].effective & ~bit;
+	assert_int_equal(syscall(SYS_capset, &head, data), 0);
+}
+
 static void test_memlock(void **state)
 {
 	struct weft_mr_opts o = { .size = sizeof(o), .len = MEM, .fd = -1, .access = ALL };
@@ -334,6 +350,7 @@ static void test_memlock(void **state)
 	assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &was), 0);
 	low.rlim_max = was.rlim_max;
 	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &low), 0);
+	may_lock(false);
 	mock.reg_errno = ENOMEM;
 	assert_int_equal(t->mr_reg(r->dev, &o, &mr), -ENOMEM);
 	assert_non_null(strstr(last_line, "64 KiB can't be pinned"));
@@ -343,6 +360,11 @@ static void test_memlock(void **state)
 	assert_int_equal(t->probe(t, r->env, &probe), 0);
 	assert_int_equal(probe.slow, 1);
 	assert_non_null(strstr(probe.why, "RLIMIT_MEMLOCK is 32 KiB"));
+	/* root's limit does not hold for it */
+	may_lock(true);
+	assert_int_equal(t->probe(t, r->env, &probe), 0);
+	if (wfi_memlock_limit() == UINT64_MAX)
+		assert_int_equal(probe.slow, 0);
 	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &was), 0);
 }
 

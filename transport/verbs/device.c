@@ -3,9 +3,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include "transport/verbs/verbs.h"
 #include "weft_internal/log.h"
+#include "weft_internal/memlock.h"
 
 #define MEMLOCK_LOW (64ull << 20)
 #define INLINE_WANTED 128u
@@ -16,17 +16,10 @@
 #define CREDITS_FIRST 64u
 #define CREDITS_MAX 65536u
 
-static uint64_t memlock_limit(void)
-{
-	struct rlimit lim;
-
-	return getrlimit(RLIMIT_MEMLOCK, &lim) || lim.rlim_cur == RLIM_INFINITY ? UINT64_MAX
-										: lim.rlim_cur;
-}
-
 int wfi_verbs_probe(const struct weft_transport *t, struct wfi_env *env, struct weft_probe *out)
 {
 	struct ibv_device **list = ibv_get_device_list(NULL), *none = NULL;
+	const uint64_t limit = wfi_memlock_limit();
 	struct wfi_verbs_port port;
 	int ret;
 
@@ -40,12 +33,12 @@ int wfi_verbs_probe(const struct weft_transport *t, struct wfi_env *env, struct 
 		return ret;
 	out->nr_devices = (uint32_t)ret;
 	out->why[0] = '\0';
-	if (memlock_limit() < MEMLOCK_LOW) {
+	if (limit < MEMLOCK_LOW) {
 		out->slow = 1;
 		snprintf(out->why, sizeof(out->why),
 			 "RLIMIT_MEMLOCK is %llu KiB: NICs pin what they move; set LimitMEMLOCK or "
 			 "ulimit -l to unlimited",
-			 (unsigned long long)memlock_limit() >> 10);
+			 (unsigned long long)limit >> 10);
 	}
 	return 0;
 }

@@ -13,11 +13,11 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "transport/verbs/verbs.h"
 #include "weft_internal/log.h"
+#include "weft_internal/memlock.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -70,15 +70,16 @@ static void populate(void *addr, uint64_t len, uint32_t access)
 
 static void say_why(int err, uint64_t len)
 {
-	struct rlimit lim = { 0 };
+	const uint64_t limit = wfi_memlock_limit();
+	char why[WEFT_WHY_MAX];
 
-	if (err == ENOMEM && !getrlimit(RLIMIT_MEMLOCK, &lim) && lim.rlim_cur != RLIM_INFINITY)
-		wfi_err("verbs: %llu KiB can't be pinned, RLIMIT_MEMLOCK is %llu KiB: set "
-			"LimitMEMLOCK or ulimit -l to unlimited",
-			(unsigned long long)len >> 10, (unsigned long long)lim.rlim_cur >> 10);
-	else
+	if (err == ENOMEM && limit != UINT64_MAX) {
+		wfi_memlock_says(len, limit, why, sizeof(why));
+		wfi_err("verbs: %s", why);
+	} else {
 		wfi_err("verbs: %llu KiB can't be registered: %s", (unsigned long long)len >> 10,
 			strerror(err));
+	}
 }
 
 struct ibv_mr *wfi_verbs_pin(struct wfi_verbs_device *dev, void *mem, size_t len, int access)
