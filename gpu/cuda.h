@@ -51,6 +51,7 @@ enum wfi_cuda_stream_flags {
 
 enum wfi_cuda_event_flags {
 	WFI_CUDA_EVENT_NO_TIMING = 2,
+	WFI_CUDA_EVENT_IPC = 4,
 };
 
 enum wfi_cuda_ipc_flags {
@@ -78,6 +79,11 @@ struct wfi_cuda_uuid {
 };
 
 struct wfi_cuda_ipc {
+	char bytes[64];
+};
+
+/* of an event */
+struct wfi_cuda_ipc_event {
 	char bytes[64];
 };
 
@@ -155,6 +161,10 @@ struct wfi_cuda_vmm_access {
 	X(cuIpcOpenMemHandle, "cuIpcOpenMemHandle_v2",                                             \
 	  (uint64_t * mem, struct wfi_cuda_ipc handle, unsigned flags))                            \
 	X(cuIpcCloseMemHandle, "cuIpcCloseMemHandle", (uint64_t mem))                              \
+	X(cuIpcGetEventHandle, "cuIpcGetEventHandle",                                              \
+	  (struct wfi_cuda_ipc_event * handle, struct CUevent_st * event))                         \
+	X(cuIpcOpenEventHandle, "cuIpcOpenEventHandle",                                            \
+	  (struct CUevent_st * *event, struct wfi_cuda_ipc_event handle))                          \
 	X(cuMemCreate, "cuMemCreate",                                                              \
 	  (uint64_t * handle, size_t bytes, const struct wfi_cuda_vmm_prop *prop,                  \
 	   unsigned long long flags))                                                              \

@@ -144,3 +144,30 @@ int wfi_gpu_export(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len,
 	*fd = file;
 	return 0;
 }
+
+int wfi_gpu_event_export(const struct wfi_cuda *cuda, struct CUevent_st *event, uint64_t addr,
+			 struct wfi_gpu_export *out, char *why)
+{
+	struct wfi_gpu_export e = { .kind = WFI_GPU_EXPORT_EVENT, .addr = (uintptr_t)event };
+	struct home home = { .cuda = cuda };
+	struct wfi_cuda_ipc_event handle;
+	int res = enter(&home, addr);
+
+	if (res)
+		return refused(why, res);
+	res = cuda->cuIpcGetEventHandle(&handle, event);
+	if (!res)
+		res = cuda->cuDriverGetVersion(&e.driver);
+	leave(&home);
+	if (res == WFI_CUDA_INVALID_VALUE || res == WFI_CUDA_INVALID_HANDLE ||
+	    res == WFI_CUDA_NOT_SUPPORTED)
+		return no(why, -EOPNOTSUPP,
+			  "no other process can have this event: create it with "
+			  "CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING");
+	if (res)
+		return refused(why, res);
+	memcpy(e.uuid, home.uuid.bytes, sizeof(e.uuid));
+	memcpy(e.handle, handle.bytes, sizeof(e.handle));
+	*out = e;
+	return 0;
+}

@@ -16,8 +16,8 @@ static int unknown(const struct wfi_gpu *gpu, const struct wfi_gpu_export *e, in
 	int driver;
 
 	if (!gpu->cuda->cuDriverGetVersion(&driver) && driver != e->driver) {
-		wfi_err("gpu %d: " THEIRS " is of a driver of CUDA %d.%d, this one has %d.%d: give "
-			"both the same libcuda.so.1",
+		wfi_err("gpu %d: what another process has passed is of a driver of CUDA %d.%d, "
+			"this one has %d.%d: give both the same libcuda.so.1",
 			gpu->ordinal, e->driver / 1000, e->driver % 1000 / 10, driver / 1000,
 			driver % 1000 / 10);
 		return -EPROTO;
@@ -226,5 +226,32 @@ void wfi_gpu_region_close(struct wfi_gpu_region *region)
 		gpu->cuda->cuMemUnmap(region->base, region->size);
 		gpu->cuda->cuMemAddressFree(region->base, region->size);
 	}
+	wfi_gpu_leave(gpu);
+}
+
+/* ---- events ---- */
+
+int wfi_gpu_event_import(struct wfi_gpu *gpu, const struct wfi_gpu_export *e,
+			 struct CUevent_st **out)
+{
+	struct wfi_cuda_ipc_event handle;
+	int res = wfi_gpu_enter(gpu);
+
+	if (!res) {
+		memcpy(handle.bytes, e->handle, sizeof(handle.bytes));
+		res = gpu->cuda->cuIpcOpenEventHandle(out, handle);
+		wfi_gpu_leave(gpu);
+	}
+	if (res == WFI_CUDA_INVALID_VALUE || res == WFI_CUDA_INVALID_HANDLE ||
+	    res == WFI_CUDA_MAP_FAILED)
+		return unknown(gpu, e, WFI_CUDA_INVALID_HANDLE);
+	return res ? wfi_gpu_failed(gpu, "an event of another process", res) : 0;
+}
+
+void wfi_gpu_event_close(struct wfi_gpu *gpu, struct CUevent_st *event)
+{
+	if (wfi_gpu_enter(gpu))
+		return;
+	gpu->cuda->cuEventDestroy(event);
 	wfi_gpu_leave(gpu);
 }

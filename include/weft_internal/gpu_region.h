@@ -14,9 +14,12 @@
 
 #define WFI_GPU_WHY_MAX 184u
 
+struct CUevent_st; /* CUevent, cudaEvent_t */
+
 enum wfi_gpu_export_kind {
 	WFI_GPU_EXPORT_IPC = 1,
 	WFI_GPU_EXPORT_VMM = 2, /* with a descriptor beside it */
+	WFI_GPU_EXPORT_EVENT = 3, /* no memory: an event, by its CUDA IPC handle */
 };
 
 /**
@@ -25,8 +28,8 @@ enum wfi_gpu_export_kind {
  * @kind: enum wfi_gpu_export_kind
  * @driver: as wfi_gpu_info.driver, of the library that made it
  * @uuid: of the GPU
- * @handle: IPC: of the allocation that it lies in
- * @addr: in the process that made it
+ * @handle: IPC: of the allocation that it lies in; an event: its own
+ * @addr: in the process that made it; an event: its CUevent there
  * @off, @len: where in the allocation
  * @size: VMM: of the allocation
  */
@@ -83,6 +86,19 @@ struct wfi_gpu_region {
  */
 int wfi_gpu_export(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len,
 		   struct wfi_gpu_export *out, int *fd, char *why);
+/**
+ * wfi_gpu_event_export - an event that is recorded in streams of this process
+ * @event: made with CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING
+ * @addr: GPU memory of this process: on its GPU others will wait
+ *
+ * Context and errors as wfi_gpu_export(); -EOPNOTSUPP an event that is of this process alone
+ */
+int wfi_gpu_event_export(const struct wfi_cuda *cuda, struct CUevent_st *event, uint64_t addr,
+			 struct wfi_gpu_export *out, char *why);
+/* the event of another process. Return: 0; as wfi_gpu_import(), logged */
+int wfi_gpu_event_import(struct wfi_gpu *gpu, const struct wfi_gpu_export *e,
+			 struct CUevent_st **out);
+void wfi_gpu_event_close(struct wfi_gpu *gpu, struct CUevent_st *event);
 /**
  * wfi_gpu_import - open what another process has exported
  * @e: input: nothing in it is believed

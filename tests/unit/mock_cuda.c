@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "gpu/device.h"
 #include "tests/unit/cpu_kernels.h"
 #include "tests/unit/mock_cuda_private.h"
@@ -200,13 +202,15 @@ int cuCtxSynchronize(void)
 
 /* ---- streams: what is asked for is done at once, or, while they are held, on release ---- */
 
+/* @after: nothing that is asked for here happens before so many held copies are done */
 struct CUstream_st {
-	char reserved;
+	unsigned after;
 };
 
 struct CUevent_st {
 	struct timespec at;
-	unsigned after; /* this many copies that were held are done */
+	unsigned after;
+	bool ipc;
 };
 
 static struct copy {
@@ -215,6 +219,11 @@ static struct copy {
 	size_t bytes;
 } held[256];
 static unsigned nr_held, nr_released;
+
+static bool pending(unsigned after)
+{
+	return (int)(after - nr_released) > 0;
+}
 
 static void do_copy(const struct copy *c)
 {
@@ -232,17 +241,18 @@ int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st *
 	const struct copy c = { dst, src, bytes };
 	int res = no_context() ? no_context() : fault("cuMemcpyAsync");
 
-	(void)stream;
 	mock_cuda.copies++;
 	if (res)
 		return res;
-	if (!mock_cuda.hold) {
+	if (!mock_cuda.hold && (!stream || !pending(stream->after))) {
 		do_copy(&c);
 		return 0;
 	}
 	if (nr_held - nr_released == 256)
 		return WFI_CUDA_OUT_OF_MEMORY;
 	held[nr_held++ % 256] = c;
+	if (stream)
+		stream->after = nr_held;
 	return 0;
 }
 
@@ -277,20 +287,56 @@ int cuStreamDestroy(struct CUstream_st *stream)
 
 int cuStreamWaitEvent(struct CUstream_st *stream, struct CUevent_st *event, unsigned flags)
 {
-	(void)stream;
+	int res = no_context() ? no_context() : fault("cuStreamWaitEvent");
+
 	if (!event || flags)
 		return WFI_CUDA_INVALID_HANDLE;
-	return no_context() ? no_context() : fault("cuStreamWaitEvent");
+	mock_cuda.waits++;
+	if (!res && stream && pending(event->after))
+		stream->after = event->after;
+	return res;
 }
 
 int cuEventCreate(struct CUevent_st **event, unsigned flags)
 {
 	int res = no_context() ? no_context() : fault("cuEventCreate");
 
-	if (res || flags & ~(unsigned)WFI_CUDA_EVENT_NO_TIMING)
+	if (res || flags & ~(unsigned)(WFI_CUDA_EVENT_NO_TIMING | WFI_CUDA_EVENT_IPC))
 		return res ? res : WFI_CUDA_INVALID_VALUE;
 	*event = calloc(1, sizeof(**event));
-	return *event ? 0 : WFI_CUDA_OUT_OF_MEMORY;
+	if (!*event)
+		return WFI_CUDA_OUT_OF_MEMORY;
+	(*event)->after = nr_released;
+	(*event)->ipc = flags & WFI_CUDA_EVENT_IPC;
+	return 0;
+}
+
+struct ipc_event {
+	pid_t pid;
+	uint32_t magic;
+};
+
+int cuIpcGetEventHandle(struct wfi_cuda_ipc_event *handle, struct CUevent_st *event)
+{
+	const struct ipc_event ipc = { getpid(), 0xe7e47 };
+
+	memset(handle, 0, sizeof(*handle));
+	memcpy(handle, &ipc, sizeof(ipc));
+	if (no_context() || !event->ipc)
+		return WFI_CUDA_INVALID_HANDLE;
+	return fault("cuIpcGetEventHandle");
+}
+
+/* one that has come, since streams of other processes are not seen here */
+int cuIpcOpenEventHandle(struct CUevent_st **event, struct wfi_cuda_ipc_event handle)
+{
+	struct ipc_event ipc;
+	int res = fault("cuIpcOpenEventHandle");
+
+	memcpy(&ipc, &handle, sizeof(ipc));
+	if (!res && (ipc.magic != 0xe7e47 || ipc.pid == getpid() || kill(ipc.pid, 0)))
+		res = WFI_CUDA_INVALID_HANDLE;
+	return res ? res : cuEventCreate(event, WFI_CUDA_EVENT_NO_TIMING);
 }
 
 int cuEventDestroy(struct CUevent_st *event)
@@ -307,7 +353,7 @@ int cuEventRecord(struct CUevent_st *event, struct CUstream_st *stream)
 	if (res)
 		return res;
 	clock_gettime(CLOCK_MONOTONIC, &event->at);
-	event->after = nr_held;
+	event->after = stream ? stream->after : nr_held;
 	return 0;
 }
 
@@ -315,7 +361,7 @@ int cuEventQuery(struct CUevent_st *event)
 {
 	int res = no_context() ? no_context() : fault("cuEventQuery");
 
-	if (!res && (int)(event->after - nr_released) > 0)
+	if (!res && pending(event->after))
 		return WFI_CUDA_NOT_READY;
 	return res;
 }

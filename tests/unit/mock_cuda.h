@@ -19,6 +19,7 @@ struct mock_cuda {
 	bool hold; /* copies wait for mock_cuda_release() */
 	unsigned launches; /* so far */
 	unsigned copies; /* so far */
+	unsigned waits; /* so far, of streams for events */
 	const char *fail_call; /* this call, by the name of its symbol, ... */
 	int fail_res; /* ... ends so */
 };

@@ -34,6 +34,7 @@ SAME(WFI_CUDA_VMM_FD, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
 SAME(WFI_CUDA_VMM_READ_WRITE, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
 SAME(WFI_CUDA_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING);
 SAME(WFI_CUDA_EVENT_NO_TIMING, CU_EVENT_DISABLE_TIMING);
+SAME(WFI_CUDA_EVENT_IPC, CU_EVENT_INTERPROCESS);
 SAME(WFI_CUDA_POINTER_CONTEXT, CU_POINTER_ATTRIBUTE_CONTEXT);
 SAME(WFI_CUDA_POINTER_ORDINAL, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
 SAME(WFI_CUDA_IPC_LAZY_PEER, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
@@ -96,6 +97,7 @@ _Static_assert(offsetof(CUmemAllocationProp, location) ==
 _Static_assert(sizeof(CUmemAccessDesc) == sizeof(struct wfi_cuda_vmm_access), "these too");
 _Static_assert(offsetof(CUmemAccessDesc, flags) == offsetof(struct wfi_cuda_vmm_access, flags),
 	       "and what is in them");
+_Static_assert(sizeof(CUipcEventHandle) == sizeof(struct wfi_cuda_ipc_event), "and these");
 _Static_assert(sizeof(CUipcMemHandle) == sizeof(struct wfi_cuda_ipc), "handles are as long");
 #if CUDA_VERSION >= 13000
 _Static_assert(sizeof(CUmemcpyAttributes) == sizeof(struct wfi_cuda_copy_attrs), "so are these");

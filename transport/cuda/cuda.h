@@ -4,8 +4,10 @@
  *
  * Memory endpoints only: an endpoint reaches memory of one GPU, that of the first region which is
  * imported there. A post is a batch of copies between that and host memory, in a stream of the
- * provider's own, with an event behind it: few large pieces go by the copy engine, many small ones
+ * endpoint's own, with an event behind it: few large pieces go by the copy engine, many small ones
  * by one launch of a kernel that reads and writes host memory where it lies, if that is pinned.
+ * An event of an engine's is imported as a region is, and has no bytes: a read of it makes the
+ * reads that follow on that endpoint wait for what was last recorded.
  *
  * Context: posts, polls and endpoints belong to the device's thread. Regions are imported, and
  * their GPUs opened, by one other thread at a time if its owner likes: both take long.
@@ -27,7 +29,7 @@
 struct wfi_cuda_device;
 struct wfi_cuda_ep;
 
-/* streams of one GPU, so that both ways are used at a time */
+/* streams of one endpoint, so that both ways are used at a time, and nobody waits for others */
 enum wfi_cuda_way {
 	WFI_CUDA_TO_GPU,
 	WFI_CUDA_TO_HOST,
@@ -43,7 +45,7 @@ enum wfi_cuda_way {
 struct wfi_cuda_gpu {
 	struct wfi_gpu *gpu;
 	uint8_t uuid[16];
-	struct CUstream_st *streams[WFI_CUDA_WAYS];
+	struct CUstream_st *streams[WFI_CUDA_WAYS]; /* of trials */
 	uint64_t small[WFI_CUDA_WAYS];
 	struct wfi_gpu_item *items;
 	uint32_t free_tables;
@@ -63,6 +65,8 @@ struct wfi_cuda_mr {
 struct wfi_cuda_rkey {
 	struct weft_rkey base;
 	struct wfi_gpu_region region;
+	struct CUevent_st *event; /* or this, and nothing else; of another process if .foreign */
+	bool foreign;
 	struct wfi_gpu_shape shape;
 	uint64_t block_bytes;
 };
@@ -83,6 +87,7 @@ struct wfi_cuda_ep {
 	struct weft_ep base;
 	struct wfi_cuda_ep *next;
 	struct wfi_cuda_gpu *_Atomic gpu; /* NULL: no region yet */
+	struct CUstream_st *streams[WFI_CUDA_WAYS]; /* there before .gpu is */
 	_Atomic enum wfi_ep_state state; /* written by the owner */
 	int close_status;
 	uint32_t depth;
@@ -125,6 +130,9 @@ int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
 /* the GPU of that name, open. Return: 0; -ENODEV, -EIO it is lost; as wfi_gpu_open(); logged */
 int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16],
 		     struct wfi_cuda_gpu **out);
+/* Return: a CUresult. Context: the GPU's is entered */
+int wfi_cuda_streams_create(struct wfi_gpu *gpu, struct CUstream_st *streams[WFI_CUDA_WAYS]);
+void wfi_cuda_streams_destroy(struct wfi_gpu *gpu, struct CUstream_st *streams[WFI_CUDA_WAYS]);
 /* a call that concerns this GPU ended with @res: is it lost? Return: as wfi_cuda_errno(), logged */
 int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res);
 /* nothing more is asked of it. The first logs */

@@ -29,34 +29,39 @@ int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res)
 
 /* ---- GPUs ---- */
 
-static void gpu_close(struct wfi_cuda_gpu *g)
-{
-	struct wfi_gpu *gpu = g->gpu;
-	unsigned i;
-
-	if (!gpu)
-		return;
-	/* a context that is lost takes all that was in it along */
-	if (!wfi_gpu_enter(gpu)) {
-		for (i = 0; i < WFI_CUDA_WAYS; i++)
-			if (g->streams[i])
-				gpu->cuda->cuStreamDestroy(g->streams[i]);
-		wfi_gpu_leave(gpu);
-	}
-	wfi_gpu_unpin(gpu, g->items);
-	wfi_gpu_close(gpu);
-	memset(g, 0, sizeof(*g));
-}
-
-/* in the GPU's context. Return: a CUresult */
-static int streams_create(struct wfi_cuda_gpu *g)
+int wfi_cuda_streams_create(struct wfi_gpu *gpu, struct CUstream_st *streams[WFI_CUDA_WAYS])
 {
 	int res = 0;
 	unsigned i;
 
 	for (i = 0; i < WFI_CUDA_WAYS && !res; i++)
-		res = g->gpu->cuda->cuStreamCreate(&g->streams[i], WFI_CUDA_STREAM_NON_BLOCKING);
+		res = gpu->cuda->cuStreamCreate(&streams[i], WFI_CUDA_STREAM_NON_BLOCKING);
 	return res;
+}
+
+void wfi_cuda_streams_destroy(struct wfi_gpu *gpu, struct CUstream_st *streams[WFI_CUDA_WAYS])
+{
+	unsigned i;
+
+	/* a context that is lost takes all that was in it along */
+	if (wfi_gpu_enter(gpu))
+		return;
+	for (i = 0; i < WFI_CUDA_WAYS; i++)
+		if (streams[i])
+			gpu->cuda->cuStreamDestroy(streams[i]);
+	wfi_gpu_leave(gpu);
+}
+
+static void gpu_close(struct wfi_cuda_gpu *g)
+{
+	struct wfi_gpu *gpu = g->gpu;
+
+	if (!gpu)
+		return;
+	wfi_cuda_streams_destroy(gpu, g->streams);
+	wfi_gpu_unpin(gpu, g->items);
+	wfi_gpu_close(gpu);
+	memset(g, 0, sizeof(*g));
 }
 
 static int gpu_start(struct wfi_env *env, struct wfi_cuda_gpu *g)
@@ -65,7 +70,7 @@ static int gpu_start(struct wfi_env *env, struct wfi_cuda_gpu *g)
 	int res = wfi_gpu_enter(g->gpu), ret;
 
 	if (!res) {
-		res = streams_create(g);
+		res = wfi_cuda_streams_create(g->gpu, g->streams);
 		wfi_gpu_leave(g->gpu);
 	}
 	if (res)

@@ -204,6 +204,7 @@ static void events_destroy(struct wfi_cuda_ep *ep)
 		if (ep->posts[i].event)
 			g->gpu->cuda->cuEventDestroy(ep->posts[i].event);
 	wfi_gpu_leave(g->gpu);
+	wfi_cuda_streams_destroy(g->gpu, ep->streams);
 }
 
 void wfi_cuda_ep_destroy(struct weft_ep *base)

@@ -137,6 +137,38 @@ uint64_t wfi_cuda_run(const struct wfi_cuda_rkey *k, uint64_t off, uint64_t *add
 	return s->segment_bytes - at;
 }
 
+/* from its first region on, an endpoint is for one GPU. Return: 0, as wfi_cuda_errno(), logged */
+static int ep_bind(struct wfi_cuda_ep *ep, struct wfi_cuda_gpu *g)
+{
+	int res;
+
+	if (ep->gpu)
+		return 0;
+	res = wfi_gpu_enter(g->gpu);
+	if (!res) {
+		res = wfi_cuda_streams_create(g->gpu, ep->streams);
+		wfi_gpu_leave(g->gpu);
+	}
+	if (res) {
+		wfi_cuda_streams_destroy(g->gpu, ep->streams);
+		memset(ep->streams, 0, sizeof(ep->streams));
+		return wfi_cuda_failed(g, "no streams", res);
+	}
+	ep->gpu = g;
+	return 0;
+}
+
+/* in the process that made it an event can't be opened, and need not */
+static int event_open(struct wfi_cuda_rkey *k, struct wfi_cuda_gpu *g,
+		      const struct weft_rkey_src *src, const struct wfi_gpu_export *e)
+{
+	k->foreign = src->pid != getpid();
+	if (k->foreign)
+		return wfi_gpu_event_import(g->gpu, e, &k->event);
+	k->event = (struct CUevent_st *)(uintptr_t)e->addr;
+	return k->event ? 0 : -EINVAL;
+}
+
 static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 		     const struct weft_rkey_src *src, const struct wfi_gpu_source *from)
 {
@@ -146,15 +178,15 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 	if (g && memcmp(g->uuid, from->memory.uuid, sizeof(g->uuid)) != 0)
 		return -EXDEV;
 	ret = wfi_cuda_gpu_get(wfi_cuda_device(ep->base.dev), from->memory.uuid, &g);
+	if (!ret)
+		ret = ep_bind(ep, g);
 	if (ret)
 		return ret;
+	if (from->memory.kind == WFI_GPU_EXPORT_EVENT)
+		return event_open(k, g, src, &from->memory);
 	if (src->pid == getpid())
-		ret = wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
-	else
-		ret = wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
-	if (!ret)
-		ep->gpu = g;
-	return ret;
+		return wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
+	return wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
 }
 
 int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
@@ -177,9 +209,9 @@ int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 		return -ENOMEM;
 	k->base.ep = ep;
 	k->base.access = s.access;
-	k->base.len = from.memory.len;
+	k->base.len = from.memory.kind == WFI_GPU_EXPORT_EVENT ? 0 : from.memory.len;
 	k->shape = from.shape;
-	if (from.shape.nr_segments) {
+	if (k->base.len && from.shape.nr_segments) {
 		ret = shape_check(&from.shape, from.memory.len, &k->base.len);
 		k->block_bytes = from.shape.segment_bytes * from.shape.nr_segments;
 	}
@@ -200,6 +232,8 @@ void wfi_cuda_rkey_destroy(struct weft_rkey *base)
 	if (!base)
 		return;
 	k = wfi_container_of(base, struct wfi_cuda_rkey, base);
+	if (k->foreign)
+		wfi_gpu_event_close(wfi_cuda_ep(base->ep)->gpu->gpu, k->event);
 	wfi_gpu_region_close(&k->region);
 	wfi_free(base->ep->dev->env, k, sizeof(*k));
 }

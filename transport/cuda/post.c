@@ -138,7 +138,7 @@ static bool is_small(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t
 	return run < small;
 }
 
-/* in the GPU's context */
+/* in the GPU's context. Return: a CUresult, if nothing was asked for */
 static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes,
 		  struct wfi_cuda_post *p)
 {
@@ -202,6 +202,29 @@ static int64_t pieces_check(struct wfi_cuda_ep *ep, const struct weft_post *post
 	return (int64_t)bytes;
 }
 
+/* events, or nothing, and no bytes: what is posted next waits for them. Return: 0, -errno; logged
+ */
+static int wait_for(const struct job *j)
+{
+	struct CUevent_st *event;
+	uint32_t i;
+	int res = 0;
+
+	for (i = 0; i < j->nr && !res; i++) {
+		event = wfi_cuda_rkey(j->pieces[i].rkey)->event;
+		if (!event)
+			continue;
+		if (j->g->lost)
+			return -EIO;
+		res = wfi_gpu_enter(j->g->gpu);
+		if (res)
+			break;
+		res = j->g->gpu->cuda->cuStreamWaitEvent(j->stream, event, 0);
+		wfi_gpu_leave(j->g->gpu);
+	}
+	return res ? wfi_cuda_failed(j->g, "an event of an engine's", res) : 0;
+}
+
 static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum weft_wc_op op,
 		     uint32_t need)
 {
@@ -210,6 +233,7 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	const bool to_gpu = op == WEFT_WC_WRITE;
 	struct job j = { .g = ep->gpu, .pieces = post->pieces, .to_gpu = to_gpu };
 	int64_t bytes;
+	int ret;
 
 	if (wfi_unlikely(post->nr_pieces > base->dev->caps.max_pieces || !post->local_mr ||
 			 post->local_mr->dev != base->dev))
@@ -226,11 +250,15 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	if (wfi_unlikely(bytes < 0))
 		return (int)bytes;
 	j.nr = p->idx;
+	j.stream = ep->streams[to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
+	/* what does not wait may not be followed by what should have */
+	ret = wfi_unlikely(!bytes) ? wait_for(&j) : 0;
+	if (wfi_unlikely(ret))
+		return ret;
 	ep->tail++;
 	wfi_cuda_device(base->dev)->nr_open++;
 	if (!bytes)
 		return 0;
-	j.stream = j.g->streams[to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
 	if (wfi_likely(!j.g->lost))
 		start(&j, post, (uint64_t)bytes, p);
 	p->waits |= j.g->lost;
