@@ -25,6 +25,7 @@
 #define ALONE_TURNS 256u /* no peers, and nothing open */
 #define HOT_TURNS 2048u /* idle ones without a pause, which would be noticed in what comes next */
 #define SLEEP_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* a peer that dies rings no bell */
+#define SLEEP_GPU_NS (50 * WFI_NSEC_PER_USEC) /* between looks at copies of GPUs */
 #define SLEEP_BLIND_NS                                                                             \
 	WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
 #define WAITS_MAX 128u /* FUTEX_WAITV_MAX */
@@ -546,6 +547,7 @@ struct waits {
 	struct futex_waitv v[WAITS_MAX];
 	unsigned nr;
 	bool blind; /* something may happen that rings no bell of these */
+	bool soon; /* it will: GPUs have nothing that one could sleep on */
 };
 
 static void waits_add(struct waits *w, const uint32_t *addr, uint32_t val, bool shared)
@@ -593,8 +595,8 @@ static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_aslee
 			return false;
 		waits_add(w, addr, val, true);
 	}
-	if (node->gpu.dev && !waits_link(w, &node->gpu))
-		return false;
+	if (node->gpu.dev)
+		w->soon = !waits_link(w, &node->gpu);
 	if (!node->nr_peers)
 		return true;
 	if (!waits_link(w, &node->host))
@@ -623,6 +625,8 @@ static void worker_wait(struct node *node, struct waits *w)
 	struct timespec ts;
 
 	end_ns = wfi_min(end_ns, now_ns + (w->blind ? SLEEP_BLIND_NS : SLEEP_MAX_NS));
+	if (w->soon)
+		end_ns = wfi_min(end_ns, now_ns + SLEEP_GPU_NS);
 	if (end_ns <= now_ns)
 		return;
 	if (w->blind)

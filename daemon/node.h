@@ -350,6 +350,9 @@ void gpu_region_gone(struct session *s, const struct weft_ep *ep);
 void gpu_eps_shutdown(struct session *s);
 bool gpu_eps_closed(const struct session *s);
 void gpu_eps_destroy(struct session *s);
+/* what is read next from memory on the GPU of @ep waits for an event of the engine's, by its
+ * number. Return: 0; -EINVAL no event, or one for another GPU; as weft_ep_post_read() */
+int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep);
 /* the host memory of a tenant, where the endpoint wants it named, else NULL */
 const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
 

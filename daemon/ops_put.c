@@ -104,10 +104,16 @@ static int put_copied(struct op_ctx *c, const struct wfi_space_info *space)
 		b.idx[i] = b.slots[i].idx;
 	}
 	op->nr_pieces = nr;
+	if (c->sqe->handle) {
+		ret = gpu_wait(c->s, c->sqe->handle, c->s->rkeys[b.pieces[0].rkey]->ep);
+		if (ret)
+			goto err_unclaim;
+	}
 	/* an engine may guess its slots and release them: they are kept while bytes land there */
 	ret = op_transfer(op, WFI_XFER_READ, put_done);
 	if (ret == OP_OPEN)
 		return ret;
+err_unclaim:
 	wfi_kv_unclaim(c->node->kv, &c->s->owner, b.slots, nr);
 err_close:
 	op_close(op);

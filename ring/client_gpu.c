@@ -16,9 +16,12 @@ int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int
 		wfi_client_why("no memory is on a GPU here: %s", no_driver);
 		return -ENODEV;
 	}
-	ret = wfi_gpu_export(cuda, (uintptr_t)region->addr, region->len, &e, fd, why);
+	*fd = -1;
+	ret = region->kind == WFI_REGION_EVENT
+		      ? wfi_gpu_event_export(cuda, region->addr, region->beside, &e, why)
+		      : wfi_gpu_export(cuda, (uintptr_t)region->addr, region->len, &e, fd, why);
 	if (ret) {
-		wfi_client_why("the region can't be passed to the node: %s", why);
+		wfi_client_why("it can't be passed to the node: %s", why);
 		return ret;
 	}
 	req->u.region.addr = e.addr;

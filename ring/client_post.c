@@ -126,6 +126,16 @@ write_places(const struct weft *w, char *to, const struct weft_place *places, ui
 	}
 }
 
+/* the node's number for an event; what is none stays none */
+static __attribute__((cold, noinline)) uint64_t event_id(const struct weft *w, uint64_t number)
+{
+	uint32_t id = 0;
+
+	if (number < WFI_REGIONS_MAX)
+		id = __atomic_load_n(&w->region_ids[number], __ATOMIC_RELAXED);
+	return id ? id : UINT64_MAX;
+}
+
 static char *put_head(char *to, const struct weft_op *op, unsigned shape)
 {
 	static const struct weft_key none;
@@ -262,6 +272,8 @@ static uint64_t put_entry(struct weft_ring *ring, const struct weft_op *op,
 	entry[2] = (uint64_t)op->nr << 32 | (op->space ? op->space->id : 0);
 	entry[3] = (uint64_t)op->timeout_us << 32 | f->arg_off;
 	entry[4] = op->handle;
+	if (wfi_unlikely(op->op == WEFT_OP_PUT && op->handle))
+		entry[4] = event_id(ring->w, op->handle);
 	if (wfi_unlikely(op->trace != NULL)) {
 		memcpy(entry + 5, op->trace, 24);
 		head |= (uint64_t)op->trace[24] << 48;

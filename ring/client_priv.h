@@ -23,6 +23,8 @@ struct wfi_ctl_call {
 	bool wants_fd; /* an answer without one is refused */
 };
 
+#define WFI_REGION_EVENT 2u /* .addr is a CUevent */
+
 struct region {
 	struct region *next;
 	uint32_t number; /* the engine's */
@@ -30,7 +32,8 @@ struct region {
 	uint64_t len;
 	uint64_t fd_off;
 	int fd; /* our own copy, or -1 */
-	uint32_t kind; /* enum weft_region_kind */
+	uint32_t kind; /* enum weft_region_kind, or WFI_REGION_EVENT */
+	uint64_t beside; /* of an event: memory on its GPU */
 	struct wfi_gpu_shape shape;
 };
 

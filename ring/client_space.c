@@ -203,7 +203,7 @@ static int region_call(struct weft *w, const struct region *region, uint32_t *id
 	struct wfi_ctl_call call = { .req.type = WEFT_CTL_REGION_REG, .fd_in = region->fd };
 	int ret;
 
-	if (region->kind == WEFT_REGION_GPU)
+	if (region->kind != WEFT_REGION_MEMORY)
 		return region_call_gpu(w, region, id);
 	call.req.u.region.addr = (uintptr_t)region->addr;
 	call.req.u.region.len = region->len;
@@ -319,6 +319,43 @@ err_free:
 	if (region->fd >= 0)
 		close(region->fd);
 	free(region);
+	return ret;
+}
+
+/* Context: .lock is held */
+static int event_add(struct weft *w, void *event, uint32_t number, uint32_t *out)
+{
+	const struct region *beside = number ? find_region(w, number) : NULL;
+	struct region *region;
+	int ret;
+
+	if (!beside || beside->kind != WEFT_REGION_GPU || !event)
+		return wfi_client_fail(-EINVAL, "an event needs a region of this session in the "
+						"memory of a GPU");
+	region = calloc(1, sizeof(*region));
+	if (!region)
+		return wfi_client_fail(-ENOMEM, "no memory for an event");
+	*region = (struct region){
+		.addr = event,
+		.fd = -1,
+		.kind = WFI_REGION_EVENT,
+		.beside = (uintptr_t)beside->addr,
+	};
+	ret = region_add(w, region);
+	if (ret < 0)
+		free(region);
+	else
+		*out = region->number;
+	return ret;
+}
+
+int weft_event_reg(struct weft *w, void *event, uint32_t region, uint32_t *out)
+{
+	int ret;
+
+	pthread_mutex_lock(&w->lock);
+	ret = event_add(w, event, region, out);
+	pthread_mutex_unlock(&w->lock);
 	return ret;
 }
 

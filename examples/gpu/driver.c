@@ -31,7 +31,11 @@ static struct {
 	int (*push)(void *ctx);
 	int (*sync)(void);
 	int (*alloc)(uint64_t *mem, size_t len);
+	int (*host_alloc)(void **mem, size_t len, unsigned flags);
 	int (*copy)(uint64_t dst, uint64_t src, size_t len, void *stream);
+	int (*stream_create)(void **stream, unsigned flags);
+	int (*event_create)(void **event, unsigned flags);
+	int (*event_record)(void *event, void *stream);
 	int (*create)(uint64_t *handle, size_t len, const struct prop *prop, unsigned long long f);
 	int (*reserve)(uint64_t *mem, size_t len, size_t align, uint64_t at, unsigned long long f);
 	int (*map)(uint64_t mem, size_t len, size_t off, uint64_t handle, unsigned long long f);
@@ -48,7 +52,11 @@ static const struct {
 	{ "cuCtxPushCurrent_v2", &cuda.push },
 	{ "cuCtxSynchronize", &cuda.sync },
 	{ "cuMemAlloc_v2", &cuda.alloc },
+	{ "cuMemHostAlloc", &cuda.host_alloc },
 	{ "cuMemcpyAsync", &cuda.copy },
+	{ "cuStreamCreate", &cuda.stream_create },
+	{ "cuEventCreate", &cuda.event_create },
+	{ "cuEventRecord", &cuda.event_record },
 	{ "cuMemCreate", &cuda.create },
 	{ "cuMemAddressReserve", &cuda.reserve },
 	{ "cuMemMap", &cuda.map },
@@ -99,9 +107,30 @@ uint64_t driver_alloc(size_t len, int vmm)
 	return mem;
 }
 
-int driver_copy(uint64_t dst, uint64_t src, size_t len)
+void *driver_host(size_t len)
 {
-	int res = cuda.copy(dst, src, len, NULL);
+	void *mem;
+
+	/* for all contexts, and mapped */
+	return cuda.host_alloc(&mem, len, 3) ? NULL : mem;
+}
+
+int driver_read(void *dst, uint64_t src, size_t len)
+{
+	int res = cuda.copy((uintptr_t)dst, src, len, NULL);
 
 	return res ? res : cuda.sync();
+}
+
+int driver_write(uint64_t dst, const void *src, size_t len, void **event)
+{
+	void *stream;
+	/* one that stream 0 does not wait for; an event without a time, for other processes too */
+	int res = cuda.stream_create(&stream, 1);
+
+	if (!res)
+		res = cuda.event_create(event, 2 | 4);
+	if (!res)
+		res = cuda.copy(dst, (uintptr_t)src, len, stream);
+	return res ? res : cuda.event_record(*event, stream);
 }

@@ -12,7 +12,12 @@ int driver_load(void);
 /* GPU 0's memory, as cudaMalloc() has it, or by cuMemCreate() with a file descriptor. 0: none is
  * left. Lives as long as the process */
 uint64_t driver_alloc(size_t len, int vmm);
-/* between host and GPU, either way; done on return. Return: 0, a CUresult */
-int driver_copy(uint64_t dst, uint64_t src, size_t len);
+/* pinned host memory, as long. NULL: none is left */
+void *driver_host(size_t len);
+/* from the GPU to the host; done on return. Return: 0, a CUresult */
+int driver_read(void *dst, uint64_t src, size_t len);
+/* from the host to the GPU, in a stream: not done on return, but when *@event, which is behind it,
+ * has come; other processes can wait for that. Return: 0, a CUresult */
+int driver_write(uint64_t dst, const void *src, size_t len, void **event);
 
 #endif

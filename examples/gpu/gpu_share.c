@@ -7,7 +7,8 @@
  * Two engines attach to the node at WEFT_SOCKET. The first has a cache in GPU memory whose blocks
  * lie layer by layer, as those of paged attention do; it publishes NR blocks of BYTES out of it.
  * The second, in which they lie in one run each, gets them into its own. Both caches are memory of
- * cudaMalloc(), or of cuMemCreate(). Exit status 77: there is no GPU.
+ * cudaMalloc(), or of cuMemCreate(). What is published may still be on its way into that memory:
+ * the node waits for an event, and no host does. Exit status 77: there is no GPU.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,9 +26,10 @@ struct engine {
 	struct weft_ring *ring;
 	uint64_t mem; /* on the GPU */
 	uint32_t region;
+	uint32_t event; /* that puts wait for; 0: none */
 	uint32_t nr;
 	size_t bytes; /* of a block */
-	unsigned char *host; /* room for all blocks */
+	unsigned char *host; /* pinned, room for all blocks */
 };
 
 /* in LAYERS segments of a block, each in a part of its own of the memory; or in one run */
@@ -65,7 +67,7 @@ static int engine_open(struct engine *e, const char *name)
 		.nr_layers = LAYERS,
 	};
 
-	e->host = malloc(e->nr * e->bytes);
+	e->host = driver_host(e->nr * e->bytes);
 	if (!e->host || weft_open(&opts, &e->w) || weft_space_open(e->w, &geometry, &e->space))
 		return -1;
 	return weft_ring_open(e->w, NULL, &e->ring);
@@ -84,6 +86,7 @@ static int move(struct engine *e, enum weft_opcode opcode)
 		.space = e->space,
 		.keys = keys,
 		.places = places,
+		.handle = opcode == WEFT_OP_PUT ? e->event : 0,
 	};
 	int ret = -1;
 
@@ -111,13 +114,15 @@ static unsigned char byte_of(uint64_t block, uint64_t at)
 static int prefill(struct engine *e, int vmm)
 {
 	const size_t part = e->bytes / LAYERS;
+	void *event;
 
 	if (engine_open(e, "prefill") || cache_open(e, vmm, 1))
 		return -1;
 	for (size_t i = 0; i < e->nr; i++)
 		for (size_t at = 0; at < e->bytes; at++)
 			e->host[(at / part * e->nr + i) * part + at % part] = byte_of(i, at);
-	if (driver_copy(e->mem, (uintptr_t)e->host, e->nr * e->bytes))
+	if (driver_write(e->mem, e->host, e->nr * e->bytes, &event) ||
+	    weft_event_reg(e->w, event, e->region, &e->event))
 		return -1;
 	return move(e, WEFT_OP_PUT) == (int)e->nr ? 0 : -1;
 }
@@ -126,10 +131,7 @@ static int decode(struct engine *e, int vmm)
 {
 	if (engine_open(e, "decode") || cache_open(e, vmm, 0))
 		return -1;
-	memset(e->host, 0xee, e->nr * e->bytes);
-	if (driver_copy(e->mem, (uintptr_t)e->host, e->nr * e->bytes) ||
-	    move(e, WEFT_OP_GET) != (int)e->nr ||
-	    driver_copy((uintptr_t)e->host, e->mem, e->nr * e->bytes))
+	if (move(e, WEFT_OP_GET) != (int)e->nr || driver_read(e->host, e->mem, e->nr * e->bytes))
 		return -1;
 	for (size_t i = 0; i < e->nr; i++)
 		for (size_t at = 0; at < e->bytes; at++)
@@ -153,7 +155,6 @@ static int run(struct engine *e, int (*part)(struct engine *e, int vmm), int vmm
 		ret = 1;
 	}
 	weft_close(e->w);
-	free(e->host);
 	return ret;
 }
 

@@ -94,14 +94,22 @@ class Engine:
         region = sized(RegionOpts, addr=addr, len=length, fd=-1, kind=REGION_GPU)
         check(lib.weft_region_reg(self.w, ctypes.byref(region), ctypes.byref(self.region)))
 
-    def move(self, what, flags, tokens, order):
+    def event(self, handle):
+        """A number for an event that a put is to wait for."""
+        number = ctypes.c_uint32()
+        check(lib.weft_event_reg(self.w, ctypes.c_void_p(handle), self.region,
+                                 ctypes.byref(number)))
+        return number.value
+
+    def move(self, what, flags, tokens, order, event=0):
         """All blocks of a prompt, block i at place order[i]; returns how many."""
         prompt = (ctypes.c_uint32 * len(tokens))(*tokens)
         keys = (Key * len(tokens))()
         check(lib.weft_key_chain(self.space, None, prompt, ctypes.c_size_t(len(tokens)), keys,
                                  len(tokens)))
         places = (Place * len(tokens))(*(Place(BLOCK * at, self.region.value, 0) for at in order))
-        op = Op(op=what, flags=flags, nr=len(tokens), space=self.space, keys=keys, places=places)
+        op = Op(op=what, flags=flags, nr=len(tokens), space=self.space, keys=keys, places=places,
+                handle=event)
         return check(lib.weft_call(self.ring, ctypes.byref(op), None))
 
     def close(self):
@@ -109,7 +117,7 @@ class Engine:
 
 
 class Tensors:
-    """torch's memory; what it computes is sure to be there when the stream is synchronized."""
+    """torch's memory; what it computes is sure to be there when an event behind it has come."""
 
     def __init__(self):
         try:
@@ -121,9 +129,12 @@ class Tensors:
         self.torch = torch
 
     def new(self, data):
-        t = self.torch.frombuffer(bytearray(data), dtype=self.torch.uint8).cuda()
-        self.torch.cuda.synchronize()
-        return t
+        return self.torch.frombuffer(bytearray(data), dtype=self.torch.uint8).cuda()
+
+    def record(self):
+        self.behind = self.torch.cuda.Event(interprocess=True)
+        self.behind.record()
+        return self.behind.cuda_event
 
     def addr(self, t):
         return t.data_ptr()
@@ -162,6 +173,13 @@ class Driver:
         self.copy(mem.value, ctypes.addressof(buf), len(data))
         return mem.value
 
+    def record(self):
+        event = ctypes.c_void_p()
+        if self.cuda.cuEventCreate(ctypes.byref(event), 2 | 4) or \
+                self.cuda.cuEventRecord(event, None):
+            raise OSError("no event")
+        return event.value
+
     def addr(self, mem):
         return mem
 
@@ -187,7 +205,8 @@ def main():
     decode = Engine(b"decode", memory.addr(target), NR * BLOCK)
     # another prompt each time: blocks are immutable, and may still be there
     prompt = [int.from_bytes(os.urandom(4), "little") for _ in tokens]
-    assert prefill.move(PUT, F_COPY, prompt, tokens) == NR
+    behind = prefill.event(memory.record())
+    assert prefill.move(PUT, F_COPY, prompt, tokens, behind) == NR
     assert decode.move(GET, F_VERIFY, prompt, backwards) == NR
     assert memory.read(target) == b"".join(blocks[::-1]), "other bytes arrived"
     decode.close()

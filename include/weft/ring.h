@@ -115,7 +115,9 @@ extern "C" {
  *           become sealed and immutable, and the engine's claim ends. With WEFT_F_COPY: places[n]
  *           instead of slots; the node copies into slots of its own. parent is the key before
  *           keys[0] in the chain, or zero. Who comes second under one key: result -EEXIST counts as
- *           published, the slot goes back. res: blocks now held under their keys
+ *           published, the slot goes back. res: blocks now held under their keys. With places on a
+ *           GPU handle may be an event (WEFT_CTL_REGION_CUDA_EVENT): bytes are read when what was
+ *           last recorded in it has come, and so are those of later puts. -EAGAIN: too many wait
  * MATCH     keys[n], and with WEFT_F_WHERE out where[n] (u32: see WEFT_WHERE_TIER).
  *           res: length of the longest prefix held, here or on other nodes that are connected;
  *           handle: the microseconds that fetching those of other nodes would take, by the node's
@@ -450,8 +452,8 @@ enum weft_ctl_type {
 enum weft_ctl_region {
 	WEFT_CTL_REGION_HOST = 0,
 	WEFT_CTL_REGION_CUDA_IPC = 1, /* memory of cudaMalloc(), by its handle */
-	WEFT_CTL_REGION_CUDA_VMM =
-		2, /* memory of cuMemCreate(): its descriptor beside the request */
+	WEFT_CTL_REGION_CUDA_VMM = 2, /* memory of cuMemCreate(): with its descriptor */
+	WEFT_CTL_REGION_CUDA_EVENT = 3, /* no memory, but an event for puts */
 };
 
 /**
@@ -465,7 +467,8 @@ enum weft_ctl_region {
  * @region: see REGION_REG. .kind: enum weft_ctl_region. In GPU memory .off and .len lie in an
  *          allocation of .size bytes, and .addr is where the engine has the region; .gpu is the
  *          GPU's UUID, .handle the CUDA IPC handle of the allocation, .driver the version of CUDA
- *          that cuDriverGetVersion() says. The segments as in struct weft_region_opts
+ *          that cuDriverGetVersion() says. Of an event .addr is its CUevent, .gpu where puts wait
+ *          for it, .handle its own, the rest is 0. The segments as in struct weft_region_opts
  * @blocks.from: 0, or as the last answer's text says
  * @tier.bytes: what its file may take, all in all
  */

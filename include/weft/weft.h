@@ -200,6 +200,20 @@ struct weft_region_opts {
  * more than one allocation; -EOPNOTSUPP memory that no other process can have; -EPROTO the node's
  * driver is of another version; -EIO the GPU has failed; -ENOMEM. weft_why() says what to do */
 WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
+/**
+ * weft_event_reg - an event that puts out of GPU memory wait for, so that the engine need not
+ * @event: a CUevent or cudaEvent_t, made with CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING (in
+ *         torch: Event(interprocess=True).cuda_event); the caller's until weft_region_dereg()
+ * @region: of this session, in memory of the GPU that puts are to come from; kept as long
+ * @out: number for weft_op.handle of WEFT_OP_PUT with WEFT_F_COPY
+ *
+ * Such a put reads its places when all that was in the stream at the last record has been done, and
+ * its deadline counts from the submission on. So: record, then submit; and record anew when the put
+ * has completed. Numbers are those of regions, and are given back as those are.
+ *
+ * Return: 0; -EOPNOTSUPP another kind of event; -EINVAL no such region; as weft_region_reg()
+ */
+WEFT_API int weft_event_reg(struct weft *w, void *event, uint32_t region, uint32_t *out);
 /* waits until no operation touches it; afterwards the memory is the engine's alone */
 WEFT_API int weft_region_dereg(struct weft *w, uint32_t region);
 
@@ -242,6 +256,7 @@ struct weft_message {
  * @message: of CHANNEL_OPEN .bytes, of CHANNEL_SEND .bytes and .tag, read for the call; of
  *           CHANNEL_JOIN, where it may be NULL, .seq, of CHANNEL_RECV all: out, lent until the
  *           completion
+ * @handle: lease, handoff, channel or message; of PUT with WEFT_F_COPY: 0, or an event
  * @timeout_us: 0: the node's default
  * @trace: W3C trace context, 16 + 8 + 1 bytes, or NULL
  * @routes: of ROUTE: .node of each is read for the call; out, lent until the completion

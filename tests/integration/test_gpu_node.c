@@ -4,6 +4,7 @@
  * (tests/unit/mock_cuda.h), in files that processes share as they do GPU memory. How often a thing
  * is opened shows in the descriptors that the node holds.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include "gpu/cuda.h"
 #include "tests/integration/node.h"
 #include "tests/integration/raw.h"
+#include "tests/unit/mock_cuda.h"
 #include "weft_internal/gpu_region.h"
 
 #define BLOCK 4096u
@@ -378,6 +380,80 @@ static void test_mixed_places(void **state)
 	gpu_free(mem);
 }
 
+static struct CUevent_st *event_new(unsigned flags)
+{
+	struct CUevent_st *event;
+
+	assert_int_equal(cuda->cuEventCreate(&event, WFI_CUDA_EVENT_NO_TIMING | flags), 0);
+	return event;
+}
+
+static int put_after(struct test_engine *e, uint64_t name, const struct side *s, uint64_t event)
+{
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	const struct weft_op op = {
+		.op = WEFT_OP_PUT,
+		.flags = WEFT_F_COPY,
+		.nr = NR,
+		.space = e->space,
+		.keys = keys,
+		.places = places,
+		.handle = event,
+	};
+
+	test_keys(e, name, NR, keys);
+	for (unsigned i = 0; i < NR; i++)
+		places[i] = (struct weft_place){ .off = place_of(s, i), .region = s->region };
+	return weft_call(e->ring, &op, NULL);
+}
+
+/* an event is a number like a region's, without bytes */
+static void test_events(void **state)
+{
+	char *mem = gpu_alloc();
+	struct CUevent_st *event = event_new(WFI_CUDA_EVENT_IPC), *private = event_new(0);
+	struct side s = { mem, 0, 0 };
+	struct weft_place place = { 0 };
+	struct weft_key key;
+	struct test_engine e;
+	struct weft_op get = { .op = WEFT_OP_GET, .nr = 1, .keys = &key, .places = &place };
+	uint32_t number = 0, none;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	assert_int_equal(weft_event_reg(e.w, event, 0, &none), -EINVAL);
+	s.region = must_reg(&e, mem, MEM);
+	put(&e, 1, &s);
+	assert_int_equal(weft_event_reg(e.w, private, s.region, &none), -EOPNOTSUPP);
+	assert_non_null(strstr(weft_why(), "CU_EVENT_INTERPROCESS"));
+	assert_int_equal(weft_event_reg(e.w, NULL, s.region, &none), -EINVAL);
+	assert_int_equal(weft_event_reg(e.w, event, s.region, &number), 0);
+	assert_int_equal(cuda->cuEventRecord(event, NULL), 0);
+	for (unsigned i = 0; i < 300; i++)
+		assert_int_equal(put_after(&e, 1, &s, number), NR);
+	/* regions and events are not each other's, and slots are not left behind */
+	assert_int_equal(put_after(&e, 100, &s, s.region), -EINVAL);
+	assert_int_equal(put_after(&e, 100, &s, 77), -EINVAL);
+	assert_int_equal(put_after(&e, 100, &s, UINT64_MAX), -EINVAL);
+	assert_int_equal(test_stat(e.ring).slots_filling, 0);
+	test_keys(&e, 1, 1, &key);
+	get.space = e.space;
+	place.region = number;
+	assert_int_equal(weft_call(e.ring, &get, NULL), -EINVAL);
+	/* the next life of the node knows it again */
+	test_node_kill(&node);
+	test_node_start(&node);
+	assert_int_equal(weft_reattach(e.w), 0);
+	assert_int_equal(put_after(&e, 1, &s, number), NR);
+	assert_int_equal(weft_region_dereg(e.w, number), 0);
+	assert_int_equal(put_after(&e, 1, &s, number), -EINVAL);
+	test_engine_close(&e);
+	cuda->cuEventDestroy(event);
+	cuda->cuEventDestroy(private);
+	gpu_free(mem);
+}
+
 static void test_refused(void **state)
 {
 	char *mem = gpu_alloc();
@@ -501,6 +577,77 @@ static void test_embedded(void **state)
 	test_engine_close(&e);
 	gpu_free(mem);
 	vmm_free(vmm);
+}
+
+/* ---- stream order ---- */
+
+/* a computation in the engine's stream, which ends when it is let */
+struct computing {
+	void (*release)(void);
+	struct CUstream_st *stream;
+	struct CUevent_st *event;
+	char *result;
+};
+
+static void compute(struct computing *c, char *mem, const struct side *s)
+{
+	void *mock = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+	void *sym = dlsym(mock, "mock_cuda_release");
+	struct mock_cuda *how = dlsym(mock, "mock_cuda");
+
+	memcpy(&c->release, &sym, sizeof(sym));
+	assert_non_null(how);
+	c->event = event_new(WFI_CUDA_EVENT_IPC);
+	c->result = malloc(MEM);
+	assert_non_null(c->result);
+	assert_int_equal(cuda->cuStreamCreate(&c->stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
+	for (unsigned i = 0; i < NR; i++)
+		test_fill(c->result + place_of(s, i), BLOCK, 1 + i);
+	memset(mem, 0, MEM);
+	how->hold = true;
+	assert_int_equal(
+		cuda->cuMemcpyAsync((uintptr_t)mem, (uintptr_t)c->result, MEM / 2, c->stream), 0);
+	assert_int_equal(cuda->cuEventRecord(c->event, c->stream), 0);
+	how->hold = false;
+}
+
+/* what the engine's stream still computes when the put is submitted arrives all the same */
+static void test_stream_order(void **state)
+{
+	char *mem = gpu_alloc();
+	struct side s = { mem, 0, 0 }, to = { mem, 0, MEM / 2 };
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	struct weft_op op = { .op = WEFT_OP_PUT, .flags = WEFT_F_COPY, .nr = NR };
+	struct weft_completion done;
+	struct computing c;
+	struct test_engine e;
+	uint32_t number;
+
+	(void)state;
+	test_engine_open(&e, NULL, NULL, &geometry);
+	s.region = to.region = must_reg(&e, mem, MEM);
+	compute(&c, mem, &s);
+	assert_int_equal(weft_event_reg(e.w, c.event, s.region, &number), 0);
+	test_keys(&e, 1, NR, keys);
+	for (unsigned i = 0; i < NR; i++)
+		places[i] = (struct weft_place){ .off = place_of(&s, i), .region = s.region };
+	op.space = e.space;
+	op.keys = keys;
+	op.places = places;
+	op.handle = number;
+	assert_int_equal(weft_submit(e.ring, &op, 1), 1);
+	/* it waits, and the node may sleep meanwhile */
+	assert_int_equal(weft_wait(e.ring, &done, 1, 50000), 0);
+	c.release();
+	test_next(e.ring, &done);
+	assert_int_equal(done.res, NR);
+	get(&e, 1, &to);
+	test_engine_close(&e);
+	cuda->cuStreamDestroy(c.stream);
+	cuda->cuEventDestroy(c.event);
+	gpu_free(mem);
+	free(c.result);
 }
 
 /* ---- GPUs and drivers that fail: in the node alone ---- */
@@ -636,10 +783,12 @@ int main(void)
 		TEST(engine_dies),
 		TEST(segments),
 		TEST(mixed_places),
+		TEST(events),
 		TEST(refused),
 		TEST(hostile),
 		TEST(reattach),
 		cmocka_unit_test(test_embedded),
+		cmocka_unit_test(test_stream_order),
 		cmocka_unit_test(test_node_without),
 		cmocka_unit_test(test_no_driver),
 		cmocka_unit_test(test_gpu_lost),
