@@ -2,7 +2,6 @@
 #include <pthread.h>
 #include <string.h>
 #include "kvcache/crc32c_private.h"
-#include "weft_internal/copy.h"
 #include "weft_internal/kvcache.h"
 
 #define NR_SLICES 8
@@ -160,9 +159,35 @@ uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, b
 	return ~__atomic_load_n(fn, __ATOMIC_RELAXED)(~crc, dst, src, len);
 }
 
+static uint32_t runs_one_by_one(uint32_t reg, const struct wfi_copy_run *runs, unsigned nr)
+{
+	for (; nr--; runs++)
+		reg = ~wfi_crc32c_copy(~reg, runs->dst, runs->src, runs->len, false);
+	return reg;
+}
+
+static wfi_crc32c_runs_fn resolve_runs;
+static wfi_crc32c_runs_fn *best_runs = resolve_runs;
+
+static uint32_t resolve_runs(uint32_t reg, const struct wfi_copy_run *runs, unsigned nr)
+{
+	wfi_crc32c_runs_fn *fn = wfi_crc32c_runs_machine();
+
+	if (!fn)
+		fn = runs_one_by_one;
+	__atomic_store_n(&best_runs, fn, __ATOMIC_RELAXED);
+	return fn(reg, runs, nr);
+}
+
+static uint32_t copy_runs(uint32_t crc, const struct wfi_copy_run *runs, unsigned nr)
+{
+	return ~__atomic_load_n(&best_runs, __ATOMIC_RELAXED)(~crc, runs, nr);
+}
+
 const struct wfi_sum_ops wfi_crc32c_sums = {
 	.sum = wfi_crc32c,
 	.copy = wfi_crc32c_copy,
+	.copy_runs = copy_runs,
 	.keeps = keeps,
 };
 

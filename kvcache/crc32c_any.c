@@ -18,3 +18,8 @@ wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void)
 {
 	return NULL;
 }
+
+wfi_crc32c_runs_fn *wfi_crc32c_runs_machine(void)
+{
+	return NULL;
+}

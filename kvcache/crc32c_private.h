@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "weft_internal/copy.h"
 #include "weft_internal/crc32c_poly.h"
 
 /* works on the register itself: without the complement at the start and at the end */
@@ -20,5 +21,8 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n);
 wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n);
 /* through the cache; NULL: none in one pass */
 wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void);
+typedef uint32_t wfi_crc32c_runs_fn(uint32_t reg, const struct wfi_copy_run *runs, unsigned nr);
+/* the same of short runs; NULL: none but one by one */
+wfi_crc32c_runs_fn *wfi_crc32c_runs_machine(void);
 
 #endif

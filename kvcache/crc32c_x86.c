@@ -19,7 +19,8 @@
 #define STREAM_BYTES 1024 /* of each of three interleaved streams */
 #define COPY_STREAM_BYTES 256 /* of each of four: what is written stays in order, nearly */
 #define COPY_BYTES (4 * COPY_STREAM_BYTES)
-#define FOLD_BYTES 256
+#define FOLD_LINES 4
+#define FOLD_BYTES (64 * FOLD_LINES)
 
 /* what moves a register past one stream, and past two, per byte of the register */
 static uint32_t past_one[4][256];
@@ -412,6 +413,55 @@ AVX512 static uint32_t straight_kept(uint32_t reg, uint8_t *dst, const uint8_t *
 	return copy_straight(reg, dst, src, len, false);
 }
 
+/* ---- runs that lie apart ---- */
+
+/* runs of whole steps, as if they were one: putting a sum together takes as long as half a KiB */
+AVX512 static inline __attribute__((always_inline)) uint32_t
+fold_runs(uint32_t reg, const struct wfi_copy_run *runs, unsigned nr)
+{
+	const __m512i k2048 = constant(0xe9a5d8be00000000ull, 0x1426a81500000000ull);
+	__m512i x[FOLD_LINES];
+
+	for (unsigned i = 0; i < FOLD_LINES; i++)
+		x[i] = _mm512_setzero_si512();
+	for (; nr; nr--, runs++) {
+		const uint8_t *src = runs->src, *next = nr > 1 ? runs[1].dst : runs->dst;
+		uint8_t *dst = runs->dst;
+
+		for (size_t at = 0; at < runs->len; at += FOLD_BYTES) {
+#pragma GCC unroll 4
+			for (size_t i = 0; i < FOLD_LINES; i++) {
+				const __m512i line = _mm512_loadu_si512(src + at + 64 * i);
+
+				__builtin_prefetch(next + at + 64 * i, 1);
+				_mm512_storeu_si512(dst + at + 64 * i, line);
+				x[i] = fold(x[i], k2048, line);
+			}
+			x[0] = _mm512_xor_si512(
+				x[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)reg)));
+			reg = 0;
+		}
+	}
+	return reduce(x);
+}
+
+AVX512 static uint32_t runs_straight(uint32_t reg, const struct wfi_copy_run *runs, unsigned nr)
+{
+	unsigned n;
+
+	for (; nr; nr -= n, runs += n) {
+		for (n = 0; n < nr && runs[n].len && !(runs[n].len % FOLD_BYTES); n++)
+			;
+		if (n) {
+			reg = fold_runs(reg, runs, n);
+			continue;
+		}
+		reg = straight_kept(reg, runs->dst, runs->src, runs->len);
+		n = 1;
+	}
+	return reg;
+}
+
 /* ---- the ways ---- */
 
 static bool folds_by_line(void)
@@ -453,4 +503,10 @@ wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void)
 {
 	__builtin_cpu_init();
 	return folds_by_line() ? straight_kept : NULL;
+}
+
+wfi_crc32c_runs_fn *wfi_crc32c_runs_machine(void)
+{
+	__builtin_cpu_init();
+	return folds_by_line() ? runs_straight : NULL;
 }

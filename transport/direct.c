@@ -78,17 +78,32 @@ static uint64_t stream_from(const struct wfi_xfer *x)
 	return batch >= WFI_COPY_STREAM_BATCH ? WFI_COPY_STREAM_PIECE : WFI_COPY_STREAM_BYTES;
 }
 
+/* Return: behind the last of the short runs of one block that begin at @i */
+static unsigned short_end(const struct wfi_copy_run *runs, const uint32_t *blocks, unsigned i,
+			  unsigned nr, uint64_t from)
+{
+	while (i + 1 < nr && blocks[i + 1] == blocks[i] && runs[i].len < from &&
+	       runs[i + 1].len < from)
+		i++;
+	return i + 1;
+}
+
 static void sum_runs(const struct wfi_xfer_engine *eng, const struct wfi_xfer *x,
 		     const struct wfi_copy_run *runs, const uint32_t *blocks, unsigned nr)
 {
 	const uint64_t from = stream_from(x);
-	unsigned i;
+	const struct wfi_sum_ops *ops = x->o.sum_ops;
+	unsigned i, end;
 
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < nr; i = end) {
 		uint32_t *sum = &x->o.sums[blocks[i]];
 
-		*sum = x->o.sum_ops->copy(*sum, runs[i].dst, runs[i].src, runs[i].len,
-					  runs[i].len >= from);
+		end = short_end(runs, blocks, i, nr, from);
+		if (end > i + 1)
+			*sum = ops->copy_runs(*sum, &runs[i], end - i);
+		else
+			*sum = ops->copy(*sum, runs[i].dst, runs[i].src, runs[i].len,
+					 runs[i].len >= from);
 	}
 	eng->copy->fence();
 }

@@ -34,12 +34,16 @@ enum wfi_xfer_dir {
 	WFI_XFER_SUM, /* nothing moves: .local is summed up, .remote and .rkey mean nothing */
 };
 
+struct wfi_copy_run;
+
 /* how bytes are summed up. Sums chain from 0: of a, then of b from there, is that of a and b */
 struct wfi_sum_ops {
 	uint32_t (*sum)(uint32_t sum, const void *buf, size_t len);
 	/* the same of @src, which goes to @dst in the same pass. @stream: around the cache; a store
 	 * fence is the caller's. Nothing is promised of bytes that change meanwhile */
 	uint32_t (*copy)(uint32_t sum, void *dst, const void *src, size_t len, bool stream);
+	/* the same of several, one behind the other, through the cache */
+	uint32_t (*copy_runs)(uint32_t sum, const struct wfi_copy_run *runs, unsigned nr);
 	/* NULL, or: bytes up to which a batch is better left in the cache, for who asked for it */
 	uint64_t (*keeps)(void);
 };

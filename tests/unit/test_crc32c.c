@@ -6,7 +6,9 @@
 #include <cmocka.h>
 #include "kvcache/crc32c_private.h"
 #include "weft_internal/kvcache.h"
+#include "weft_internal/xfer.h"
 
+#define RUNS 40u
 #define BUF_BYTES (64u << 10)
 #define WALK_BYTES (600u << 10) /* more than any way walks at once */
 
@@ -112,6 +114,42 @@ static void copies_are_summed(void **state)
 	free(dst);
 }
 
+/* runs that lie apart have the sum of the bytes that they are, whatever their lengths */
+static void runs_are_summed(void **state)
+{
+	uint8_t *src = random_bytes(BUF_BYTES), *dst = malloc(BUF_BYTES);
+	struct wfi_copy_run runs[RUNS];
+
+	(void)state;
+	assert_non_null(dst);
+	for (unsigned round = 0; round < 400; round++) {
+		const unsigned nr = 1 + rnd() % RUNS;
+		const uint32_t crc = (uint32_t)rnd();
+		uint32_t expected = crc;
+		size_t at = 8;
+
+		memset(dst, 0x5a, BUF_BYTES);
+		for (unsigned i = 0; i < nr; i++) {
+			const size_t len = round % 4 ? 256 * (rnd() % 5) : rnd() % 1200;
+
+			runs[i] = (struct wfi_copy_run){ dst + at, src + rnd() % 4096, len };
+			expected = wfi_crc32c(expected, runs[i].src, len);
+			at += len + 8;
+		}
+		assert_true(at < BUF_BYTES);
+		assert_int_equal(wfi_crc32c_sums.copy_runs(crc, runs, nr), expected);
+		for (unsigned i = 0; i < nr; i++) {
+			const uint8_t *end = (uint8_t *)runs[i].dst + runs[i].len;
+
+			assert_memory_equal(runs[i].dst, runs[i].src, runs[i].len);
+			for (size_t k = 0; k < 8; k++)
+				assert_int_equal(end[k], 0x5a);
+		}
+	}
+	free(src);
+	free(dst);
+}
+
 /* each way to stream that this machine has, of lengths around those of its walks */
 static void streams_agree(void **state)
 {
@@ -159,9 +197,9 @@ static void chains_and_combines(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(known_vectors),       cmocka_unit_test(all_ways_agree),
-		cmocka_unit_test(copies_are_summed),   cmocka_unit_test(streams_agree),
-		cmocka_unit_test(chains_and_combines),
+		cmocka_unit_test(known_vectors),     cmocka_unit_test(all_ways_agree),
+		cmocka_unit_test(copies_are_summed), cmocka_unit_test(runs_are_summed),
+		cmocka_unit_test(streams_agree),     cmocka_unit_test(chains_and_combines),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

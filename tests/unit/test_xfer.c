@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "weft_internal/copy.h"
 #include "weft_internal/env.h"
 #include "weft_internal/gather.h"
 #include "weft_internal/transport_registry.h"
@@ -748,7 +749,14 @@ static uint32_t sum_copy(uint32_t sum, void *dst, const void *src, size_t len, b
 	return sum_bytes(sum, src, len);
 }
 
-static const struct wfi_sum_ops sum_ops = { sum_bytes, sum_copy, NULL };
+static uint32_t sum_runs(uint32_t sum, const struct wfi_copy_run *runs, unsigned nr)
+{
+	for (; nr--; runs++)
+		sum = sum_copy(sum, runs->dst, runs->src, runs->len, false);
+	return sum;
+}
+
+static const struct wfi_sum_ops sum_ops = { sum_bytes, sum_copy, sum_runs, NULL };
 
 static void sums_checked(struct world *w, enum wfi_xfer_dir dir, uint32_t nr, uint64_t len,
 			 uint32_t cuts)
