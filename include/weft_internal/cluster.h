@@ -96,7 +96,7 @@ struct wfi_cluster_stat {
 	uint64_t shared; /* of those fetched: brought by another's fetch */
 	uint64_t kept; /* of those fetched: held here from then on */
 	uint64_t hedged; /* times that a second holder was asked */
-	uint64_t lent;
+	uint64_t lent, raised; /* of them, brought up from the SSD tier first */
 	uint64_t resyncs; /* times that everything was announced anew to one shard */
 	uint64_t known; /* in the shard here, at the moment */
 };

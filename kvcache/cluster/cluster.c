@@ -123,6 +123,7 @@ void wfi_cluster_stat(const struct wfi_cluster *c, struct wfi_cluster_stat *out)
 		.kept = c->count[CL_C_KEPT]->value,
 		.hedged = c->count[CL_C_HEDGED]->value,
 		.lent = c->count[CL_C_LENT]->value,
+		.raised = c->count[CL_C_RAISED]->value,
 		.resyncs = c->count[CL_C_AGAIN]->value,
 		.known = d.blocks,
 	};

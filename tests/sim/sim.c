@@ -12,6 +12,7 @@
 
 #define JUMP_NS (6 * WFI_NSEC_PER_MSEC) /* time moves by less */
 #define ARENA_BYTES (256u << 10)
+#define TIER_BYTES (2u << 20)
 #define END_TURNS 160u
 #define END_TURN_NS (5 * WFI_NSEC_PER_MSEC)
 #define LAST_TURNS                                                                                 \
@@ -163,6 +164,9 @@ static int node_start(struct sim *sim, uint32_t n)
 		.copy_after = sim_chance(sim, 50) ? WFI_COPY_NEVER : 0,
 		.tenants = tenants,
 		.nr_tenants = SIM_TENANTS,
+		.tier_path = sn->tiered ? SIM_TIER : NULL,
+		.tier_bytes = TIER_BYTES,
+		.tier_scrub_bps = sim_chance(sim, 50) ? 1u << 20 : 0,
 	};
 	uint32_t t;
 
@@ -173,7 +177,7 @@ static int node_start(struct sim *sim, uint32_t n)
 		memset(tenants[t].salt, (int)t + 1, sizeof(tenants[t].salt));
 	}
 	/* each life has a view of its own: corpses keep theirs */
-	sn->env = wfi_sim_node(sim->world, n + SIM_NODES * sim->nr_corpses);
+	sn->env = wfi_sim_node(sim->world, sn->view);
 	sn->transports[0] = wfi_transport_find(NULL, "loop");
 	/* the bare transport copies inside a post: other paths of the transfer engine */
 	if (!sim_chance(sim, 25)) {
@@ -335,11 +339,29 @@ static bool may_end(const struct sim *sim)
 	return sim->nr_corpses < SIM_CORPSES && sim->nr_ghosts + SIM_ENGINES < SIM_GHOSTS;
 }
 
+/* what the drive holds is there for the next life */
+static void tier_carry(struct sim *sim, uint32_t from, uint32_t to)
+{
+	struct wfi_env *env = wfi_sim_node(sim->world, to);
+	const uint8_t *old;
+	struct wfi_disk *disk;
+	uint64_t len, new_len;
+
+	old = wfi_sim_file(sim->world, from, SIM_TIER, &len);
+	/* it died before it had one */
+	if (!old || env->disk->open(env, SIM_TIER, WFI_DISK_ALIGN, &disk))
+		return;
+	if (!env->disk->resize(disk, len))
+		memcpy(wfi_sim_file(sim->world, to, SIM_TIER, &new_len), old, len);
+	env->disk->close(disk);
+}
+
 /* the process ends, the next life begins; others hear of it later */
 static void node_end(struct sim *sim, uint32_t n)
 {
 	const struct wfi_sim_faults none = { 0 };
 	struct sim_node *sn = &sim->nodes[n];
+	const uint32_t view = sn->view;
 	uint32_t i, k;
 
 	sim_trace(sim, n);
@@ -356,8 +378,12 @@ static void node_end(struct sim *sim, uint32_t n)
 		}
 	sim->corpses[sim->nr_corpses++] =
 		(struct sim_corpse){ .node = sn->node, .fault = sn->fault };
-	*sn = (struct sim_node){ .polled_ns = sim->now_ns };
+	*sn = (struct sim_node){ .polled_ns = sim->now_ns,
+				 .tiered = sn->tiered,
+				 .view = n + SIM_NODES * sim->nr_corpses };
 	wfi_sim_set_faults(sim->world, &none);
+	if (sn->tiered)
+		tier_carry(sim, view, sn->view);
 	if (node_start(sim, n))
 		sim_fail(sim, "node %u does not start again", n);
 }
@@ -499,6 +525,29 @@ static void fault_pick(struct sim *sim, struct wfi_fault_opts *f)
 	}
 }
 
+/* of all drives: slow, out of order, or at fault now and then */
+static void drive_faults(struct sim *sim, struct wfi_sim_faults *f)
+{
+	if (sim_chance(sim, 50))
+		f->disk_latency_ns = sim_rand(sim, 20 * WFI_NSEC_PER_MSEC);
+	switch (sim_rand(sim, 8)) {
+	case 0:
+		f->disk_error_ppm = 50000;
+		break;
+	case 1:
+		f->disk_short_ppm = 200000;
+		break;
+	case 2:
+		f->disk_flip_ppm = 50000;
+		break;
+	case 3:
+		f->disk_full_ppm = 50000;
+		break;
+	default:
+		break;
+	}
+}
+
 static void faults_change(struct sim *sim)
 {
 	struct wfi_sim_faults world = { 0 };
@@ -507,6 +556,7 @@ static void faults_change(struct sim *sim)
 
 	if (sim_chance(sim, 20))
 		world.alloc_fail_ppm = 100000;
+	drive_faults(sim, &world);
 	wfi_sim_set_faults(sim->world, &world);
 	fault_pick(sim, &f);
 	if (sim->nodes[n].fault)
@@ -782,6 +832,8 @@ static void finish(struct sim *sim)
 static void cluster_sum(struct sim *sim, const struct node *node)
 {
 	struct wfi_cluster_stat st;
+	struct wfi_tier_stat tier;
+	const char *name;
 
 	wfi_cluster_stat(node->cluster, &st);
 	sim->report->fetched += st.fetched;
@@ -790,6 +842,10 @@ static void cluster_sum(struct sim *sim, const struct node *node)
 	sim->report->kept += st.kept;
 	sim->report->hedged += st.hedged;
 	sim->report->resyncs += st.resyncs;
+	sim->report->raised += st.raised;
+	if (wfi_kv_tier_stat(node->kv, &name, &tier))
+		return;
+	sim->report->recovered += tier.recovered;
 }
 
 static void world_end(struct sim *sim)
@@ -845,9 +901,12 @@ static bool world_begin(struct sim *sim)
 			.block_bytes = bytes[sim_rand(sim, WFI_ARRAY_SIZE(bytes))],
 			.nr_layers = layers[sim_rand(sim, WFI_ARRAY_SIZE(layers))],
 		};
-	for (i = 0; i < sim->nr_nodes; i++)
+	for (i = 0; i < sim->nr_nodes; i++) {
+		sim->nodes[i].view = i;
+		sim->nodes[i].tiered = sim_chance(sim, 60);
 		if (node_start(sim, i))
 			return false;
+	}
 	engines_place(sim);
 	links_place(sim);
 	return true;

@@ -43,6 +43,7 @@
 #define SIM_LETTERS 4u /* of one channel, not released yet */
 #define SIM_GHOSTS 128u
 #define SIM_CORPSES 8u
+#define SIM_TIER "tier" /* the file of a node's SSD tier */
 
 #define SIM_LEASE_NS (40 * WFI_NSEC_PER_MSEC)
 #define SIM_OP_TIMEOUT_NS (400 * WFI_NSEC_PER_MSEC)
@@ -206,6 +207,8 @@ struct sim_node {
 	struct weft_transport *fault; /* NULL: bare loop */
 	const struct weft_transport *transports[2];
 	uint64_t polled_ns;
+	bool tiered; /* in all its lives */
+	uint32_t view; /* of this life, in the simulated environment */
 	bool draining; /* takes no engine; goes when the last has left and others have its blocks */
 	uint64_t alone_ns; /* since then it has none; 0: it has some */
 };
@@ -249,6 +252,8 @@ struct sim_report {
 	uint64_t railed_bytes; /* that arrived over one of several rails */
 	uint64_t routed_afar; /* other nodes that were said to have some of a chain */
 	uint64_t matched_afar; /* matches that go on at other nodes */
+	uint64_t matched_below, matched_below_afar; /* of the tier of this node; of another's */
+	uint64_t recovered, raised; /* blocks of SSD tiers: found at a start, and lent */
 	uint64_t fetched, missed, shared, kept, hedged, resyncs; /* blocks of other nodes */
 	struct wfi_fault_stats faults;
 };

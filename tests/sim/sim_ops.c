@@ -319,7 +319,8 @@ static void ask_get(struct sim_engine *e)
 	for (i = 0; i < run.nr; i++)
 		memset(get_target(e, op, i), 0xee, e->info.block_bytes);
 	put_places(e, op, sim_put_keys(engine_args(e, op), &run));
-	engine_submit(e, op, run.nr, 0);
+	/* within a budget, or without one */
+	engine_submit(e, op, run.nr, sim_chance(e->sim, 20) ? 1 + sim_rand(e->sim, 5000) : 0);
 }
 
 static void ask_release_lease(struct sim_engine *e)
@@ -626,6 +627,7 @@ static void done_put(struct sim_engine *e, struct sim_op *op, const struct weft_
 static void check_where(struct sim_engine *e, const struct sim_op *op, int32_t reached)
 {
 	const uint8_t *at = (uint8_t *)engine_args(e, op) + op->run.nr * STRIDE_KEY;
+	struct sim_report *r = e->sim->report;
 	uint32_t where, i;
 	bool afar = false;
 
@@ -633,11 +635,13 @@ static void check_where(struct sim_engine *e, const struct sim_op *op, int32_t r
 		memcpy(&where, at + i * sizeof(where), sizeof(where));
 		where = WEFT_WHERE_TIER(where);
 		if ((i < (uint32_t)reached) !=
-		    (where == WEFT_TIER_DRAM || where == WEFT_TIER_REMOTE))
+		    (where >= WEFT_TIER_DRAM && where <= WEFT_TIER_REMOTE_SSD))
 			odd(e, op, (int64_t)where);
 		afar |= where == WEFT_TIER_REMOTE;
+		r->matched_below += where == WEFT_TIER_SSD;
+		r->matched_below_afar += where == WEFT_TIER_REMOTE_SSD;
 	}
-	e->sim->report->matched_afar += afar;
+	r->matched_afar += afar;
 }
 
 static void done_match(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe)

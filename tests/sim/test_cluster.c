@@ -63,6 +63,10 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->hedged += r->hedged;
 	sum->resyncs += r->resyncs;
 	sum->matched_afar += r->matched_afar;
+	sum->matched_below += r->matched_below;
+	sum->matched_below_afar += r->matched_below_afar;
+	sum->recovered += r->recovered;
+	sum->raised += r->raised;
 	sum->routed_afar += r->routed_afar;
 	sum->faults.delayed += r->faults.delayed;
 	sum->faults.eagain += r->faults.eagain;
@@ -109,6 +113,10 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 	       " matches went on elsewhere, %" PRIu64 " routes led there\n",
 	       sum->fetched, sum->missed, sum->shared, sum->kept, sum->hedged, sum->resyncs,
 	       sum->matched_afar, sum->routed_afar);
+	printf("matches found %" PRIu64 " blocks in their node's SSD tier, %" PRIu64
+	       " in those of others, which lent %" PRIu64 "; %" PRIu64
+	       " were there for another life\n",
+	       sum->matched_below, sum->matched_below_afar, sum->raised, sum->recovered);
 }
 
 /* a simulation in which nothing happens finds nothing */
@@ -128,6 +136,7 @@ static void assert_lively(const struct sim_report *sum)
 		    sum->drained && sum->railed_bytes);
 	assert_true(sum->fetched && sum->missed && sum->shared && sum->kept && sum->hedged &&
 		    sum->resyncs && sum->matched_afar && sum->routed_afar);
+	assert_true(sum->matched_below && sum->matched_below_afar && sum->raised && sum->recovered);
 	assert_true(sum->faults.delayed && sum->faults.eagain && sum->faults.op && sum->faults.ep);
 	assert_true(sum->faults.device && sum->faults.dropped && sum->faults.stopped);
 	assert_true(sum->faults.late && sum->faults.late_at_end && sum->faults.late_lost);
