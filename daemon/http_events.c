@@ -138,8 +138,8 @@ static void say_blocks(struct http_listener *l, const struct wfi_event *const *r
 	const struct wfi_event *ev = run[0];
 	unsigned i;
 
-	say(l, "event: %s\ndata: {\"space\":%" PRIu32 ",\"tier\":\"dram\",",
-	    ev->gone ? "removed" : "stored", ev->space);
+	say(l, "event: %s\ndata: {\"space\":%" PRIu32 ",\"tier\":\"%s\",",
+	    ev->gone ? "removed" : "stored", ev->space, ev->below ? "ssd" : "dram");
 	if (!ev->gone) {
 		say(l, "\"parent\":");
 		if (ev->parent.lo || ev->parent.hi)
@@ -160,6 +160,7 @@ static void say_blocks(struct http_listener *l, const struct wfi_event *const *r
 static bool goes_on(const struct wfi_event *last, const struct wfi_event *next)
 {
 	return next->space == last->space && next->gone == last->gone &&
+	       next->below == last->below &&
 	       (next->gone || (next->parent.lo == last->key.lo && next->parent.hi == last->key.hi));
 }
 
@@ -196,7 +197,9 @@ static bool say_events(struct http_listener *l)
 		ev = wfi_events_get(e, l->seq);
 		if (!ev && !nr)
 			gap(l, "events came faster than they could be taken");
-		if (!ev || (nr && ev->tenant == l->tenant && !goes_on(run[nr - 1], ev)))
+		if (ev && ev->anew && !nr)
+			gap(l, "blocks of an earlier life were found");
+		if (!ev || ev->anew || (nr && ev->tenant == l->tenant && !goes_on(run[nr - 1], ev)))
 			break;
 		if (ev->tenant == l->tenant)
 			run[nr++] = ev;

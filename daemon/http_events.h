@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * http_events.h - who listens to what comes and goes in this node's memory
+ * http_events.h - who listens to what comes and goes in this node's memory and SSD tier
  *
  * Server-sent events, in the format of the HTML standard, section 9.2:
  *
  *	event: cleared   forget what was said: all that is held follows
  *	event: stored    {"space": 4097, "tier": "dram", "parent": "32 hex digits" or null,
  *	                 "keys": ["32 hex digits", ...]}, a chain: each is the next one's parent
- *	event: removed   {"space": 4097, "tier": "dram", "keys": [...]}, in any order
+ *	event: removed   {"space": 4097, "tier": "dram", "keys": [...]}, in any order. The
+ *	                 tier is "dram" or "ssd": blocks come to and go from each by itself
  *	event: synced    {}: that was all that is held, by now
  *	event: gap       {"why": "a sentence"}, before a cleared: events are missing
  *	event: slow      {"why": "a sentence"}, then the stream ends: it was read too slowly

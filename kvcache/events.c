@@ -38,6 +38,28 @@ static void event_make(const struct wfi_kv *kv, uint32_t slot, struct wfi_event 
 	};
 }
 
+/* of a block of the SSD tier. Return: false: nobody has opened its space here */
+static bool below_make(const struct wfi_kv *kv, uint32_t slot, struct wfi_event *out)
+{
+	struct wfi_tier_block b;
+	uint32_t i;
+
+	wfi_kv_below_block(kv, slot, &b);
+	for (i = 0; i < kv->nr_spaces; i++)
+		if (kv->spaces[i] && kv->spaces[i]->info.tag == b.space_tag)
+			break;
+	if (i == kv->nr_spaces)
+		return false;
+	*out = (struct wfi_event){
+		.tenant = kv->spaces[i]->tenant,
+		.space = kv->spaces[i]->info.id,
+		.key = b.key,
+		.parent = b.parent,
+		.below = true,
+	};
+	return true;
+}
+
 static void parent_set(const struct wfi_kv *kv, uint32_t parent, const struct weft_key *key,
 		       struct wfi_event *out)
 {
@@ -100,6 +122,45 @@ static void on_gone(void *ctx, uint32_t slot)
 	publish(e, seq);
 }
 
+/* @what: all but its number */
+static void tell(struct wfi_events *e, const struct wfi_event *what)
+{
+	const uint64_t seq = atomic_load_explicit(&e->head, memory_order_relaxed);
+	struct wfi_event *ev = room(e, seq);
+
+	if (wfi_likely(ev != NULL)) {
+		*ev = *what;
+		ev->seq = seq;
+	}
+	publish(e, seq);
+}
+
+static void on_below_held(void *ctx, uint32_t slot)
+{
+	struct wfi_events *e = ctx;
+	struct wfi_event what;
+
+	if (below_make(e->kv, slot, &what))
+		tell(e, &what);
+}
+
+static void on_below_gone(void *ctx, uint32_t slot)
+{
+	struct wfi_events *e = ctx;
+	struct wfi_event what;
+
+	if (!below_make(e->kv, slot, &what))
+		return;
+	what.gone = true;
+	what.parent = (struct weft_key){ 0 };
+	tell(e, &what);
+}
+
+static void on_below_anew(void *ctx)
+{
+	tell(ctx, &(struct wfi_event){ .below = true, .anew = true });
+}
+
 void wfi_events_start(struct wfi_events *e, struct wfi_kv *kv)
 {
 	e->kv = kv;
@@ -111,11 +172,26 @@ void wfi_events_stop(struct wfi_events *e)
 	wfi_kv_unwatch(e->kv, &e->watch);
 }
 
+static uint32_t walk_below(struct wfi_kv *kv, const struct wfi_tenant *tenant, uint32_t *at,
+			   uint32_t max, struct wfi_event *out)
+{
+	uint32_t slots[WALK_MAX], below = *at & ~WFI_SLOT_BELOW, nr, i, n = 0;
+
+	nr = wfi_kv_below_walk(kv, &below, wfi_min(max, WALK_MAX), slots);
+	for (i = 0; i < nr; i++)
+		if (below_make(kv, slots[i], &out[n]) && out[n].tenant == tenant)
+			n++;
+	*at = below ? below | WFI_SLOT_BELOW : 0;
+	return n;
+}
+
 uint32_t wfi_events_walk(struct wfi_kv *kv, const struct wfi_tenant *tenant, uint32_t *at,
 			 uint32_t max, struct wfi_event *out)
 {
 	uint32_t slots[WALK_MAX], nr, i, n = 0;
 
+	if (*at & WFI_SLOT_BELOW)
+		return walk_below(kv, tenant, at, max, out);
 	nr = wfi_kv_walk(kv, at, wfi_min(max, WALK_MAX), slots);
 	for (i = 0; i < nr; i++) {
 		if (kv_run(kv, slots[i])->space->tenant != tenant)
@@ -124,6 +200,8 @@ uint32_t wfi_events_walk(struct wfi_kv *kv, const struct wfi_tenant *tenant, uin
 		parent_set(kv, wfi_kv_slot_parent(kv, slots[i]), NULL, &out[n]);
 		n++;
 	}
+	if (!*at && wfi_kv_has_tier(kv))
+		*at = WFI_SLOT_BELOW;
 	return n;
 }
 
@@ -176,7 +254,12 @@ int wfi_events_create(const struct wfi_events_opts *opts, struct wfi_events **ou
 	if (!e)
 		return -ENOMEM;
 	e->o = *opts;
-	e->watch = (struct wfi_kv_watch){ .held = on_held, .gone = on_gone, .ctx = e };
+	e->watch = (struct wfi_kv_watch){ .held = on_held,
+					  .gone = on_gone,
+					  .below_held = on_below_held,
+					  .below_gone = on_below_gone,
+					  .below_anew = on_below_anew,
+					  .ctx = e };
 	atomic_init(&e->head, opts->first);
 	atomic_init(&e->tail, opts->first);
 	*out = e;

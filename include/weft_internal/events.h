@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * events.h - what comes and goes in a node's memory, for one other thread
+ * events.h - what comes and goes in a node's memory and in its SSD tier, for one other thread
  *
  * A ring of fixed size, which the worker fills and one reader empties. Neither waits for the other:
  * what finds no room is lost, and its number tells that it was. What the reader has read stays for
@@ -22,8 +22,10 @@ struct wfi_event {
 	struct weft_key key;
 	struct weft_key parent; /* of a block that came; zero: none */
 	uint32_t space;
-	uint32_t gone; /* it went */
-	uint64_t reserved;
+	bool gone; /* it went */
+	bool below; /* of the SSD tier, not of memory */
+	bool anew; /* no block: far more lies there than was told, of whichever tenant */
+	uint8_t reserved[9];
 };
 WEFT_STATIC_ASSERT(sizeof(struct wfi_event) == WFI_CACHELINE, "one line each");
 
@@ -48,9 +50,9 @@ void wfi_events_stop(struct wfi_events *e);
  * @at: 0, then as it was left; 0 again when that was all
  * @out: .seq is 0
  *
- * Looks at up to @max slots. Who has read no event beyond the number that wfi_events_next() said
- * before the first slice knows all after the last slice and the events from that number on.
- * Context: worker. Return: how many were written
+ * Looks at up to @max slots, of memory, then of the SSD tier. Who has read no event beyond the
+ * number that wfi_events_next() said before the first slice knows all after the last slice and the
+ * events from that number on. Context: worker. Return: how many were written
  */
 uint32_t wfi_events_walk(struct wfi_kv *kv, const struct wfi_tenant *tenant, uint32_t *at,
 			 uint32_t max, struct wfi_event *out);

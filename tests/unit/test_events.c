@@ -55,10 +55,30 @@ static void on_wake(void *ctx)
 	f->nr_wakes++;
 }
 
+static void tier_open(struct fixture *f)
+{
+	const struct wfi_tier_ssd_opts ssd = {
+		.env = f->env, .path = "tier", .bytes = 4 << 20, .node = 7, .chunk_bytes = 1 << 16
+	};
+	const struct wfi_kv_tier_opts o = { 0 };
+	struct wfi_tier_stat st = { .state = WFI_TIER_OPENING };
+	struct wfi_tier *tier;
+	const char *name;
+
+	assert_int_equal(wfi_tier_ssd_open(&ssd, &tier), 0);
+	assert_int_equal(wfi_kv_tier_add(f->kv, tier, &o), 0);
+	while (st.state == WFI_TIER_OPENING) {
+		wfi_kv_poll(f->kv, 1);
+		assert_int_equal(wfi_kv_tier_stat(f->kv, &name, &st), 0);
+	}
+}
+
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	struct wfi_kv_opts kv = { .extent_bytes = 4096, .max_slots = 16384 };
+	struct wfi_kv_opts kv = { .extent_bytes = 4096,
+				  .max_slots = 16384,
+				  .policy = wfi_evict_find("lru") };
 	struct wfi_events_opts e = { .first = 7, .wake = on_wake, .ctx = f };
 
 	assert_non_null(f);
@@ -238,6 +258,124 @@ static void walk(void **state)
 	assert_true(slices > 3);
 }
 
+/* ---- the tier below ---- */
+
+/* Return: events from *@seq on that say of key @n what is wanted */
+static unsigned told(struct fixture *f, uint64_t *seq, uint64_t n, bool below, bool gone)
+{
+	const struct wfi_event *ev;
+	unsigned nr = 0;
+
+	for (; *seq < wfi_events_next(f->events); (*seq)++) {
+		ev = wfi_events_get(f->events, *seq);
+		assert_non_null(ev);
+		if (ev->anew || !same(&ev->key, n) || ev->below != below || ev->gone != gone)
+			continue;
+		assert_ptr_equal(ev->tenant, f->tenants[0]);
+		assert_int_equal(ev->space, f->spaces[0].id);
+		nr++;
+	}
+	return nr;
+}
+
+/* others come until key 0 is in memory no more */
+static void push_down(struct fixture *f)
+{
+	const struct weft_key key = key_of(0);
+	uint64_t n = 1000;
+
+	while (wfi_kv_match(f->kv, f->spaces[0].id, &key, 1, NULL) == 1) {
+		put(f, 0, n, 16);
+		n += 16;
+		wfi_kv_poll(f->kv, 1);
+		assert_true(n < 4000);
+	}
+}
+
+static void below_comes_and_goes(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key key = key_of(0);
+	uint64_t from = 7, seq;
+	int32_t result;
+
+	tier_open(f);
+	wfi_events_start(f->events, f->kv);
+	put(f, 0, 0, 1);
+	push_down(f);
+	seq = from;
+	assert_int_equal(told(f, &seq, 0, false, false), 1);
+	seq = from;
+	assert_int_equal(told(f, &seq, 0, true, false), 1);
+	/* it was told to be below before it was told to be gone above: it was never nowhere */
+	for (seq = from; !told(f, &(uint64_t){ seq }, 0, true, false); seq++)
+		;
+	assert_int_equal(told(f, &(uint64_t){ seq }, 0, false, true), 1);
+	seq = wfi_events_next(f->events);
+	assert_int_equal(wfi_kv_drop(f->kv, f->spaces[0].id, &key, 1, &result), 1);
+	assert_int_equal(told(f, &seq, 0, true, true), 1);
+	wfi_events_stop(f->events);
+}
+
+static void walk_below(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_event out[NR_MAX];
+	uint32_t at = 0, idx = 0, nr[2] = { 0 }, i, n;
+	struct wfi_tier_stat st;
+	struct wfi_space_stat space;
+	const char *name;
+
+	tier_open(f);
+	put(f, 0, 0, 1);
+	push_down(f);
+	put(f, 1, 0, 3);
+	do {
+		n = wfi_events_walk(f->kv, f->tenants[0], &at, 64, out);
+		for (i = 0; i < n; i++) {
+			assert_ptr_equal(out[i].tenant, f->tenants[0]);
+			nr[out[i].below]++;
+		}
+	} while (at);
+	assert_int_equal(wfi_kv_space_stat(f->kv, &idx, &space), 0);
+	assert_int_equal(nr[0], space.blocks);
+	wfi_kv_poll(f->kv, 1);
+	wfi_kv_tier_stat(f->kv, &name, &st);
+	assert_true(nr[1] > 0 && nr[1] >= st.blocks);
+}
+
+/* what an earlier life has left is not told one by one */
+static void anew(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_event *ev;
+	uint64_t seq;
+	bool found = false;
+
+	tier_open(f);
+	put(f, 0, 0, 1);
+	push_down(f);
+	while (wfi_kv_tier_flush(f->kv))
+		wfi_kv_poll(f->kv, 1);
+	wfi_kv_destroy(f->kv);
+	assert_int_equal(wfi_kv_create(&(struct wfi_kv_opts){ .env = f->env,
+							      .extent_bytes = 4096,
+							      .max_slots = 16384 },
+				       &f->kv),
+			 0);
+	wfi_events_start(f->events, f->kv);
+	tier_open(f);
+	tenant_add(f, 0);
+	tenant_add(f, 1);
+	for (seq = 7; seq < wfi_events_next(f->events); seq++) {
+		ev = wfi_events_get(f->events, seq);
+		assert_true(ev && ev->anew && !ev->tenant);
+		found = true;
+	}
+	assert_true(found);
+	wfi_events_stop(f->events);
+}
+
 /* ---- two threads ---- */
 
 struct reading {
@@ -307,6 +445,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(overrun, setup, teardown),
 		cmocka_unit_test_setup_teardown(wakes_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(walk, setup, teardown),
+		cmocka_unit_test_setup_teardown(below_comes_and_goes, setup, teardown),
+		cmocka_unit_test_setup_teardown(walk_below, setup, teardown),
+		cmocka_unit_test_setup_teardown(anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(beside_the_worker, setup, teardown),
 	};
 
