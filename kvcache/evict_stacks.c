@@ -100,49 +100,47 @@ void wfi_stacks_tick(struct wfi_stacks *s, struct wfi_stack_block *blocks, uint3
 void wfi_stacks_init(struct wfi_stacks *s)
 {
 	s->free_columns = UINT32_MAX;
-	memset(s->tree, 0xff, sizeof(s->tree));
+	for (unsigned i = 0; i < WFI_STACK_WORTHS; i++)
+		s->worth[i] = WFI_STACK_NONE;
 	memset(s->stacks, 0xff, sizeof(s->stacks));
 	wfi_stacks_tick(s, NULL, 0);
 }
 
-/* ---- the tree ---- */
+/* ---- the least ---- */
 
-/* Return: the leaf of a class: how little its best stack is worth */
-static uint32_t class_least(struct wfi_stacks *s, const struct wfi_curve *curve, unsigned cls)
+/* Return: of a class: how little its best stack is worth */
+static int32_t class_least(struct wfi_stacks *s, const struct wfi_curve *curve, unsigned cls)
 {
-	uint32_t columns = s->filled[cls], bits;
-	float least;
+	uint32_t columns = s->filled[cls];
+	int32_t least = WFI_STACK_NONE;
 
 	if (!columns)
 		return WFI_STACK_NONE;
-	s->best[cls] = (uint8_t)__builtin_ctz(columns);
-	least = curve->index[s->column_age[s->best[cls]]];
-	for (columns &= columns - 1; columns; columns &= columns - 1) {
-		const unsigned column = (unsigned)__builtin_ctz(columns);
+	/* no branch on what they are worth: it cannot be foreseen */
+	for (; columns; columns &= columns - 1) {
+		const int32_t column = __builtin_ctz(columns);
+		int32_t worth;
 
-		if (curve->index[s->column_age[column]] >= least)
-			continue;
-		least = curve->index[s->column_age[column]];
-		s->best[cls] = (uint8_t)column;
+		memcpy(&worth, &curve->index[s->column_age[column]], sizeof(worth));
+		worth = (worth & -(int32_t)WFI_STACK_SPANS) | column;
+		least = worth < least ? worth : least;
 	}
-	memcpy(&bits, &least, sizeof(bits));
-	return (bits & ~(WFI_STACK_LEAVES - 1)) | cls;
+	s->best[cls] = (uint8_t)((uint32_t)least % WFI_STACK_SPANS);
+	return (least & -WFI_STACK_WORTHS) | (int32_t)cls;
 }
 
 void wfi_stacks_refresh(struct wfi_stacks *s, const struct wfi_curve *curves)
 {
-	uint32_t *tree = s->tree;
+	int32_t least = WFI_STACK_NONE;
 
 	for (uint32_t stale = s->stale; stale; stale &= stale - 1) {
 		const unsigned cls = (unsigned)__builtin_ctz(stale);
-		const uint32_t leaf = class_least(s, &curves[cls], cls);
 
-		if (tree[WFI_STACK_LEAVES + cls] == leaf)
-			continue;
-		tree[WFI_STACK_LEAVES + cls] = leaf;
-		for (unsigned at = (WFI_STACK_LEAVES + cls) / 2; at; at /= 2)
-			tree[at] = tree[2 * at] < tree[2 * at + 1] ? tree[2 * at]
-								   : tree[2 * at + 1];
+		s->worth[cls] = class_least(s, &curves[cls], cls);
 	}
 	s->stale = 0;
+	/* compilers make some vectors' minima of this */
+	for (unsigned i = 0; i < WFI_STACK_WORTHS; i++)
+		least = s->worth[i] < least ? s->worth[i] : least;
+	s->least = least;
 }

@@ -3,9 +3,9 @@
  * evict_stacks.h - leaves by what they are worth
  *
  * There is a stack for each class and each span of ages, so that all leaves on one are worth the
- * same. Where ages of two spans have come close, their stacks become one. A tree of minima over the
- * classes leads to the stack that is worth least. Nothing is taken out of the middle of a stack:
- * who pops a block looks whether it still belongs there.
+ * same. Where ages of two spans have come close, their stacks become one. The least of what all
+ * classes are worth leads to the stack that is worth least. Nothing is taken out of the middle of a
+ * stack: who pops a block looks whether it still belongs there.
  *
  * Context: the policy's thread. Pushing and popping is constant work; a tick, and the first choice
  * after it, look at all classes.
@@ -21,11 +21,11 @@
 #include "weft_internal/util.h"
 
 #define WFI_STACK_END UINT32_MAX
-#define WFI_STACK_NONE UINT32_MAX /* in the tree: no stack of this class */
+#define WFI_STACK_NONE INT32_MAX /* no stack of this class */
 #define WFI_STACK_TICKS (UINT32_MAX >> 11) /* ticks are counted modulo one more than that */
 #define WFI_STACK_SPANS 32u /* of ages: bits of a mask */
 #define WFI_STACK_NEAR 64u /* ticks back whose span is in a table */
-#define WFI_STACK_LEAVES 32u /* of the tree over all classes */
+#define WFI_STACK_WORTHS 32 /* a power of two: one for each class */
 
 /* a block, and the one below it on its stack */
 struct wfi_stack_block {
@@ -34,7 +34,7 @@ struct wfi_stack_block {
 };
 
 static_assert(sizeof(struct wfi_stack_block) == 8, "eight blocks a cache line");
-static_assert(WFI_NR_CLASSES <= WFI_STACK_LEAVES, "a leaf for each class");
+static_assert(WFI_NR_CLASSES <= WFI_STACK_WORTHS, "one for each class");
 
 struct wfi_stack {
 	uint32_t top; /* WFI_STACK_END: empty */
@@ -55,16 +55,16 @@ struct wfi_stack_span {
 };
 
 struct wfi_stacks {
-	uint32_t stale; /* classes whose leaf in the tree must be found anew */
+	uint32_t stale; /* classes whose worth must be found anew */
 	uint32_t tick;
 	uint32_t filled[WFI_NR_CLASSES]; /* columns whose stack is not known to be empty */
 	uint8_t best[WFI_NR_CLASSES]; /* the column with the least index */
 	/*
-	 * a tree of minima, the root at 1 and the leaves from WFI_STACK_LEAVES. A leaf is the bits
-	 * of its class's least index (not negative, so that they sort as integers do), with the
-	 * class in the lowest five
+	 * by class, the bits of its least index (not negative, so that they sort as integers do),
+	 * with the class in the lowest five; and the least of all
 	 */
-	uint32_t tree[2 * WFI_STACK_LEAVES];
+	int32_t worth[WFI_STACK_WORTHS];
+	int32_t least;
 	uint8_t near[WFI_STACK_NEAR]; /* column by age */
 	uint8_t column_age[WFI_STACK_SPANS]; /* as wfi_curve_age() */
 	struct wfi_stack stacks[WFI_NR_CLASSES][WFI_STACK_SPANS];
@@ -79,7 +79,7 @@ void wfi_stacks_init(struct wfi_stacks *s);
 void wfi_stacks_tick(struct wfi_stacks *s, struct wfi_stack_block *blocks, uint32_t tick);
 /* cold end of wfi_stacks_column() */
 unsigned wfi_stacks_far_column(const struct wfi_stacks *s, uint32_t age);
-/* finds the leaves of stale classes anew */
+/* finds what stale classes are worth, and the least, anew */
 void wfi_stacks_refresh(struct wfi_stacks *s, const struct wfi_curve *curves);
 
 static inline unsigned wfi_stacks_column(const struct wfi_stacks *s, uint32_t age)
@@ -108,9 +108,9 @@ static inline bool wfi_stacks_least(struct wfi_stacks *s, const struct wfi_curve
 {
 	if (s->stale)
 		wfi_stacks_refresh(s, curves);
-	if (s->tree[1] == WFI_STACK_NONE)
+	if (s->least == WFI_STACK_NONE)
 		return false;
-	at->cls = s->tree[1] & (WFI_STACK_LEAVES - 1);
+	at->cls = (uint32_t)s->least % WFI_STACK_WORTHS;
 	at->column = s->best[at->cls];
 	return true;
 }
