@@ -10,8 +10,10 @@
 #ifndef WFI_EVICT_GHOSTS_H
 #define WFI_EVICT_GHOSTS_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include "kvcache/evict_class.h"
 #include "weft_internal/util.h"
 
@@ -28,9 +30,13 @@ struct wfi_ghost_set {
 	uint32_t words[WFI_GHOST_WAYS];
 };
 
+/* the words of a set, as compilers compare them at once */
+typedef uint32_t wfi_ghost_lanes __attribute__((vector_size(16)));
+static_assert(sizeof(wfi_ghost_lanes) == sizeof(struct wfi_ghost_set), "a lane for each word");
+
 /* a ghost that is not written yet */
 struct wfi_ghost_leaving {
-	uint32_t hash;
+	uint32_t set;
 	uint32_t word;
 };
 
@@ -73,15 +79,24 @@ static inline void wfi_ghosts_use(struct wfi_ghosts *g, struct wfi_ghost_set *se
 	g->sets = sets;
 	g->nr_sets = (uint32_t)(wfi_ghosts_bytes(nr_slots) / sizeof(*sets));
 	g->mask = g->nr_sets > 1 ? UINT32_MAX >> __builtin_clz(g->nr_sets - 1) : 0;
+	/* they know their sets by number */
+	memset(g->leaving, 0, sizeof(g->leaving));
 }
 
-/* as linear hashing does: most stay where they are when sets are added */
-static inline struct wfi_ghost_set *wfi_ghosts_set(const struct wfi_ghosts *g, uint32_t hash)
+/*
+ * As linear hashing does: most stay where they are when sets are added. No branch: it would be
+ * foreseen wrongly as often as there are sets yet to come
+ */
+static inline uint32_t wfi_ghosts_set(const struct wfi_ghosts *g, uint32_t hash)
 {
-	uint32_t set = hash & g->mask;
+	const uint32_t set = hash & g->mask;
 
-	set = set >= g->nr_sets ? set & g->mask >> 1 : set;
-	return &g->sets[set];
+	return set & ~(-(uint32_t)(set >= g->nr_sets) & (g->mask ^ g->mask >> 1));
+}
+
+static inline void wfi_ghosts_prefetch(const struct wfi_ghosts *g, uint32_t hash)
+{
+	__builtin_prefetch(&g->sets[wfi_ghosts_set(g, hash)], 1);
 }
 
 /* the multiplication's upper bits are of all bits of the hash */
@@ -99,47 +114,36 @@ static inline void wfi_ghosts_leave(struct wfi_ghosts *g, uint32_t hash, unsigne
 {
 	struct wfi_ghost_leaving *at = &g->leaving[g->nr_leaving++ % WFI_GHOSTS_LEAVING];
 	const struct wfi_ghost_leaving old = *at;
-	struct wfi_ghost_set *set;
+	uint32_t *words = g->sets[old.set].words;
 
-	__builtin_prefetch(wfi_ghosts_set(g, hash), 1);
-	*at = (struct wfi_ghost_leaving){ hash, wfi_ghost_word(hash, code, tick) };
+	at->set = wfi_ghosts_set(g, hash);
+	at->word = wfi_ghost_word(hash, code, tick);
+	__builtin_prefetch(&g->sets[at->set], 1);
 	if (wfi_unlikely(!old.word))
 		return;
-	set = wfi_ghosts_set(g, old.hash);
-	set->words[3] = set->words[2];
-	set->words[2] = set->words[1];
-	set->words[1] = set->words[0];
-	set->words[0] = old.word;
+	words[3] = words[2];
+	words[2] = words[1];
+	words[1] = words[0];
+	words[0] = old.word;
 }
 
-/* Return: whether the block may have a ghost: seldom wrong, and a few instructions */
-static inline bool wfi_ghosts_there(const struct wfi_ghosts *g, uint32_t hash)
+/*
+ * Return: the place of the block's ghost; NULL: it has none. All words at once: a branch for each
+ * would be foreseen wrongly, for where a ghost lies is chance
+ */
+static inline uint32_t *wfi_ghosts_find(const struct wfi_ghosts *g, uint32_t hash)
 {
-	const uint32_t *words = wfi_ghosts_set(g, hash)->words;
-	const uint32_t tag = wfi_ghost_word(hash, 0, 0);
-	uint32_t least = UINT32_MAX;
+	struct wfi_ghost_set *set = &g->sets[wfi_ghosts_set(g, hash)];
+	wfi_ghost_lanes words;
+	uint64_t found[2], at;
 
-	/* no branch for each: where it lies cannot be foreseen */
-	for (unsigned i = 0; i < WFI_GHOST_WAYS; i++)
-		least = (words[i] ^ tag) < least ? words[i] ^ tag : least;
-	return least < 1u << WFI_GHOST_TAG_SHIFT;
-}
-
-/* Return: the word of the block's ghost, which is gone then; 0: it has none */
-static inline uint32_t wfi_ghosts_take(struct wfi_ghosts *g, uint32_t hash)
-{
-	struct wfi_ghost_set *set = wfi_ghosts_set(g, hash);
-	const uint32_t tag = wfi_ghost_word(hash, 0, 0);
-
-	for (unsigned i = 0; i < WFI_GHOST_WAYS; i++) {
-		const uint32_t word = set->words[i];
-
-		if (word && (word ^ tag) < 1u << WFI_GHOST_TAG_SHIFT) {
-			set->words[i] = 0;
-			return word;
-		}
-	}
-	return 0;
+	memcpy(&words, set->words, sizeof(words));
+	words = (wfi_ghost_lanes)(((words ^ wfi_ghost_word(hash, 0, 0)) >> WFI_GHOST_TAG_SHIFT ==
+				   0) &
+				  (words != 0));
+	memcpy(found, &words, sizeof(found));
+	at = (found[0] & 1) | (found[0] >> 32 & 2) | (found[1] & 4) | (found[1] >> 32 & 8);
+	return at ? &set->words[__builtin_ctzll(at)] : NULL;
 }
 
 static inline unsigned wfi_ghost_code(uint32_t word)

@@ -34,6 +34,7 @@
 #define TICK_SHIFT 11
 
 #define PENDING_MAX 32u
+#define USES_MAX 32u
 #define LOOKS 32u /* at stacks for one victim */
 
 #define TICKS_LOG 3 /* ticks while as many blocks are published as there are slots */
@@ -60,6 +61,12 @@ struct run {
 	unsigned kind; /* of a parent that was itself just published; 0: none */
 	unsigned touched; /* code of blocks that had a ghost; 0: the last had none */
 	uint32_t resume; /* depth from which they have none; more than any: not known */
+};
+
+/* blocks that were alike until they were used */
+struct used {
+	uint32_t word;
+	uint32_t nr;
 };
 
 /* what there is for each slot */
@@ -89,6 +96,8 @@ struct wfi_evict {
 	uint32_t alike; /* the bits in which its parent must be like it to go next */
 	uint32_t nr_pending;
 	uint32_t pending[PENDING_MAX];
+	uint32_t nr_uses;
+	struct used uses[USES_MAX]; /* in this tick, not counted yet */
 	struct wfi_code codes[WFI_NR_CODES];
 
 	uint32_t due; /* classes that are to be learned */
@@ -163,12 +172,29 @@ static void class_enter(struct wfi_evict *ev, unsigned cls, uint32_t nr)
 		ev->due |= 1u << cls;
 }
 
+/*
+ * Where a use is counted follows from the block's word. Were it counted at once, the next use would
+ * wait until that word has come from memory: a processor cannot know that it is counted elsewhere.
+ */
+static __attribute__((noinline)) void uses_count(struct wfi_evict *ev)
+{
+	for (uint32_t i = 0; i < ev->nr_uses; i++) {
+		const struct used *used = &ev->uses[i];
+		const struct wfi_code *code = &ev->codes[word_code(used->word)];
+
+		wfi_curve_use(&ev->curves[code->cls], word_age(ev, used->word), used->nr);
+		class_enter(ev, code->again_cls, used->nr);
+	}
+	ev->nr_uses = 0;
+}
+
 /* ---- clock ---- */
 
 static __attribute__((noinline)) void clock_tick(struct wfi_evict *ev, uint64_t now_ns)
 {
 	const uint64_t ticks = (now_ns - ev->tick_ns) >> ev->shift;
 
+	uses_count(ev);
 	if (ev->next_tick_ns) {
 		ev->tick += (uint32_t)ticks;
 		ev->tick_ns += ticks << ev->shift;
@@ -265,6 +291,7 @@ static __attribute__((noinline)) void run_begin(struct wfi_evict *ev,
 	struct run *run = &ev->run;
 
 	clock_advance(ev, now_ns);
+	uses_count(ev);
 	run_count(ev, now_ns);
 	if (ev->due)
 		learn(ev);
@@ -301,15 +328,17 @@ static unsigned ghost_use(struct wfi_evict *ev, uint32_t ghost)
  * the second, its blocks would leave more ghosts than others do.
  */
 static __attribute__((noinline)) void run_look(struct wfi_evict *ev,
-					       const struct wfi_evict_info *info)
+					       const struct wfi_evict_info *info, uint32_t *ghost)
 {
-	const uint32_t ghost = wfi_ghosts_take(&ev->ghosts, (uint32_t)info->key_hash);
 	struct run *run = &ev->run;
 	unsigned touched = 0;
 
-	if (ghost)
-		touched = ghost_use(ev, ghost);
-	if (touched == run->touched)
+	if (ghost) {
+		touched = ghost_use(ev, *ghost);
+		*ghost = 0;
+	}
+	/* no block was used more often than its parent: a ghost that says so is of another time */
+	if (touched == run->touched || (run->touched && touched > run->touched))
 		return;
 	if (touched)
 		run->touched = touched;
@@ -353,7 +382,7 @@ static __attribute__((noinline)) void run_step(struct wfi_evict *ev,
 static void gittins_prefetch(struct wfi_evict *ev, uint32_t depth, uint64_t key_hash)
 {
 	if (wfi_ghosts_has(depth))
-		__builtin_prefetch(wfi_ghosts_set(&ev->ghosts, (uint32_t)key_hash), 1);
+		wfi_ghosts_prefetch(&ev->ghosts, (uint32_t)key_hash);
 }
 
 static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi_evict_info *info,
@@ -362,6 +391,7 @@ static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi
 	const uint32_t hash = (uint32_t)info->key_hash;
 	struct run *run = &ev->run;
 	uint32_t word = ev->blocks[slot].word;
+	uint32_t *ghost;
 
 	assert(slot < ev->nr_slots && !(word & PRESENT));
 	if (!run_goes_on(run, info, now_ns))
@@ -370,8 +400,9 @@ static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi
 		ev->hashes[slot] = hash;
 		word |= LEAVES_GHOST;
 		run->next_ghost = wfi_ghosts_next(info->depth + 1);
-		if (wfi_unlikely(run->touched || wfi_ghosts_there(&ev->ghosts, hash)))
-			run_look(ev, info);
+		ghost = wfi_ghosts_find(&ev->ghosts, hash);
+		if (ghost || run->touched)
+			run_look(ev, info, ghost);
 	}
 	if (info->depth >= run->until)
 		run_step(ev, info);
@@ -390,16 +421,16 @@ static void gittins_touch(struct wfi_evict *ev, const uint32_t *slots, unsigned 
 	clock_advance(ev, now_ns);
 	for (unsigned i = 0; i < nr;) {
 		const uint32_t old = blocks[slots[i]].word & ~OWN_MASK;
-		const struct wfi_code *code = &ev->codes[word_code(old)];
-		const uint32_t flip = old ^ word_now(ev, code->again);
+		const uint32_t flip = old ^ word_now(ev, ev->codes[word_code(old)].again);
 		const unsigned first = i;
 
 		assert(slots[i] < ev->nr_slots && blocks[slots[i]].word & PRESENT);
 		do {
 			blocks[slots[i++]].word ^= flip;
 		} while (i < nr && (blocks[slots[i]].word ^ old) <= OWN_MASK);
-		wfi_curve_use(&ev->curves[code->cls], word_age(ev, old), i - first);
-		class_enter(ev, code->again_cls, i - first);
+		if (wfi_unlikely(ev->nr_uses == USES_MAX))
+			uses_count(ev);
+		ev->uses[ev->nr_uses++] = (struct used){ old, i - first };
 	}
 	if (wfi_unlikely(ev->due))
 		learn(ev);
