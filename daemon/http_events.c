@@ -39,7 +39,7 @@ struct http_listener {
 	uint64_t said_ns; /* it got something */
 	const char *gap; /* to be told; "": it is the beginning */
 	bool waiting; /* has read all */
-	bool slow, ended;
+	bool slow, closed, ended;
 	bool sweeping; /* what is held is being told */
 	bool walked; /* .slice is the last one */
 	unsigned nr_slices; /* in this turn */
@@ -250,7 +250,11 @@ static bool say_next(struct http_listener *l)
 {
 	bool more = true;
 
-	if (l->slow) {
+	if (l->closed) {
+		say(l,
+		    "event: closed\ndata: {\"why\":\"this node has no such tenant any more\"}\n\n");
+		l->ended = true;
+	} else if (l->slow) {
 		say(l, "event: slow\ndata: {\"why\":\"this was read more slowly than blocks came "
 		       "and went: go on from the last id\"}\n\n");
 		l->ended = true;
@@ -319,6 +323,14 @@ static void waiting_turn(struct http_listener *l, uint64_t next, uint64_t now_ns
 		resume(l);
 }
 
+/* its tenant was closed by this thread, and had its token when it began to listen */
+static void closed_turn(struct http_listener *l)
+{
+	l->closed = true;
+	if (l->waiting)
+		resume(l);
+}
+
 static void reading_turn(struct http_listener *l, uint64_t next, uint64_t now_ns)
 {
 	const uint64_t still_ns = now_ns - l->read_ns;
@@ -342,6 +354,8 @@ int http_feed_turn(struct http_feed *f)
 	now_ns = wfi_now(f->o.env);
 	for (l = f->listeners; l; l = l->next) {
 		sweeping |= l->sweeping;
+		if (wfi_tenant_closed(l->tenant))
+			closed_turn(l);
 		if (l->waiting)
 			waiting_turn(l, next, now_ns);
 		else

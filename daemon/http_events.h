@@ -12,6 +12,7 @@
  *	event: synced    {}: that was all that is held, by now
  *	event: gap       {"why": "a sentence"}, before a cleared: events are missing
  *	event: slow      {"why": "a sentence"}, then the stream ends: it was read too slowly
+ *	event: closed    {"why": "a sentence"}, then the stream ends: its tenant is closed
  *
  * Events that all before are known with have an id, from which a later request goes on. As long as
  * somebody listens, and for LINGER_NS after, the worker tells of what it does.

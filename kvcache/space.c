@@ -187,6 +187,11 @@ void wfi_kv_tenant_close(struct wfi_tenant *t, bool closed)
 	t->closed = closed;
 }
 
+bool wfi_tenant_closed(const struct wfi_tenant *t)
+{
+	return t->closed;
+}
+
 struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX])
 {
 	struct wfi_tenant *found = NULL;

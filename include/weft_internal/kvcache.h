@@ -82,6 +82,7 @@ int wfi_kv_tenant_add(struct wfi_kv *kv, const struct wfi_tenant_opts *opts,
 int wfi_kv_tenant_set(struct wfi_tenant *t, const struct wfi_tenant_opts *opts);
 /* one that is closed is found by no token; those that have it go on */
 void wfi_kv_tenant_close(struct wfi_tenant *t, bool closed);
+bool wfi_tenant_closed(const struct wfi_tenant *t);
 /* constant time in the token's bytes. Return: the tenant or NULL */
 struct wfi_tenant *wfi_kv_tenant_find(struct wfi_kv *kv, const char token[WEFT_TOKEN_MAX]);
 const struct wfi_map *wfi_tenant_arena(const struct wfi_tenant *t);
