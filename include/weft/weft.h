@@ -295,7 +295,8 @@ struct weft_op {
  * @res: as weft/ring.h says for the opcode
  * @flags: enum weft_cqe_flags; WEFT_CQE_MORE: not the last of this operation; WEFT_CQE_PARTIAL: a
  *         match that may have found less than there is
- * @handle: lease or handoff; of GET and MAP the budget, in us, for fetching from slower tiers
+ * @handle: lease or handoff; of GET and MAP the budget, in us, for fetching from slower
+ *          tiers and other nodes
  * @layer, @nr_layers, @first_block, @nr_blocks: what landed, in a handoff's layer event
  */
 struct weft_completion {
