@@ -113,14 +113,14 @@ static void try_way(void *ctx, unsigned way, void *dst, const void *src, size_t 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-/* around the cache or into it, and then read, as who asked for it will: to a target that was in no
+/* into the cache or around it, and then read, as who asked for it will: to a target that was in no
  * cache, and to the same one again */
 static void try_landing(void *ctx, unsigned way, void *dst, const void *src, size_t len)
 {
 	uint32_t *sum = ctx;
 
 	for (size_t at = 0; at < len; at += len / 2) {
-		*sum = wfi_crc32c_copy(*sum, dst, (const uint8_t *)src + at, len / 2, !way);
+		*sum = wfi_crc32c_copy(*sum, dst, (const uint8_t *)src + at, len / 2, way);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		*sum = wfi_crc32c(*sum, dst, len / 2);
 	}
@@ -148,7 +148,7 @@ void wfi_crc32c_pick(struct wfi_env *env)
 	__atomic_store_n(&best_stream,
 			 wfi_crc32c_copy_machine(wfi_copy_race(env, nr, try_way, &sum, best_ns)),
 			 __ATOMIC_RELAXED);
-	if (wfi_crc32c_keep_machine() && wfi_copy_race(env, 2, try_landing, &sum, best_ns))
+	if (wfi_crc32c_keep_machine() && !wfi_copy_race(env, 2, try_landing, &sum, best_ns))
 		__atomic_store_n(&keeps_bytes, KEEP_BYTES, __ATOMIC_RELAXED);
 }
 
