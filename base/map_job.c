@@ -19,6 +19,7 @@
 #include "weft_internal/guard.h"
 
 #define SLICE_BYTES (2ul << 20)
+#define SHARED_SLICE_BYTES (8ul << 20) /* of a memfd, in one call */
 #define SHARED_STEP_BYTES (128ul << 10)
 #define PAGE_BYTES 4096u /* the smallest there is */
 #define STACK_BYTES (64ul << 10)
@@ -82,21 +83,30 @@ static struct wfi_map_job *pop(void)
 	return job;
 }
 
+/* Return: whether somebody has come as far as the end of @addr's slice */
+static bool overtaken(char *addr, size_t len)
+{
+	unsigned char there;
+
+	return !mincore(addr + len - PAGE_BYTES, PAGE_BYTES, &there) && there & 1;
+}
+
 /*
- * Pages of a memfd: one huge page, see base/map.c, or small ones, little by little, since
- * MADV_POPULATE_WRITE locks all of the process's memory map for as long as it takes.
+ * Pages of a memfd: huge ones, see base/map.c, or small ones, little by little, since
+ * MADV_POPULATE_WRITE locks all of the process's memory map for as long as it takes. To collapse
+ * pages waits for the kernel's threads on all cores, the busy worker's too, once a call: for
+ * milliseconds where the worker has touched a new page of late, so that one huge page a call came
+ * too late, and more and more so.
  * Return: false when there is no space: then touching would kill
  */
 static bool bring_shared(char *addr, size_t len)
 {
-	const bool huge = len == SLICE_BYTES && !((uintptr_t)addr & (SLICE_BYTES - 1));
-	unsigned char there;
+	const size_t huge = (uintptr_t)addr & (SLICE_BYTES - 1) ? 0 : len & ~(SLICE_BYTES - 1);
+	size_t begun = 0;
 
-	/* overtaken: to make one page of many that are in use would take long, and fall behind */
-	if (!mincore(addr + len - PAGE_BYTES, PAGE_BYTES, &there) && there & 1)
-		return true;
-	if (huge && !madvise(addr, PAGE_BYTES, MADV_POPULATE_WRITE) &&
-	    !madvise(addr, len, MADV_COLLAPSE))
+	while (begun < huge && !madvise(addr + begun, PAGE_BYTES, MADV_POPULATE_WRITE))
+		begun += SLICE_BYTES;
+	if (begun && begun == len && !madvise(addr, len, MADV_COLLAPSE))
 		return true;
 	for (size_t off = 0; off < len; off += SHARED_STEP_BYTES)
 		if (madvise(addr + off, wfi_min(SHARED_STEP_BYTES, len - off), MADV_POPULATE_WRITE))
@@ -111,10 +121,16 @@ static bool bring_shared(char *addr, size_t len)
  */
 static size_t bring(const struct wfi_map_job *job, uint64_t end)
 {
+	const bool shared = job->map.fd >= 0;
 	char *addr = (char *)job->map.addr + job->off;
-	const size_t len = wfi_min(SLICE_BYTES, end - job->off);
+	size_t len = wfi_min(SLICE_BYTES, end - job->off);
 
-	if (job->map.fd >= 0 && !bring_shared(addr, len))
+	/* to make one page of many that are in use would take long, and fall behind */
+	if (shared && overtaken(addr, len))
+		return len;
+	if (shared)
+		len = wfi_min(SHARED_SLICE_BYTES, end - job->off);
+	if (shared && !bring_shared(addr, len))
 		return len;
 	for (size_t off = 0; off < len; off += PAGE_BYTES)
 		wfi_touch(addr + off);
