@@ -2,7 +2,7 @@
 /*
  * blocks in the SSD tier of another node: two of one host, and two that know each other over TCP.
  * What is found is said where it lies, what comes is right, and another life of the holder has it
- * still.
+ * still, whether it was stopped or killed.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -262,7 +262,10 @@ static void check(bool tcp)
 	for (unsigned c = 0; c < NR_CHAINS; c++)
 		assert_true(weft_drop(p.ae.ring, p.ae.space, p.keys[c], NB) >= 0);
 	/* another life: what was in the tier is told anew, once its space is open there */
-	test_node_stop(&p.holder);
+	if (tcp)
+		test_node_kill(&p.holder);
+	else
+		test_node_stop(&p.holder);
 	test_engine_close(&p.he);
 	holder_start(&p);
 	lowest = NR_CHAINS;
