@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -45,6 +46,25 @@ bool guest_begin(struct wfi_env *env, struct sockaddr_in *where, unsigned port)
 	}
 	guest_slowness = slowness_measure(env);
 	printf("patience is %ux\n", (unsigned)guest_slowness);
+	return true;
+}
+
+bool guest_serves(const struct sockaddr_in *where, int (*server)(int sock), int *status)
+{
+	int sock;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (guest_is("WEFT_VM_HOSTS", "2") && !guest_is("WEFT_VM_HOST", "1"))
+		return false;
+	sock = guest_listen(where);
+	if (guest_is("WEFT_VM_HOSTS", "1")) {
+		if (fork()) {
+			close(sock);
+			return false;
+		}
+		_exit(server(sock));
+	}
+	*status = server(sock);
 	return true;
 }
 

@@ -15,6 +15,10 @@ extern uint64_t guest_slowness;
 
 /* measures that. Return: whether this is a guest of tests/vm/run; else it says so */
 bool guest_begin(struct wfi_env *env, struct sockaddr_in *where, unsigned port);
+/* the other side: a process of its own in one guest, the guest with WEFT_VM_HOST=1 of two. Return:
+ * true where this is that one, with what it ended with in @status; false: it is there, or will be
+ */
+bool guest_serves(const struct sockaddr_in *where, int (*server)(int sock), int *status);
 /* whether what began at @start_ns took less than @ms of a guest that has a processor. The host may
  * have more to do by now */
 bool guest_in_time(struct wfi_env *env, uint64_t start_ns, uint64_t ms);

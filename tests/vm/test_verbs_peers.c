@@ -886,16 +886,8 @@ int main(int argc, char **argv)
 	if (!provider || !guest_begin(&env, &where, PORT))
 		return 77;
 	snprintf(port_addr, sizeof(port_addr), "%s:%d", getenv("WEFT_VM_ADDR_1"), PORT + 1);
-	signal(SIGPIPE, SIG_IGN);
-	if (guest_is("WEFT_VM_HOSTS", "2") && guest_is("WEFT_VM_HOST", "1"))
-		return server(guest_listen(&where));
-	if (guest_is("WEFT_VM_HOSTS", "1")) {
-		int sock = guest_listen(&where);
-
-		if (!fork())
-			_exit(server(sock));
-		close(sock);
-	}
+	if (guest_serves(&where, server, &ret))
+		return ret;
 	/* faults that take their time have a run of their own */
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);

@@ -476,9 +476,8 @@ int main(void)
 		printf("needs two guests with two NICs each\n");
 		return 77;
 	}
-	signal(SIGPIPE, SIG_IGN);
-	if (guest_is("WEFT_VM_HOST", "1"))
-		return server(guest_listen(&where));
+	if (guest_serves(&where, server, &ret))
+		return ret;
 	ret = cmocka_run_group_tests(tests, NULL, NULL);
 	close(guest_dial(&where, 0));
 	return ret;
