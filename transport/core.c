@@ -38,6 +38,49 @@ uint32_t wfi_blob_check(const void *blob, size_t len)
 	return sum;
 }
 
+/* ---- what exports carry ---- */
+
+void wfi_rkey_write(struct wfi_rkey_head *head, size_t len, uint64_t id, struct weft_export *out)
+{
+	head->check = 0;
+	head->check = wfi_blob_check(head, len);
+	memset(out, 0, sizeof(*out));
+	out->id = id;
+	out->fd = -1;
+	out->blob_len = (uint32_t)len;
+	memcpy(out->blob, head, len);
+}
+
+int wfi_rkey_read(struct weft_rkey_src *s, const struct weft_rkey_src *src, enum wfi_ep_state state,
+		  struct wfi_rkey_head *head, size_t len)
+{
+	const struct wfi_rkey_head want = *head;
+	uint32_t check;
+
+	if (wfi_opts_read(s, sizeof(*s), src) || (s->access & ~WFI_REMOTE_ACCESS))
+		return -EINVAL;
+	if (s->kind != WEFT_RKEY_BLOB)
+		return -EOPNOTSUPP;
+	if (!s->blob || s->blob_len != len)
+		return -EINVAL;
+	memcpy(head, s->blob, len);
+	check = head->check;
+	head->check = 0;
+	if (head->magic != want.magic || wfi_blob_check(head, len) != check || !head->len ||
+	    !head->access || (head->access & ~WFI_REMOTE_ACCESS))
+		return -EINVAL;
+	if (s->access & ~head->access)
+		return -EACCES;
+	if (state != WFI_EP_CONNECTED)
+		return -ENOTCONN;
+	/* our request would hit a stranger */
+	if (head->incarnation != want.incarnation)
+		return -ESTALE;
+	if (!s->access)
+		s->access = head->access;
+	return 0;
+}
+
 /* ---- completion queue ---- */
 
 static unsigned cq_take_posts(struct wfi_sync_cq *cq, struct weft_wc *wcs, unsigned max)

@@ -39,6 +39,29 @@ enum wfi_ep_state {
 	WFI_EP_CLOSED,
 };
 
+/* what an export carries begins so, where peers get bytes and no files. Little-endian */
+struct wfi_rkey_head {
+	uint64_t magic; /* the provider's */
+	uint64_t incarnation; /* of the owner's device */
+	uint64_t len;
+	uint32_t access; /* enum weft_access */
+	uint32_t check; /* over all of it, with 0 in this place */
+};
+
+/* @head: of @len bytes, all but the sum are there */
+void wfi_rkey_write(struct wfi_rkey_head *head, size_t len, uint64_t id, struct weft_export *out);
+/**
+ * wfi_rkey_read - the bytes of an export
+ * @s: a copy of @src, whose .access is what the rkey is to have
+ * @state: of the endpoint that it is imported to
+ * @head: of @len bytes; .magic and .incarnation say what is wanted
+ *
+ * Return: 0, -EINVAL garbled, -EOPNOTSUPP of another kind, -EACCES more rights than there are,
+ * -ENOTCONN, -ESTALE of an earlier life of the peer, or of another node
+ */
+int wfi_rkey_read(struct weft_rkey_src *s, const struct weft_rkey_src *src, enum wfi_ep_state state,
+		  struct wfi_rkey_head *head, size_t len);
+
 struct wfi_sync_ep;
 
 struct wfi_sync_ep_ops {

@@ -145,7 +145,7 @@ static int export_place(struct wfi_srv_device *dev)
 int wfi_srv_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 		      struct weft_export *out)
 {
-	struct wfi_srv_rkey_blob blob = { .magic = WFI_SRV_RKEY_MAGIC };
+	struct wfi_srv_rkey_blob blob = { .head = { .magic = WFI_SRV_RKEY_MAGIC } };
 	const struct wfi_srv_mr *mr = wfi_container_of(base, struct wfi_srv_mr, base);
 	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
 	struct wfi_env *env = base->dev->env;
@@ -178,16 +178,12 @@ int wfi_srv_mr_export(struct weft_mr *base, const struct weft_export_opts *opts,
 		.secret = blob.secret,
 		.access = o.access,
 	};
-	blob.incarnation = dev->incarnation;
-	blob.len = o.len;
+	blob.head.incarnation = dev->incarnation;
+	blob.head.len = o.len;
+	blob.head.access = o.access;
 	blob.export_idx = (uint32_t)idx;
-	blob.access = o.access;
-	blob.check = wfi_blob_check(&blob, sizeof(blob));
-	memset(out, 0, sizeof(*out));
-	out->id = blob.secret;
+	wfi_rkey_write(&blob.head, sizeof(blob), blob.secret, out);
 	out->fd = fd;
-	out->blob_len = sizeof(blob);
-	memcpy(out->blob, &blob, sizeof(blob));
 	return 0;
 }
 
@@ -234,48 +230,24 @@ int wfi_srv_export_find(const struct wfi_srv_ep *ep, const struct wfi_srv_desc *
 
 /* ---- rkeys ---- */
 
-static int blob_read(const struct weft_rkey_src *src, struct wfi_srv_rkey_blob *blob)
-{
-	uint32_t check;
-
-	if (!src->blob || src->blob_len != sizeof(*blob))
-		return -EINVAL;
-	memcpy(blob, src->blob, sizeof(*blob));
-	check = blob->check;
-	blob->check = 0;
-	if (blob->magic != WFI_SRV_RKEY_MAGIC || wfi_blob_check(blob, sizeof(*blob)) != check ||
-	    !blob->len || !blob->access || (blob->access & ~WFI_REMOTE_ACCESS))
-		return -EINVAL;
-	return src->access & ~blob->access ? -EACCES : 0;
-}
-
 int wfi_srv_rkey_import(struct weft_ep *base, const struct weft_rkey_src *src,
 			struct weft_rkey **out)
 {
-	struct wfi_srv_ep *ep = wfi_srv_ep(base);
-	struct wfi_srv_rkey_blob blob;
+	const struct wfi_srv_ep *ep = wfi_srv_ep(base);
+	struct wfi_srv_rkey_blob blob = { .head = { .magic = WFI_SRV_RKEY_MAGIC,
+						    .incarnation = ep->peer_incarnation } };
 	struct wfi_srv_rkey *rkey;
 	struct weft_rkey_src s;
-	int ret;
+	int ret = wfi_rkey_read(&s, src, ep->state, &blob.head, sizeof(blob));
 
-	if (wfi_opts_read(&s, sizeof(s), src) || (s.access & ~WFI_REMOTE_ACCESS))
-		return -EINVAL;
-	if (s.kind != WEFT_RKEY_BLOB)
-		return -EOPNOTSUPP;
-	ret = blob_read(&s, &blob);
 	if (ret)
 		return ret;
-	if (ep->state != WFI_EP_CONNECTED)
-		return -ENOTCONN;
-	/* of an earlier life of the peer, or of another node */
-	if (blob.incarnation != ep->peer_incarnation)
-		return -ESTALE;
 	rkey = wfi_alloc(base->dev->env, sizeof(*rkey));
 	if (!rkey)
 		return -ENOMEM;
 	rkey->base.ep = base;
-	rkey->base.len = blob.len;
-	rkey->base.access = s.access ? s.access : blob.access;
+	rkey->base.len = blob.head.len;
+	rkey->base.access = s.access;
 	rkey->secret = blob.secret;
 	rkey->export_idx = blob.export_idx;
 	ret = wfi_srv_local_map(rkey, &blob, s.fd);

@@ -30,7 +30,7 @@
 
 #define WFI_SRV_VERSION 2u
 #define WFI_SRV_EP_MAGIC 0x3150455652535457ull /* "WTSRVEP1" */
-#define WFI_SRV_RKEY_MAGIC 0x3259454b52535457ull /* "WTSRKEY2" */
+#define WFI_SRV_RKEY_MAGIC 0x3359454b52535457ull /* "WTSRKEY3" */
 #define WFI_SRV_FRAME_MAGIC 0x31524657u /* "WFR1" */
 #define WFI_SRV_PIECES 256u /* most of a post */
 #define WFI_SRV_READS 16u /* frames that ask for bytes, open at one side */
@@ -90,15 +90,11 @@ struct wfi_srv_ep_blob {
 };
 
 struct wfi_srv_rkey_blob {
-	uint64_t magic;
-	uint64_t incarnation;
+	struct wfi_rkey_head head;
 	uint64_t secret;
-	uint64_t len;
 	uint64_t off; /* in the file beside it, if there is one */
 	uint32_t export_idx;
-	uint32_t access;
 	uint32_t gen; /* of .export_idx, for who maps the file */
-	uint32_t check;
 };
 
 /* files of an address, or none */

@@ -73,7 +73,7 @@ int wfi_srv_local_map(struct wfi_srv_rkey *rkey, const struct wfi_srv_rkey_blob 
 		return -EINVAL;
 	rkey->gen = blob->gen;
 	rkey->live = wfi_gens_at(gens, blob->export_idx);
-	return wfi_view_map(&rkey->view, fd, blob->off, blob->len,
+	return wfi_view_map(&rkey->view, fd, blob->off, blob->head.len,
 			    rkey->base.access & WEFT_ACCESS_REMOTE_WRITE);
 }
 

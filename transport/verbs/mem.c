@@ -202,7 +202,7 @@ int wfi_verbs_mr_export(struct weft_mr *base, const struct weft_export_opts *opt
 {
 	struct wfi_verbs_device *dev = wfi_verbs_device(base->dev);
 	struct wfi_verbs_mr *mr = wfi_container_of(base, struct wfi_verbs_mr, base);
-	struct wfi_verbs_rkey_blob blob = { .magic = WFI_VERBS_RKEY_MAGIC };
+	struct wfi_verbs_rkey_blob blob = { .head = { .magic = WFI_VERBS_RKEY_MAGIC } };
 	struct wfi_verbs_export *exp;
 	struct weft_export_opts o;
 	int ret;
@@ -230,17 +230,12 @@ int wfi_verbs_mr_export(struct weft_mr *base, const struct weft_export_opts *opt
 	exp->next = mr->exports;
 	mr->exports = exp;
 
-	blob.incarnation = dev->incarnation;
+	blob.head.incarnation = dev->incarnation;
+	blob.head.len = o.len;
+	blob.head.access = o.access;
 	blob.addr = (uintptr_t)base->addr + o.off;
-	blob.len = o.len;
 	blob.rkey = exp->mr ? exp->mr->rkey : exp->mw->rkey;
-	blob.access = o.access;
-	blob.check = wfi_blob_check(&blob, sizeof(blob));
-	memset(out, 0, sizeof(*out));
-	out->id = exp->id;
-	out->fd = -1;
-	out->blob_len = sizeof(blob);
-	memcpy(out->blob, &blob, sizeof(blob));
+	wfi_rkey_write(&blob.head, sizeof(blob), exp->id, out);
 	return 0;
 }
 
@@ -251,50 +246,27 @@ int wfi_verbs_mr_revoke(struct weft_mr *base, uint64_t id)
 	return exports_drop(wfi_container_of(base, struct wfi_verbs_mr, base), id) ? 0 : -ENOENT;
 }
 
-static int blob_read(const struct weft_rkey_src *src, struct wfi_verbs_rkey_blob *blob)
-{
-	uint32_t check;
-	uint64_t end;
-
-	if (!src->blob || src->blob_len != sizeof(*blob))
-		return -EINVAL;
-	memcpy(blob, src->blob, sizeof(*blob));
-	check = blob->check;
-	blob->check = 0;
-	if (blob->magic != WFI_VERBS_RKEY_MAGIC || wfi_blob_check(blob, sizeof(*blob)) != check ||
-	    !blob->len || !blob->access || (blob->access & ~WFI_REMOTE_ACCESS) ||
-	    wfi_add_overflows(blob->addr, blob->len, &end))
-		return -EINVAL;
-	return src->access & ~blob->access ? -EACCES : 0;
-}
-
 int wfi_verbs_rkey_import(struct weft_ep *base, const struct weft_rkey_src *src,
 			  struct weft_rkey **out)
 {
-	struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
-	struct wfi_verbs_rkey_blob blob;
+	const struct wfi_verbs_ep *ep = wfi_verbs_ep(base);
+	struct wfi_verbs_rkey_blob blob = { .head = { .magic = WFI_VERBS_RKEY_MAGIC,
+						      .incarnation = ep->peer_incarnation } };
 	struct wfi_verbs_rkey *rkey;
 	struct weft_rkey_src s;
-	int ret;
+	uint64_t end;
+	int ret = wfi_rkey_read(&s, src, ep->state, &blob.head, sizeof(blob));
 
-	if (wfi_opts_read(&s, sizeof(s), src) || (s.access & ~WFI_REMOTE_ACCESS))
-		return -EINVAL;
-	if (s.kind != WEFT_RKEY_BLOB)
-		return -EOPNOTSUPP;
-	ret = blob_read(&s, &blob);
+	if (!ret && wfi_add_overflows(blob.addr, blob.head.len, &end))
+		ret = -EINVAL;
 	if (ret)
 		return ret;
-	if (ep->state != WFI_EP_CONNECTED)
-		return -ENOTCONN;
-	/* of an earlier life of the peer, or of another node: our request would hit a stranger */
-	if (blob.incarnation != ep->peer_incarnation)
-		return -ESTALE;
 	rkey = wfi_alloc(base->dev->env, sizeof(*rkey));
 	if (!rkey)
 		return -ENOMEM;
 	rkey->base.ep = base;
-	rkey->base.len = blob.len;
-	rkey->base.access = s.access ? s.access : blob.access;
+	rkey->base.len = blob.head.len;
+	rkey->base.access = s.access;
 	rkey->addr = blob.addr;
 	rkey->rkey = blob.rkey;
 	*out = &rkey->base;

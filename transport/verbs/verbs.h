@@ -22,7 +22,7 @@
 #include "transport/verbs/provider.h"
 
 #define WFI_VERBS_EP_MAGIC 0x3150455342525657ull /* "WVRBSEP1" */
-#define WFI_VERBS_RKEY_MAGIC 0x3159454b42525657ull /* "WVRBKEY1" */
+#define WFI_VERBS_RKEY_MAGIC 0x3259454b42525657ull /* "WVRBKEY2" */
 #define WFI_VERBS_VERSION 3u
 #define WFI_VERBS_GIDS 4u
 #define WFI_VERBS_MSG_BYTES 65536u /* most of one message; docs/performance.md says why */
@@ -70,14 +70,10 @@ struct wfi_verbs_ep_blob {
 
 /* what an export carries, little-endian */
 struct wfi_verbs_rkey_blob {
-	uint64_t magic;
-	uint64_t incarnation;
+	struct wfi_rkey_head head;
 	uint64_t addr;
-	uint64_t len;
 	uint32_t rkey;
-	uint32_t access; /* enum weft_access */
 	uint32_t reserved;
-	uint32_t check;
 };
 
 _Static_assert(sizeof(struct wfi_verbs_ep_blob) == 120, "wire");
