@@ -41,8 +41,8 @@ struct bw {
 static int bw_round(void *ctx, double *out)
 {
 	struct bw *b = ctx;
-	struct weft_piece piece = { b->s.mem, 0, b->bytes, b->s.rkey };
-	struct weft_post post = { .pieces = &piece, .nr_pieces = 1, .local_mr = b->s.mr };
+	struct weft_piece piece = { b->s.mem, 0, b->bytes, b->s.end.rkey };
+	struct weft_post post = { .pieces = &piece, .nr_pieces = 1, .local_mr = b->s.end.mr };
 	uint64_t start_ns = wfi_perf_now_ns();
 	uint32_t posted = 0, done = 0;
 	struct weft_wc wcs[16];
@@ -51,18 +51,18 @@ static int bw_round(void *ctx, double *out)
 
 	while (done < b->iters) {
 		ret = 0;
-		while (posted < b->iters && posted - done < WFI_VRIG_DEPTH && !ret) {
+		while (posted < b->iters && posted - done < WFI_END_DEPTH && !ret) {
 			/* perftest, too, asks for one completion in many */
 			loud = (posted + 1) % BW_EACH == 0 || posted + 1 == b->iters;
 			post.flags = loud ? 0 : WEFT_POST_QUIET;
 			post.cookie = posted + 1;
-			ret = b->read ? weft_ep_post_read(b->s.ep, &post)
-				      : weft_ep_post_write(b->s.ep, &post);
+			ret = b->read ? weft_ep_post_read(b->s.end.ep, &post)
+				      : weft_ep_post_write(b->s.end.ep, &post);
 			posted += !ret;
 		}
 		if (ret && ret != -EAGAIN)
 			return ret;
-		nr = weft_cq_poll(b->s.send_cq, wcs, 16);
+		nr = weft_cq_poll(b->s.end.send_cq, wcs, 16);
 		for (i = 0; i < nr; i++) {
 			if (wcs[i].status)
 				return wcs[i].status;
@@ -119,7 +119,7 @@ static int by_ns(const void *a, const void *b)
 static int lat_round(void *ctx, double *out)
 {
 	struct lat *l = ctx;
-	int ret = wfi_vrig_go(l->s.sock, l->iters);
+	int ret = wfi_vrig_go(l->s.end.sock, l->iters);
 
 	if (!ret)
 		ret = l->send ? wfi_vrig_echo(&l->s, l->iters, true, l->ns)
@@ -163,7 +163,6 @@ static int lat_case(const struct run *r, const char *name, bool send)
 struct scatter {
 	struct wfi_vrig_side s;
 	struct wfi_xfer_engine *eng;
-	struct wfi_gather *link;
 	struct wfi_gather_name name;
 	struct wfi_piece *pieces;
 	uint32_t nr;
@@ -178,11 +177,11 @@ static int scatter_round(void *ctx, double *out)
 {
 	struct scatter *sc = ctx;
 	int32_t result;
-	int res = 1, i, nr, ret = wfi_vrig_go(sc->s.sock, 1);
-	struct wfi_xfer_opts opts = { .ep = sc->s.ep,
+	int res = 1, i, nr, ret = wfi_vrig_go(sc->s.end.sock, 1);
+	struct wfi_xfer_opts opts = { .ep = sc->s.end.ep,
 				      .dir = WFI_XFER_WRITE,
-				      .local_mr = sc->s.mr,
-				      .rkeys = &sc->s.rkey,
+				      .local_mr = sc->s.end.mr,
+				      .rkeys = &sc->s.end.rkey,
 				      .nr_rkeys = 1,
 				      .pieces = sc->pieces,
 				      .nr_pieces = sc->nr,
@@ -190,7 +189,7 @@ static int scatter_round(void *ctx, double *out)
 				      .results = &result,
 				      .done = scatter_done,
 				      .ctx = &res,
-				      .gather = sc->link,
+				      .gather = sc->s.end.link,
 				      .names = &sc->name };
 	uint64_t start_ns = wfi_perf_now_ns();
 	struct wfi_xfer *x;
@@ -201,10 +200,10 @@ static int scatter_round(void *ctx, double *out)
 		ret = wfi_xfer_submit(sc->eng, &opts, &x);
 	while (!ret && res == 1) {
 		wfi_xfer_poll(sc->eng, wfi_perf_now_ns());
-		nr = weft_cq_poll(sc->s.recv_cq, wcs, 16);
+		nr = weft_cq_poll(sc->s.end.recv_cq, wcs, 16);
 		for (i = 0; i < nr; i++) {
-			sc->s.is_closed |= wcs[i].op == WEFT_WC_CLOSED;
-			if (wfi_gather_event(sc->link, &wcs[i]) < 0)
+			sc->s.end.is_closed |= wcs[i].op == WEFT_WC_CLOSED;
+			if (wfi_gather_event(sc->s.end.link, &wcs[i]) < 0)
 				ret = -EPROTO;
 		}
 	}
@@ -214,16 +213,16 @@ static int scatter_round(void *ctx, double *out)
 
 static int scatter_open(struct scatter *sc, const uint32_t *order)
 {
-	struct wfi_xfer_engine_opts opts = { .env = &sc->s.env };
+	struct wfi_xfer_engine_opts opts = { .env = &sc->s.end.env };
 	uint32_t i;
 	int ret;
 
 	sc->pieces = calloc(sc->nr, sizeof(*sc->pieces));
 	ret = sc->pieces ? wfi_xfer_engine_create(&opts, &sc->eng) : -ENOMEM;
 	if (!ret)
-		ret = wfi_gather_open(sc->eng, sc->s.ep, 0, &sc->link);
+		ret = wfi_gather_open(sc->eng, sc->s.end.ep, 0, &sc->s.end.link);
 	if (!ret)
-		ret = wfi_vrig_hear(sc->s.sock, &sc->name, sizeof(sc->name));
+		ret = wfi_end_hear(sc->s.end.sock, &sc->name, sizeof(sc->name));
 	for (i = 0; i < sc->nr && !ret; i++)
 		sc->pieces[i] = (struct wfi_piece){ .local = sc->s.mem + (size_t)i * STRIDE,
 						    .remote = (uint64_t)order[i] * STRIDE,
@@ -258,9 +257,9 @@ static int scatter_case(const struct run *r, const char *name, uint32_t nr)
 		ret = wfi_perf_compare(r->p, &c, sides, 2);
 	wfi_peer_ucx_close(ucx);
 	close(sock);
-	if (sc.s.dev)
-		wfi_vrig_ep_close(&sc.s);
-	wfi_gather_close(sc.link);
+	if (sc.s.end.dev)
+		wfi_end_ep_close(&sc.s.end);
+	wfi_gather_close(sc.s.end.link);
 	wfi_xfer_engine_destroy(sc.eng);
 	wfi_vrig_close(&sc.s);
 	free(sc.pieces);
@@ -278,23 +277,23 @@ static int first_one(struct wfi_vrig_side *s, uint64_t *ns)
 {
 	uint64_t start_ns = wfi_perf_now_ns();
 	struct weft_piece piece = { s->mem, 0, 8, NULL };
-	struct weft_post post = { .pieces = &piece, .nr_pieces = 1, .local_mr = s->mr };
+	struct weft_post post = { .pieces = &piece, .nr_pieces = 1, .local_mr = s->end.mr };
 	char go = 0;
 	/* both make theirs at once, and join at once */
-	int ret = wfi_vrig_tell(s->sock, &go, 1);
+	int ret = wfi_end_tell(s->end.sock, &go, 1);
 
 	if (!ret)
 		ret = wfi_vrig_meet(s);
-	piece.rkey = s->rkey;
+	piece.rkey = s->end.rkey;
 	if (!ret)
-		ret = weft_ep_post_write(s->ep, &post);
+		ret = weft_ep_post_write(s->end.ep, &post);
 	if (!ret)
 		ret = wfi_vrig_wait(s);
 	*ns += wfi_perf_now_ns() - start_ns;
 	if (!ret)
-		ret = wfi_vrig_tell(s->sock, &go, 1);
-	wfi_vrig_ep_close(s);
-	return ret ? ret : wfi_vrig_hear(s->sock, &go, 1);
+		ret = wfi_end_tell(s->end.sock, &go, 1);
+	wfi_end_ep_close(&s->end);
+	return ret ? ret : wfi_end_hear(s->end.sock, &go, 1);
 }
 
 static int first_round(void *ctx, double *out)

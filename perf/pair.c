@@ -7,13 +7,13 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "perf/end.h"
 #include "perf/pair.h"
 #include "perf/perf.h"
 #include "weft_internal/gather.h"
 #include "weft_internal/transport_registry.h"
 
 #define LIMIT_NS (20 * 1000000000ull) /* nothing here takes longer */
-#define DEPTH 128u
 #define RECV_BYTES (4u << 20)
 #define ORDER_POLLS 1024u /* between looks for an order: a system call */
 #define MEMORY (WFI_MAP_SHARED_FD | WFI_MAP_PREFAULT | WFI_MAP_HUGE)
@@ -27,19 +27,10 @@ struct intro {
 };
 
 struct end {
-	struct wfi_env env;
-	struct weft_device *dev;
-	struct weft_cq *send_cq, *recv_cq;
-	struct weft_mr *mr;
-	struct weft_export right;
-	struct weft_ep *ep;
-	struct weft_rkey *rkey; /* to the other's memory */
+	struct wfi_end b;
 	struct wfi_xfer_engine *eng;
-	struct wfi_gather *link;
 	struct wfi_gather_name name; /* of the other's memory */
-	bool is_closed; /* WEFT_WC_CLOSED of .ep was polled */
 	bool echoes;
-	int sock;
 };
 
 struct wfi_pair {
@@ -50,16 +41,6 @@ struct wfi_pair {
 };
 
 /* ---- the socket between the two ---- */
-
-static int tell(int sock, const void *buf, size_t len)
-{
-	return send(sock, buf, len, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -ECONNRESET;
-}
-
-static int hear(int sock, void *buf, size_t len)
-{
-	return recv(sock, buf, len, MSG_WAITALL) == (ssize_t)len ? 0 : -ECONNRESET;
-}
 
 /* the file of the export comes last */
 static int tell_intro(int sock, struct intro *intro)
@@ -117,8 +98,10 @@ static int hear_intro(int sock, struct intro *intro)
 
 /* ---- one end ---- */
 
-static int end_mr(struct end *e, const struct wfi_map *m)
+static int end_create(struct end *e, const struct weft_transport *t, const char *device,
+		      const struct wfi_map *m)
 {
+	const struct weft_device_opts dev = { .size = sizeof(dev), .name = device };
 	const struct weft_mr_opts mr = { .size = sizeof(mr),
 					 .addr = m->addr,
 					 .len = m->len,
@@ -127,55 +110,19 @@ static int end_mr(struct end *e, const struct wfi_map *m)
 						   WEFT_ACCESS_REMOTE_WRITE,
 					 .kind = WEFT_MR_MEMFD,
 					 .fd = m->fd };
-	int ret = e->dev->transport->mr_reg(e->dev, &mr, &e->mr);
-
-	return ret ? ret : e->dev->transport->mr_export(e->mr, NULL, &e->right);
-}
-
-static int end_create(struct end *e, const struct weft_transport *t, const char *device,
-		      const struct wfi_map *m)
-{
-	const struct weft_device_opts dev = { .size = sizeof(dev), .name = device };
-	const struct weft_cq_opts cq = { .size = sizeof(cq), .depth = 4096 };
-	struct weft_ep_opts ep = { .size = sizeof(ep), .depth = DEPTH, .recv_bytes = RECV_BYTES };
-	const struct wfi_xfer_engine_opts eng = { .env = &e->env };
-	int ret = wfi_env_real_init(&e->env);
+	const struct wfi_xfer_engine_opts eng = { .env = &e->b.env };
+	int ret = wfi_env_real_init(&e->b.env);
 
 	if (!ret)
-		ret = t->device_open(t, &e->env, &dev, &e->dev);
-	if (!ret)
-		ret = end_mr(e, m);
-	if (!ret)
-		ret = t->cq_create(e->dev, &cq, &e->send_cq);
-	if (!ret)
-		ret = t->cq_create(e->dev, &cq, &e->recv_cq);
-	ep.send_cq = e->send_cq;
-	ep.recv_cq = e->recv_cq;
-	if (!ret)
-		ret = t->ep_create(e->dev, &ep, &e->ep);
-	if (!ret)
-		ret = wfi_xfer_engine_create(&eng, &e->eng);
-	return ret;
+		ret = wfi_end_open(&e->b, t, &dev, &mr);
+	return ret ? ret : wfi_xfer_engine_create(&eng, &e->eng);
 }
 
 static int end_join(struct end *e, const struct intro *theirs, pid_t pid)
 {
-	const struct weft_transport *t = e->dev->transport;
-	const struct weft_ep_peer peer = { .size = sizeof(peer),
-					   .blob = theirs->addr.blob,
-					   .blob_len = theirs->addr.blob_len,
-					   .nr_fds = theirs->addr.nr_fds,
-					   .fds = theirs->addr.fds,
-					   .pid = pid };
-	const struct weft_rkey_src src = { .size = sizeof(src),
-					   .fd = theirs->mem.fd,
-					   .blob = theirs->mem.blob,
-					   .blob_len = theirs->mem.blob_len };
+	int ret = wfi_end_ep_join(&e->b, &theirs->addr, &theirs->mem, pid);
 	uint32_t i;
-	int ret = t->ep_connect(e->ep, &peer);
 
-	if (!ret)
-		ret = t->rkey_import(e->ep, &src, &e->rkey);
 	for (i = 0; i < theirs->addr.nr_fds; i++)
 		close(theirs->addr.fds[i]);
 	if (theirs->mem.fd >= 0)
@@ -189,24 +136,24 @@ static int end_meet(struct end *e, pid_t pid)
 {
 	struct intro mine = { 0 }, theirs;
 	char ready = 0;
-	int ret = e->dev->transport->ep_addr(e->ep, &mine.addr);
+	int ret = wfi_end_ep_open(&e->b, RECV_BYTES, &mine.addr);
 
-	mine.mem = e->right;
-	mine.max_msg = e->dev->caps.max_msg;
-	if (!ret && e->dev->caps.cost_per_piece_ns)
-		ret = wfi_gather_open(e->eng, e->ep, 0, &e->link);
-	if (!ret && e->link)
-		ret = wfi_gather_serve(e->link, e->mr, NULL, &mine.name);
+	mine.mem = e->b.right;
+	mine.max_msg = e->b.dev->caps.max_msg;
+	if (!ret && e->b.dev->caps.cost_per_piece_ns)
+		ret = wfi_gather_open(e->eng, e->b.ep, 0, &e->b.link);
+	if (!ret && e->b.link)
+		ret = wfi_gather_serve(e->b.link, e->b.mr, NULL, &mine.name);
 	if (!ret)
-		ret = tell_intro(e->sock, &mine);
+		ret = tell_intro(e->b.sock, &mine);
 	if (!ret)
-		ret = hear_intro(e->sock, &theirs);
+		ret = hear_intro(e->b.sock, &theirs);
 	if (!ret)
 		ret = end_join(e, &theirs, pid);
 	/* what is sent to an endpoint that is not ready may be lost */
 	if (!ret)
-		ret = tell(e->sock, &ready, 1);
-	return ret ? ret : hear(e->sock, &ready, 1);
+		ret = wfi_end_tell(e->b.sock, &ready, 1);
+	return ret ? ret : wfi_end_hear(e->b.sock, &ready, 1);
 }
 
 /* Return: 0, -ECONNRESET the other side is gone */
@@ -215,16 +162,16 @@ static int end_hear(struct end *e)
 	struct weft_wc wcs[16];
 	int i, nr;
 
-	nr = weft_cq_poll(e->recv_cq, wcs, 16);
+	nr = weft_cq_poll(e->b.recv_cq, wcs, 16);
 	for (i = 0; i < nr; i++) {
-		if (e->link && wfi_gather_event(e->link, &wcs[i]) < 0)
+		if (e->b.link && wfi_gather_event(e->b.link, &wcs[i]) < 0)
 			return -EPROTO;
-		e->is_closed |= wcs[i].op == WEFT_WC_CLOSED;
+		e->b.is_closed |= wcs[i].op == WEFT_WC_CLOSED;
 		if (e->echoes && wcs[i].op == WEFT_WC_RECV)
-			weft_ep_post_send(e->ep, wcs[i].data, (uint32_t)wcs[i].len, 0,
+			weft_ep_post_send(e->b.ep, wcs[i].data, (uint32_t)wcs[i].len, 0,
 					  WEFT_POST_QUIET);
 	}
-	return e->is_closed ? -ECONNRESET : 0;
+	return e->b.is_closed ? -ECONNRESET : 0;
 }
 
 static int end_poll(struct end *e)
@@ -235,24 +182,12 @@ static int end_poll(struct end *e)
 
 static void end_close(struct end *e)
 {
-	const struct weft_transport *t;
-
-	if (!e->dev)
+	if (!e->b.dev)
 		return;
-	t = e->dev->transport;
-	if (e->ep) {
-		t->ep_shutdown(e->ep);
-		while (!e->is_closed)
-			end_poll(e);
-		wfi_gather_close(e->link);
-		t->rkey_destroy(e->rkey);
-		t->ep_destroy(e->ep);
-	}
+	wfi_end_ep_close(&e->b);
+	wfi_gather_close(e->b.link);
 	wfi_xfer_engine_destroy(e->eng);
-	t->cq_destroy(e->send_cq);
-	t->cq_destroy(e->recv_cq);
-	t->mr_dereg(e->mr);
-	t->device_close(e->dev);
+	wfi_end_close(&e->b);
 }
 
 /* ---- the target ---- */
@@ -264,17 +199,17 @@ static int target_poll(struct end *e)
 
 	for (;;) {
 		/* without a link there is nothing to move: it serves and echoes */
-		if (e->link ? end_poll(e) : end_hear(e))
+		if (e->b.link ? end_poll(e) : end_hear(e))
 			return -ECONNRESET;
-		if (++polls % ORDER_POLLS == 0 && recv(e->sock, &c, 1, MSG_DONTWAIT) >= 0)
-			return tell(e->sock, &c, 1);
+		if (++polls % ORDER_POLLS == 0 && recv(e->b.sock, &c, 1, MSG_DONTWAIT) >= 0)
+			return wfi_end_tell(e->b.sock, &c, 1);
 	}
 }
 
 static int target(const struct weft_transport *t, const char *device, const struct wfi_map *m,
 		  int sock)
 {
-	struct end e = { .sock = sock };
+	struct end e = { .b.sock = sock };
 	char order;
 	int ret = wfi_perf_pin(WFI_PERF_NODE_CPU);
 
@@ -282,9 +217,9 @@ static int target(const struct weft_transport *t, const char *device, const stru
 		ret = end_create(&e, t, device, m);
 	if (!ret)
 		ret = end_meet(&e, getppid());
-	e.echoes = !e.link;
-	while (!ret && !hear(sock, &order, 1)) {
-		ret = tell(sock, &order, 1);
+	e.echoes = !e.b.link;
+	while (!ret && !wfi_end_hear(sock, &order, 1)) {
+		ret = wfi_end_tell(sock, &order, 1);
 		if (!ret)
 			ret = target_poll(&e);
 	}
@@ -302,7 +237,7 @@ int wfi_pair_open(const char *transport, const char *device, uint64_t bytes, str
 
 	if (!p)
 		return -ENOMEM;
-	p->end.sock = -1;
+	p->end.b.sock = -1;
 	ret = t ? wfi_env_real_init(&p->env) : -EOPNOTSUPP;
 	if (!ret)
 		ret = p->env.mem->map(&p->env, bytes, MEMORY, &p->here);
@@ -319,7 +254,7 @@ int wfi_pair_open(const char *transport, const char *device, uint64_t bytes, str
 		_exit(target(t, device, &p->there, socks[1]));
 	}
 	close(socks[1]);
-	p->end.sock = socks[0];
+	p->end.b.sock = socks[0];
 	ret = p->pid < 0 ? -errno : end_create(&p->end, t, device, &p->here);
 	if (!ret)
 		ret = end_meet(&p->end, p->pid);
@@ -337,13 +272,13 @@ void wfi_pair_close(struct wfi_pair *p)
 {
 	if (!p)
 		return;
-	if (p->end.sock >= 0)
-		shutdown(p->end.sock, SHUT_RDWR);
+	if (p->end.b.sock >= 0)
+		shutdown(p->end.b.sock, SHUT_RDWR);
 	end_close(&p->end);
 	if (p->pid > 0)
 		waitpid(p->pid, NULL, 0);
-	if (p->end.sock >= 0)
-		close(p->end.sock);
+	if (p->end.b.sock >= 0)
+		close(p->end.b.sock);
 	if (p->env.mem) {
 		p->env.mem->unmap(&p->env, &p->here);
 		p->env.mem->unmap(&p->env, &p->there);
@@ -363,9 +298,9 @@ uint8_t *wfi_pair_there(struct wfi_pair *p)
 
 static int order(struct wfi_pair *p, char what)
 {
-	int ret = tell(p->end.sock, &what, 1);
+	int ret = wfi_end_tell(p->end.b.sock, &what, 1);
 
-	return ret ? ret : hear(p->end.sock, &what, 1);
+	return ret ? ret : wfi_end_hear(p->end.b.sock, &what, 1);
 }
 
 int wfi_pair_begin(struct wfi_pair *p)
@@ -380,12 +315,12 @@ int wfi_pair_end(struct wfi_pair *p)
 
 struct weft_ep *wfi_pair_ep(struct wfi_pair *p)
 {
-	return p->end.ep;
+	return p->end.b.ep;
 }
 
 const struct weft_rkey *wfi_pair_rkey(const struct wfi_pair *p)
 {
-	return p->end.rkey;
+	return p->end.b.rkey;
 }
 
 static void moved(void *ctx, int res)
@@ -399,10 +334,10 @@ int wfi_pair_move(struct wfi_pair *p, enum wfi_xfer_dir dir, const struct wfi_pi
 	struct end *e = &p->end;
 	int32_t result;
 	int res = 1, ret;
-	const struct wfi_xfer_opts opts = { .ep = e->ep,
+	const struct wfi_xfer_opts opts = { .ep = e->b.ep,
 					    .dir = dir,
-					    .local_mr = e->mr,
-					    .rkeys = &e->rkey,
+					    .local_mr = e->b.mr,
+					    .rkeys = &e->b.rkey,
 					    .nr_rkeys = 1,
 					    .pieces = pieces,
 					    .nr_pieces = nr,
@@ -411,8 +346,8 @@ int wfi_pair_move(struct wfi_pair *p, enum wfi_xfer_dir dir, const struct wfi_pi
 					    .deadline_ns = wfi_perf_now_ns() + LIMIT_NS,
 					    .done = moved,
 					    .ctx = &res,
-					    .gather = e->link,
-					    .names = e->link ? &e->name : NULL };
+					    .gather = e->b.link,
+					    .names = e->b.link ? &e->name : NULL };
 	struct wfi_xfer *x;
 
 	ret = wfi_xfer_submit(e->eng, &opts, &x);

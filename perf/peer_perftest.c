@@ -54,7 +54,7 @@ static int run_once(const struct wfi_vrig_perftest *t, double *out)
 	sock = wfi_vrig_dial(t->place, &order);
 	if (sock < 0)
 		return sock;
-	ret = wfi_vrig_hear(sock, &ready, 1);
+	ret = wfi_end_hear(sock, &ready, 1);
 	f = ret ? NULL : popen(client, "r");
 	if (f) {
 		ret = figure(f, t, out);

@@ -149,8 +149,8 @@ int wfi_peer_rdmacm_serve(const struct wfi_vrig_place *place, int sock)
 		     rdma_bind_addr(r->listener, (struct sockaddr *)&r->addr) ||
 		     rdma_listen(r->listener, 8)))
 		ret = -errno;
-	while (!ret && !wfi_vrig_hear(sock, &nr, sizeof(nr)) && nr) {
-		ret = wfi_vrig_tell(sock, &nr, sizeof(nr));
+	while (!ret && !wfi_end_hear(sock, &nr, sizeof(nr)) && nr) {
+		ret = wfi_end_tell(sock, &nr, sizeof(nr));
 		for (i = 0; i < nr && !ret; i++)
 			ret = accept_one(r);
 	}

@@ -158,12 +158,11 @@ int wfi_peer_ucx_serve(const struct wfi_vrig_place *place, int sock)
 	if (!ret)
 		ret = intro_fill(u, &intro);
 	if (!ret)
-		ret = wfi_vrig_tell(sock, &intro, sizeof(intro));
+		ret = wfi_end_tell(sock, &intro, sizeof(intro));
 	/* what a put needs of this side is the NIC's work, once the connection stands */
 	while (!ret && recv(sock, &nr, sizeof(nr), MSG_DONTWAIT) < 0)
 		ucp_worker_progress(u->worker);
-	while (!ret && !wfi_vrig_tell(sock, &nr, sizeof(nr)) &&
-	       !wfi_vrig_hear(sock, &nr, sizeof(nr)))
+	while (!ret && !wfi_end_tell(sock, &nr, sizeof(nr)) && !wfi_end_hear(sock, &nr, sizeof(nr)))
 		;
 	wfi_peer_ucx_close(u);
 	return ret;
@@ -199,7 +198,7 @@ int wfi_peer_ucx_open(const struct wfi_vrig_place *place, uint32_t nr, uint32_t 
 	u->sock = wfi_vrig_dial(place, &what);
 	ret = u->sock < 0 ? u->sock : side_open(u, place);
 	if (!ret)
-		ret = wfi_vrig_hear(u->sock, &intro, sizeof(intro));
+		ret = wfi_end_hear(u->sock, &intro, sizeof(intro));
 	if (!ret)
 		ret = ep_open(u, &intro);
 	/* the first puts connect; then the other side may rest */

@@ -25,10 +25,10 @@ static int turns(struct wfi_vrig_side *s, uint32_t op)
 	int ret;
 
 	for (;;) {
-		ret = wfi_vrig_hear(s->sock, &nr, sizeof(nr));
+		ret = wfi_end_hear(s->end.sock, &nr, sizeof(nr));
 		if (ret || !nr)
 			return ret;
-		ret = wfi_vrig_tell(s->sock, &nr, sizeof(nr));
+		ret = wfi_end_tell(s->end.sock, &nr, sizeof(nr));
 		if (!ret && op == WFI_VRIG_PINGPONG)
 			ret = wfi_vrig_pingpong(s, nr, false, NULL);
 		if (!ret && op == WFI_VRIG_ECHO)
@@ -39,7 +39,7 @@ static int turns(struct wfi_vrig_side *s, uint32_t op)
 }
 
 /* until the socket says something more */
-static int gather_serve(struct wfi_vrig_side *s, struct wfi_xfer_engine *eng, struct wfi_gather *g)
+static int gather_serve(struct wfi_vrig_side *s, struct wfi_xfer_engine *eng)
 {
 	struct weft_wc wcs[16];
 	unsigned polls = 0;
@@ -48,44 +48,43 @@ static int gather_serve(struct wfi_vrig_side *s, struct wfi_xfer_engine *eng, st
 
 	for (;;) {
 		wfi_xfer_poll(eng, wfi_perf_now_ns());
-		nr = weft_cq_poll(s->recv_cq, wcs, 16);
+		nr = weft_cq_poll(s->end.recv_cq, wcs, 16);
 		for (i = 0; i < nr; i++) {
-			ret = wfi_gather_event(g, &wcs[i]);
-			s->is_closed |= wcs[i].op == WEFT_WC_CLOSED;
-			if (ret < 0 || s->is_closed)
+			ret = wfi_gather_event(s->end.link, &wcs[i]);
+			s->end.is_closed |= wcs[i].op == WEFT_WC_CLOSED;
+			if (ret < 0 || s->end.is_closed)
 				return -ECONNRESET;
 		}
-		if (++polls % 1024 == 0 && recv(s->sock, &c, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+		if (++polls % 1024 == 0 && recv(s->end.sock, &c, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
 			return 0;
 	}
 }
 
 static int gather_turns(struct wfi_vrig_side *s)
 {
-	struct wfi_xfer_engine_opts opts = { .env = &s->env };
+	struct wfi_xfer_engine_opts opts = { .env = &s->end.env };
 	struct wfi_xfer_engine *eng;
 	struct wfi_gather_name name;
-	struct wfi_gather *g = NULL;
 	uint32_t nr = 0;
 	int ret = wfi_xfer_engine_create(&opts, &eng);
 
 	if (ret)
 		return ret;
-	ret = wfi_gather_open(eng, s->ep, 0, &g);
+	ret = wfi_gather_open(eng, s->end.ep, 0, &s->end.link);
 	if (!ret)
-		ret = wfi_gather_serve(g, s->mr, NULL, &name);
+		ret = wfi_gather_serve(s->end.link, s->end.mr, NULL, &name);
 	if (!ret)
-		ret = wfi_vrig_tell(s->sock, &name, sizeof(name));
+		ret = wfi_end_tell(s->end.sock, &name, sizeof(name));
 	while (!ret) {
-		ret = wfi_vrig_hear(s->sock, &nr, sizeof(nr));
+		ret = wfi_end_hear(s->end.sock, &nr, sizeof(nr));
 		if (ret || !nr)
 			break;
-		ret = wfi_vrig_tell(s->sock, &nr, sizeof(nr));
+		ret = wfi_end_tell(s->end.sock, &nr, sizeof(nr));
 		if (!ret)
-			ret = gather_serve(s, eng, g);
+			ret = gather_serve(s, eng);
 	}
-	wfi_vrig_ep_close(s);
-	wfi_gather_close(g);
+	wfi_end_ep_close(&s->end);
+	wfi_gather_close(s->end.link);
 	wfi_xfer_engine_destroy(eng);
 	return ret;
 }
@@ -96,14 +95,14 @@ static int connect_turns(struct wfi_vrig_side *s)
 	int ret;
 
 	for (;;) {
-		if (wfi_vrig_hear(s->sock, &go, 1))
+		if (wfi_end_hear(s->end.sock, &go, 1))
 			return 0;
 		ret = wfi_vrig_meet(s);
 		if (!ret)
-			ret = wfi_vrig_hear(s->sock, &go, 1);
-		wfi_vrig_ep_close(s);
+			ret = wfi_end_hear(s->end.sock, &go, 1);
+		wfi_end_ep_close(&s->end);
 		if (!ret)
-			ret = wfi_vrig_tell(s->sock, &go, 1);
+			ret = wfi_end_tell(s->end.sock, &go, 1);
 		if (ret)
 			return ret;
 	}
@@ -168,10 +167,10 @@ static int spawn(const struct wfi_vrig_order *order, int sock)
 	}
 	while (!listens(order->port) && waitpid(pid, &status, WNOHANG) == 0)
 		wfi_perf_sleep_ns(2000000);
-	ret = wfi_vrig_tell(sock, "", 1);
+	ret = wfi_end_tell(sock, "", 1);
 	/* it ends when its client does; one whose client failed is ended here */
 	if (!ret)
-		wfi_vrig_hear(sock, &status, 1);
+		wfi_end_hear(sock, &status, 1);
 	kill(pid, SIGTERM);
 	waitpid(pid, &status, 0);
 	return ret;
@@ -217,7 +216,7 @@ static int serve_on(const struct wfi_vrig_place *place, int fd)
 		if (sock < 0)
 			return -errno;
 		setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		if (wfi_vrig_hear(sock, &order, sizeof(order)))
+		if (wfi_end_hear(sock, &order, sizeof(order)))
 			order.op = WFI_VRIG_LOOK;
 		order.text[sizeof(order.text) - 1] = '\0';
 		if (order.op == WFI_VRIG_QUIT)

@@ -20,16 +20,6 @@ struct intro {
 	struct weft_export mem;
 };
 
-int wfi_vrig_tell(int sock, const void *buf, size_t len)
-{
-	return send(sock, buf, len, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -ECONNRESET;
-}
-
-int wfi_vrig_hear(int sock, void *buf, size_t len)
-{
-	return recv(sock, buf, len, MSG_WAITALL) == (ssize_t)len ? 0 : -ECONNRESET;
-}
-
 int wfi_vrig_dial(const struct wfi_vrig_place *place, const struct wfi_vrig_order *order)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(WFI_VRIG_PORT) };
@@ -53,7 +43,7 @@ int wfi_vrig_dial(const struct wfi_vrig_place *place, const struct wfi_vrig_orde
 		wfi_perf_sleep_ns(10000000);
 	}
 	setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	ret = wfi_vrig_tell(sock, order, sizeof(*order));
+	ret = wfi_end_tell(sock, order, sizeof(*order));
 	if (ret) {
 		close(sock);
 		return wfi_perf_fail(ret, "the agent hung up");
@@ -63,137 +53,67 @@ int wfi_vrig_dial(const struct wfi_vrig_place *place, const struct wfi_vrig_orde
 
 int wfi_vrig_go(int sock, uint32_t nr)
 {
-	int ret = wfi_vrig_tell(sock, &nr, sizeof(nr));
+	int ret = wfi_end_tell(sock, &nr, sizeof(nr));
 
-	return ret ? ret : wfi_vrig_hear(sock, &nr, sizeof(nr));
+	return ret ? ret : wfi_end_hear(sock, &nr, sizeof(nr));
 }
 
-static int memory_open(struct wfi_vrig_side *s)
+int wfi_vrig_open(struct wfi_vrig_side *s, const struct wfi_vrig_place *place, int sock)
 {
+	const struct weft_transport *t = wfi_transport_find(wfi_transports, "verbs");
+	const struct weft_device_opts dev = { .size = sizeof(dev),
+					      .name = place->device,
+					      .silent_ms = SILENT_MS };
 	struct weft_mr_opts mr = { .size = sizeof(mr),
 				   .len = WFI_VRIG_MEM,
 				   .access = WEFT_ACCESS_LOCAL_WRITE | WEFT_ACCESS_REMOTE_READ |
 					     WEFT_ACCESS_REMOTE_WRITE };
 	int ret;
 
-	s->mem = wfi_alloc(&s->env, WFI_VRIG_MEM);
-	if (!s->mem)
-		return -ENOMEM;
-	memset(s->mem, 0, WFI_VRIG_MEM);
-	mr.addr = s->mem;
-	ret = s->dev->transport->mr_reg(s->dev, &mr, &s->mr);
-	return ret ? ret : s->dev->transport->mr_export(s->mr, NULL, &s->mem_right);
-}
-
-int wfi_vrig_open(struct wfi_vrig_side *s, const struct wfi_vrig_place *place, int sock)
-{
-	const struct weft_transport *t = wfi_transport_find(wfi_transports, "verbs");
-	struct weft_device_opts dev = { .size = sizeof(dev),
-					.name = place->device,
-					.silent_ms = SILENT_MS };
-	struct weft_cq_opts cq = { .size = sizeof(cq), .depth = 4096 };
-	int ret;
-
-	*s = (struct wfi_vrig_side){ .sock = sock };
-	ret = t ? wfi_env_real_init(&s->env) : -EOPNOTSUPP;
-	if (!ret)
-		ret = t->device_open(t, &s->env, &dev, &s->dev);
-	if (ret)
-		return wfi_perf_fail(ret, "verbs device %s: %s", place->device, strerror(-ret));
-	ret = t->cq_create(s->dev, &cq, &s->send_cq);
-	if (!ret)
-		ret = t->cq_create(s->dev, &cq, &s->recv_cq);
-	if (!ret)
-		ret = memory_open(s);
+	*s = (struct wfi_vrig_side){ .end.sock = sock };
+	ret = t ? wfi_env_real_init(&s->end.env) : -EOPNOTSUPP;
+	if (!ret) {
+		s->mem = wfi_alloc(&s->end.env, WFI_VRIG_MEM);
+		ret = s->mem ? 0 : -ENOMEM;
+	}
+	if (!ret) {
+		memset(s->mem, 0, WFI_VRIG_MEM);
+		mr.addr = s->mem;
+		ret = wfi_end_open(&s->end, t, &dev, &mr);
+	}
 	if (ret) {
 		wfi_vrig_close(s);
-		return wfi_perf_fail(ret, "verbs: %s", strerror(-ret));
+		return wfi_perf_fail(ret, "verbs device %s: %s", place->device, strerror(-ret));
 	}
 	return 0;
 }
 
 void wfi_vrig_close(struct wfi_vrig_side *s)
 {
-	const struct weft_transport *t;
-
-	if (!s->dev)
-		return;
-	t = s->dev->transport;
-	wfi_vrig_ep_close(s);
-	t->mr_dereg(s->mr);
-	t->cq_destroy(s->send_cq);
-	t->cq_destroy(s->recv_cq);
-	t->device_close(s->dev);
+	wfi_end_close(&s->end);
 	if (s->mem)
-		wfi_free(&s->env, s->mem, WFI_VRIG_MEM);
-	s->dev = NULL;
-}
-
-static int ep_open(struct wfi_vrig_side *s, struct intro *mine)
-{
-	const struct weft_transport *t = s->dev->transport;
-	struct weft_ep_opts opts = { .size = sizeof(opts),
-				     .send_cq = s->send_cq,
-				     .recv_cq = s->recv_cq,
-				     .depth = WFI_VRIG_DEPTH };
-	int ret = t->ep_create(s->dev, &opts, &s->ep);
-
-	s->is_closed = false;
-	memset(mine, 0, sizeof(*mine));
-	mine->mem = s->mem_right;
-	return ret ? ret : t->ep_addr(s->ep, &mine->addr);
-}
-
-static int ep_join(struct wfi_vrig_side *s, const struct intro *theirs)
-{
-	const struct weft_transport *t = s->dev->transport;
-	struct weft_ep_peer peer = { .size = sizeof(peer),
-				     .blob = theirs->addr.blob,
-				     .blob_len = theirs->addr.blob_len };
-	struct weft_rkey_src src = { .size = sizeof(src),
-				     .fd = -1,
-				     .blob = theirs->mem.blob,
-				     .blob_len = theirs->mem.blob_len };
-	int ret = t->ep_connect(s->ep, &peer);
-
-	return ret ? ret : t->rkey_import(s->ep, &src, &s->rkey);
-}
-
-void wfi_vrig_ep_close(struct wfi_vrig_side *s)
-{
-	const struct weft_transport *t = s->dev->transport;
-	struct weft_wc wc;
-
-	if (!s->ep)
-		return;
-	t->ep_shutdown(s->ep);
-	while (!s->is_closed) {
-		s->is_closed = weft_cq_poll(s->recv_cq, &wc, 1) == 1 && wc.op == WEFT_WC_CLOSED;
-		weft_cq_poll(s->send_cq, &wc, 1);
-	}
-	t->rkey_destroy(s->rkey);
-	t->ep_destroy(s->ep);
-	s->ep = NULL;
-	s->rkey = NULL;
+		wfi_free(&s->end.env, s->mem, WFI_VRIG_MEM);
+	s->mem = NULL;
 }
 
 int wfi_vrig_meet(struct wfi_vrig_side *s)
 {
-	struct intro mine, theirs;
+	struct wfi_end *e = &s->end;
+	struct intro mine = { .mem = e->right }, theirs;
 	char ready = 0;
-	int ret = ep_open(s, &mine);
+	int ret = wfi_end_ep_open(e, 0, &mine.addr);
 
 	if (!ret)
-		ret = wfi_vrig_tell(s->sock, &mine, sizeof(mine));
+		ret = wfi_end_tell(e->sock, &mine, sizeof(mine));
 	if (!ret)
-		ret = wfi_vrig_hear(s->sock, &theirs, sizeof(theirs));
+		ret = wfi_end_hear(e->sock, &theirs, sizeof(theirs));
 	if (!ret)
-		ret = ep_join(s, &theirs);
+		ret = wfi_end_ep_join(e, &theirs.addr, &theirs.mem, 0);
 	/* what is written to a queue pair that is not ready is lost, and sent anew much later */
 	if (!ret)
-		ret = wfi_vrig_tell(s->sock, &ready, 1);
+		ret = wfi_end_tell(e->sock, &ready, 1);
 	if (!ret)
-		ret = wfi_vrig_hear(s->sock, &ready, 1);
+		ret = wfi_end_hear(e->sock, &ready, 1);
 	return ret ? wfi_perf_fail(ret, "verbs: no connection: %s", strerror(-ret)) : 0;
 }
 
@@ -201,7 +121,7 @@ int wfi_vrig_wait(struct wfi_vrig_side *s)
 {
 	struct weft_wc wc;
 
-	while (!weft_cq_poll(s->send_cq, &wc, 1))
+	while (!weft_cq_poll(s->end.send_cq, &wc, 1))
 		;
 	return wc.status;
 }
@@ -209,16 +129,16 @@ int wfi_vrig_wait(struct wfi_vrig_side *s)
 /* what the other side writes lands in the first byte of the second half, ours leaves the first */
 static int write_mark(struct wfi_vrig_side *s, uint8_t mark)
 {
-	struct weft_piece piece = { s->mem, WFI_VRIG_MEM / 2, MSG_BYTES, s->rkey };
+	struct weft_piece piece = { s->mem, WFI_VRIG_MEM / 2, MSG_BYTES, s->end.rkey };
 	struct weft_post post = {
-		.pieces = &piece, .nr_pieces = 1, .local_mr = s->mr, .flags = WEFT_POST_QUIET
+		.pieces = &piece, .nr_pieces = 1, .local_mr = s->end.mr, .flags = WEFT_POST_QUIET
 	};
 	struct weft_wc wc;
 	int ret;
 
 	s->mem[MSG_BYTES - 1] = mark;
-	while ((ret = weft_ep_post_write(s->ep, &post)) == -EAGAIN)
-		if (weft_cq_poll(s->send_cq, &wc, 1) && wc.status)
+	while ((ret = weft_ep_post_write(s->end.ep, &post)) == -EAGAIN)
+		if (weft_cq_poll(s->end.send_cq, &wc, 1) && wc.status)
 			return wc.status;
 	return ret;
 }
@@ -259,8 +179,9 @@ static int send_one(struct wfi_vrig_side *s)
 	struct weft_wc wc;
 	int ret;
 
-	while ((ret = weft_ep_post_send(s->ep, s->mem, MSG_BYTES, 0, WEFT_POST_QUIET)) == -EAGAIN)
-		if (weft_cq_poll(s->send_cq, &wc, 1) && wc.status)
+	while ((ret = weft_ep_post_send(s->end.ep, s->mem, MSG_BYTES, 0, WEFT_POST_QUIET)) ==
+	       -EAGAIN)
+		if (weft_cq_poll(s->end.send_cq, &wc, 1) && wc.status)
 			return wc.status;
 	return ret;
 }
@@ -275,7 +196,7 @@ int wfi_vrig_echo(struct wfi_vrig_side *s, uint32_t nr, bool first, uint64_t *ou
 	for (i = 0; i < nr && !ret; i++) {
 		if (first)
 			ret = send_one(s);
-		while (!ret && !weft_cq_poll(s->recv_cq, &wc, 1))
+		while (!ret && !weft_cq_poll(s->end.recv_cq, &wc, 1))
 			;
 		if (!ret && wc.op != WEFT_WC_RECV)
 			ret = wc.status ? wc.status : -EPROTO;

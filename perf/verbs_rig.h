@@ -10,12 +10,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "perf/end.h"
 #include "perf/perf.h"
-#include "weft/transport.h"
-#include "weft_internal/env.h"
 
 #define WFI_VRIG_MEM (16u << 20)
-#define WFI_VRIG_DEPTH 128u
 #define WFI_VRIG_PORT 7472
 
 enum wfi_vrig_op {
@@ -45,29 +43,16 @@ struct wfi_vrig_place {
 
 /* one end of a connection of Weft's */
 struct wfi_vrig_side {
-	struct wfi_env env;
-	struct weft_device *dev;
-	struct weft_cq *send_cq, *recv_cq;
-	struct weft_mr *mr;
-	uint8_t *mem;
-	struct weft_export mem_right; /* for every peer */
-	struct weft_ep *ep;
-	struct weft_rkey *rkey; /* to the other's memory */
-	bool is_closed; /* WEFT_WC_CLOSED of .ep was polled */
-	int sock;
+	struct wfi_end end;
+	uint8_t *mem; /* of its region */
 };
 
 /* ---- verbs_rig.c. Return: 0 or negative errno (said) unless said otherwise ---- */
 
 int wfi_vrig_open(struct wfi_vrig_side *s, const struct wfi_vrig_place *place, int sock);
 void wfi_vrig_close(struct wfi_vrig_side *s);
-/* ends it, and waits for that */
-void wfi_vrig_ep_close(struct wfi_vrig_side *s);
-/* makes .ep and joins it with the other side's: both at once, over .sock */
+/* makes its endpoint and joins it with the other side's: both at once, over the socket */
 int wfi_vrig_meet(struct wfi_vrig_side *s);
-/* whole or not at all. Return: 0, -ECONNRESET; says nothing */
-int wfi_vrig_tell(int sock, const void *buf, size_t len);
-int wfi_vrig_hear(int sock, void *buf, size_t len);
 /* a connection to the agent, the order given. Return: socket */
 int wfi_vrig_dial(const struct wfi_vrig_place *place, const struct wfi_vrig_order *order);
 /* "do @nr"; 0 ends. Returns when the agent has begun */
