@@ -619,6 +619,64 @@ static void test_scrub_rate(void **state)
 	assert_in_range(stat_of(f).scrubbed, seconds * per_second - 2, seconds * per_second + 1);
 }
 
+/* a write that the drive refuses: the block is not there, and its slot is not tried again */
+static void test_write_error(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_sim_faults faults = { .disk_error_ppm = 1000000 };
+
+	put_all(f, 0, 20);
+	wfi_sim_set_faults(f->sim, &faults);
+	assert_true(put(f, 20, BLOCK) < 0);
+	wfi_sim_set_faults(f->sim, &(struct wfi_sim_faults){ 0 });
+	run(f);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_WRITE], 1);
+	assert_int_equal(stat_of(f).retired, 1);
+	assert_int_equal(stat_of(f).state, WFI_TIER_OK);
+	assert_int_equal(get(f, 20, BLOCK), -ENOENT);
+	assert_int_equal(put(f, 20, BLOCK), 0);
+	for (uint64_t n = 0; n <= 20; n++)
+		assert_int_equal(get(f, n, BLOCK), 0);
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).recovered, 21);
+	assert_int_equal(stat_of(f).retired, 0);
+	for (uint64_t n = 0; n <= 20; n++)
+		assert_int_equal(get(f, n, BLOCK), 0);
+}
+
+/* a page of headers that the drive refuses is written again until it is taken */
+static void test_header_write_error(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_sim_faults faults = { .disk_error_ppm = 1000000 };
+	struct wfi_tier_block b = { .key = key_of(1), .space_tag = TAG, .len = BLOCK };
+	uint8_t *buf = aligned_alloc(4096, BLOCK);
+	int res = 1;
+
+	fill(buf, 1, BLOCK);
+	b.crc = wfi_crc32c(0, buf, BLOCK);
+	assert_int_equal(f->tier->ops->put(f->tier, &b, buf, took, &res), 0);
+	for (unsigned i = 0; res == 1; i++) {
+		assert_in_range(i, 0, 100);
+		f->tier->ops->poll(f->tier, wfi_now(f->env));
+	}
+	assert_int_equal(res, 0);
+	/* the bytes are there, the header is not yet */
+	wfi_sim_set_faults(f->sim, &faults);
+	for (unsigned i = 0; !stat_of(f).bad[WFI_TIER_BAD_WRITE]; i++) {
+		assert_in_range(i, 0, 1000);
+		wfi_sim_advance(f->sim, WFI_NSEC_PER_MSEC);
+		f->tier->ops->poll(f->tier, wfi_now(f->env));
+	}
+	wfi_sim_set_faults(f->sim, &(struct wfi_sim_faults){ 0 });
+	run(f);
+	assert_int_equal(stat_of(f).retired, 0);
+	assert_int_equal(get(f, 1, BLOCK), 0);
+	reopen(f, NODE);
+	assert_int_equal(get(f, 1, BLOCK), 0);
+	free(buf);
+}
+
 /* every single bit that is wrong at rest is found: in bodies by their reader, in headers at the
  * start */
 static void test_flips(void **state)
@@ -799,6 +857,8 @@ int main(void)
 		T(test_scrub_leased),
 		T(test_scrub_cut),
 		T(test_scrub_rate),
+		T(test_write_error),
+		T(test_header_write_error),
 		T(test_flips),
 		T(test_flips_restart),
 		T(test_floods),
