@@ -69,6 +69,7 @@ struct wfi_tcp_device {
 struct wfi_tcp_ep {
 	struct wfi_srv_ep srv;
 	int fd; /* -1: not yet, or no more */
+	int lowat; /* bytes that are there before they are told of */
 	bool dials;
 	bool readable;
 	bool writable;

@@ -9,6 +9,7 @@
 #define PLACES 1024u /* of one call: UIO_MAXIOV */
 #define TURN (2u << 20) /* bytes that one endpoint may take of one progress() */
 #define EVENTS 64
+#define LOWAT (512u << 10) /* of a long frame: who reads less at a time keeps its sender waiting */
 #define LEAVE_NS (30 * WFI_NSEC_PER_MSEC)
 
 /* ---- what leaves ---- */
@@ -153,6 +154,18 @@ static void stage_shift(struct wfi_tcp_ep *ep)
 	ep->stage_at = 0;
 }
 
+/* of a long frame news are told once there is much of it. A hint: without it there are more */
+static void rx_lowat(struct wfi_tcp_ep *ep)
+{
+	const uint64_t left = wfi_srv_rx_left(&ep->srv);
+	const int lowat = left < LOWAT / 2 ? 1 : (int)wfi_min(left, LOWAT);
+
+	if (wfi_likely(lowat == ep->lowat))
+		return;
+	ep->lowat = lowat;
+	setsockopt(ep->fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat));
+}
+
 /* one read, to where the bytes belong and, behind them, into the stage. Return: bytes, 0 no more
  * now */
 static size_t rx_read(struct wfi_tcp_ep *ep)
@@ -201,6 +214,8 @@ static void rx_run(struct wfi_tcp_ep *ep)
 		if (n && !stage_take(ep))
 			wfi_srv_lost(&ep->srv, -EPROTO);
 	}
+	if (!ep->srv.lost)
+		rx_lowat(ep);
 }
 
 /* ---- progress ---- */
@@ -295,6 +310,7 @@ static int wire_init(struct wfi_srv_ep *base)
 	struct wfi_tcp_ep *ep = wfi_tcp_ep(base);
 
 	ep->fd = -1;
+	ep->lowat = 1;
 	ep->last = &ep->first;
 	return env->rng->bytes(env, ep->ticket, sizeof(ep->ticket));
 }
