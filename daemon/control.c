@@ -31,7 +31,7 @@
 #define OF_PROCESS 1u
 
 /* what it points to when it is not a connection */
-static char tag_listen, tag_link, tag_stop, tag_signal, tag_inbox, tag_poke, tag_guest;
+static char tag_listen, tag_news, tag_stop, tag_signal, tag_inbox, tag_poke, tag_guest;
 
 bool conn_is_keeper(const struct conn *k)
 {
@@ -307,8 +307,8 @@ static void dispatch(struct control *c, const struct epoll_event *ev)
 		on_accept(c, c->listen_fd);
 	else if ((int *)p >= c->net_fds && (int *)p < c->net_fds + NODE_NETS_MAX)
 		on_accept(c, *(int *)p);
-	else if (p == &tag_link)
-		node_wake(c->node);
+	else if (p == &tag_news)
+		node_news(c->node);
 	else if (p == &tag_inbox)
 		on_inbox(c);
 	else if (p == &tag_poke)
@@ -456,30 +456,6 @@ static int listen_on(struct control *c, const char *path)
 	return epoll_add(c, c->listen_fd, &tag_listen);
 }
 
-/* each arrival on an armed queue is told once; the worker asks its queue what it was */
-int link_watch(struct control *c, struct node_link *link)
-{
-	struct epoll_event ev = { .events = EPOLLIN | EPOLLET, .data.ptr = &tag_link };
-	int fds[LINK_WAITS_MAX];
-	unsigned nr = link_wait_fds(link, fds), i;
-
-	for (i = 0; i < nr; i++)
-		/* queues of one device may share theirs */
-		if (epoll_ctl(c->epfd, EPOLL_CTL_ADD, fds[i], &ev) && errno != EEXIST)
-			return -errno;
-	return 0;
-}
-
-static int links_watch(struct control *c)
-{
-	unsigned i;
-	int ret = 0;
-
-	for (i = 0; i < c->node->nr_nets && !ret; i++)
-		ret = link_watch(c, &c->node->nets[i]);
-	return ret;
-}
-
 static int signals_watch(struct control *c)
 {
 	sigset_t set;
@@ -508,6 +484,8 @@ static int fds_create(struct control *c)
 		ret = epoll_add(c, c->inbox[0], &tag_inbox);
 	if (!ret)
 		ret = epoll_add(c, c->node->poke_fd, &tag_poke);
+	if (!ret)
+		ret = epoll_add(c, c->node->news_fd, &tag_news);
 	return ret;
 }
 
@@ -528,8 +506,6 @@ int control_create(const struct control_opts *opts, struct control **out)
 	ret = fds_create(c);
 	if (!ret && opts->socket)
 		ret = listen_on(c, opts->socket);
-	if (!ret)
-		ret = links_watch(c);
 	if (!ret)
 		ret = nets_listen(c, opts);
 	if (!ret && opts->signals)

@@ -275,8 +275,6 @@ static int net_open(struct control *c, const struct node_link *old, struct node_
 		return ret;
 	for (i = 0; i < node->nr_tenants && !ret; i++)
 		ret = link_arena_add(link, wfi_tenant_arena(node->tenants[i]));
-	if (!ret)
-		ret = link_watch(c, link);
 	if (ret)
 		link_close(link);
 	return ret;

@@ -95,9 +95,6 @@ struct conn *conn_add(struct control *c, int fd);
  * another node */
 bool conn_is_keeper(const struct conn *k);
 
-/* news of @link's device wake the worker. Context: no worker has it yet */
-int link_watch(struct control *c, struct node_link *link);
-
 /* the end of its process is seen, too */
 void process_watch(struct control *c, struct conn *k);
 

@@ -77,22 +77,6 @@ void link_disarm(struct node_link *link)
 		link->dev->transport->cq_disarm(link_queue(link, --link->nr_armed));
 }
 
-unsigned link_wait_fds(struct node_link *link, int fds[LINK_WAITS_MAX])
-{
-	struct weft_wait waits[LINK_WAITS_MAX];
-	unsigned nr = 0;
-	int i, ret;
-
-	if (!link->dev)
-		return 0;
-	ret = link_arm(link, waits);
-	for (i = 0; i < ret; i++)
-		if (waits[i].fd >= 0)
-			fds[nr++] = waits[i].fd;
-	link_disarm(link);
-	return nr;
-}
-
 void link_lost(struct node *node, struct node_link *link)
 {
 	if (link == &node->host || link->lost)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* node.c - the worker: one poll loop over rings, transfers, handoffs and peers; and its sleep */
+/* node.c - the worker: one poll loop over rings, transfers, handoffs and peers */
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "doze.h"
 #include "node.h"
 #include "weft_internal/guard.h"
 #include "weft_internal/log.h"
@@ -23,12 +25,9 @@
 #define NET_TURNS 4u /* messages come over other links */
 #define HOST_TURNS 16u
 #define ALONE_TURNS 256u /* no peers, and nothing open */
+#define LOOK_TURNS 64u /* idle ones from one look at the clock to the next */
+#define NET_LOOK_TURNS 16u /* these take longer */
 #define HOT_TURNS 2048u /* idle ones without a pause, which would be noticed in what comes next */
-#define SLEEP_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* a peer that dies rings no bell */
-#define SLEEP_GPU_NS (50 * WFI_NSEC_PER_USEC) /* between looks at copies of GPUs */
-#define SLEEP_BLIND_NS                                                                             \
-	WFI_NSEC_PER_MSEC /* when not everything that may wake us can be waited for */
-#define WAITS_MAX 128u /* FUTEX_WAITV_MAX */
 #define FLUSH_MAX_NS (10 * WFI_NSEC_PER_SEC) /* longer than this a stop waits for no drive */
 #define FLUSH_POLL_NS (50 * WFI_NSEC_PER_USEC)
 
@@ -330,7 +329,8 @@ int node_create(const struct node_opts *opts, struct node **out)
 	node->start_ns = wfi_now(opts->env);
 	snprintf(node->name, sizeof(node->name), "%s", opts->name);
 	node->poke_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ret = node->poke_fd < 0 ? -errno : 0;
+	node->news_fd = epoll_create1(EPOLL_CLOEXEC);
+	ret = node->poke_fd < 0 || node->news_fd < 0 ? -errno : 0;
 	if (!ret)
 		ret = wfi_metrics_create(opts->env, METRICS_BYTES, &node->metrics);
 	if (!ret)
@@ -378,6 +378,8 @@ void node_destroy(struct node *node)
 	wfi_metrics_destroy(node->metrics);
 	if (node->poke_fd >= 0)
 		close(node->poke_fd);
+	if (node->news_fd >= 0)
+		close(node->news_fd);
 	wfi_free(node->env, node, sizeof(*node));
 }
 
@@ -388,9 +390,9 @@ static long futex(const void *addr, int op, uint32_t val, const struct timespec 
 	return syscall(SYS_futex, addr, op, val, timeout, NULL, 0);
 }
 
-static void worker_ring_bell(struct node *node)
+void node_ring_bell(struct node *node)
 {
-	/* pairs with the acquire in worker_sleep(): whoever sees the new bell sees what it rang
+	/* pairs with the acquire in node_sleep(): whoever sees the new bell sees what it rang
 	 * for */
 	atomic_fetch_add_explicit(&node->bell, 1, memory_order_release);
 	futex(&node->bell, FUTEX_WAKE_PRIVATE, 1, NULL);
@@ -402,7 +404,7 @@ void node_call(struct node *node, void (*run)(struct node *node, void *arg), voi
 
 	/* pairs with the acquire in call_run() */
 	atomic_store_explicit(&node->call, &call, memory_order_release);
-	worker_ring_bell(node);
+	node_ring_bell(node);
 	while (!atomic_load_explicit(&call.done, memory_order_acquire))
 		futex(&call.done, FUTEX_WAIT_PRIVATE, 0, NULL);
 }
@@ -455,15 +457,10 @@ static __attribute__((noinline)) int call_run(struct node *node)
 	return 1;
 }
 
-void node_wake(struct node *node)
-{
-	worker_ring_bell(node);
-}
-
 void node_stop(struct node *node)
 {
 	atomic_store_explicit(&node->stop, true, memory_order_release);
-	worker_ring_bell(node);
+	node_ring_bell(node);
 }
 
 /* ---- one turn ---- */
@@ -541,126 +538,7 @@ int node_poll(struct node *node)
 	return work + heard;
 }
 
-/* ---- sleep ---- */
-
-struct waits {
-	struct futex_waitv v[WAITS_MAX];
-	unsigned nr;
-	bool blind; /* something may happen that rings no bell of these */
-	bool soon; /* it will: GPUs have nothing that one could sleep on */
-};
-
-static void waits_add(struct waits *w, const uint32_t *addr, uint32_t val, bool shared)
-{
-	if (w->nr == WAITS_MAX) {
-		w->blind = true;
-		return;
-	}
-	w->v[w->nr++] = (struct futex_waitv){
-		.val = val,
-		.uaddr = (uintptr_t)addr,
-		.flags = FUTEX_32 | (shared ? 0 : FUTEX_PRIVATE_FLAG),
-	};
-}
-
-/* Return: false when there is something to do. The control thread sleeps on fds for us, and rings
- * our bell */
-static bool waits_link(struct waits *w, struct node_link *link)
-{
-	struct weft_wait waits[LINK_WAITS_MAX];
-	int nr = link_arm(link, waits), k;
-
-	if (nr == -EAGAIN)
-		return false;
-	if (nr < 0)
-		w->blind = true;
-	for (k = 0; k < nr; k++)
-		if (waits[k].fd < 0)
-			waits_add(w, waits[k].futex, waits[k].val, true);
-	return true;
-}
-
-/* Return: false when there is something to do; rings up to *nr_asleep were told of a sleep */
-static bool waits_collect(struct node *node, struct waits *w, unsigned *nr_asleep)
-{
-	const uint32_t *addr;
-	uint32_t val;
-	unsigned i;
-
-	for (i = 0; i < node->nr_rings; i++) {
-		*nr_asleep = i + 1;
-		if (node->rings[i]->session->broken)
-			continue;
-		if (wfi_ring_sleep(node->rings[i]->ring, &addr, &val))
-			return false;
-		waits_add(w, addr, val, true);
-	}
-	if (node->gpu.dev)
-		w->soon = !waits_link(w, &node->gpu);
-	if (!node->nr_peers)
-		return true;
-	if (!waits_link(w, &node->host))
-		return false;
-	for (i = 0; i < node->nr_nets; i++)
-		if (node->nets[i].dev && !waits_link(w, &node->nets[i]))
-			return false;
-	return true;
-}
-
-static uint64_t next_event_ns(struct node *node)
-{
-	uint64_t at_ns = wfi_min(wfi_kv_next_event_ns(node->kv), rails_next_event_ns(node));
-
-	at_ns = wfi_min(at_ns, wfi_xfer_next_event_ns(node->xfer));
-	at_ns = wfi_min(at_ns, wfi_handoffs_next_event_ns(node->handoffs));
-	at_ns = wfi_min(at_ns, wfi_cluster_next_event_ns(node->cluster));
-	if (node->self && self_waits(node))
-		return 0;
-	return wfi_min(at_ns, wfi_channels_next_event_ns(node->channels));
-}
-
-static void worker_wait(struct node *node, struct waits *w)
-{
-	uint64_t now_ns = wfi_now(node->env), end_ns = next_event_ns(node);
-	struct timespec ts;
-
-	end_ns = wfi_min(end_ns, now_ns + (w->blind ? SLEEP_BLIND_NS : SLEEP_MAX_NS));
-	if (w->soon)
-		end_ns = wfi_min(end_ns, now_ns + SLEEP_GPU_NS);
-	if (end_ns <= now_ns)
-		return;
-	if (w->blind)
-		wfi_warn_once(
-			"node: more rings than one futex_waitv takes: an idle node wakes each ms");
-	ts.tv_sec = (time_t)(end_ns / WFI_NSEC_PER_SEC);
-	ts.tv_nsec = (long)(end_ns % WFI_NSEC_PER_SEC);
-	wfi_count(node->wakeups, 1);
-	if (syscall(SYS_futex_waitv, w->v, w->nr, 0, &ts, CLOCK_MONOTONIC) < 0 && errno == ENOSYS) {
-		wfi_warn_once("node: no futex_waitv before linux 5.16: an idle node wakes each ms");
-		ts = (struct timespec){ .tv_nsec = SLEEP_BLIND_NS };
-		clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
-	}
-}
-
-static void worker_sleep(struct node *node)
-{
-	struct waits w = { .nr = 0 };
-	unsigned nr_asleep = 0, i;
-
-	/* pairs with the release in worker_ring_bell() */
-	waits_add(&w, (const uint32_t *)&node->bell,
-		  atomic_load_explicit(&node->bell, memory_order_acquire), false);
-	if (!atomic_load_explicit(&node->call, memory_order_acquire) &&
-	    !atomic_load_explicit(&node->stop, memory_order_acquire) && !node->nr_ending &&
-	    waits_collect(node, &w, &nr_asleep))
-		worker_wait(node, &w);
-	for (i = 0; i < nr_asleep; i++)
-		wfi_ring_awake(node->rings[i]->ring);
-	link_disarm(&node->host);
-	link_disarm(&node->gpu);
-	for (i = 0; i < node->nr_nets; i++)
-		link_disarm(&node->nets[i]);
-}
+/* ---- the loop ---- */
 
 /* a stop keeps what went to the tier: all of it is there for the next life */
 static void tier_flush(struct node *node)
@@ -678,6 +556,13 @@ static void tier_flush(struct node *node)
 		now_ns = wfi_now(node->env);
 	}
 }
+
+/* since there was work last */
+struct idle {
+	unsigned turns;
+	bool spins;
+	uint64_t since_ns; /* 0: too short to be looked at */
+};
 
 static void load_begin(struct node *node)
 {
@@ -699,34 +584,54 @@ static __attribute__((noinline)) void load_idle(struct node *node, uint64_t sinc
 	l->was_idle_ns[1] = l->idle_ns;
 }
 
+/* Return: false the worker has slept */
+static __attribute__((noinline)) bool idle_look(struct node *node, struct idle *i)
+{
+	const uint64_t now_ns = wfi_now(node->env);
+
+	if (!i->since_ns) {
+		i->since_ns = now_ns;
+		i->spins = node->spin_ns && wfi_spin_begin(&node->spin);
+	}
+	if ((i->spins && now_ns - i->since_ns < node->spin_ns) ||
+	    now_ns < wfi_handoffs_awaited_ns(node->handoffs))
+		return true;
+	if (i->spins)
+		wfi_spin_end(&node->spin, false);
+	node_sleep(node);
+	load_idle(node, i->since_ns);
+	return false;
+}
+
+static void idle_over(struct node *node, const struct idle *i)
+{
+	if (i->spins)
+		wfi_spin_end(&node->spin, true);
+	load_idle(node, i->since_ns);
+}
+
 void node_run(struct node *node)
 {
-	uint64_t idle_since = 0, now_ns;
-	unsigned idle = 0;
+	/* a look at the clock each so many idle turns: spinning costs nothing but the core */
+	const unsigned looks = node->nr_nets ? NET_LOOK_TURNS : LOOK_TURNS;
+	struct idle i = { .turns = 0 };
 
 	load_begin(node);
+	if (node->nr_nets)
+		node->doze = doze_open(node->env);
 	while (!atomic_load_explicit(&node->stop, memory_order_relaxed)) {
 		if (node_poll(node)) {
-			if (idle >= 64)
-				load_idle(node, idle_since);
-			idle = 0;
-			continue;
-		}
-		/* a look at the clock each 64 idle turns: spinning costs nothing but the core */
-		if (++idle & 63) {
-			if (idle > HOT_TURNS)
+			if (i.since_ns)
+				idle_over(node, &i);
+			i = (struct idle){ .turns = 0 };
+		} else if (++i.turns & (looks - 1)) {
+			if (i.turns > HOT_TURNS)
 				wfi_cpu_relax();
-			continue;
+		} else if (!idle_look(node, &i)) {
+			i = (struct idle){ .turns = 0 };
 		}
-		now_ns = wfi_now(node->env);
-		if (idle == 64)
-			idle_since = now_ns;
-		if (now_ns - idle_since < node->spin_ns ||
-		    now_ns < wfi_handoffs_awaited_ns(node->handoffs))
-			continue;
-		worker_sleep(node);
-		load_idle(node, idle_since);
-		idle = 0;
 	}
+	doze_close(node->doze);
+	node->doze = NULL;
 	tier_flush(node);
 }

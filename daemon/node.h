@@ -23,6 +23,7 @@
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
 #include "weft_internal/ring_server.h"
+#include "weft_internal/spin.h"
 #include "weft_internal/util.h"
 #include "weft_internal/xfer.h"
 #include "wire.h"
@@ -224,6 +225,7 @@ struct node {
 	unsigned nr_open; /* operations */
 	unsigned turn;
 	bool busy; /* housekeeping had something to do */
+	struct wfi_spin spin; /* of the worker, before it sleeps */
 	uint32_t guard_hits; /* that were seen to */
 	struct node_load {
 		uint64_t idle_ns; /* all in all */
@@ -251,6 +253,8 @@ struct node {
 	_Atomic bool stop;
 	_Atomic bool draining;
 	int poke_fd; /* eventfd, of node_poke() */
+	int news_fd; /* epoll: what a sleeping worker waits for that is no futex, without .doze */
+	struct doze *doze; /* the worker's own; or NULL */
 };
 
 /* ---- node.c: Context: worker, if nothing else is said ---- */
@@ -260,8 +264,6 @@ int node_create(const struct node_opts *opts, struct node **out);
 void node_destroy(struct node *node);
 /* one turn of the poll loop. Return: work done, 0 when idle. Hot */
 int node_poll(struct node *node);
-/* a device that node_run() sleeps on has news. Context: any thread */
-void node_wake(struct node *node);
 /* the control thread is to look at .broken of sessions and peers */
 void node_poke(struct node *node);
 /* polls until node_stop() */
@@ -275,6 +277,16 @@ int node_tenant_add(struct node *node, const struct wfi_tenant_opts *opts);
 /* Context: the control thread, while the worker runs. Waits for it */
 void node_call(struct node *node, void (*run)(struct node *node, void *arg), void *arg);
 
+/* who sleeps wakes. Context: any thread */
+void node_ring_bell(struct node *node);
+
+/* ---- sleep.c ---- */
+
+/* until something comes, or is due. Context: worker */
+void node_sleep(struct node *node);
+/* .news_fd is readable. Context: the control thread */
+void node_news(struct node *node);
+
 /* ---- link.c ---- */
 
 #define LINK_WAITS_MAX 16u
@@ -287,9 +299,6 @@ int link_arena_add(struct node_link *link, const struct wfi_map *arena);
 /* before a sleep: as cq_arm(), for both queues. Return: how many @waits; -EAGAIN poll first */
 int link_arm(struct node_link *link, struct weft_wait waits[LINK_WAITS_MAX]);
 void link_disarm(struct node_link *link);
-/* what becomes readable when something arrives on an armed queue, the same for its whole life.
- * Context: no worker runs yet. Return: how many @fds */
-unsigned link_wait_fds(struct node_link *link, int fds[LINK_WAITS_MAX]);
 /* the device of @link has failed. Context: worker */
 void link_lost(struct node *node, struct node_link *link);
 /* what a failed link has, out of the node. Context: worker. Return: false: peers have not ended yet

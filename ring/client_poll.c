@@ -295,23 +295,46 @@ static int sleep_once(struct weft_ring *ring, struct weft_completion *out, unsig
 	return nr;
 }
 
+/* Return: completions that came within a few polls, mostly of a node that is awake */
+static int spin_hot(struct weft_ring *ring, struct weft_completion *out, unsigned max)
+{
+	unsigned i;
+	int nr;
+
+	for (i = 0; i < SPIN_HOT; i++) {
+		nr = weft_poll(ring, out, max);
+		if (nr)
+			return nr;
+	}
+	return 0;
+}
+
 static int spin(struct weft_ring *ring, struct weft_completion *out, unsigned max, uint64_t end_ns)
 {
-	unsigned hot = SPIN_HOT, i;
+	unsigned i;
+	int nr;
 
 	do {
 		for (i = 0; i < 32; i++) {
-			int nr = weft_poll(ring, out, max);
-
+			nr = weft_poll(ring, out, max);
 			if (nr)
 				return nr;
-			if (hot)
-				hot--;
-			else
-				wfi_cpu_relax();
+			wfi_cpu_relax();
 		}
 	} while (now_ns() < end_ns);
 	return 0;
+}
+
+static int spin_some(struct weft_ring *ring, struct weft_completion *out, unsigned max,
+		     uint64_t end_ns)
+{
+	int nr = spin_hot(ring, out, max);
+
+	if (nr || !wfi_spin_begin(&ring->spin))
+		return nr;
+	nr = spin(ring, out, max, end_ns);
+	wfi_spin_end(&ring->spin, nr != 0);
+	return nr;
 }
 
 /* the end may have been noticed after the last poll: what was open completes first */
@@ -339,7 +362,7 @@ int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
 	now = now_ns();
 	end_ns = timeout_us && timeout_us < (UINT64_MAX - now) / 1000 ? now + timeout_us * 1000
 								      : UINT64_MAX;
-	nr = spin(ring, out, max, wfi_min(now + SPIN_NS, end_ns));
+	nr = spin_some(ring, out, max, wfi_min(now + SPIN_NS, end_ns));
 	while (!nr) {
 		if (!wfi_client_alive(ring->w))
 			return wait_gone(ring, out, max);

@@ -11,6 +11,7 @@
 #include "weft/weft.h"
 #include "weft_internal/gpu_region.h"
 #include "weft_internal/client.h"
+#include "weft_internal/spin.h"
 #include "weft_internal/util.h"
 
 #define WFI_REGIONS_MAX 4096u /* numbers of an engine's regions; 0 is the arena */
@@ -148,6 +149,7 @@ struct weft_ring {
 	uint32_t nr_lost;
 	uint32_t nr_flights;
 	uint32_t empties; /* polls without a completion, in a row */
+	struct wfi_spin spin; /* of weft_wait() */
 	uint64_t checked_ns; /* when the socket was last looked at */
 	struct wfi_args args;
 
