@@ -445,7 +445,7 @@ int wfi_perf_handoff_nodes(const struct wfi_perf *p)
 		return ret;
 	ret = wfi_pair_open("shm", NULL, LAYERS_BYTES, &b.pair);
 	if (!ret)
-		ret = wfi_perf_near_open(&b.near, &b.far, ARENA_BYTES,
+		ret = wfi_perf_near_open(&b.near, &b.far, NULL, ARENA_BYTES,
 					 WFI_MAP_HUGE | WFI_MAP_PREFAULT);
 	if (!ret) {
 		ret = wfi_perf_near_engine(&b.near, &b.w, &b.ring);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_remote.c - what another node of this host has: found, and fetched, over shared memory
+ * bench_remote.c - what another node has: found, and fetched, over shared memory; found over TCP
  *
  * The holder is a node of its own, in a process on the node's core. The asking node is polled by
  * this thread, between its engine's submissions and completions, since there are two cores.
@@ -38,6 +38,7 @@ struct remote_bench {
 	struct wfi_perf_region region;
 	struct weft_key keys[CHAINS][CHAIN];
 	uint32_t nr_trips, nr_gets, turn;
+	bool tcp; /* the nodes meet over it */
 };
 
 /* ---- set-up ---- */
@@ -166,7 +167,6 @@ static int bare_open(struct bare *b)
 {
 	int ret = wfi_env_real_init(&b->env), i;
 
-	b->t = wfi_transport_find(wfi_transports, "shm");
 	for (i = 0; i < 2 && !ret; i++)
 		ret = end_open(b, &b->end[i]);
 	for (i = 0; i < 2 && !ret; i++)
@@ -245,14 +245,17 @@ static int bare_ns(void *ctx, double *ns)
 
 static int run_match(const struct wfi_perf *p, struct remote_bench *b)
 {
-	const struct wfi_perf_case c = { "remote", "match64_shm", "ns", false };
+	const struct wfi_perf_case c = { "remote", b->tcp ? "match64_tcp" : "match64_shm", "ns",
+					 false };
 	static struct bare bare;
 	const struct wfi_perf_side sides[] = {
 		{ NULL, match_ns, b, NULL },
 		{ "bare_round_trip_64B", bare_ns, &bare, NULL },
 	};
-	int ret = bare_open(&bare);
+	int ret;
 
+	bare.t = wfi_transport_find(wfi_transports, b->tcp ? "tcp" : "shm");
+	ret = bare_open(&bare);
 	if (ret)
 		return ret;
 	bare.nr_trips = b->nr_trips;
@@ -347,36 +350,55 @@ static int run_cases(const struct wfi_perf *p, struct remote_bench *b)
 		return ret;
 	wfi_perf_near_hold(&b->near);
 	ret = run_match(p, b);
-	if (!ret)
+	if (!ret && !b->tcp)
 		ret = run_get(p, b);
 	return wfi_perf_near_let(&b->near) ? -EAGAIN : ret;
 }
 
+static int run_over(const struct wfi_perf *p, struct remote_bench *b)
+{
+	char addr[32];
+	const struct wfi_perf_node far = { .arena_bytes = ARENA_BYTES,
+					   .map_flags = WFI_MAP_HUGE | WFI_MAP_PREFAULT,
+					   .name = "far",
+					   .id = 1,
+					   .transport = b->tcp ? "tcp" : NULL,
+					   .listen = b->tcp ? addr : NULL };
+	int ret = b->tcp ? wfi_perf_free_port(addr, sizeof(addr)) : 0;
+
+	if (!ret)
+		ret = wfi_perf_rig_open_node(&b->far, &far);
+	if (ret)
+		return ret;
+	ret = wfi_perf_near_open(&b->near, &b->far, far.listen, NEAR_BYTES, 0);
+	if (!ret) {
+		ret = run_cases(p, b);
+		wfi_perf_region_close(b->w, &b->region);
+		weft_close(b->w);
+		wfi_perf_near_close(&b->near);
+	}
+	wfi_perf_rig_close(&b->far);
+	return ret;
+}
+
 static int run(const struct wfi_perf *p, int nr_args, char **args)
 {
-	static struct remote_bench b;
-	int ret;
+	static struct remote_bench over[2] = { { .tcp = false }, { .tcp = true } };
+	unsigned i;
+	int ret = 0;
 
 	(void)nr_args;
 	(void)args;
-	b.nr_trips = p->quick ? TRIPS / 400 : TRIPS;
-	b.nr_gets = p->quick ? GETS / 50 : GETS;
-	ret = wfi_perf_rig_open(&b.far, ARENA_BYTES, WFI_MAP_HUGE | WFI_MAP_PREFAULT);
-	if (ret)
-		return ret;
-	ret = wfi_perf_near_open(&b.near, &b.far, NEAR_BYTES, 0);
-	if (!ret) {
-		ret = run_cases(p, &b);
-		wfi_perf_region_close(b.w, &b.region);
-		weft_close(b.w);
-		wfi_perf_near_close(&b.near);
+	for (i = 0; i < 2 && !ret; i++) {
+		over[i].nr_trips = p->quick ? TRIPS / 400 : TRIPS;
+		over[i].nr_gets = p->quick ? GETS / 50 : GETS;
+		ret = run_over(p, &over[i]);
 	}
-	wfi_perf_rig_close(&b.far);
 	return ret;
 }
 
 const struct wfi_perf_bench wfi_perf_remote = {
 	.name = "remote",
-	.summary = "blocks of another node of this host, found and fetched",
+	.summary = "blocks of another node, found and fetched",
 	.run = run,
 };

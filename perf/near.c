@@ -40,20 +40,23 @@ void wfi_perf_near_poll(struct wfi_perf_near *n)
 	node_poll(n->node);
 }
 
-static int near_start(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
+static int near_start(struct wfi_perf_near *n, const struct wfi_perf_rig *far, const char *net,
 		      const struct wfi_tenant_opts *tenant)
 {
 	struct node_opts opts = {
 		.env = &n->env,
 		.name = "weft-perf-near",
 		.node_id = 2,
+		.transport = net ? "tcp" : NULL,
 		.lease_ns = 10 * WFI_NSEC_PER_SEC,
 		.op_timeout_ns = 5 * WFI_NSEC_PER_SEC,
 		.copy_after = WFI_COPY_NEVER,
 		.tenants = tenant,
 		.nr_tenants = 1,
 	};
-	const struct control_peer peer = { .name = "far", .addr = far->socket };
+	const struct control_peer peer = { .name = "far",
+					   .addr = net ? net : far->socket,
+					   .net = net != NULL };
 	struct control_opts c = { .socket = n->socket, .peers = &peer, .nr_peers = 1 };
 	int ret = wfi_env_real_init(&n->env);
 
@@ -73,13 +76,13 @@ static int near_start(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
 	return ret;
 }
 
-int wfi_perf_near_open(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
+int wfi_perf_near_open(struct wfi_perf_near *n, const struct wfi_perf_rig *far, const char *net,
 		       uint64_t arena_bytes, unsigned map_flags)
 {
 	const struct wfi_tenant_opts tenant = {
 		.name = "default", .token = "", .arena_bytes = arena_bytes, .map_flags = map_flags
 	};
-	int ret = near_start(n, far, &tenant);
+	int ret = near_start(n, far, net, &tenant);
 
 	return ret ? wfi_perf_fail(ret, "the second node does not start: %s", strerror(-ret)) : 0;
 }

@@ -25,9 +25,9 @@ struct wfi_perf_near {
 	_Atomic bool polled_here;
 };
 
-/* starts it, and dials @far; a thread polls it until wfi_perf_near_hold(). Return: 0, -errno
- * (said) */
-int wfi_perf_near_open(struct wfi_perf_near *n, const struct wfi_perf_rig *far,
+/* starts it, and dials @far: over TCP where it listens at @net, over shared memory if that is NULL;
+ * a thread polls it until wfi_perf_near_hold(). Return: 0, -errno (said) */
+int wfi_perf_near_open(struct wfi_perf_near *n, const struct wfi_perf_rig *far, const char *net,
 		       uint64_t arena_bytes, unsigned map_flags);
 /* while a thread polls it, and after its engines */
 void wfi_perf_near_close(struct wfi_perf_near *n);
