@@ -487,7 +487,7 @@ void wfi_watch_below_held(void *ctx, uint32_t slot);
 void wfi_watch_below_gone(void *ctx, uint32_t slot);
 void wfi_watch_below_anew(void *ctx);
 /* Return: 0: nobody knows */
-uint32_t wfi_watch_chain(const struct wfi_kv *kv, uint32_t slot, const struct weft_key *parent_key);
+uint32_t wfi_watch_chain(const struct wfi_kv *kv, uint32_t slot);
 
 /* ---- pool.c ---- */
 

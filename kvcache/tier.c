@@ -154,7 +154,7 @@ bool wfi_mover_take(struct kv_mover *m, struct kv_run *run, uint32_t slot,
 	    !worth(m, run->space->tenant, kv_slot(kv, slot), &h->key, h->len))
 		return false;
 	b.crc = wfi_kv_body_crc(kv, run->space, slot);
-	b.chain = wfi_watch_chain(kv, slot, parent);
+	b.chain = wfi_watch_chain(kv, slot);
 	wfi_point(kv->env, "writeback.put");
 	w->slot = slot;
 	if (m->tier->ops->put(m->tier, &b, wfi_kv_slot_addr(kv, slot), written, w)) {

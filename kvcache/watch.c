@@ -66,13 +66,13 @@ void wfi_watch_below_anew(void *ctx)
 			w->below_anew(w->ctx);
 }
 
-uint32_t wfi_watch_chain(const struct wfi_kv *kv, uint32_t slot, const struct weft_key *parent_key)
+uint32_t wfi_watch_chain(const struct wfi_kv *kv, uint32_t slot)
 {
 	const struct wfi_kv_watch *w;
 
 	for (w = kv->watches; w; w = w->next)
 		if (w->chain)
-			return w->chain(w->ctx, slot, parent_key);
+			return w->chain(w->ctx, slot);
 	return 0;
 }
 

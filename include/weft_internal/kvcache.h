@@ -380,7 +380,7 @@ int wfi_kv_proof_check(struct wfi_kv *kv, uint32_t space, const struct weft_key 
  * @below_gone: it may never have been held
  * @below_anew: far more may lie there than was told: wfi_kv_below_walk()
  * @chain: NULL, or what a block that goes to the tier keeps as its .chain, as long as it lies
- *         there: @slot has left memory's tree, and hung under @parent_key
+ *         there: @slot has gone
  *
  * All but below_anew are hot. They may not call the KV manager, but for what looks at slots and
  * blocks of the tier.
@@ -391,7 +391,7 @@ struct wfi_kv_watch {
 	void (*below_held)(void *ctx, uint32_t slot);
 	void (*below_gone)(void *ctx, uint32_t slot);
 	void (*below_anew)(void *ctx);
-	uint32_t (*chain)(void *ctx, uint32_t slot, const struct weft_key *parent_key);
+	uint32_t (*chain)(void *ctx, uint32_t slot);
 	void *ctx;
 	struct wfi_kv_watch *next; /* the KV manager's */
 };

@@ -99,19 +99,55 @@ static uint32_t memory_find(const struct wfi_cluster *c, uint64_t space_tag,
 
 	if (wfi_kv_space_by_tag(c->o.kv, space_tag, &space))
 		return WFI_SLOT_NONE;
-	return wfi_kv_match(c->o.kv, space.id, key, 1, &slot) == 1 ? slot : WFI_SLOT_NONE;
+	/* nobody asked for it: it counts neither as a use nor as a look */
+	return wfi_kv_peek(c->o.kv, space.id, key, 1, &slot) == 1 ? slot : WFI_SLOT_NONE;
 }
 
-/* by its ancestors, where nobody has said it yet */
-static uint32_t climb_below(struct wfi_cluster *c, const struct wfi_tier_block *block)
+/*
+ * The block of the SSD tier that @slot's head follows from: its first ancestor in memory may have
+ * come up from there. Return: 0 and @b, or the head
+ */
+static uint32_t climb_memory(const struct wfi_cluster *c, uint32_t slot, uint32_t *left,
+			     struct wfi_tier_block *b)
 {
-	struct wfi_tier_block b = *block;
-	uint32_t slot, i;
+	const struct weft_key *key;
+	uint64_t space_tag;
+	uint32_t up;
 
-	for (i = 0; i < CLIMB_BELOW && !b.chain && !no_key(&b.parent); i++) {
+	while (!*head_of(c, slot) && *left) {
+		up = wfi_kv_slot_parent(c->o.kv, slot);
+		if (up == WFI_SLOT_NONE)
+			break;
+		slot = up;
+		--*left;
+	}
+	if (*head_of(c, slot))
+		return *head_of(c, slot);
+	space_tag = wfi_kv_slot_space_tag(c->o.kv, slot);
+	key = &wfi_kv_slot_header(c->o.kv, slot)->key;
+	slot = wfi_kv_below_find(c->o.kv, space_tag, key);
+	if (slot == WFI_SLOT_NONE)
+		return hint_head(c, space_tag, key, NULL);
+	wfi_kv_below_block(c->o.kv, slot, b);
+	return 0;
+}
+
+/* by its ancestors, where nobody has said it yet. Engines name parents as they like: a chain may
+ * bite its own tail */
+static uint32_t climb_below(const struct wfi_cluster *c, const struct wfi_tier_block *block)
+{
+	uint32_t slot, head, left = CLIMB_BELOW;
+	struct wfi_tier_block b = *block;
+
+	while (!b.chain && !no_key(&b.parent) && left) {
+		left--;
 		slot = memory_find(c, b.space_tag, &b.parent);
-		if (slot != WFI_SLOT_NONE)
-			return head_find(c, slot);
+		if (slot != WFI_SLOT_NONE) {
+			head = climb_memory(c, slot, &left, &b);
+			if (head)
+				return head;
+			continue;
+		}
 		slot = wfi_kv_below_find(c->o.kv, b.space_tag, &b.parent);
 		if (slot == WFI_SLOT_NONE)
 			break;
@@ -245,26 +281,19 @@ static void on_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft
 	wfi_cl_offer_replicas(c, slot, head);
 }
 
+/* its head stays until another block has the slot: it may be on its way to the SSD tier */
 static void on_gone(void *ctx, uint32_t slot)
 {
 	struct wfi_cluster *c = ctx;
 	const uint32_t head = head_find(c, slot);
 
 	stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot) | WFI_TAG_GONE);
-	*head_of(c, slot) = 0;
 }
 
 /* what goes to the SSD tier is in the chain that it was in */
-static uint32_t on_chain(void *ctx, uint32_t slot, const struct weft_key *parent_key)
+static uint32_t on_chain(void *ctx, uint32_t slot)
 {
-	struct wfi_cluster *c = ctx;
-	uint32_t parent = WFI_SLOT_NONE;
-
-	if (*head_of(c, slot))
-		return *head_of(c, slot);
-	if (!no_key(parent_key))
-		parent = memory_find(c, wfi_kv_slot_space_tag(c->o.kv, slot), parent_key);
-	return parent == WFI_SLOT_NONE ? head_guess(c, slot, parent_key) : head_find(c, parent);
+	return *head_of(ctx, slot);
 }
 
 static uint64_t below_tag(const struct wfi_tier_block *b)

@@ -291,6 +291,104 @@ static void test_space_opens_late(void **state)
 	assert_int_equal(get(f, 0), CHAIN);
 }
 
+/* a tail whose beginning another node has, and this one only passed on: in memory it was told where
+ * who asks looks for it, and so it is once it has gone below */
+static void test_tail_of_another(void **state)
+{
+	struct fixture *f = *state;
+	struct test_node *n = &f->nodes[1];
+	struct weft_slot slots[CHAIN - 1];
+	struct found out = { .done = false };
+	const struct wfi_seek_opts o = { .space = n->space.id,
+					 .nr = 1,
+					 .keys = f->keys,
+					 .now_ns = now(f),
+					 .deadline_ns = now(f) + DEADLINE_NS,
+					 .done = on_found,
+					 .ctx = &out };
+	int32_t results[CHAIN];
+	struct wfi_pull *pull;
+
+	put_chain(f, 0);
+	wfi_kv_drop(f->nodes[0].kv, f->nodes[0].space.id, &f->keys[1], CHAIN - 1, results);
+	turns(f, SETTLE_NS);
+	assert_int_equal(wfi_cluster_seek(n->cluster, &o, &pull), 0);
+	turns(f, WFI_NSEC_PER_MSEC);
+	assert_true(out.done);
+	assert_int_equal(wfi_kv_claim(n->kv, &n->engine, n->space.id, CHAIN - 1, slots, now(f)),
+			 CHAIN - 1);
+	for (uint32_t i = 0; i < CHAIN - 1; i++)
+		memset(wfi_kv_slot_addr(n->kv, slots[i].idx), (int)i + 2, BLOCK_BYTES);
+	assert_int_equal(wfi_kv_put(n->kv, &n->engine, n->space.id, f->keys, f->keys + 1, slots,
+				    CHAIN - 1, NULL, results, now(f)),
+			 CHAIN - 1);
+	turns(f, SETTLE_NS);
+	assert_int_equal(seek(f, 2).reached, CHAIN);
+	flood(f, 1);
+	assert_int_equal(below(f, 1), CHAIN - 1);
+	assert_int_equal(seek(f, 2).reached, CHAIN);
+	assert_int_equal(seek(f, 2).nr_ssd, CHAIN - 1);
+	assert_int_equal(get(f, 2), CHAIN);
+}
+
+static void put_under(struct fixture *f, const struct weft_key *parent, const struct weft_key *key)
+{
+	struct test_node *n = &f->nodes[1];
+	struct weft_slot slot;
+	int32_t result;
+
+	assert_int_equal(wfi_kv_claim(n->kv, &n->engine, n->space.id, 1, &slot, now(f)), 1);
+	memset(wfi_kv_slot_addr(n->kv, slot.idx), 7, BLOCK_BYTES);
+	assert_int_equal(wfi_kv_put(n->kv, &n->engine, n->space.id, parent, key, &slot, 1, NULL,
+				    &result, now(f)),
+			 1);
+}
+
+/* an engine names what it likes as a block's parent, and so each of two is the other's in the end:
+ * who looks for their chain's beginning gets done */
+static void test_own_ancestor(void **state)
+{
+	struct fixture *f = *state;
+	struct test_node *n = &f->nodes[1];
+	int32_t result;
+
+	put_under(f, NULL, &f->keys[0]);
+	put_under(f, &f->keys[0], &f->keys[1]);
+	flood(f, 1);
+	assert_int_equal(below(f, 1), 2);
+	wfi_kv_drop(n->kv, n->space.id, f->keys, 1, &result);
+	assert_int_equal(wfi_kv_prefetch(n->kv, n->space.id, &f->keys[1], 1), 1);
+	turns(f, SETTLE_NS);
+	put_under(f, &f->keys[1], &f->keys[0]);
+	flood(f, 1);
+	assert_int_equal(below(f, 1), 2);
+	/* as in a file of before */
+	for (uint32_t i = 0; i < 2; i++)
+		wfi_kv_below_set_chain(n->kv, wfi_kv_below_find(n->kv, n->space.tag, &f->keys[i]),
+				       0);
+	assert_int_equal(wfi_kv_prefetch(n->kv, n->space.id, f->keys, 2), 2);
+	turns(f, SETTLE_NS);
+	assert_int_equal(held(f, 1), 2);
+}
+
+/* nobody has looked anything up */
+static void test_own_looks_count_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_space_stat before, after;
+	uint32_t at = 0;
+
+	put_chain(f, 1);
+	assert_int_equal(wfi_kv_space_stat(f->nodes[1].kv, &at, &before), 0);
+	put_others(f, 1, 100);
+	turns(f, SETTLE_NS);
+	assert_int_equal(below(f, 1), CHAIN);
+	at = 0;
+	assert_int_equal(wfi_kv_space_stat(f->nodes[1].kv, &at, &after), 0);
+	assert_int_equal(after.hits, before.hits);
+	assert_int_equal(after.misses, before.misses);
+}
+
 /* ---- what goes wrong ---- */
 
 /* named by the tier, told to all, and a miss for who asked */
@@ -585,6 +683,9 @@ int main(void)
 		TEST(test_restart),
 		TEST(test_restart_without_root),
 		TEST(test_space_opens_late),
+		TEST(test_tail_of_another),
+		TEST(test_own_ancestor),
+		TEST(test_own_looks_count_nothing),
 		TEST(test_read_error),
 		TEST(test_bit_rot),
 		TEST(test_file_cut),
