@@ -73,7 +73,8 @@ struct cluster_peer {
 	uint64_t heard; /* the id that its next announcement has */
 	struct stream *stream; /* to its shard */
 	struct borrower *borrowers;
-	struct loan *loans; /* that wait for its SSD tier */
+	struct loan *loans; /* that wait for the SSD tier here */
+	uint32_t nr_loans;
 	struct offers *offers; /* NULL: there was none yet */
 	/* as our lender */
 	uint64_t releases[CLUSTER_RELEASES_MAX];

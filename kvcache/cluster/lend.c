@@ -160,6 +160,7 @@ static void loan_fetched(void *ctx, int res, uint32_t reached)
 		l->prev->next = l->next;
 	else
 		p->loans = l->next;
+	p->nr_loans--;
 	if (l->next)
 		l->next->prev = l->prev;
 	wfi_free(c->o.env, l, sizeof(*l));
@@ -190,13 +191,15 @@ static bool any_below(const struct wfi_cluster *c, const struct cluster_lease *m
 	return false;
 }
 
-/* Return: 0 it will be answered, -ENOENT there is nothing to wait for, -ENOMEM */
+/* Return: 0 it will be answered, -ENOENT there is nothing to wait for, -EAGAIN, -ENOMEM */
 static int loan_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 		      const struct cluster_lease *m, const struct wfi_space_info *space,
 		      const uint32_t *slots, uint32_t nr_found)
 {
-	const uint64_t fetch_ns = m->fetch_us * WFI_NSEC_PER_USEC;
 	struct cluster_peer *p = &c->peers[peer];
+	/* what is pinned meanwhile is so no longer than a lease of it would be */
+	const uint64_t lease_ns = wfi_min(c->o.lease_ns, m->lease_us * WFI_NSEC_PER_USEC);
+	const uint64_t fetch_ns = wfi_min(lease_ns, m->fetch_us * WFI_NSEC_PER_USEC);
 	struct wfi_fetch_opts o = { .space = space->id,
 				    .nr = m->head.nr,
 				    .budget_ns = fetch_ns,
@@ -206,6 +209,9 @@ static int loan_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn
 	struct loan *l;
 	int ret;
 
+	/* nobody asks for more than that at once */
+	if (p->nr_loans == WFI_CLUSTER_CREDITS)
+		return -EAGAIN;
 	if (!fetch_ns || !wfi_kv_has_tier(c->o.kv) || !any_below(c, m, slots))
 		return -ENOENT;
 	l = wfi_alloc(c->o.env, sizeof(*l));
@@ -216,7 +222,7 @@ static int loan_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn
 	l->peer = peer;
 	l->id = m->head.id;
 	l->begin_ns = c->now_ns;
-	l->lease_ns = wfi_min(c->o.lease_ns, m->lease_us * WFI_NSEC_PER_USEC);
+	l->lease_ns = lease_ns;
 	l->space = space->id;
 	l->space_tag = m->space_tag;
 	l->nr = m->head.nr;
@@ -235,6 +241,7 @@ static int loan_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn
 	if (l->next)
 		l->next->prev = l;
 	p->loans = l;
+	p->nr_loans++;
 	return 0;
 }
 

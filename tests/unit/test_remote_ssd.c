@@ -580,6 +580,37 @@ static void test_deadline(void **state)
 	assert_int_equal(get(f, 0), CHAIN);
 }
 
+/* a peer that asks for ever more, and has all the time in the world: what waits for it is bounded,
+ * and what is pinned meanwhile */
+static void test_greedy_peer(void **state)
+{
+	const struct wfi_sim_faults hangs = { .disk_latency_ns = 20 * WFI_NSEC_PER_SEC };
+	struct fixture *f = *state;
+	struct test_node *n = &f->nodes[1];
+	union cluster_msg m;
+
+	put_below(f);
+	faults(f, hangs);
+	m.lease = (struct cluster_lease){ .incarnation = wfi_kv_incarnation(n->kv),
+					  .space_tag = n->space.tag,
+					  .lease_us = UINT32_MAX,
+					  .fetch_us = UINT32_MAX };
+	memcpy(m.lease.keys, f->keys, sizeof(f->keys));
+	f->nr_sent[CLUSTER_LEASED] = 0;
+	for (uint32_t i = 0; i < 2 * WFI_CLUSTER_CREDITS; i++) {
+		cluster_msg_head(&m, CLUSTER_LEASE, CHAIN, (uint64_t)7 << 32 | i);
+		assert_int_equal(wfi_cluster_message(n->cluster, &n->links[0].base, &m, m.head.len,
+						     now(f)),
+				 0);
+	}
+	assert_int_equal(f->nr_sent[CLUSTER_LEASED], WFI_CLUSTER_CREDITS);
+	/* no longer than a lease of it would be */
+	turns(f, 2 * WFI_NSEC_PER_SEC);
+	assert_int_equal(f->nr_sent[CLUSTER_LEASED], 2 * WFI_CLUSTER_CREDITS);
+	faults(f, (struct wfi_sim_faults){ 0 });
+	turns(f, 21 * WFI_NSEC_PER_SEC);
+}
+
 static void test_asker_lost(void **state)
 {
 	struct fixture *f = *state;
@@ -694,6 +725,7 @@ int main(void)
 		TEST(test_estimate),
 		TEST(test_holder_leaves),
 		TEST(test_deadline),
+		TEST(test_greedy_peer),
 		TEST(test_asker_lost),
 		TEST(test_holder_lost),
 		TEST(test_evicted_before_read),
