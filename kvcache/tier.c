@@ -195,7 +195,7 @@ void wfi_mover_short(struct kv_mover *m, struct kv_space *space, uint64_t nr)
 	space->short_of = (uint32_t)wfi_min(most, space->short_of + nr);
 }
 
-void wfi_mover_share(struct kv_mover *m, const struct kv_space *space)
+uint64_t wfi_mover_share(struct kv_mover *m, const struct kv_space *space)
 {
 	const struct wfi_tenant *t = space->tenant;
 	const struct wfi_tier_share share = {
@@ -204,16 +204,13 @@ void wfi_mover_share(struct kv_mover *m, const struct kv_space *space)
 		.floor_bytes = t->tier_floor_bytes,
 	};
 
-	m->tier->ops->share(m->tier, space->info.tag, &share);
+	return m->tier->ops->share(m->tier, space->info.tag, &share);
 }
 
 void wfi_mover_opened(struct kv_mover *m, const struct kv_space *space)
 {
-	struct wfi_tier_stat st;
-
-	wfi_mover_share(m, space);
-	m->tier->ops->stat(m->tier, &st);
-	if (st.recovered)
+	/* of an earlier life */
+	if (wfi_mover_share(m, space))
 		wfi_watch_below_anew(m->kv);
 }
 

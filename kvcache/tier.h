@@ -21,8 +21,9 @@ bool wfi_mover_drop(struct kv_mover *m, const struct kv_space *space, const stru
 int wfi_mover_keep(struct kv_mover *m, const struct wfi_tenant *t, const uint32_t *slots,
 		   uint32_t nr);
 void wfi_mover_unkeep(struct kv_mover *m, const uint32_t *slots, uint32_t nr);
-/* whose blocks those of a space are, and what that tenant has a right to */
-void wfi_mover_share(struct kv_mover *m, const struct kv_space *space);
+/* whose blocks those of a space are, and what that tenant has a right to.
+ * Return: bytes of the space that may lie there */
+uint64_t wfi_mover_share(struct kv_mover *m, const struct kv_space *space);
 /* a space is open from here on: blocks that an earlier life has left may be its */
 void wfi_mover_opened(struct kv_mover *m, const struct kv_space *space);
 /* as the tier's each */

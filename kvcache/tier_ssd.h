@@ -353,7 +353,7 @@ void wfi_ssd_shares_fini(struct ssd *s);
 void wfi_ssd_share_count(struct ssd *s, uint64_t space_tag, int64_t bytes);
 /* bytes of a space are kept from eviction, or no more. Return: of its group, those that are now */
 uint64_t wfi_ssd_share_keep(struct ssd *s, uint64_t space_tag, int64_t bytes);
-void wfi_ssd_share(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
+uint64_t wfi_ssd_share(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
 /* whether @len bytes of one space may go for as many of another. Hot */
 bool wfi_ssd_share_yields(struct ssd *s, uint64_t space_tag, uint64_t to_tag, uint64_t len);
 

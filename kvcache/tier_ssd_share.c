@@ -107,7 +107,8 @@ static void tag_forget(struct ssd_shares *sh, struct ssd_tag *t)
 	sh->last = &sh->rest;
 }
 
-void wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag, const struct wfi_tier_share *share)
+uint64_t wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag,
+		       const struct wfi_tier_share *share)
 {
 	struct ssd_shares *sh = to_ssd(tier)->shares;
 	struct ssd_tag *t = tag_get(sh, space_tag);
@@ -115,7 +116,7 @@ void wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag, const struct wfi_t
 
 	if (!share) {
 		tag_forget(sh, t);
-		return;
+		return 0;
 	}
 	g = &sh->groups[share->group];
 	if (t != &sh->rest) {
@@ -127,6 +128,7 @@ void wfi_ssd_share(struct wfi_tier *tier, uint64_t space_tag, const struct wfi_t
 	}
 	g->floor_bytes = share->floor_bytes;
 	g->weight = share->weight;
+	return t->bytes;
 }
 
 bool wfi_ssd_share_yields(struct ssd *s, uint64_t space_tag, uint64_t to_tag, uint64_t len)

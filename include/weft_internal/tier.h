@@ -148,8 +148,9 @@ struct wfi_tier_ops {
 	int (*keep)(struct wfi_tier *t, uint32_t slot, uint64_t most);
 	void (*unkeep)(struct wfi_tier *t, uint32_t slot);
 	/* from now on blocks of this space are a group's, those that are held as well. NULL: it has
-	 * none here, and will have none */
-	void (*share)(struct wfi_tier *t, uint64_t space_tag, const struct wfi_tier_share *share);
+	 * none here, and will have none. Return: bytes of it that may be held */
+	uint64_t (*share)(struct wfi_tier *t, uint64_t space_tag,
+			  const struct wfi_tier_share *share);
 	/* forgets a block, also over a restart; while it opens, what it is about to find as well.
 	 * Return: true when it was held */
 	bool (*drop)(struct wfi_tier *t, uint64_t space_tag, const struct weft_key *key);

@@ -291,6 +291,71 @@ static void test_space_opens_late(void **state)
 	assert_int_equal(get(f, 0), CHAIN);
 }
 
+struct heard {
+	struct wfi_kv_watch watch;
+	uint32_t nr_anew;
+};
+
+static void no_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key)
+{
+	(void)ctx;
+	(void)slot;
+	(void)parent;
+	(void)parent_key;
+}
+
+static void no_gone(void *ctx, uint32_t slot)
+{
+	(void)ctx;
+	(void)slot;
+}
+
+static void no_below(void *ctx, uint32_t slot)
+{
+	no_gone(ctx, slot);
+}
+
+static void on_anew(void *ctx)
+{
+	struct heard *h = ctx;
+
+	h->nr_anew++;
+}
+
+/* all is told anew for a space that has left something, and for no other: who opens one after the
+ * other would have everybody begin again and again */
+static void test_new_space_tells_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct heard h = { .watch = { .held = no_held,
+				      .gone = no_gone,
+				      .below_held = no_below,
+				      .below_gone = no_below,
+				      .below_anew = on_anew,
+				      .ctx = &h } };
+	struct weft_space_opts other = { .size = sizeof(other),
+					 .block_bytes = BLOCK_BYTES,
+					 .model = "other",
+					 .layout = "test",
+					 .tokens_per_block = 16 };
+	struct wfi_space_info space;
+
+	put_below(f);
+	end(f, 1);
+	node_open(f, 1);
+	wait_open(f, 1);
+	wfi_kv_watch(f->nodes[1].kv, &h.watch);
+	assert_int_equal(
+		wfi_kv_space_open(f->nodes[1].kv, f->nodes[1].tenant, &other, &space, NULL), 0);
+	assert_int_equal(h.nr_anew, 0);
+	node_open_space(f, 1);
+	assert_int_equal(h.nr_anew, 1);
+	wfi_kv_unwatch(f->nodes[1].kv, &h.watch);
+	links_of(f, 1, true);
+	turns(f, SETTLE_NS);
+	assert_int_equal(get(f, 0), CHAIN);
+}
+
 /* a tail whose beginning another node has, and this one only passed on: in memory it was told where
  * who asks looks for it, and so it is once it has gone below */
 static void test_tail_of_another(void **state)
@@ -714,6 +779,7 @@ int main(void)
 		TEST(test_restart),
 		TEST(test_restart_without_root),
 		TEST(test_space_opens_late),
+		TEST(test_new_space_tells_nothing),
 		TEST(test_tail_of_another),
 		TEST(test_own_ancestor),
 		TEST(test_own_looks_count_nothing),
