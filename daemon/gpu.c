@@ -200,8 +200,9 @@ static void run_give(struct node *node, void *arg)
 {
 	struct gpu_call *c = arg;
 
-	(void)node;
 	c->ret = session_region_give(c->s, c->rkey, c->idx, &c->id, c->why);
+	if (c->ret)
+		node->gpu.transport->rkey_destroy(c->rkey);
 }
 
 static void source_of(const struct weft_ctl_req *req, struct wfi_gpu_source *out)
@@ -270,10 +271,7 @@ int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, ui
 		return ret;
 	}
 	node_call(s->node, run_give, &c);
-	if (c.ret) {
-		s->node->gpu.transport->rkey_destroy(c.rkey);
-		return c.ret;
-	}
-	*id = c.id;
-	return 0;
+	if (!c.ret)
+		*id = c.id;
+	return c.ret;
 }

@@ -56,6 +56,7 @@ struct node_op {
 	bool summed; /* with a CRC32C per block */
 	bool kept; /* slots and regions of its pieces */
 	bool verify; /* of what was fetched: the rest, which was here before */
+	uint32_t event; /* of PUT: the region number of what it waits for; 0: nothing */
 	uint32_t reached; /* of GET: blocks from here on that are missing did not pay */
 	struct wfi_fetch *fetch; /* of GET and MAP, while blocks come from a slower tier */
 	struct wfi_pull *pull; /* while other nodes are asked */

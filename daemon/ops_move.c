@@ -19,6 +19,7 @@ static void keep(struct node_op *op, const struct op_buf *b)
 {
 	op->kept = true;
 	op_regions_hold(op->session, b->pieces, op->nr_pieces, 1);
+	op->session->regions[op->event].nr_ops++;
 	wfi_kv_pin(op->session->node->kv, b->idx, op->nr_pieces);
 }
 
@@ -28,6 +29,7 @@ void op_let_go(struct node_op *op, const struct op_buf *b)
 		return;
 	op->kept = false;
 	op_regions_hold(op->session, b->pieces, op->nr_pieces, -1);
+	op->session->regions[op->event].nr_ops--;
 	wfi_kv_unpin(op->session->node->kv, b->idx, op->nr_pieces);
 }
 

@@ -108,6 +108,7 @@ static int put_copied(struct op_ctx *c, const struct wfi_space_info *space)
 		ret = gpu_wait(c->s, c->sqe->handle, c->s->rkeys[b.pieces[0].rkey]->ep);
 		if (ret)
 			goto err_unclaim;
+		op->event = (uint32_t)c->sqe->handle;
 	}
 	/* an engine may guess its slots and release them: they are kept while bytes land there */
 	ret = op_transfer(op, WFI_XFER_READ, put_done);

@@ -361,6 +361,8 @@ void session_detach(struct session *s, bool may_write)
 	for (i = 0; i < SESSION_RINGS_MAX; i++)
 		if (s->rings[i])
 			ring_remove(s, i);
+	/* what waits for an event of the engine's would wait for ever */
+	gpu_eps_shutdown(s);
 	wfi_handoffs_owner_gone(node->handoffs, &s->owner);
 	wfi_channels_owner_gone(node->channels, &s->owner);
 	s->next_ending = node->ending_sessions;
@@ -394,7 +396,6 @@ bool session_end_poll(struct session *s)
 		s->ep_down = true;
 		wfi_owner_fini(node->kv, &s->owner, s->may_write);
 		t->ep_shutdown(s->ep);
-		gpu_eps_shutdown(s);
 	}
 	if (!s->ep_owner.closed || !gpu_eps_closed(s))
 		return false;

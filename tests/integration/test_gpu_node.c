@@ -650,6 +650,50 @@ static void test_stream_order(void **state)
 	free(c.result);
 }
 
+/* what the engine never ends computing does not keep a put beyond its time, nor its slots */
+static void test_event_never(void **state)
+{
+	char *mem = gpu_alloc();
+	struct side s = { mem, 0, 0 };
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	struct weft_op op = { .op = WEFT_OP_PUT, .flags = WEFT_F_COPY, .nr = NR };
+	struct weft_completion done;
+	int32_t results[NR];
+	struct computing c;
+	struct test_engine e;
+	uint32_t number;
+
+	(void)state;
+	test_engine_open(&e, NULL, NULL, &geometry);
+	s.region = must_reg(&e, mem, MEM);
+	compute(&c, mem, &s);
+	assert_int_equal(weft_event_reg(e.w, c.event, s.region, &number), 0);
+	test_keys(&e, 1, NR, keys);
+	for (unsigned i = 0; i < NR; i++)
+		places[i] = (struct weft_place){ .off = place_of(&s, i), .region = s.region };
+	op.space = e.space;
+	op.keys = keys;
+	op.places = places;
+	op.handle = number;
+	op.results = results;
+	op.timeout_us = 100000;
+	assert_int_equal(weft_submit(e.ring, &op, 1), 1);
+	assert_int_equal(weft_wait(e.ring, &done, 1, 50000), 0);
+	test_next(e.ring, &done);
+	assert_int_equal(done.res, 0);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(results[i], -ETIMEDOUT);
+	assert_int_equal(test_stat(e.ring).slots_filling, 0);
+	assert_int_equal(weft_region_dereg(e.w, number), 0);
+	test_engine_close(&e);
+	c.release();
+	cuda->cuStreamDestroy(c.stream);
+	cuda->cuEventDestroy(c.event);
+	gpu_free(mem);
+	free(c.result);
+}
+
 /* ---- GPUs and drivers that fail: in the node alone ---- */
 
 /* @with: what MOCK_CUDA has there; NULL: no driver at all */
@@ -789,6 +833,7 @@ int main(void)
 		TEST(reattach),
 		cmocka_unit_test(test_embedded),
 		cmocka_unit_test(test_stream_order),
+		cmocka_unit_test(test_event_never),
 		cmocka_unit_test(test_node_without),
 		cmocka_unit_test(test_no_driver),
 		cmocka_unit_test(test_gpu_lost),

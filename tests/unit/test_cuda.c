@@ -789,6 +789,50 @@ static void test_event(void **state)
 	r->t->ep_destroy(second);
 }
 
+/* a read that an event holds back. Return: the region's rkey */
+static struct weft_rkey *event_pending(struct rig *r, struct engine *e)
+{
+	static uint8_t computed[4096];
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece piece = { r->host, 0, 4096, rkey };
+	struct weft_wc wc;
+
+	choose(r, 0);
+	engine_open(r, e);
+	memset(r->host, 0, 4096);
+	memset(at(r->mem), 7, 4096);
+	engine_compute(r, e, computed);
+	assert_int_equal(wait_for(r, e), 0);
+	assert_int_equal(post(r, false, &piece, 1, 2, 0), 0);
+	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+	return rkey;
+}
+
+/* one that never comes keeps nobody's memory; one that is given back lets go */
+static void test_event_never(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *again, *rkey;
+	struct engine e;
+
+	rkey = event_pending(r, &e);
+	assert_int_equal(event_import(r, e.event, &again), 0);
+	r->t->rkey_destroy(e.rkey);
+	e.rkey = again;
+	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
+	assert_int_equal(r->host[0], 7);
+	engine_close(r, &e);
+	r->t->rkey_destroy(rkey);
+	rkey = event_pending(r, &e);
+	r->t->ep_shutdown(r->ep);
+	expect_wc(r, 2, -ECANCELED, WEFT_SCOPE_EP, 1);
+	expect_closed(r, 0);
+	mock_cuda_release();
+	assert_int_equal(r->host[0] | r->host[4095], 0);
+	engine_close(r, &e);
+	r->t->rkey_destroy(rkey);
+}
+
 /* what can't wait is refused, so that nothing is read too early */
 static void test_event_fails(void **state)
 {
@@ -801,7 +845,7 @@ static void test_event_fails(void **state)
 	struct weft_wc wc;
 
 	engine_open(r, &e);
-	mock_cuda.fail_call = "cuStreamWaitEvent";
+	mock_cuda.fail_call = "cuEventQuery";
 	mock_cuda.fail_res = WFI_CUDA_INVALID_HANDLE;
 	assert_int_equal(wait_for(r, &e), -ESTALE);
 	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
@@ -932,13 +976,13 @@ static void test_transfer_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(both_ways),     TEST(segments),	  TEST(many_runs),
-		TEST(fence),	     TEST(depth),	  TEST(bad_pieces),
-		TEST(copy_fails),    TEST(lost_in_query), TEST(lost_in_record),
-		TEST(lost_in_copy),  TEST(import),	  TEST(import_malformed),
-		TEST(open_fails),    TEST(not_pinned),	  TEST(pinned_later),
-		TEST(event),	     TEST(event_fails),	  TEST(transfer),
-		TEST(transfer_late), TEST(transfer_lost),
+		TEST(both_ways),    TEST(segments),	 TEST(many_runs),
+		TEST(fence),	    TEST(depth),	 TEST(bad_pieces),
+		TEST(copy_fails),   TEST(lost_in_query), TEST(lost_in_record),
+		TEST(lost_in_copy), TEST(import),	 TEST(import_malformed),
+		TEST(open_fails),   TEST(not_pinned),	 TEST(pinned_later),
+		TEST(event),	    TEST(event_fails),	 TEST(event_never),
+		TEST(transfer),	    TEST(transfer_late), TEST(transfer_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

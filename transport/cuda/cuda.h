@@ -6,8 +6,9 @@
  * imported there. A post is a batch of copies between that and host memory, in a stream of the
  * endpoint's own, with an event behind it: few large pieces go by the copy engine, many small ones
  * by one launch of a kernel that reads and writes host memory where it lies, if that is pinned.
- * An event of an engine's is imported as a region is, and has no bytes: a read of it makes the
- * reads that follow on that endpoint wait for what was last recorded.
+ * An event of an engine's is imported as a region is, and has no bytes: a read of it, one a post,
+ * makes the reads that follow on that endpoint wait for what was last recorded. They wait here and
+ * not in the stream, which nobody could call back: an event may never come, or its process be gone.
  *
  * Context: posts, polls and endpoints belong to the device's thread. Regions are imported, and
  * their GPUs opened, by one other thread at a time if its owner likes: both take long.
@@ -74,6 +75,9 @@ struct wfi_cuda_rkey {
 /* an open post: copies were asked for, and .event is behind them */
 struct wfi_cuda_post {
 	struct CUevent_st *event; /* made when it is first wanted */
+	struct CUevent_st *gate; /* an engine's, or NULL: reads behind this post are held for it */
+	const struct weft_mr *mr; /* of a held one */
+	uint64_t bytes; /* of a held one */
 	uint64_t cookie;
 	uint32_t tables;
 	uint32_t flags;
@@ -81,6 +85,7 @@ struct wfi_cuda_post {
 	int32_t status;
 	uint8_t op;
 	bool waits; /* for .event */
+	bool held; /* nothing was asked for yet, and its pieces are in .held of the endpoint */
 };
 
 struct wfi_cuda_ep {
@@ -90,10 +95,15 @@ struct wfi_cuda_ep {
 	struct CUstream_st *streams[WFI_CUDA_WAYS]; /* there before .gpu is */
 	_Atomic enum wfi_ep_state state; /* written by the owner */
 	int close_status;
+	struct weft_piece *held; /* of each post; there when an event is */
+	uint32_t nr_waiting; /* open posts that are held, or hold others */
 	uint32_t depth;
 	uint32_t head, tail; /* of .posts, a ring */
 	struct wfi_cuda_post posts[];
 };
+
+#define WFI_CUDA_HELD_BYTES(ep)                                                                    \
+	((uint64_t)(ep)->depth * (ep)->base.dev->caps.max_pieces * sizeof(*(ep)->held))
 
 struct wfi_cuda_device {
 	struct weft_device base;
@@ -159,11 +169,22 @@ int wfi_cuda_ep_create(struct weft_device *dev, const struct weft_ep_opts *opts,
 		       struct weft_ep **out);
 void wfi_cuda_ep_shutdown(struct weft_ep *ep);
 void wfi_cuda_ep_destroy(struct weft_ep *ep);
+/* where its held pieces begin */
+static inline struct weft_piece *wfi_cuda_held(const struct wfi_cuda_ep *ep, uint32_t post)
+{
+	return &ep->held[(uint64_t)(post % ep->depth) * ep->base.dev->caps.max_pieces];
+}
+/* Return: 0 it has come, -EAGAIN it has not; -EIO, as wfi_cuda_errno(), logged */
+int wfi_cuda_event_look(struct wfi_cuda_gpu *g, struct CUevent_st *event, const char *what);
+/* nobody waits for that event any more */
+void wfi_cuda_gates_open(struct wfi_cuda_ep *ep, const struct CUevent_st *event);
 /* connected -> closing; later calls change nothing */
 void wfi_cuda_ep_close(struct wfi_cuda_ep *ep, int status);
 
 /* post.c */
 extern const struct weft_ep_fast wfi_cuda_fast;
+/* a post that was held, by its place in the ring */
+void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at);
 /* what a table was for is done */
 void wfi_cuda_tables_put(struct wfi_cuda_gpu *g, uint32_t tables);
 

@@ -15,6 +15,7 @@ static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enu
 
 	if (p->tables)
 		wfi_cuda_tables_put(ep->gpu, p->tables);
+	ep->nr_waiting -= p->gate || p->held;
 	ep->head++;
 	wfi_cuda_device(ep->base.dev)->nr_open--;
 	if (!status)
@@ -32,28 +33,83 @@ static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enu
 	return true;
 }
 
-/* Return: 0 the first post is done, -EAGAIN, or why its GPU is lost */
-static int post_look(struct wfi_cuda_ep *ep)
+int wfi_cuda_event_look(struct wfi_cuda_gpu *g, struct CUevent_st *event, const char *what)
 {
-	const struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
-	struct wfi_cuda_gpu *g = ep->gpu;
 	int res;
 
-	if (!p->waits)
-		return 0;
 	if (g->lost)
 		return -EIO;
 	res = wfi_gpu_enter(g->gpu);
 	if (!res) {
-		res = g->gpu->cuda->cuEventQuery(p->event);
+		res = g->gpu->cuda->cuEventQuery(event);
 		wfi_gpu_leave(g->gpu);
 	}
 	if (!res || res == WFI_CUDA_NOT_READY)
 		return wfi_cuda_errno(res);
+	return wfi_cuda_failed(g, what, res);
+}
+
+/* Return: 0 the first post is done, -EAGAIN, -ECANCELED it never began, or why its GPU is lost */
+static int post_look(struct wfi_cuda_ep *ep)
+{
+	const struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
+	struct wfi_cuda_gpu *g = ep->gpu;
+	int ret;
+
+	if (!p->waits && !p->gate && !p->held)
+		return 0;
+	if (g->lost)
+		return -EIO;
+	if (p->gate || p->held) {
+		if (ep->state == WFI_EP_CONNECTED)
+			return -EAGAIN;
+		return p->held ? -ECANCELED : 0;
+	}
+	ret = wfi_cuda_event_look(g, p->event, "copies");
+	if (!ret || ret == -EAGAIN)
+		return ret;
 	/* whatever it is: nobody can say any more when the copies end */
-	wfi_cuda_failed(g, "copies", res);
 	wfi_cuda_lose(g);
 	return -EIO;
+}
+
+/* what is behind events that have come begins */
+static void ep_go_on(struct wfi_cuda_ep *ep)
+{
+	uint32_t i;
+	int ret;
+
+	if (wfi_likely(!ep->nr_waiting) || ep->state != WFI_EP_CONNECTED)
+		return;
+	for (i = ep->head; i != ep->tail; i++) {
+		struct wfi_cuda_post *p = &ep->posts[i % ep->depth];
+
+		ret = p->gate ? wfi_cuda_event_look(ep->gpu, p->gate, "an event of an engine's")
+			      : 0;
+		/* what can't wait does not begin either */
+		if (ret && ret != -EAGAIN)
+			wfi_cuda_ep_close(ep, 0);
+		if (ret)
+			return;
+		ep->nr_waiting -= p->gate || p->held;
+		p->gate = NULL;
+		if (p->held)
+			wfi_cuda_post_start(ep, i);
+	}
+}
+
+void wfi_cuda_gates_open(struct wfi_cuda_ep *ep, const struct CUevent_st *event)
+{
+	uint32_t i;
+
+	for (i = ep->head; ep->nr_waiting && i != ep->tail; i++) {
+		struct wfi_cuda_post *p = &ep->posts[i % ep->depth];
+
+		if (p->gate != event)
+			continue;
+		p->gate = NULL;
+		ep->nr_waiting--;
+	}
 }
 
 static unsigned ep_harvest(struct wfi_cuda_ep *ep, struct weft_wc *wcs, unsigned max)
@@ -61,13 +117,14 @@ static unsigned ep_harvest(struct wfi_cuda_ep *ep, struct weft_wc *wcs, unsigned
 	unsigned n = 0;
 	int ret;
 
+	ep_go_on(ep);
 	while (n < max && ep->head != ep->tail) {
 		/* of a GPU that is lost nothing moves any more */
 		ret = ep->close_status ? -ECANCELED : post_look(ep);
 		if (ret == -EAGAIN)
 			break;
 		n += post_end(ep, &wcs[n], ret, ret ? WEFT_SCOPE_EP : WEFT_SCOPE_OP);
-		if (ret)
+		if (ret && ret != -ECANCELED)
 			wfi_cuda_ep_close(ep, ret);
 	}
 	return n;
@@ -221,5 +278,7 @@ void wfi_cuda_ep_destroy(struct weft_ep *base)
 	*link = ep->next;
 	dev->nr_closing -= ep->state == WFI_EP_CLOSING;
 	events_destroy(ep);
+	if (ep->held)
+		wfi_free(base->dev->env, ep->held, WFI_CUDA_HELD_BYTES(ep));
 	wfi_free(base->dev->env, ep, sizeof(*ep) + ep->depth * sizeof(ep->posts[0]));
 }

@@ -159,12 +159,16 @@ static int ep_bind(struct wfi_cuda_ep *ep, struct wfi_cuda_gpu *g)
 }
 
 /* in the process that made it an event can't be opened, and need not */
-static int event_open(struct wfi_cuda_rkey *k, struct wfi_cuda_gpu *g,
+static int event_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 		      const struct weft_rkey_src *src, const struct wfi_gpu_export *e)
 {
+	if (!ep->held)
+		ep->held = wfi_alloc(ep->base.dev->env, WFI_CUDA_HELD_BYTES(ep));
+	if (!ep->held)
+		return -ENOMEM;
 	k->foreign = src->pid != getpid();
 	if (k->foreign)
-		return wfi_gpu_event_import(g->gpu, e, &k->event);
+		return wfi_gpu_event_import(ep->gpu->gpu, e, &k->event);
 	k->event = (struct CUevent_st *)(uintptr_t)e->addr;
 	return k->event ? 0 : -EINVAL;
 }
@@ -183,7 +187,7 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 	if (ret)
 		return ret;
 	if (from->memory.kind == WFI_GPU_EXPORT_EVENT)
-		return event_open(k, g, src, &from->memory);
+		return event_open(k, ep, src, &from->memory);
 	if (src->pid == getpid())
 		return wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
 	return wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
@@ -232,6 +236,8 @@ void wfi_cuda_rkey_destroy(struct weft_rkey *base)
 	if (!base)
 		return;
 	k = wfi_container_of(base, struct wfi_cuda_rkey, base);
+	if (k->event)
+		wfi_cuda_gates_open(wfi_cuda_ep(base->ep), k->event);
 	if (k->foreign)
 		wfi_gpu_event_close(wfi_cuda_ep(base->ep)->gpu->gpu, k->event);
 	wfi_gpu_region_close(&k->region);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* post.c - pieces that become copies: by the copy engine, or by a kernel */
 #include <errno.h>
+#include <string.h>
 #include "gpu/error.h"
 #include "transport/cuda/cuda.h"
 
@@ -167,14 +168,13 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 }
 
 /* the good pieces of a post that is counted already */
-static void start(const struct job *j, const struct weft_post *post, uint64_t bytes,
+static void start(const struct job *j, const struct weft_mr *mr, uint64_t bytes,
 		  struct wfi_cuda_post *p)
 {
 	int res = wfi_gpu_enter(j->g->gpu);
 
 	if (!res) {
-		res = launch(j, wfi_container_of(post->local_mr, struct wfi_cuda_mr, base), bytes,
-			     p);
+		res = launch(j, wfi_container_of(mr, struct wfi_cuda_mr, base), bytes, p);
 		wfi_gpu_leave(j->g->gpu);
 	}
 	if (!res)
@@ -202,27 +202,52 @@ static int64_t pieces_check(struct wfi_cuda_ep *ep, const struct weft_post *post
 	return (int64_t)bytes;
 }
 
-/* events, or nothing, and no bytes: what is posted next waits for them. Return: 0, -errno; logged
- */
-static int wait_for(const struct job *j)
+/* an event, or nothing, and no bytes. Return: 0, with what is to be waited for in .gate; -EINVAL
+ * several, -EIO, as wfi_cuda_errno(), logged */
+static int gate_look(const struct job *j, struct wfi_cuda_post *p)
 {
-	struct CUevent_st *event;
+	struct CUevent_st *event = NULL;
 	uint32_t i;
-	int res = 0;
+	int ret;
 
-	for (i = 0; i < j->nr && !res; i++) {
-		event = wfi_cuda_rkey(j->pieces[i].rkey)->event;
-		if (!event)
-			continue;
-		if (j->g->lost)
-			return -EIO;
-		res = wfi_gpu_enter(j->g->gpu);
-		if (res)
-			break;
-		res = j->g->gpu->cuda->cuStreamWaitEvent(j->stream, event, 0);
-		wfi_gpu_leave(j->g->gpu);
+	for (i = 0; i < j->nr; i++) {
+		struct CUevent_st *e = wfi_cuda_rkey(j->pieces[i].rkey)->event;
+
+		if (e && event)
+			return -EINVAL;
+		if (e)
+			event = e;
 	}
-	return res ? wfi_cuda_failed(j->g, "an event of an engine's", res) : 0;
+	if (!event)
+		return 0;
+	ret = wfi_cuda_event_look(j->g, event, "an event of an engine's");
+	if (ret == -EAGAIN)
+		p->gate = event;
+	return ret == -EAGAIN ? 0 : ret;
+}
+
+/* an event has to come first */
+static void hold(struct wfi_cuda_ep *ep, const struct weft_post *post, uint64_t bytes,
+		 struct wfi_cuda_post *p)
+{
+	memcpy(wfi_cuda_held(ep, ep->tail), post->pieces, p->idx * sizeof(*post->pieces));
+	p->mr = post->local_mr;
+	p->bytes = bytes;
+	p->held = true;
+}
+
+void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
+{
+	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
+	const struct job j = {
+		.g = ep->gpu,
+		.pieces = wfi_cuda_held(ep, at),
+		.nr = p->idx,
+		.stream = ep->streams[WFI_CUDA_TO_HOST],
+	};
+
+	p->held = false;
+	start(&j, p->mr, p->bytes, p);
 }
 
 static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum weft_wc_op op,
@@ -252,16 +277,17 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	j.nr = p->idx;
 	j.stream = ep->streams[to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
 	/* what does not wait may not be followed by what should have */
-	ret = wfi_unlikely(!bytes) ? wait_for(&j) : 0;
+	ret = wfi_unlikely(!bytes) && !to_gpu ? gate_look(&j, p) : 0;
 	if (wfi_unlikely(ret))
 		return ret;
+	if (wfi_unlikely(ep->nr_waiting) && bytes && !to_gpu)
+		hold(ep, post, (uint64_t)bytes, p);
+	else if (bytes && wfi_likely(!j.g->lost))
+		start(&j, post->local_mr, (uint64_t)bytes, p);
+	p->waits |= bytes && j.g->lost;
+	ep->nr_waiting += p->gate || p->held;
 	ep->tail++;
 	wfi_cuda_device(base->dev)->nr_open++;
-	if (!bytes)
-		return 0;
-	if (wfi_likely(!j.g->lost))
-		start(&j, post, (uint64_t)bytes, p);
-	p->waits |= j.g->lost;
 	return 0;
 }
 
