@@ -333,6 +333,17 @@ static void test_many_runs(void **state)
 			assert_memory_equal(at(r->mem) + i * 16384 + 511 * 32,
 					    r->host + i * 8192 + 511 * 16, 16);
 	}
+	/* a block of more runs than a table has room for */
+	pieces[0].len = 64 * 8192;
+	mock_cuda.copies = mock_cuda.launches = 0;
+	memset(r->host, 0, HOST_BYTES);
+	assert_int_equal(post(r, false, pieces, 1, 1, 0), 0);
+	expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
+	assert_int_equal(mock_cuda.copies, 0);
+	assert_int_equal(mock_cuda.launches, 16);
+	for (unsigned i = 0; i < 32768; i++)
+		assert_memory_equal(at(r->mem + i / 512 * 16384 + i % 512 * 32), r->host + i * 16,
+				    16);
 	r->t->rkey_destroy(rkey);
 }
 

@@ -79,45 +79,49 @@ static int by_copies(const struct job *j, uint32_t *idx)
 
 /* ---- by kernels ---- */
 
-/* as many whole pieces as fit. Return: index of the next one */
-static uint32_t table_fill(const struct job *j, uint32_t idx, struct wfi_gpu_table *t)
+/* as much as fits, of the first piece from *@done on, which becomes that of the next. Return: index
+ * of the next */
+static uint32_t table_fill(const struct job *j, uint32_t idx, uint64_t *done,
+			   struct wfi_gpu_table *t)
 {
-	struct wfi_gpu_table whole = *t;
-	uint64_t done;
 	struct run r;
 
-	for (; idx < j->nr; idx++, whole = *t) {
+	for (; idx < j->nr; idx++, *done = 0) {
 		const struct weft_piece *p = &j->pieces[idx];
 
-		for (done = 0; done < p->len; done += r.len) {
-			r = run_next(j, p, done);
-			if (wfi_gpu_table_add(t, r.src, r.dst, r.len)) {
-				*t = whole;
+		for (; *done < p->len; *done += r.len) {
+			r = run_next(j, p, *done);
+			if (wfi_gpu_table_add(t, r.src, r.dst, r.len))
 				return idx;
-			}
 		}
 	}
 	return idx;
 }
 
-/* as by_copies(); what finds no table, or is more than one, goes there. *@tables: for the post */
+/* as by_copies(); what finds no table goes there. *@tables: for the post */
 static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
 {
+	uint64_t done = 0, next_done;
 	struct wfi_gpu_table t;
 	uint32_t i, next;
 	int ret = 0;
 
 	while (*idx < j->nr && !ret) {
+		/* a piece that was begun is copied once more, by copies that come after */
 		i = table_get(j->g, &t);
 		if (i == WFI_CUDA_NO_TABLE)
 			return by_copies(j, idx);
 		*tables |= 1u << i;
-		next = table_fill(j, *idx, &t);
-		if (next == *idx)
+		next_done = done;
+		next = table_fill(j, *idx, &next_done, &t);
+		/* a run that is more than a table */
+		if (!t.nr)
 			return by_copies(j, idx);
 		ret = wfi_gpu_move(j->g->gpu, &t, NULL, NULL, 0, j->stream);
-		if (!ret)
+		if (!ret) {
 			*idx = next;
+			done = next_done;
+		}
 	}
 	if (ret == -EIO)
 		wfi_cuda_lose(j->g);
