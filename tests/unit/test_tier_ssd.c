@@ -656,10 +656,8 @@ static void test_header_write_error(void **state)
 	fill(buf, 1, BLOCK);
 	b.crc = wfi_crc32c(0, buf, BLOCK);
 	assert_int_equal(f->tier->ops->put(f->tier, &b, buf, took, &res), 0);
-	for (unsigned i = 0; res == 1; i++) {
-		assert_in_range(i, 0, 100);
+	for (unsigned i = 0; i < 100 && res == 1; i++)
 		f->tier->ops->poll(f->tier, wfi_now(f->env));
-	}
 	assert_int_equal(res, 0);
 	/* the bytes are there, the header is not yet */
 	wfi_sim_set_faults(f->sim, &faults);
