@@ -12,6 +12,8 @@
 #define WCS_MAX 16u
 /* messages of handoffs, of small pieces, and of blocks: a request and an answer each */
 #define RECV_MSGS (2 * (WFI_PEER_CREDITS + WFI_GATHER_WINDOW + WFI_CLUSTER_CREDITS))
+/* of a peer, however large a message may be: who finds no room is told so, and tries again */
+#define RECV_BYTES_MAX (4u << 20)
 
 static int peer_send(struct wfi_peer *base, const void *msg, size_t len)
 {
@@ -123,7 +125,8 @@ int peer_create(struct node *node, struct node_link *link, const char *addr, pid
 		.send_cq = link->send_cq,
 		.recv_cq = link->recv_cq,
 		.depth = 256,
-		.recv_bytes = RECV_MSGS * link->dev->caps.max_msg,
+		.recv_bytes =
+			(uint32_t)wfi_min(RECV_MSGS * link->dev->caps.max_msg, RECV_BYTES_MAX),
 	};
 	struct node_peer *p;
 	int ret;

@@ -12,7 +12,7 @@
 #define READS_WANTED 16
 #define SILENT_MS 1200u
 #define TX_FIRST 16u
-#define TX_MAX 4096u
+#define TX_MAX 2048u
 #define CREDITS_FIRST 64u
 #define CREDITS_MAX 65536u
 

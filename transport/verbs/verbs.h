@@ -25,7 +25,7 @@
 #define WFI_VERBS_RKEY_MAGIC 0x3259454b42525657ull /* "WVRBKEY2" */
 #define WFI_VERBS_VERSION 3u
 #define WFI_VERBS_GIDS 4u
-#define WFI_VERBS_MSG_BYTES 32768u /* most of one message; docs/performance.md says why */
+#define WFI_VERBS_MSG_BYTES 65536u /* most of one message; docs/performance.md says why */
 #define WFI_VERBS_PIECES 64u /* most of one post */
 #define WFI_VERBS_SGES 16u /* most of one request: more makes queues larger */
 #define WFI_VERBS_OPEN_LENT 0x80u /* wfi_verbs_open.flags: a message that is read where it lies */
