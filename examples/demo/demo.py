@@ -177,6 +177,8 @@ class Demo:
                         "-o", f"listen={self.addresses[name]}"]
             if self.arguments.device:
                 command += ["-o", f"device={self.arguments.device}"]
+            if self.arguments.silent:
+                command += ["-o", f"silent_ms={self.arguments.silent}"]
             if self.arguments.pki:
                 for setting, file in (("cert", f"{name}.crt"), ("key", f"{name}.key"),
                                       ("ca", "ca.crt")):
@@ -493,6 +495,9 @@ def arguments_parse():
                         default="shm",
                         help="how the nodes reach each other")
     parser.add_argument("--device", help="device of that transport, e.g. mlx5_0")
+    parser.add_argument("--silent", metavar="TIME",
+                        help="nodes that do not answer for so long are gone, e.g. 5s; more than "
+                             "the default where processors are short")
     parser.add_argument("--here", default=LOOPBACK,
                         help="address of this host, where nodes are two hosts; one of each device: "
                              "A,B")
