@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,7 +219,8 @@ static struct copy {
 	uint64_t src;
 	size_t bytes;
 } held[256];
-static unsigned nr_held, nr_released;
+/* who releases is another thread than the one that copies */
+static atomic_uint nr_held, nr_released;
 
 static bool pending(unsigned after)
 {
@@ -250,7 +252,8 @@ int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st *
 	}
 	if (nr_held - nr_released == 256)
 		return WFI_CUDA_OUT_OF_MEMORY;
-	held[nr_held++ % 256] = c;
+	held[nr_held % 256] = c;
+	nr_held++;
 	if (stream)
 		stream->after = nr_held;
 	return 0;
