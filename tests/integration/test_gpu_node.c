@@ -740,7 +740,7 @@ static void test_node_without(void **state)
 		{ "2 1 1 cuInit 803", -ENODEV, "of two versions: reboot" },
 		{ "2 1 1 cuInit 36", -ENODEV, "the driver is too old" },
 		{ "2 1 1 cuDevicePrimaryCtxRetain 46", -ENODEV, "or can't use it" },
-		{ "2 1 1 cuMemAlloc 2", -ENOMEM, "no memory is left" },
+		{ "2 1 1 cuStreamCreate 2", -ENOMEM, "no memory is left" },
 		{ "2 1 1 cuIpcOpenMemHandle 400", -ESTALE, "has ended, or freed it" },
 		{ "2 1 1 cuIpcOpenMemHandle 214", -EIO, "has failed" },
 	};
