@@ -611,34 +611,45 @@ static void compute(struct computing *c, char *mem, const struct side *s)
 	how->hold = false;
 }
 
+/* submits what waits: the node may sleep meanwhile. Return: the number of the event */
+static uint32_t put_behind(struct test_engine *e, const struct computing *c, const struct side *s,
+			   int32_t *results, uint32_t timeout_us)
+{
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	struct weft_op op = { .op = WEFT_OP_PUT, .flags = WEFT_F_COPY, .nr = NR };
+	struct weft_completion done;
+	uint32_t number;
+
+	assert_int_equal(weft_event_reg(e->w, c->event, s->region, &number), 0);
+	test_keys(e, 1, NR, keys);
+	for (unsigned i = 0; i < NR; i++)
+		places[i] = (struct weft_place){ .off = place_of(s, i), .region = s->region };
+	op.space = e->space;
+	op.keys = keys;
+	op.places = places;
+	op.handle = number;
+	op.results = results;
+	op.timeout_us = timeout_us;
+	assert_int_equal(weft_submit(e->ring, &op, 1), 1);
+	assert_int_equal(weft_wait(e->ring, &done, 1, 50000), 0);
+	return number;
+}
+
 /* what the engine's stream still computes when the put is submitted arrives all the same */
 static void test_stream_order(void **state)
 {
 	char *mem = gpu_alloc();
 	struct side s = { mem, 0, 0 }, to = { mem, 0, MEM / 2 };
-	struct weft_key keys[NR];
-	struct weft_place places[NR];
-	struct weft_op op = { .op = WEFT_OP_PUT, .flags = WEFT_F_COPY, .nr = NR };
 	struct weft_completion done;
 	struct computing c;
 	struct test_engine e;
-	uint32_t number;
 
 	(void)state;
 	test_engine_open(&e, NULL, NULL, &geometry);
 	s.region = to.region = must_reg(&e, mem, MEM);
 	compute(&c, mem, &s);
-	assert_int_equal(weft_event_reg(e.w, c.event, s.region, &number), 0);
-	test_keys(&e, 1, NR, keys);
-	for (unsigned i = 0; i < NR; i++)
-		places[i] = (struct weft_place){ .off = place_of(&s, i), .region = s.region };
-	op.space = e.space;
-	op.keys = keys;
-	op.places = places;
-	op.handle = number;
-	assert_int_equal(weft_submit(e.ring, &op, 1), 1);
-	/* it waits, and the node may sleep meanwhile */
-	assert_int_equal(weft_wait(e.ring, &done, 1, 50000), 0);
+	put_behind(&e, &c, &s, NULL, 0);
 	c.release();
 	test_next(e.ring, &done);
 	assert_int_equal(done.res, NR);
@@ -655,9 +666,6 @@ static void test_event_never(void **state)
 {
 	char *mem = gpu_alloc();
 	struct side s = { mem, 0, 0 };
-	struct weft_key keys[NR];
-	struct weft_place places[NR];
-	struct weft_op op = { .op = WEFT_OP_PUT, .flags = WEFT_F_COPY, .nr = NR };
 	struct weft_completion done;
 	int32_t results[NR];
 	struct computing c;
@@ -668,18 +676,7 @@ static void test_event_never(void **state)
 	test_engine_open(&e, NULL, NULL, &geometry);
 	s.region = must_reg(&e, mem, MEM);
 	compute(&c, mem, &s);
-	assert_int_equal(weft_event_reg(e.w, c.event, s.region, &number), 0);
-	test_keys(&e, 1, NR, keys);
-	for (unsigned i = 0; i < NR; i++)
-		places[i] = (struct weft_place){ .off = place_of(&s, i), .region = s.region };
-	op.space = e.space;
-	op.keys = keys;
-	op.places = places;
-	op.handle = number;
-	op.results = results;
-	op.timeout_us = 100000;
-	assert_int_equal(weft_submit(e.ring, &op, 1), 1);
-	assert_int_equal(weft_wait(e.ring, &done, 1, 50000), 0);
+	number = put_behind(&e, &c, &s, results, 100000);
 	test_next(e.ring, &done);
 	assert_int_equal(done.res, 0);
 	for (unsigned i = 0; i < NR; i++)
