@@ -426,7 +426,7 @@ static uint32_t chain_head(struct wfi_cluster *c, const struct wfi_space_info *s
 
 	if (h->tag == tag)
 		return h->head;
-	if (wfi_kv_match(c->o.kv, space->id, key, 1, &slot) == 1)
+	if (wfi_kv_peek(c->o.kv, space->id, key, 1, &slot) == 1)
 		return wfi_cl_head_of(c, slot);
 	if (wfi_kv_has_tier(c->o.kv)) {
 		slot = wfi_kv_below_find(c->o.kv, space->tag, key);
