@@ -130,9 +130,13 @@ struct CUctx_st {
 	_Atomic int refs;
 };
 
+/* static: LeakSanitizer reads a block of dynamic thread memory as glibc's where it begins 16 bytes
+ * into a page, and then crashes on what it takes for an address */
+#define THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+
 static struct CUctx_st contexts[MOCK_CUDA_GPUS];
-static _Thread_local struct CUctx_st *current[4];
-static _Thread_local unsigned nr_current;
+static THREAD_LOCAL struct CUctx_st *current[4];
+static THREAD_LOCAL unsigned nr_current;
 
 int mock_cuda_refs(void)
 {
