@@ -63,7 +63,7 @@ static void run_link_give(struct node *node, void *arg)
 	node->gpu = *c->link;
 }
 
-/* the driver is loaded, and all arenas are to be pinned when a GPU is opened */
+/* the driver is loaded, and all arenas are to be pinned when regions are opened */
 static int link_get(struct node *node, char *why)
 {
 	const struct weft_transport *t = wfi_transport_find(node->env->transports, "cuda");

@@ -489,6 +489,8 @@ static void test_pinned_later(void **state)
 	assert_true(wfi_container_of(r->mr, struct wfi_cuda_mr, base)->pinned);
 	opts.addr = malloc(4096);
 	assert_int_equal(r->t->mr_reg(r->dev, &opts, &mr), 0);
+	assert_false(wfi_container_of(mr, struct wfi_cuda_mr, base)->pinned);
+	r->t->rkey_destroy(import(r, NULL));
 	assert_true(wfi_container_of(mr, struct wfi_cuda_mr, base)->pinned);
 	r->t->mr_dereg(mr);
 	free(opts.addr);

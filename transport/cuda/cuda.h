@@ -53,11 +53,15 @@ struct wfi_cuda_gpu {
 	_Atomic bool lost;
 };
 
-/* host memory. @pinned: a kernel may touch it, and copies of it need no other */
+/*
+ * host memory. @pinned: a kernel may touch it, and copies of it need no other. Pinning takes long:
+ * who imports the next region does it, not who registers
+ */
 struct wfi_cuda_mr {
 	struct weft_mr base;
 	struct wfi_cuda_mr *next;
 	struct wfi_cuda_gpu *home; /* in whose context it is pinned */
+	bool tried;
 	_Atomic bool pinned;
 };
 
@@ -151,8 +155,8 @@ void wfi_cuda_lose(struct wfi_cuda_gpu *g);
 /* mem.c */
 int wfi_cuda_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out);
 void wfi_cuda_mr_dereg(struct weft_mr *mr);
-/* what could not be pinned yet. Context: .lock is held */
-void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev);
+/* what came since the last region, from any context that works. Context: .lock is held */
+void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev, struct wfi_cuda_gpu *g);
 int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 			 struct weft_rkey **out);
 void wfi_cuda_rkey_destroy(struct weft_rkey *rkey);

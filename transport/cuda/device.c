@@ -96,7 +96,6 @@ static int gpu_open(struct wfi_cuda_device *dev, int ordinal, const uint8_t uuid
 		gpu_close(g);
 		return ret;
 	}
-	wfi_cuda_mrs_pin(dev);
 	return 0;
 }
 
@@ -131,6 +130,8 @@ int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16], struct
 		ret = gpu_open(dev, i, uuid);
 	else if (dev->gpus[i].lost)
 		ret = -EIO;
+	if (!ret)
+		wfi_cuda_mrs_pin(dev, &dev->gpus[i]);
 	pthread_mutex_unlock(&dev->lock);
 	if (!ret)
 		*out = &dev->gpus[i];

@@ -14,6 +14,7 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 	const struct wfi_cuda *cuda = g->gpu->cuda;
 	int direct = 0, res = wfi_gpu_enter(g->gpu);
 
+	mr->tried = true;
 	if (!res) {
 		res = cuda->cuMemHostRegister(mr->base.addr, mr->base.len,
 					      WFI_CUDA_HOST_PORTABLE | WFI_CUDA_HOST_MAPPED);
@@ -32,21 +33,13 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 		direct;
 }
 
-void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev)
+void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev, struct wfi_cuda_gpu *g)
 {
-	struct wfi_cuda_gpu *g;
 	struct wfi_cuda_mr *mr;
-	unsigned i;
 
-	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++) {
-		g = &dev->gpus[i];
-		if (!g->gpu || g->lost)
-			continue;
-		for (mr = dev->mrs; mr; mr = mr->next)
-			if (!mr->home)
-				mr_pin(mr, g);
-		return;
-	}
+	for (mr = dev->mrs; mr; mr = mr->next)
+		if (!mr->tried)
+			mr_pin(mr, g);
 }
 
 int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, struct weft_mr **out)
@@ -71,7 +64,6 @@ int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, s
 	pthread_mutex_lock(&dev->lock);
 	mr->next = dev->mrs;
 	dev->mrs = mr;
-	wfi_cuda_mrs_pin(dev);
 	pthread_mutex_unlock(&dev->lock);
 	*out = &mr->base;
 	return 0;
