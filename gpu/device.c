@@ -34,6 +34,9 @@ static void name_kernels(struct wfi_gpu *gpu, int max_shared)
 		.threads = CRC_THREADS,
 		.shared = small ? CRC_SHARED_SMALL : CRC_SHARED,
 	};
+	gpu->kernels[WFI_GPU_CRC_PARTS] = gpu->kernels[WFI_GPU_CRC];
+	gpu->kernels[WFI_GPU_CRC_PARTS].name = small ? "weft_crc32c_parts_small"
+						     : "weft_crc32c_parts";
 }
 
 /* Return: a CUresult */

@@ -11,6 +11,7 @@ enum wfi_gpu_kernel {
 	WFI_GPU_NARROW,
 	WFI_GPU_WIDEN,
 	WFI_GPU_CRC,
+	WFI_GPU_CRC_PARTS,
 	WFI_GPU_KERNELS,
 };
 

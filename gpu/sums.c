@@ -30,9 +30,14 @@ void wfi_gpu_sums_init(struct wfi_gpu_sums *sums, uint64_t len, uint32_t *powers
 	*sums = (struct wfi_gpu_sums){
 		.len = len,
 		.powers = powers,
-		.tail = ~wfi_crc32c_mul(UINT32_MAX, wfi_crc32c_power(len)),
+		.tail = wfi_gpu_sums_tail(len),
 		.nr_strips = nr,
 	};
+}
+
+uint32_t wfi_gpu_sums_tail(uint64_t len)
+{
+	return ~wfi_crc32c_mul(UINT32_MAX, wfi_crc32c_power(len));
 }
 
 /* strips of a block add up in place, from zero on. Return: as wfi_cuda_errno() */
@@ -69,4 +74,15 @@ int wfi_gpu_crc32c(struct wfi_gpu *gpu, const struct wfi_gpu_sums *sums,
 	return ret ? ret
 		   : wfi_gpu_launch(gpu, WFI_GPU_CRC, (uint64_t)nr * sums->nr_strips, &args,
 				    stream);
+}
+
+int wfi_gpu_crc32c_parts(struct wfi_gpu *gpu, const struct wfi_gpu_sums *sums,
+			 struct wfi_gpu_part *parts, uint32_t nr, struct CUstream_st *stream)
+{
+	struct wfi_gpu_parts_args args = { .parts = (uintptr_t)parts, .nr = nr };
+
+	if (!nr)
+		return 0;
+	args.powers = (uintptr_t)sums->powers;
+	return wfi_gpu_launch(gpu, WFI_GPU_CRC_PARTS, nr, &args, stream);
 }

@@ -80,6 +80,31 @@ struct wfi_gpu_crc_args {
 	uint32_t reserved;
 };
 
+/**
+ * struct wfi_gpu_part - what a part of a block adds to the block's sum
+ * @power: x^(8 * bytes of the block behind it)
+ * @sum: told by the kernel
+ * @block: the caller's
+ */
+struct wfi_gpu_part {
+	uint64_t src;
+	uint32_t len;
+	uint32_t power;
+	uint32_t sum;
+	uint32_t block;
+};
+
+/**
+ * struct wfi_gpu_parts_args - @nr parts, at the address @parts
+ * @powers: as wfi_gpu_crc_args has them, but for the strips'
+ */
+struct wfi_gpu_parts_args {
+	uint64_t parts;
+	uint64_t powers;
+	uint32_t nr;
+	uint32_t reserved;
+};
+
 #define WFI_GPU_CRC_STRIDE 512u /* bytes that a warp takes in a step */
 #define WFI_GPU_CRC_STRIP 65536u
 

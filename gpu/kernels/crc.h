@@ -12,6 +12,7 @@
 #ifndef WFI_GPU_KERNELS_CRC_H
 #define WFI_GPU_KERNELS_CRC_H
 
+#include <stddef.h>
 #include "gpu/kernels/shim.h"
 #include "weft_internal/crc32c_poly.h"
 
@@ -94,15 +95,23 @@ WFI_GPU_FN uint32_t wfi_crc_lane(const uint32_t *table, unsigned copies, uint64_
 	return sum;
 }
 
-WFI_GPU_FN void wfi_crc_tell(const struct wfi_gpu_crc_args *a, const struct wfi_crc_shared *sh,
-			     uint32_t block, uint32_t strip)
+/* of all lanes */
+WFI_GPU_FN uint32_t wfi_crc_add(const struct wfi_crc_shared *sh)
 {
-	const uint64_t out = a->out + 4ull * block;
 	uint32_t sum = 0;
 
 	WFI_UNROLL
 	for (unsigned i = 0; i < WFI_GPU_WARP; i++)
 		sum ^= sh->sums[i];
+	return sum;
+}
+
+WFI_GPU_FN void wfi_crc_tell(const struct wfi_gpu_crc_args *a, const struct wfi_crc_shared *sh,
+			     uint32_t block, uint32_t strip)
+{
+	const uint64_t out = a->out + 4ull * block;
+	uint32_t sum = wfi_crc_add(sh);
+
 	if (strip)
 		sum = wfi_crc32c_mul(
 			sum, WFI_LOOKUP(uint32_t, a->powers + WFI_GPU_CRC_STRIDE + 4ull * strip));
@@ -136,6 +145,34 @@ WFI_GPU_FN void wfi_crc_warp(const struct wfi_gpu_crc_args *a, const uint32_t *t
 		WFI_EACH_LANE(lane) {
 			if (!lane)
 				wfi_crc_tell(a, sh, block, strip);
+		}
+		wfi_warp_sync();
+	}
+}
+
+/* the same of parts, each by one warp */
+WFI_GPU_FN void wfi_crc_parts_warp(const struct wfi_gpu_parts_args *a, const uint32_t *table,
+				   unsigned copies, struct wfi_crc_shared *sh, uint32_t warp,
+				   uint32_t nr_warps)
+{
+	for (uint64_t i = warp; i < a->nr; i += nr_warps) {
+		const uint64_t part = a->parts + i * sizeof(struct wfi_gpu_part);
+		const uint64_t begin = WFI_LOAD(uint64_t, part);
+		const uint64_t end =
+			begin + WFI_LOAD(uint32_t, part + offsetof(struct wfi_gpu_part, len));
+
+		WFI_EACH_LANE(lane) {
+			sh->sums[lane] = wfi_crc_lane(table, copies, a->powers, begin, end, lane);
+		}
+		wfi_warp_sync();
+		WFI_EACH_LANE(lane) {
+			if (!lane)
+				WFI_STORE(
+					uint32_t, part + offsetof(struct wfi_gpu_part, sum),
+					wfi_crc32c_mul(wfi_crc_add(sh),
+						       WFI_LOAD(uint32_t,
+								part + offsetof(struct wfi_gpu_part,
+										power))));
 		}
 		wfi_warp_sync();
 	}

@@ -47,6 +47,18 @@ template <unsigned copies> __device__ void crc(const struct wfi_gpu_crc_args &a)
 		     gridDim.x * CRC_WARPS);
 }
 
+template <unsigned copies> __device__ void crc_parts(const struct wfi_gpu_parts_args &a)
+{
+	extern __shared__ uint32_t table[];
+	__shared__ struct wfi_crc_shared shared[CRC_WARPS];
+	const uint32_t warp = threadIdx.x / WFI_GPU_WARP;
+
+	wfi_crc_fill(table, copies, threadIdx.x, CRC_THREADS);
+	__syncthreads();
+	wfi_crc_parts_warp(&a, table, copies, &shared[warp], blockIdx.x * CRC_WARPS + warp,
+			   gridDim.x * CRC_WARPS);
+}
+
 /* 128 KiB of tables: a copy in each bank */
 extern "C" __global__ void __launch_bounds__(CRC_THREADS, 1)
 weft_crc32c(const __grid_constant__ struct wfi_gpu_crc_args a)
@@ -54,9 +66,21 @@ weft_crc32c(const __grid_constant__ struct wfi_gpu_crc_args a)
 	crc<5>(a);
 }
 
+extern "C" __global__ void __launch_bounds__(CRC_THREADS, 1)
+weft_crc32c_parts(const __grid_constant__ struct wfi_gpu_parts_args a)
+{
+	crc_parts<5>(a);
+}
+
 /* 32 KiB, for GPUs with less shared memory: four lanes to a copy */
 extern "C" __global__ void __launch_bounds__(CRC_THREADS, 1)
 weft_crc32c_small(const __grid_constant__ struct wfi_gpu_crc_args a)
 {
 	crc<3>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(CRC_THREADS, 1)
+weft_crc32c_parts_small(const __grid_constant__ struct wfi_gpu_parts_args a)
+{
+	crc_parts<3>(a);
 }

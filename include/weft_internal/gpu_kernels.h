@@ -117,6 +117,19 @@ int wfi_gpu_crc32c(struct wfi_gpu *gpu, const struct wfi_gpu_sums *sums,
 		   const struct wfi_gpu_side *src, uint32_t nr, uint64_t out,
 		   struct CUstream_st *stream);
 
+/**
+ * wfi_gpu_crc32c_parts - what parts of blocks add to their blocks' sums
+ * @sums: for blocks of at least as many bytes as a part has; its .powers alone count
+ * @parts: @nr of them, in pinned memory; all but .sum are the caller's to write. Each is summed up
+ *         by one warp: long ones are better cut (WFI_GPU_ITEM_MAX)
+ *
+ * A block's sum is that of its parts, added by xor, and wfi_gpu_sums_tail() of its length.
+ * Return: 0; as wfi_cuda_errno(), logged
+ */
+int wfi_gpu_crc32c_parts(struct wfi_gpu *gpu, const struct wfi_gpu_sums *sums,
+			 struct wfi_gpu_part *parts, uint32_t nr, struct CUstream_st *stream);
+uint32_t wfi_gpu_sums_tail(uint64_t len);
+
 /* ---- bf16 to fp8 (e4m3), and back ---- */
 
 /**

@@ -57,6 +57,21 @@ static void run_crc(const void *args, void *shared, unsigned bytes, uint32_t blo
 	}
 }
 
+static void run_crc_parts(const void *args, void *shared, unsigned bytes, uint32_t block,
+			  uint32_t grid)
+{
+	const unsigned copies = bytes == WFI_CRC_TABLE * 4 << 5 ? 5 : 3;
+	struct wfi_crc_shared sh;
+
+	for (unsigned thread = 0; thread < CRC_THREADS; thread++)
+		wfi_crc_fill(shared, copies, thread, CRC_THREADS);
+	for (uint32_t warp = 0; warp < CRC_WARPS; warp++) {
+		memset(&sh, 0xa5, sizeof(sh));
+		wfi_crc_parts_warp(args, shared, copies, &sh, block * CRC_WARPS + warp,
+				   grid * CRC_WARPS);
+	}
+}
+
 /* a benchmark's: what it does is of no interest here */
 static void run_nothing(const void *args, void *shared, unsigned bytes, uint32_t block,
 			uint32_t grid)
@@ -74,6 +89,8 @@ const struct cpu_kernel cpu_kernels[CPU_KERNELS] = {
 	{ "weft_widen", THREADS, run_widen },
 	{ "weft_crc32c", CRC_THREADS, run_crc },
 	{ "weft_crc32c_small", CRC_THREADS, run_crc },
+	{ "weft_crc32c_parts", CRC_THREADS, run_crc_parts },
+	{ "weft_crc32c_parts_small", CRC_THREADS, run_crc_parts },
 	{ "peer_empty", 32, run_nothing },
 	{ "peer_read", 1024, run_nothing },
 	{ "peer_halve", 1024, run_nothing },

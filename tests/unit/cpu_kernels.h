@@ -13,7 +13,7 @@ struct cpu_kernel {
 		      uint32_t grid);
 };
 
-#define CPU_KERNELS 9
+#define CPU_KERNELS 11
 extern const struct cpu_kernel cpu_kernels[CPU_KERNELS];
 
 /* blocks one after the other, the last first: nobody may count on an order */

@@ -358,6 +358,40 @@ static void check_sums(struct rig *r, uint64_t len, unsigned skew)
 	gpu_side_reset(mark);
 }
 
+/* a block cut anywhere: its parts come in any order, and lie anywhere */
+static void check_parts(struct rig *r, uint64_t len)
+{
+	const size_t mark = gpu_side_mark();
+	uint32_t *powers = gpu_side_alloc(wfi_gpu_sums_len(WFI_GPU_ITEM_MAX) * sizeof(*powers));
+	struct wfi_gpu_part *parts = gpu_side_alloc(64 * sizeof(*parts));
+	uint8_t *mem = gpu_side_alloc(len);
+	uint64_t left = len, part;
+	struct wfi_gpu_sums sums;
+	uint32_t nr = 0, sum;
+
+	fill(mem, len);
+	wfi_gpu_sums_init(&sums, WFI_GPU_ITEM_MAX, powers);
+	for (; left; nr++, left -= part) {
+		part = nr == 63 ? left : wfi_min(left, 1 + rnd(len / 16 + 1));
+		parts[nr] = (struct wfi_gpu_part){
+			.src = (uintptr_t)mem + left - part,
+			.len = (uint32_t)part,
+			.power = wfi_crc32c_power(len - left),
+			.sum = POISON,
+			.block = nr,
+		};
+	}
+	assert_int_equal(wfi_gpu_crc32c_parts(r->gpu, &sums, parts, nr, NULL), 0);
+	assert_int_equal(gpu_side_sync(r->gpu), 0);
+	sum = wfi_gpu_sums_tail(len);
+	for (uint32_t i = 0; i < nr; i++) {
+		sum ^= parts[i].sum;
+		assert_int_equal(parts[i].block, i);
+	}
+	assert_int_equal(sum, wfi_crc32c(0, mem, len));
+	gpu_side_reset(mark);
+}
+
 static void check_sums_all(struct rig *r)
 {
 	static const uint64_t lens[] = {
@@ -369,7 +403,10 @@ static void check_sums_all(struct rig *r)
 	for (unsigned i = 0; i < WFI_ARRAY_SIZE(lens); i++) {
 		check_sums(r, lens[i], 0);
 		check_sums(r, lens[i], 1 + rnd(15));
+		check_parts(r, lens[i]);
+		check_parts(r, 1 + rnd(2000));
 	}
+	assert_int_equal(wfi_gpu_crc32c_parts(r->gpu, NULL, NULL, 0, NULL), 0);
 }
 
 static void test_sums(void **state)
@@ -381,11 +418,16 @@ static void test_sums(void **state)
 static void test_sums_small(void **state)
 {
 	struct rig *r = *state;
-	struct wfi_gpu_func *f = &r->gpu->kernels[WFI_GPU_CRC];
+	struct wfi_gpu_func *f = r->gpu->kernels;
 
-	f->name = "weft_crc32c_small";
-	f->shared = WFI_CRC_TABLE * 4 << 3;
-	assert_int_equal(r->gpu->cuda->cuModuleGetFunction(&f->func, r->gpu->module, f->name), 0);
+	f[WFI_GPU_CRC].name = "weft_crc32c_small";
+	f[WFI_GPU_CRC_PARTS].name = "weft_crc32c_parts_small";
+	for (unsigned i = WFI_GPU_CRC; i <= WFI_GPU_CRC_PARTS; i++) {
+		f[i].shared = WFI_CRC_TABLE * 4 << 3;
+		assert_int_equal(r->gpu->cuda->cuModuleGetFunction(&f[i].func, r->gpu->module,
+								   f[i].name),
+				 0);
+	}
 	check_sums_all(r);
 }
 
