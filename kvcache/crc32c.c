@@ -184,10 +184,16 @@ static uint32_t copy_runs(uint32_t crc, const struct wfi_copy_run *runs, unsigne
 	return ~__atomic_load_n(&best_runs, __ATOMIC_RELAXED)(~crc, runs, nr);
 }
 
+static uint32_t past(uint32_t sum, uint64_t len)
+{
+	return len ? wfi_crc32c_mul(sum, wfi_crc32c_power(len)) : sum;
+}
+
 const struct wfi_sum_ops wfi_crc32c_sums = {
 	.sum = wfi_crc32c,
 	.copy = wfi_crc32c_copy,
 	.copy_runs = copy_runs,
+	.past = past,
 	.keeps = keeps,
 };
 

@@ -142,6 +142,60 @@ uint64_t wfi_xfer_sum(struct wfi_xfer *x, uint64_t budget)
 	return budget - left;
 }
 
+/* bytes from a place to the end of its block */
+static uint64_t block_left(const struct wfi_xfer_opts *o, const struct wfi_plan_pos *at)
+{
+	const struct wfi_piece *p = &o->pieces[at->idx], *const end = o->pieces + o->nr_pieces;
+	const uint32_t block = p->block;
+	uint64_t left = 0;
+
+	for (; p < end && p->block == block; p++)
+		left += p->len;
+	return left - at->off;
+}
+
+static void pass(const struct wfi_xfer_opts *o, struct wfi_plan_pos *at, uint64_t len)
+{
+	while (len || o->pieces[at->idx].len == at->off) {
+		const uint64_t piece_len = o->pieces[at->idx].len;
+		const uint64_t n = wfi_min(len, piece_len - at->off);
+
+		advance(at, n, piece_len);
+		len -= n;
+		if (at->idx == o->nr_pieces)
+			return;
+	}
+}
+
+void wfi_xfer_sums_take(struct wfi_xfer_engine *eng, const struct wfi_xfer_op *op,
+			const struct weft_wc *wc)
+{
+	struct wfi_xfer *x = op->x;
+	const struct wfi_xfer_opts *o = &x->o;
+	struct wfi_plan_range r = op->range;
+	struct wfi_plan_pos at = r.at;
+	const uint32_t *sums = wc->data;
+	uint64_t bytes, left = 0;
+	unsigned i, nr;
+
+	if (wc->status || !sums) {
+		x->sums_come = false;
+		wfi_xfer_sum_later(x);
+		return;
+	}
+	/* as it was posted */
+	nr = wfi_plan_gather(o, &r, UINT64_MAX, eng->batch, WFI_XFER_BATCH, &bytes);
+	pass(o, &at, 0);
+	for (i = 0; i < nr; i++) {
+		if (!left)
+			left = block_left(o, &at);
+		left -= eng->batch[i].len;
+		o->sums[o->pieces[at.idx].block] ^= o->sum_ops->past(sums[i], left);
+		pass(o, &at, eng->batch[i].len);
+	}
+	wfi_count(eng->stats.summed, 1);
+}
+
 void wfi_xfer_sum_later(struct wfi_xfer *x)
 {
 	if (!x->o.sums)

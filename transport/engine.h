@@ -51,6 +51,7 @@ struct wfi_xfer {
 	int end_status; /* not 0: cancelled, timed out or broken; nothing more is posted */
 	bool sync;
 	bool direct; /* the CPU reaches all of it: nothing is posted */
+	bool sums_come; /* completions bring the sums */
 	bool fenced;
 };
 
@@ -61,7 +62,7 @@ struct wfi_xfer_cq {
 
 struct wfi_xfer_stats {
 	struct wfi_counter *transfers, *bytes, *posts, *failed, *timeouts, *fences;
-	struct wfi_counter *messages, *gathered;
+	struct wfi_counter *messages, *gathered, *summed;
 	struct wfi_hist *time;
 };
 
@@ -134,6 +135,9 @@ static inline struct wfi_xfer_op *wfi_xfer_op_of(struct wfi_xfer_engine *eng, ui
 uint64_t wfi_xfer_move(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget);
 /* the next bytes that were posted, summed up. Return: bytes */
 uint64_t wfi_xfer_sum(struct wfi_xfer *x, uint64_t budget);
+/* the sums that an op's completion has brought; or those of all its transfer come later */
+void wfi_xfer_sums_take(struct wfi_xfer_engine *eng, const struct wfi_xfer_op *op,
+			const struct weft_wc *wc);
 /* all sums from the start, once what is left was posted */
 void wfi_xfer_sum_later(struct wfi_xfer *x);
 

@@ -197,6 +197,12 @@ void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const 
 	int status;
 
 	x->nr_open--;
+	if (wfi_unlikely(x->sums_come)) {
+		wfi_xfer_sums_take(eng, op, wc);
+		/* nobody makes them any more */
+		if (x->end_status)
+			xfer_fail_range(x, &x->unsummed, x->end_status);
+	}
 	if (wfi_likely(!wc->status)) {
 		op_put(eng, op);
 	} else if (wc->scope <= WEFT_SCOPE_OP) {
@@ -266,6 +272,7 @@ static int post_batch(struct wfi_xfer_engine *eng, struct wfi_xfer *x, unsigned 
 	struct weft_post post = {
 		.pieces = eng->batch,
 		.nr_pieces = nr,
+		.flags = x->sums_come ? WEFT_POST_SUMS : 0,
 		.local_mr = x->o.local_mr,
 		.cookie = cookie,
 	};
@@ -500,6 +507,7 @@ static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
 	s->timeouts = counter(eng, m, "weft_xfer_timeouts", "", "transfers past their deadline");
 	s->messages = counter(eng, m, "weft_xfer_messages", "", "messages of small pieces");
 	s->gathered = counter(eng, m, "weft_xfer_gathered", "", "pieces that went in messages");
+	s->summed = counter(eng, m, "weft_xfer_summed", "", "batches summed up by the device");
 	s->fences = counter(eng, m, "weft_xfer_fences", "", "endpoints reset to end a transfer");
 	s->time = m ? wfi_metrics_hist(m, "weft_xfer_time", "", "seconds",
 				       "from submission to completion")
@@ -624,7 +632,9 @@ static void sums_start(struct wfi_xfer *x)
 	memset(x->o.sums, 0, x->o.nr_blocks * sizeof(*x->o.sums));
 	if (x->o.dir == WFI_XFER_SUM)
 		x->posts.todo.at = x->posts.todo.end;
-	if (!x->direct)
+	x->sums_come = !x->direct && x->o.dir != WFI_XFER_SUM && x->o.sum_ops->past &&
+		       x->o.ep->dev->caps.flags & WEFT_CAP_SUMS;
+	if (!x->direct && !x->sums_come)
 		wfi_xfer_sum_later(x);
 }
 
@@ -665,6 +675,7 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->end_status = 0;
 	x->sync = opts->ep->dev->caps.flags & WEFT_CAP_SYNC;
 	x->fenced = false;
+	x->sums_come = false;
 	memset(opts->results, 0, opts->nr_blocks * sizeof(*opts->results));
 	if (wfi_unlikely(opts->sums))
 		sums_start(x);

@@ -102,6 +102,7 @@ enum weft_cap_flags {
 	WEFT_CAP_WAIT = 1u << 7, /* cq_arm() works: an idle owner can sleep */
 	WEFT_CAP_PORT = 1u << 8, /* port_open() and ep_dial() */
 	WEFT_CAP_FELL_BACK = 1u << 9, /* something faster was expected; the log says what */
+	WEFT_CAP_SUMS = 1u << 10, /* WEFT_POST_SUMS: bytes are summed up where they lie */
 };
 
 /**
@@ -408,6 +409,8 @@ struct weft_piece {
 
 enum weft_post_flags {
 	WEFT_POST_QUIET = 1u << 0, /* no completion when all went well; failures still appear */
+	/* of a provider with WEFT_CAP_SUMS: weft_wc.data has sums of the remote bytes */
+	WEFT_POST_SUMS = 1u << 1,
 };
 
 /**
@@ -475,7 +478,9 @@ enum weft_scope {
  * @imm, @data, @len: of what was received, else undefined
  * @idx: see "Operations" above; the number of pieces when all went well
  * @data: RECV: the message, lent until the next poll of this queue. A private copy or memory that
- *        the peer can't change any more
+ *        the peer can't change any more. A post with WEFT_POST_SUMS, when all went well: a CRC32C
+ *        (uint32_t) of each piece, lent as long, of what was read, or what is there behind a
+ *        write; or NULL, when that can't be had now
  */
 struct weft_wc {
 	uint64_t cookie;

@@ -44,6 +44,9 @@ struct wfi_sum_ops {
 	uint32_t (*copy)(uint32_t sum, void *dst, const void *src, size_t len, bool stream);
 	/* the same of several, one behind the other, through the cache */
 	uint32_t (*copy_runs)(uint32_t sum, const struct wfi_copy_run *runs, unsigned nr);
+	/* NULL, or a sum as it counts in the sum of what it is a part of, before @len bytes more:
+	 * moved so, the sums of all parts add up by xor */
+	uint32_t (*past)(uint32_t sum, uint64_t len);
 	/* NULL, or: bytes up to which a batch is better left in the cache, for who asked for it */
 	uint64_t (*keeps)(void);
 };

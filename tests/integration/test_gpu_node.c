@@ -346,6 +346,36 @@ static void test_segments(void **state)
 	gpu_free(mem);
 }
 
+/* sums are made on the GPU, of what was put and of what a get has brought: a bit that is another
+ * in memory is found there */
+static void test_flipped(void **state)
+{
+	char *mem = gpu_alloc();
+	struct weft_key keys[NR];
+	struct weft_slot slots[NR];
+	int32_t results[NR];
+	struct test_engine e;
+	uint64_t lease, summed;
+	struct side s;
+
+	(void)state;
+	test_engine_open(&e, &node, NULL, &geometry);
+	s = (struct side){ mem, must_reg(&e, mem, MEM), 0 };
+	summed = test_counter(e.w, "weft_xfer_summed");
+	put(&e, 300, &s);
+	get(&e, 300, &s);
+	assert_int_equal(test_counter(e.w, "weft_xfer_summed"), summed + 2);
+	test_keys(&e, 300, NR, keys);
+	assert_int_equal(weft_map(e.ring, e.space, keys, NR, slots, &lease), NR);
+	((char *)weft_arena(e.w))[slots[3].off + 1234] ^= 4;
+	assert_int_equal(move(&e, WEFT_OP_GET, keys, &s, results), NR - 1);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(results[i], i == 3 ? -ENOENT : 0);
+	assert_int_equal(weft_release(e.ring, lease), NR);
+	test_engine_close(&e);
+	gpu_free(mem);
+}
+
 /* one operation, one kind of memory: whether the blocks are all here or not */
 static void test_mixed_places(void **state)
 {
@@ -823,6 +853,7 @@ int main(void)
 		TEST(regions),
 		TEST(engine_dies),
 		TEST(segments),
+		TEST(flipped),
 		TEST(mixed_places),
 		TEST(events),
 		TEST(refused),

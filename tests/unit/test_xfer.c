@@ -756,7 +756,9 @@ static uint32_t sum_runs(uint32_t sum, const struct wfi_copy_run *runs, unsigned
 	return sum;
 }
 
-static const struct wfi_sum_ops sum_ops = { sum_bytes, sum_copy, sum_runs, NULL };
+static const struct wfi_sum_ops sum_ops = { .sum = sum_bytes,
+					    .copy = sum_copy,
+					    .copy_runs = sum_runs };
 
 static void sums_checked(struct world *w, enum wfi_xfer_dir dir, uint32_t nr, uint64_t len,
 			 uint32_t cuts)

@@ -23,6 +23,7 @@
 #include "weft_internal/gpu_region.h"
 
 #define WFI_CUDA_GPUS_MAX 32u
+#define WFI_CUDA_PIECES 512u /* of a post */
 #define WFI_CUDA_TABLES 32u /* of one GPU: a bit each in wfi_cuda_post.tables */
 #define WFI_CUDA_ITEMS 2048u /* of a table */
 #define WFI_CUDA_NO_TABLE UINT32_MAX
@@ -50,6 +51,8 @@ struct wfi_cuda_gpu {
 	uint64_t small[WFI_CUDA_WAYS];
 	struct wfi_gpu_item *items;
 	uint32_t free_tables;
+	uint32_t nr_parts[WFI_CUDA_TABLES]; /* of those that are tables of sums */
+	struct wfi_gpu_sums sums; /* .powers in the GPU's memory; NULL: there are no kernels */
 	_Atomic bool lost;
 };
 
@@ -84,11 +87,13 @@ struct wfi_cuda_post {
 	uint64_t bytes; /* of a held one */
 	uint64_t cookie;
 	uint32_t tables;
+	uint32_t sum_tables;
 	uint32_t flags;
 	uint32_t idx;
 	int32_t status;
 	uint8_t op;
 	bool waits; /* for .event */
+	bool summed; /* by what .sum_tables say */
 	bool held; /* nothing was asked for yet, and its pieces are in .held of the endpoint */
 };
 
@@ -100,6 +105,7 @@ struct wfi_cuda_ep {
 	_Atomic enum wfi_ep_state state; /* written by the owner */
 	int close_status;
 	struct weft_piece *held; /* of each post; there when an event is */
+	uint32_t *sums; /* of each post's pieces; or NULL */
 	uint32_t nr_waiting; /* open posts that are held, or hold others */
 	uint32_t depth;
 	uint32_t head, tail; /* of .posts, a ring */
@@ -108,6 +114,9 @@ struct wfi_cuda_ep {
 
 #define WFI_CUDA_HELD_BYTES(ep)                                                                    \
 	((uint64_t)(ep)->depth * (ep)->base.dev->caps.max_pieces * sizeof(*(ep)->held))
+#define WFI_CUDA_SUMS_BYTES(ep)                                                                    \
+	((uint64_t)(ep)->depth * (ep)->base.dev->caps.max_pieces * sizeof(*(ep)->sums))
+#define WFI_CUDA_POWERS 6u /* digits, in hex, of any place in a post */
 
 struct wfi_cuda_device {
 	struct weft_device base;
@@ -115,6 +124,7 @@ struct wfi_cuda_device {
 	struct wfi_cuda_ep *eps;
 	uint32_t nr_open; /* posts */
 	uint32_t nr_closing; /* endpoints */
+	uint32_t powers[WFI_CUDA_POWERS][16]; /* [i][n]: a sum moves past n * 16^i bytes */
 	pthread_mutex_t lock; /* of what follows: cold */
 	struct wfi_cuda_gpu gpus[WFI_CUDA_GPUS_MAX]; /* by the driver's number; .gpu NULL: not open
 						      */
@@ -189,8 +199,23 @@ void wfi_cuda_ep_close(struct wfi_cuda_ep *ep, int status);
 extern const struct weft_ep_fast wfi_cuda_fast;
 /* a post that was held, by its place in the ring */
 void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at);
+/* Return: WFI_CUDA_NO_TABLE all are in use */
+uint32_t wfi_cuda_table_get(struct wfi_cuda_gpu *g);
 /* what a table was for is done */
 void wfi_cuda_tables_put(struct wfi_cuda_gpu *g, uint32_t tables);
+
+/* sums.c: of the GPU's memory, by the GPU */
+void wfi_cuda_powers_init(struct wfi_cuda_device *dev);
+/* Return: 0; as wfi_cuda_errno(), logged. Context: the GPU's is entered */
+int wfi_cuda_sums_open(struct wfi_cuda_gpu *g);
+void wfi_cuda_sums_close(struct wfi_cuda_gpu *g);
+/* of the first @nr pieces, in a stream; *@tables: for the post, whatever becomes of it. Return: 0,
+ * -EAGAIN no table is free; as wfi_cuda_errno(), logged */
+int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *dev,
+			const struct weft_piece *pieces, uint32_t nr, struct CUstream_st *stream,
+			uint32_t *tables);
+/* when that is done: of each piece */
+void wfi_cuda_sums_end(const struct wfi_cuda_gpu *g, uint32_t tables, uint32_t *sums, uint32_t nr);
 
 /* tune.c: how many bytes a piece has to have before the copy engine is faster. Return: 0; as
  * wfi_cuda_errno(), logged */

@@ -6,7 +6,6 @@
 #include "transport/cuda/cuda.h"
 #include "weft_internal/log.h"
 
-#define MAX_PIECES 512u
 #define MAX_POST_BYTES (4ull << 20)
 
 void wfi_cuda_lose(struct wfi_cuda_gpu *g)
@@ -59,6 +58,7 @@ static void gpu_close(struct wfi_cuda_gpu *g)
 	if (!gpu)
 		return;
 	wfi_cuda_streams_destroy(gpu, g->streams);
+	wfi_cuda_sums_close(g);
 	wfi_gpu_unpin(gpu, g->items);
 	wfi_gpu_close(gpu);
 	memset(g, 0, sizeof(*g));
@@ -80,7 +80,12 @@ static int gpu_start(struct wfi_env *env, struct wfi_cuda_gpu *g)
 		return ret;
 	g->items = items;
 	g->free_tables = UINT32_MAX;
-	return wfi_cuda_tune(env, g);
+	res = wfi_gpu_enter(g->gpu);
+	if (res)
+		return wfi_gpu_failed(g->gpu, "no sums", res);
+	ret = wfi_cuda_sums_open(g);
+	wfi_gpu_leave(g->gpu);
+	return ret ? ret : wfi_cuda_tune(env, g);
 }
 
 static int gpu_open(struct wfi_cuda_device *dev, int ordinal, const uint8_t uuid[16])
@@ -166,13 +171,14 @@ int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
 	dev->base.transport = t;
 	dev->base.env = env;
 	dev->base.caps = (struct weft_caps){
-		.flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_MEM_EP | WEFT_CAP_WAIT,
-		.max_pieces = MAX_PIECES,
+		.flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_MEM_EP | WEFT_CAP_WAIT | WEFT_CAP_SUMS,
+		.max_pieces = WFI_CUDA_PIECES,
 		.max_depth = WFI_MAX_DEPTH,
 		.max_piece_bytes = MAX_POST_BYTES,
 		.max_post_bytes = MAX_POST_BYTES,
 	};
 	dev->cuda = cuda;
+	wfi_cuda_powers_init(dev);
 	pthread_mutex_init(&dev->lock, NULL);
 	*out = &dev->base;
 	return 0;

@@ -13,8 +13,14 @@ static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enu
 {
 	struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
 
-	if (p->tables)
-		wfi_cuda_tables_put(ep->gpu, p->tables);
+	uint32_t *sums = NULL;
+
+	if (!status && !p->status && p->summed) {
+		sums = ep->sums + (uint64_t)(ep->head % ep->depth) * WFI_CUDA_PIECES;
+		wfi_cuda_sums_end(ep->gpu, p->sum_tables, sums, p->idx);
+	}
+	if (p->tables | p->sum_tables)
+		wfi_cuda_tables_put(ep->gpu, p->tables | p->sum_tables);
 	ep->nr_waiting -= p->gate || p->held;
 	ep->head++;
 	wfi_cuda_device(ep->base.dev)->nr_open--;
@@ -29,6 +35,7 @@ static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enu
 		.op = p->op,
 		.scope = (uint8_t)(status ? scope : WEFT_SCOPE_NONE),
 		.idx = p->idx,
+		.data = sums,
 	};
 	return true;
 }
@@ -278,6 +285,8 @@ void wfi_cuda_ep_destroy(struct weft_ep *base)
 	*link = ep->next;
 	dev->nr_closing -= ep->state == WFI_EP_CLOSING;
 	events_destroy(ep);
+	if (ep->sums)
+		wfi_free(base->dev->env, ep->sums, WFI_CUDA_SUMS_BYTES(ep));
 	if (ep->held)
 		wfi_free(base->dev->env, ep->held, WFI_CUDA_HELD_BYTES(ep));
 	wfi_free(base->dev->env, ep, sizeof(*ep) + ep->depth * sizeof(ep->posts[0]));

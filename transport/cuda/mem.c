@@ -136,6 +136,10 @@ static int ep_bind(struct wfi_cuda_ep *ep, struct wfi_cuda_gpu *g)
 
 	if (ep->gpu)
 		return 0;
+	if (g->sums.powers && !ep->sums)
+		ep->sums = wfi_alloc(ep->base.dev->env, WFI_CUDA_SUMS_BYTES(ep));
+	if (g->sums.powers && !ep->sums)
+		return -ENOMEM;
 	res = wfi_gpu_enter(g->gpu);
 	if (!res) {
 		res = wfi_cuda_streams_create(g->gpu, ep->streams);

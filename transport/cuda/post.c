@@ -7,6 +7,7 @@
 
 /* one post on its way into a stream */
 struct job {
+	const struct wfi_cuda_device *dev;
 	struct wfi_cuda_gpu *g;
 	struct CUstream_st *stream;
 	const struct weft_piece *pieces;
@@ -36,7 +37,7 @@ static struct run run_next(const struct job *j, const struct weft_piece *p, uint
 
 /* ---- tables of kernels ---- */
 
-static uint32_t table_get(struct wfi_cuda_gpu *g, struct wfi_gpu_table *t)
+uint32_t wfi_cuda_table_get(struct wfi_cuda_gpu *g)
 {
 	uint32_t i;
 
@@ -44,10 +45,6 @@ static uint32_t table_get(struct wfi_cuda_gpu *g, struct wfi_gpu_table *t)
 		return WFI_CUDA_NO_TABLE;
 	i = (uint32_t)__builtin_ctz(g->free_tables);
 	g->free_tables &= ~(1u << i);
-	*t = (struct wfi_gpu_table){
-		.items = g->items + (uint64_t)i * WFI_CUDA_ITEMS,
-		.max = WFI_CUDA_ITEMS,
-	};
 	return i;
 }
 
@@ -108,9 +105,13 @@ static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
 
 	while (*idx < j->nr && !ret) {
 		/* a piece that was begun is copied once more, by copies that come after */
-		i = table_get(j->g, &t);
+		i = wfi_cuda_table_get(j->g);
 		if (i == WFI_CUDA_NO_TABLE)
 			return by_copies(j, idx);
+		t = (struct wfi_gpu_table){
+			.items = j->g->items + (uint64_t)i * WFI_CUDA_ITEMS,
+			.max = WFI_CUDA_ITEMS,
+		};
 		*tables |= 1u << i;
 		next_done = done;
 		next = table_fill(j, *idx, &next_done, &t);
@@ -143,6 +144,19 @@ static bool is_small(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t
 	return run < small;
 }
 
+/* whether the GPU sums up the pieces. What it can't, somebody else does */
+static bool sums(const struct job *j, struct wfi_cuda_post *p)
+{
+	int ret;
+
+	if (!(p->flags & WEFT_POST_SUMS) || p->status)
+		return false;
+	ret = wfi_cuda_sums_start(j->g, j->dev, j->pieces, j->nr, j->stream, &p->sum_tables);
+	if (ret == -EIO)
+		wfi_cuda_lose(j->g);
+	return !ret;
+}
+
 /* in the GPU's context. Return: a CUresult, if nothing was asked for */
 static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes,
 		  struct wfi_cuda_post *p)
@@ -160,6 +174,7 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 		p->idx = idx;
 		p->status = ret;
 	}
+	p->summed = sums(j, p);
 	/* behind what was asked for, even where that is not all. Without it nobody can say when
 	 * that ends */
 	res = cuda->cuEventRecord(p->event, j->stream);
@@ -244,6 +259,7 @@ void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
 {
 	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
 	const struct job j = {
+		.dev = wfi_cuda_device(ep->base.dev),
 		.g = ep->gpu,
 		.pieces = wfi_cuda_held(ep, at),
 		.nr = p->idx,
@@ -260,7 +276,12 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	struct wfi_cuda_ep *ep = wfi_cuda_ep(base);
 	struct wfi_cuda_post *p = &ep->posts[ep->tail % ep->depth];
 	const bool to_gpu = op == WEFT_WC_WRITE;
-	struct job j = { .g = ep->gpu, .pieces = post->pieces, .to_gpu = to_gpu };
+	struct job j = {
+		.dev = wfi_cuda_device(base->dev),
+		.g = ep->gpu,
+		.pieces = post->pieces,
+		.to_gpu = to_gpu,
+	};
 	int64_t bytes;
 	int ret;
 

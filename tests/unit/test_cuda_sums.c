@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sums that a GPU makes of what lies in its memory, and transfers that are checked by them */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "gpu/error.h"
+#include "tests/unit/cuda_rig.h"
+#include "weft_internal/kvcache.h"
+#include "weft_internal/xfer.h"
+
+#define NR 8u
+
+static const struct wfi_gpu_shape layers = {
+	.segment_bytes = 4096, .segment_stride = 262144, .block_stride = 4096, .nr_segments = 4
+};
+static const struct wfi_gpu_shape holes = {
+	.segment_bytes = 1000, .segment_stride = 1333, .block_stride = 40000, .nr_segments = 13
+};
+static const struct wfi_gpu_shape *const shapes[] = { NULL, &layers, &holes };
+
+/* ---- posts ---- */
+
+static const uint32_t *done(struct rig *r, uint64_t cookie, uint32_t nr)
+{
+	struct weft_wc wc;
+
+	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 1);
+	assert_int_equal(wc.cookie, cookie);
+	assert_int_equal(wc.status, 0);
+	assert_int_equal(wc.idx, nr);
+	return wc.data;
+}
+
+static void test_posts(void **state)
+{
+	struct rig *r = *state;
+
+	for (unsigned n = 0; n < 4 * WFI_ARRAY_SIZE(shapes); n++) {
+		struct weft_rkey *rkey = import(r, shapes[n / 4]);
+		const struct weft_piece pieces[] = {
+			{ r->host, 3 * 16384, 16384, rkey },
+			{ r->host + 100001, 777, 333, rkey }, /* nothing is aligned */
+			{ r->host + 50, 0, 0, rkey },
+			{ r->host + 200000, 90000, 65536 + n, rkey },
+		};
+		const bool write = n % 2;
+		const uint32_t *sums;
+
+		choose(r, n % 4 < 2 ? UINT64_MAX : 0);
+		fill(r->host, HOST_BYTES, n);
+		fill(at(r->mem), GPU_BYTES, 100 + n);
+		assert_int_equal(post(r, write, pieces, 4, n, WEFT_POST_SUMS), 0);
+		sums = done(r, n, 4);
+		assert_non_null(sums);
+		for (unsigned i = 0; i < 4; i++)
+			assert_int_equal(sums[i], wfi_crc32c(0, pieces[i].local, pieces[i].len));
+		assert_int_equal(wfi_cuda_ep(r->ep)->gpu->free_tables, UINT32_MAX);
+		/* nobody asked */
+		assert_int_equal(post(r, write, pieces, 4, n, 0), 0);
+		assert_null(done(r, n, 4));
+		r->t->rkey_destroy(rkey);
+	}
+}
+
+/* more parts than a table has; and no table, or no kernel */
+static void test_no_sums(void **state)
+{
+	const struct wfi_gpu_shape shape = {
+		.segment_bytes = 16, .segment_stride = 32, .block_stride = 16384, .nr_segments = 512
+	};
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, &shape);
+	const struct weft_piece piece = { r->host, 0, 16 * 8192, rkey };
+	struct wfi_cuda_gpu *g = wfi_cuda_ep(r->ep)->gpu;
+	const uint32_t *sums;
+
+	choose(r, 0);
+	fill(at(r->mem), GPU_BYTES, 5);
+	assert_int_equal(post(r, false, &piece, 1, 1, WEFT_POST_SUMS), 0);
+	sums = done(r, 1, 1);
+	assert_non_null(sums);
+	assert_int_equal(*sums, wfi_crc32c(0, r->host, piece.len));
+	for (unsigned left = 0; left < 4; left++) {
+		g->free_tables = (1u << left) - 1;
+		assert_int_equal(post(r, false, &piece, 1, 2, WEFT_POST_SUMS), 0);
+		assert_null(done(r, 2, 1));
+		assert_int_equal(g->free_tables, (1u << left) - 1);
+	}
+	g->free_tables = UINT32_MAX;
+	mock_cuda.fail_call = "cuLaunchKernel";
+	mock_cuda.fail_res = WFI_CUDA_LAUNCH_RESOURCES;
+	assert_int_equal(post(r, false, &piece, 1, 3, WEFT_POST_SUMS), 0);
+	mock_cuda.fail_call = NULL;
+	assert_null(done(r, 3, 1));
+	assert_int_equal(g->free_tables, UINT32_MAX);
+	r->t->rkey_destroy(rkey);
+}
+
+/* ---- transfers ---- */
+
+struct xfer {
+	struct wfi_xfer_engine *eng;
+	struct weft_rkey *rkey;
+	struct wfi_piece pieces[4 * NR];
+	uint32_t nr_pieces;
+	int32_t results[NR];
+	uint32_t sums[NR];
+	unsigned done;
+	int res;
+};
+
+static void xfer_done(void *ctx, int res)
+{
+	struct xfer *x = ctx;
+
+	x->done++;
+	x->res = res;
+}
+
+/* blocks of @len, each in @cuts pieces, every second place on the GPU */
+static void xfer_open(struct rig *r, struct xfer *x, const struct wfi_gpu_shape *shape,
+		      uint64_t len, unsigned cuts)
+{
+	const struct wfi_xfer_engine_opts eng = { .env = &r->env, .send_cqs = { r->cqs[0] } };
+
+	memset(x, 0, sizeof(*x));
+	assert_int_equal(wfi_xfer_engine_create(&eng, &x->eng), 0);
+	x->rkey = import(r, shape);
+	for (unsigned i = 0; i < NR; i++)
+		for (unsigned k = 0; k < cuts; k++) {
+			const uint64_t off = len / cuts * k;
+
+			/* a hole on the host's side, so that pieces are not merged */
+			x->pieces[x->nr_pieces++] = (struct wfi_piece){
+				.local = r->host + i * (len + 64) + off + 8 * k,
+				.remote = 2 * i * len + off,
+				.len = k + 1 == cuts ? len - off : len / cuts,
+				.block = i,
+			};
+		}
+}
+
+static void xfer_run(struct rig *r, struct xfer *x, enum wfi_xfer_dir dir)
+{
+	const struct wfi_xfer_opts o = {
+		.ep = r->ep,
+		.dir = dir,
+		.local_mr = r->mr,
+		.rkeys = &x->rkey,
+		.nr_rkeys = 1,
+		.pieces = x->pieces,
+		.nr_pieces = x->nr_pieces,
+		.nr_blocks = NR,
+		.results = x->results,
+		.sum_ops = &wfi_crc32c_sums,
+		.sums = x->sums,
+		.deadline_ns = wfi_now(&r->env) + 60 * WFI_NSEC_PER_SEC,
+		.done = xfer_done,
+		.ctx = x,
+	};
+	struct wfi_xfer *open;
+
+	x->done = 0;
+	memset(x->sums, 0xee, sizeof(x->sums));
+	assert_int_equal(wfi_xfer_submit(x->eng, &o, &open), 0);
+	while (!x->done)
+		wfi_xfer_poll(x->eng, wfi_now(&r->env));
+	assert_int_equal(x->done, 1);
+}
+
+static void xfer_close(struct rig *r, struct xfer *x)
+{
+	wfi_xfer_engine_destroy(x->eng);
+	r->t->rkey_destroy(x->rkey);
+}
+
+static uint32_t block_sum(const struct xfer *x, unsigned block)
+{
+	uint32_t sum = 0;
+
+	for (unsigned i = 0; i < x->nr_pieces; i++)
+		if (x->pieces[i].block == block)
+			sum = wfi_crc32c(sum, x->pieces[i].local, x->pieces[i].len);
+	return sum;
+}
+
+static void test_transfers(void **state)
+{
+	static const uint64_t lens[] = { 30000, 16384, 13000 };
+	struct rig *r = *state;
+	struct xfer x;
+
+	for (unsigned n = 0; n < 3 * 4 * 2; n++) {
+		const unsigned shape = n % 3, cuts = 1 + n / 3 % 4, launches = mock_cuda.launches;
+
+		xfer_open(r, &x, shapes[shape], lens[shape], cuts);
+		fill(r->host, HOST_BYTES, n);
+		fill(at(r->mem), GPU_BYTES, 100 + n);
+		choose(r, 0);
+		xfer_run(r, &x, n < 12 ? WFI_XFER_READ : WFI_XFER_WRITE);
+		assert_int_equal(x.res, 0);
+		for (unsigned i = 0; i < NR; i++)
+			assert_int_equal(x.sums[i], block_sum(&x, i));
+		/* by the GPU alone */
+		assert_true(mock_cuda.launches > launches);
+		xfer_close(r, &x);
+	}
+}
+
+/* what arrives is not what was sent, whichever way: sums are of the GPU's side */
+static void test_flipped(void **state)
+{
+	struct rig *r = *state;
+	struct xfer x;
+
+	xfer_open(r, &x, NULL, 16384, 1);
+	choose(r, 0);
+	fill(at(r->mem), GPU_BYTES, 1);
+	mock_cuda.flip = true;
+	xfer_run(r, &x, WFI_XFER_READ);
+	assert_int_equal(x.sums[0], wfi_crc32c(0, at(r->mem), 16384));
+	assert_int_not_equal(x.sums[0], block_sum(&x, 0));
+	assert_int_equal(x.sums[1], block_sum(&x, 1));
+	mock_cuda.flip = true;
+	xfer_run(r, &x, WFI_XFER_WRITE);
+	assert_int_not_equal(x.sums[0], block_sum(&x, 0));
+	assert_int_equal(x.sums[1], block_sum(&x, 1));
+	xfer_close(r, &x);
+}
+
+/* no table is free: all is summed up here. Copies fail: so do their blocks */
+static void test_by_cpu(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_cuda_gpu *g;
+	struct xfer x;
+
+	xfer_open(r, &x, NULL, 16384, 2);
+	g = wfi_cuda_ep(r->ep)->gpu;
+	choose(r, 0);
+	fill(at(r->mem), GPU_BYTES, 1);
+	g->free_tables = 0;
+	xfer_run(r, &x, WFI_XFER_READ);
+	g->free_tables = UINT32_MAX;
+	assert_int_equal(x.res, 0);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(x.sums[i], block_sum(&x, i));
+	mock_cuda.fail_call = "cuMemcpyAsync";
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	xfer_run(r, &x, WFI_XFER_READ);
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(x.res, -ENOMEM);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(x.results[i], -ENOMEM);
+	xfer_run(r, &x, WFI_XFER_READ);
+	assert_int_equal(x.res, 0);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(x.sums[i], block_sum(&x, i));
+	xfer_close(r, &x);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_posts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_sums, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_transfers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_flipped, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_by_cpu, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
