@@ -11,8 +11,7 @@
 #define TELL_NS (20 * WFI_NSEC_PER_MSEC) /* from one word on the SSD tier's speed to the next */
 #define SPEED_MIN 1024u /* bytes a ms: what others say is slower is not */
 #define SWEEP_SLOTS 64u /* of a stream, a poll */
-#define CLIMB 64u /* ancestors that are looked at for the head of a chain */
-#define CLIMB_BELOW 4096u /* the same of blocks in the SSD tier: as deep as chains are told apart */
+#define CLIMB_BELOW 4096u /* ancestors in the SSD tier: as deep as chains are told apart */
 
 /* ---- heads of chains ---- */
 
@@ -65,23 +64,21 @@ static uint32_t head_guess(struct wfi_cluster *c, uint32_t slot, const struct we
 				      : wfi_cl_head_below(c, below);
 }
 
-/* of a block that was here before anybody watched */
+/* of a block that was here before anybody watched. A chain may be as deep as there are slots */
 static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
 {
-	uint32_t path[CLIMB], n = 0, at = slot, head;
+	uint32_t at = slot, up, head;
 
-	while (!*head_of(c, at) && n < CLIMB) {
-		path[n++] = at;
-		at = wfi_kv_slot_parent(c->o.kv, at);
-		if (at == WFI_SLOT_NONE)
+	while (!*head_of(c, at)) {
+		up = wfi_kv_slot_parent(c->o.kv, at);
+		if (up == WFI_SLOT_NONE)
 			break;
+		at = up;
 	}
-	if (at == WFI_SLOT_NONE)
-		head = head_guess(c, path[n - 1], NULL);
-	else
-		head = *head_of(c, at) ? *head_of(c, at) : head_find(c, at);
-	while (n)
-		*head_of(c, path[--n]) = head;
+	head = *head_of(c, at) ? *head_of(c, at) : head_guess(c, at, NULL);
+	/* those on the way need not climb any more */
+	for (; slot != WFI_SLOT_NONE && !*head_of(c, slot); slot = wfi_kv_slot_parent(c->o.kv, slot))
+		*head_of(c, slot) = head;
 	return head;
 }
 

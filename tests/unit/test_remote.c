@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* blocks of other nodes, with messages that get lost, come late, or lie */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 #include "tests/unit/remote_world.h"
@@ -438,6 +440,100 @@ static void test_garbage(void **state)
 	assert_int_equal(get(f, 2), CHAIN);
 }
 
+/* ---- a chain as long as memory, which was there before anybody asked whose it is ---- */
+
+#define DEEP (1u << 18)
+#define DEEP_BYTES 64u
+#define DEEP_STACK (256u << 10)
+
+struct deep {
+	struct wfi_cluster *cluster;
+	struct wfi_peer peer;
+	uint64_t now_ns;
+	int ret;
+};
+
+static int takes_nothing(struct wfi_peer *peer, const void *msg, size_t len)
+{
+	(void)peer;
+	(void)msg;
+	(void)len;
+	return -EAGAIN;
+}
+
+static void *deep_sweep(void *arg)
+{
+	struct deep *d = arg;
+	uint32_t i;
+
+	d->ret = wfi_cluster_peer_add(d->cluster, &d->peer, 1);
+	for (i = 0; i < 4 && !d->ret; i++)
+		wfi_cluster_poll(d->cluster, d->now_ns + i * WFI_NSEC_PER_MSEC);
+	return NULL;
+}
+
+/* the tail lies in the first slot, which is looked at first */
+static void deep_put(struct wfi_kv *kv, struct wfi_owner *owner, uint32_t space)
+{
+	struct weft_slot *slots = calloc(2 * DEEP, sizeof(*slots)), *last_first = slots + DEEP;
+	struct weft_key *keys = calloc(DEEP, sizeof(*keys));
+	int32_t *results = calloc(DEEP, sizeof(*results));
+	uint32_t i;
+
+	assert_int_equal(wfi_kv_claim(kv, owner, space, DEEP, slots, 1), DEEP);
+	for (i = 0; i < DEEP; i++) {
+		keys[i] = (struct weft_key){ .lo = wfi_mix64(i), .hi = i + 1 };
+		last_first[DEEP - 1 - slots[i].idx] = slots[i];
+	}
+	assert_int_equal(
+		wfi_kv_put(kv, owner, space, NULL, keys, last_first, DEEP, NULL, results, 1), DEEP);
+	free(results);
+	free(keys);
+	free(slots);
+}
+
+static void test_deep_chain(void **state)
+{
+	const struct wfi_tenant_opts tenant = { .name = "t",
+						.token = "",
+						.arena_bytes = DEEP * DEEP_BYTES };
+	const struct weft_space_opts space = { .size = sizeof(space),
+					       .block_bytes = DEEP_BYTES,
+					       .model = "deep",
+					       .layout = "test",
+					       .tokens_per_block = 1 };
+	struct deep d = { .peer = { .node = 2, .send = takes_nothing } };
+	struct wfi_cluster_opts o = { .node = 1, .directory_bytes = 4096 };
+	struct wfi_kv_opts opts = { .max_slots = DEEP };
+	struct wfi_space_info info;
+	struct wfi_owner owner;
+	struct wfi_tenant *t;
+	struct wfi_sim *sim;
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(wfi_sim_create(5, &sim), 0);
+	opts.env = o.env = wfi_sim_node(sim, 0);
+	assert_int_equal(wfi_kv_create(&opts, &o.kv), 0);
+	assert_int_equal(wfi_kv_tenant_add(o.kv, &tenant, &t), 0);
+	assert_int_equal(wfi_kv_space_open(o.kv, t, &space, &info, NULL), 0);
+	assert_int_equal(wfi_owner_init(o.kv, &owner, t), 0);
+	deep_put(o.kv, &owner, info.id);
+	assert_int_equal(wfi_cluster_create(&o, &d.cluster), 0);
+	d.now_ns = wfi_now(o.env);
+	assert_int_equal(pthread_attr_init(&attr), 0);
+	assert_int_equal(pthread_attr_setstacksize(&attr, DEEP_STACK), 0);
+	assert_int_equal(pthread_create(&thread, &attr, deep_sweep, &d), 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attr);
+	assert_int_equal(d.ret, 0);
+	wfi_cluster_peer_lost(d.cluster, &d.peer);
+	wfi_cluster_destroy(d.cluster);
+	wfi_kv_destroy(o.kv);
+	wfi_sim_destroy(sim);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
@@ -458,6 +554,7 @@ int main(void)
 		TEST(test_drain),
 		TEST(test_drain_ends),
 		TEST(test_garbage),
+		cmocka_unit_test(test_deep_chain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
