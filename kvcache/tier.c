@@ -412,6 +412,15 @@ static void read_done(void *ctx, int res)
 		publish_chain(m, v);
 }
 
+static uint32_t tier_find(const struct kv_mover *m, const struct kv_space *space,
+			  const struct weft_key *key)
+{
+	uint32_t slot;
+
+	m->tier->ops->find(m->tier, space->info.tag, key, 1, &slot);
+	return slot;
+}
+
 /* Return: 0 and the move, -EAGAIN no room for more now, others: it cannot come */
 static int move_start(struct kv_mover *m, struct kv_space *space, uint32_t tier_slot,
 		      struct move **out)
@@ -440,8 +449,11 @@ static int move_start(struct kv_mover *m, struct kv_space *space, uint32_t tier_
 	if (ret < 0)
 		return ret;
 	wfi_point(kv->env, "promote.claimed");
-	ret = m->tier->ops->get(m->tier, tier_slot, wfi_kv_slot_addr(kv, v->slot.idx), read_done,
-				v);
+	/* what made room may have gone below, and what was found there may have gone for it */
+	ret = -ENOENT;
+	if (tier_find(m, space, &v->block.key) == tier_slot)
+		ret = m->tier->ops->get(m->tier, tier_slot, wfi_kv_slot_addr(kv, v->slot.idx),
+					read_done, v);
 	if (ret) {
 		wfi_kv_unclaim(kv, &t->mover, &v->slot, 1);
 		return ret;
@@ -451,15 +463,6 @@ static int move_start(struct kv_mover *m, struct kv_space *space, uint32_t tier_
 	wfi_point(kv->env, "promote.asked");
 	*out = v;
 	return 0;
-}
-
-static uint32_t tier_find(const struct kv_mover *m, const struct kv_space *space,
-			  const struct weft_key *key)
-{
-	uint32_t slot;
-
-	m->tier->ops->find(m->tier, space->info.tag, key, 1, &slot);
-	return slot;
 }
 
 /* blocks that lie behind the last one, where they belong to its chain: who read so far often goes

@@ -77,7 +77,8 @@ static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
 	}
 	head = *head_of(c, at) ? *head_of(c, at) : head_guess(c, at, NULL);
 	/* those on the way need not climb any more */
-	for (; slot != WFI_SLOT_NONE && !*head_of(c, slot); slot = wfi_kv_slot_parent(c->o.kv, slot))
+	for (; slot != WFI_SLOT_NONE && !*head_of(c, slot);
+	     slot = wfi_kv_slot_parent(c->o.kv, slot))
 		*head_of(c, slot) = head;
 	return head;
 }

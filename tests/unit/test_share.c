@@ -283,6 +283,99 @@ static void runs_go_to_the_tier_below(void **state)
 	assert_in_range(lost, 0, PER_EXTENT);
 }
 
+/* ---- a block that goes from the tier below while room for it is made ---- */
+
+static const struct wfi_tier_ops *real_ops;
+static uint64_t wanted_tag; /* 0: nothing is wanted yet */
+static struct weft_key wanted_key;
+static unsigned nr_gone;
+
+/* evicts what is wanted, and takes its slot */
+static int put_in_its_place(struct wfi_tier *t, const struct wfi_tier_block *b, const void *bytes,
+			    wfi_tier_done done, void *ctx)
+{
+	nr_gone += wanted_tag && real_ops->drop(t, wanted_tag, &wanted_key);
+	return real_ops->put(t, b, bytes, done, ctx);
+}
+
+static void on_written(void *ctx, int res)
+{
+	*(int *)ctx = res;
+}
+
+static void on_fetched(void *ctx, int res, uint32_t reached)
+{
+	(void)res;
+	(void)reached;
+	*(bool *)ctx = true;
+}
+
+static void below_put(struct fixture *f, struct wfi_tier *tier, uint64_t tag,
+		      const struct weft_key *key, uint8_t byte)
+{
+	_Alignas(4096) static uint8_t bytes[4096];
+	struct wfi_tier_block b = { .key = *key, .space_tag = tag, .len = BLOCK };
+	int res = 1;
+
+	memset(bytes, byte, BLOCK);
+	b.crc = wfi_crc32c(0, bytes, BLOCK);
+	assert_int_equal(real_ops->put(tier, &b, bytes, on_written, &res), 0);
+	for (unsigned i = 0; i < 1000 && res; i++)
+		turn(f);
+	assert_int_equal(res, 0);
+}
+
+static void room_is_made_of_what_is_wanted(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_env *env = wfi_sim_node(f->r.sim, 0);
+	const struct wfi_tier_ssd_opts ssd = { .env = env, .path = "tier", .bytes = 32u << 20 };
+	const struct wfi_kv_tier_opts o = { 0 };
+	const struct weft_key key = key_of(100000);
+	uint32_t slot = WFI_SLOT_NONE;
+	bool over = false;
+	struct wfi_fetch_opts fetch = { .nr = 1,
+					.keys = &key,
+					.slots = &slot,
+					.deadline_ns = UINT64_MAX,
+					.done = on_fetched,
+					.ctx = &over };
+	static struct wfi_tier_ops ops;
+	struct wfi_fetch *open;
+	struct wfi_tier *tier;
+
+	start(f, 0, 1);
+	assert_int_equal(wfi_tier_ssd_open(&ssd, &tier), 0);
+	real_ops = tier->ops;
+	ops = *real_ops;
+	ops.put = put_in_its_place;
+	tier->ops = &ops;
+	wanted_tag = 0;
+	nr_gone = 0;
+	assert_int_equal(wfi_kv_tier_add(f->r.kv, tier, &o), 0);
+	for (unsigned i = 0; i < 1000; i++)
+		turn(f);
+	below_put(f, tier, kv_space(f->r.kv, f->b.space)->info.tag, &key, 'b');
+	while (extents(&f->a) < EXTENTS)
+		flood(f, &f->a, PER_EXTENT);
+	wanted_tag = kv_space(f->r.kv, f->b.space)->info.tag;
+	wanted_key = key;
+	fetch.space = f->b.space;
+	fetch.now_ns = f->r.now;
+	assert_int_equal(wfi_kv_fetch(f->r.kv, &fetch, &open), 0);
+	for (unsigned i = 0; i < 1000 && !over; i++)
+		turn(f);
+	assert_true(over);
+	assert_int_equal(nr_gone, 1);
+	/* another's bytes under this key would be wrong */
+	if (slot != WFI_SLOT_NONE) {
+		assert_int_equal(*(uint8_t *)wfi_kv_slot_addr(f->r.kv, slot), 'b');
+		wfi_kv_unpin(f->r.kv, &slot, 1);
+	}
+	assert_int_equal(kv_space(f->r.kv, f->b.space)->nr_filling, 0);
+	tier->ops = real_ops;
+}
+
 /* what is leased can't be taken, and the floor is there all the same: nobody else ever had it */
 static void leases_of_others_leave_the_floor(void **state)
 {
@@ -438,6 +531,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(weights_say_how_much, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(idle_memory_is_for_others, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(runs_go_to_the_tier_below, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(room_is_made_of_what_is_wanted, setup,
+						kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(leases_of_others_leave_the_floor, setup,
 						kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(pages_come_back_clean, setup, kv_rig_teardown),
