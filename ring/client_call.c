@@ -158,7 +158,12 @@ static int put_some(struct weft_ring *ring, const struct weft_space *space,
 		memcpy(to, bufs[i], space->block_bytes);
 	}
 	ret = call_once(ring, &op, &cpl);
-	return ret < 0 ? ret : held_prefix(results, op.nr);
+	if (ret >= 0)
+		ret = held_prefix(results, op.nr);
+	/* a claim goes with its block's publication, and with nothing else */
+	if (ret != (int)op.nr && ret != -ECONNRESET)
+		ret = unclaim(ring, space, op.nr, slots, ret);
+	return ret;
 }
 
 static int put_all(struct weft_ring *ring, const struct weft_space *space,

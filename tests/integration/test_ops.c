@@ -464,6 +464,26 @@ static void test_put_refused(void **state)
 	test_engine_close(&e);
 }
 
+/* the simple call has claimed for the engine, which knows of no slot to give back */
+static void test_put_no_key(void **state)
+{
+	struct weft_key keys[3];
+	struct test_engine e;
+	void *bufs[3];
+	void *mem = buffers(bufs, 3, BLOCK);
+	const void *const *from = (const void *const *)bufs;
+
+	(void)state;
+	open_engine(&e, "put-no-key", BLOCK);
+	test_keys(&e, 710, 3, keys);
+	keys[1] = (struct weft_key){ 0, 0 };
+	assert_int_equal(weft_put(e.ring, e.space, NULL, keys, 3, from), 1);
+	assert_int_equal(weft_put(e.ring, e.space, NULL, &keys[1], 2, from), -EINVAL);
+	assert_int_equal(test_stat(e.ring).slots_filling, 0);
+	free(mem);
+	test_engine_close(&e);
+}
+
 /* memory that the engine registered and then unmapped: its own damage */
 static void test_region_unmapped(void **state)
 {
@@ -822,7 +842,7 @@ int main(void)
 		cmocka_unit_test(test_tenants),	    cmocka_unit_test(test_many_rings),
 		cmocka_unit_test(test_ring_close),  cmocka_unit_test(test_batches),
 		cmocka_unit_test(test_options),	    cmocka_unit_test(test_texts),
-		cmocka_unit_test(test_put_refused),
+		cmocka_unit_test(test_put_refused), cmocka_unit_test(test_put_no_key),
 	};
 	const struct CMUnitTest in_process[] = {
 		cmocka_unit_test(test_put_get),	    cmocka_unit_test(test_chain),
@@ -832,6 +852,7 @@ int main(void)
 		cmocka_unit_test(test_many_rings),  cmocka_unit_test(test_ring_close),
 		cmocka_unit_test(test_batches),	    cmocka_unit_test(test_options),
 		cmocka_unit_test(test_texts),	    cmocka_unit_test(test_put_refused),
+		cmocka_unit_test(test_put_no_key),
 	};
 	int ret = cmocka_run_group_tests_name("weftd", attached, start_node, stop_node);
 
