@@ -248,14 +248,14 @@ static bool tenant_same(const struct wfi_config_tenant *a, const struct wfi_conf
 	       a->floor_bytes == b->floor_bytes && a->weight == b->weight;
 }
 
-/* Return: whether it is a new one */
-static bool tenant_apply(struct membership *ms, const struct wfi_config_tenant *t)
+/* Return: 1 it is a new one, 0 it is what it should be, -errno: it is as it was */
+static int tenant_apply(struct membership *ms, const struct wfi_config_tenant *t)
 {
 	struct apply a = { .ms = ms, .tenant = node_tenant(ms->node, t->name) };
 	char key[WFI_CONFIG_NAME + sizeof(TENANTS)], why[128];
 
 	if (a.tenant && tenant_same(tenant_find(&ms->now, t->name), t))
-		return false;
+		return 0;
 	membership_tenant(&ms->whole, t, &a.opts);
 	/* the worker is not to wait for all of its pages */
 	a.opts.map_flags &= ~(unsigned)WFI_MAP_PREFAULT;
@@ -267,7 +267,23 @@ static bool tenant_apply(struct membership *ms, const struct wfi_config_tenant *
 	snprintf(key, sizeof(key), TENANTS "%s", t->name);
 	snprintf(why, sizeof(why), "%s; the log says more", strerror(-a.ret));
 	refuse(ms, key, why);
-	return false;
+	return a.ret;
+}
+
+/* what is in force of the @i-th tenant of .whole is what was before, or nothing: a value that comes
+ * later is held against that. Return: the tenant to go on with */
+static uint32_t tenant_keep(struct membership *ms, uint32_t i)
+{
+	struct wfi_config_tenant *t = &ms->whole.tenants[i];
+	const struct wfi_config_tenant *was = tenant_find(&ms->now, t->name);
+
+	if (was) {
+		*t = *was;
+		return i + 1;
+	}
+	ms->whole.nr_tenants--;
+	memmove(t, t + 1, (ms->whole.nr_tenants - i) * sizeof(*t));
+	return i;
 }
 
 /* those that nobody names any more take no new engine; their memory goes when the node does */
@@ -294,13 +310,17 @@ static bool apply(struct membership *ms)
 {
 	struct apply a = { .ms = ms };
 	bool is_new = false;
-	uint32_t i;
+	uint32_t i = 0;
+	int ret;
 
 	wfi_log_set_level(ms->whole.log_level);
 	node_call(ms->node, run_settings, &a);
 	tenants_close(ms);
-	for (i = 0; i < ms->whole.nr_tenants; i++)
-		is_new |= tenant_apply(ms, &ms->whole.tenants[i]);
+	while (i < ms->whole.nr_tenants) {
+		ret = tenant_apply(ms, &ms->whole.tenants[i]);
+		is_new |= ret > 0;
+		i = ret < 0 ? tenant_keep(ms, i) : i + 1;
+	}
 	ms->now = ms->whole;
 	return is_new;
 }

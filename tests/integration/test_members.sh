@@ -111,6 +111,30 @@ says 'no tenant' err
 for n in a b c; do
 	gone $n TERM
 done
+# what can't be given now is told, and leaves what was: it may be given later, or be asked for anew
+write <<END
+{ "tenants": { "blue": { "token": "azure", "arena_bytes": "8M" } } }
+END
+node a "membership=file:$dir/members.json" memory_bytes=8M arena_bytes=16M
+until_says a 't["blue"]["floor_bytes"] == 0'
+head -c 7M /dev/urandom >"$dir/data"
+expect 0 put --socket "$dir/a.sock" --key k "$dir/data"
+write <<END
+{ "tenants": { "blue": { "token": "azure", "arena_bytes": "8M", "floor_bytes": "3M" },
+               "green": { "token": "grass", "arena_bytes": "8M", "floor_bytes": "3M" } } }
+END
+until_says a 'set(r) == {"tenants/blue", "tenants/green"} and "green" not in t'
+expect 0 drop --socket "$dir/a.sock" --key k
+space=$("$build/cli/weft" ls --json --socket "$dir/a.sock" |
+	python3 -c 'import json, sys; print(json.load(sys.stdin)["spaces"][0]["id"])')
+expect 0 space remove --socket "$dir/a.sock" "$space"
+write <<END
+{ "tenants": { "blue": { "token": "azure", "arena_bytes": "8M", "floor_bytes": "3M" },
+               "green": { "token": "grass", "arena_bytes": "4M" } } }
+END
+until_says a 'not r and t["blue"]["floor_bytes"] == 3 << 20'
+until_says a 't["green"]["arena_bytes"] == 4 << 20'
+gone a TERM
 
 # ---- etcd
 if ! command -v etcd >/dev/null || ! command -v etcdctl >/dev/null; then
