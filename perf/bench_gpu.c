@@ -417,13 +417,30 @@ static int h2d_copy(struct bench *b)
 				 "h2d_copy");
 }
 
+/* what a node does with small pieces: one kernel, which reaches across */
+static int kernel_to_host(struct bench *b)
+{
+	const struct wfi_gpu_side host = { .base = (uintptr_t)b->rig.back, .stride = b->len };
+
+	return wfi_gpu_move_blocks(b->rig.gpu, &b->src, &host, b->len, b->nr, b->rig.stream);
+}
+
+static int kernel_from_host(struct bench *b)
+{
+	const struct wfi_gpu_side host = { .base = (uintptr_t)b->rig.host, .stride = b->len };
+
+	return wfi_gpu_move_blocks(b->rig.gpu, &host, &b->dst, b->len, b->nr, b->rig.stream);
+}
+
 static int run_host(struct bench *b, const char *name, bool there)
 {
 	struct side weft = { b, there ? to_host : from_host, b->rig.total, 2 };
 	struct side peer = { b, there ? d2h_copy : h2d_copy, b->rig.total, 2 };
+	struct side kernel = { b, there ? kernel_to_host : kernel_from_host, b->rig.total, 2 };
 	struct wfi_perf_side sides[] = {
 		{ NULL, rate, &weft, NULL },
 		{ there ? "d2h_copy" : "h2d_copy", rate, &peer, NULL },
+		{ "move_across", rate, &kernel, NULL },
 	};
 
 	if (!wanted(b, name))

@@ -453,30 +453,6 @@ static void test_open_fails(void **state)
 
 /* ---- host memory ---- */
 
-static void test_not_pinned(void **state)
-{
-	struct rig *r = *state;
-	const unsigned launches = mock_cuda.launches;
-	struct weft_rkey *rkey;
-	struct weft_piece piece = { r->host, 64, 4096, NULL };
-
-	mock_cuda.fail_call = "cuMemHostRegister";
-	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
-	mock_cuda.no_kernels = true;
-	rkey = import(r, NULL);
-	mock_cuda.fail_call = NULL;
-	mock_cuda.no_kernels = false;
-	piece.rkey = rkey;
-	choose(r, UINT64_MAX);
-	fill(r->host, 4096, 3);
-	assert_int_equal(post(r, true, &piece, 1, 1, 0), 0);
-	expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
-	assert_memory_equal(at(r->mem) + 64, r->host, 4096);
-	/* no kernel touches what is not pinned */
-	assert_int_equal(mock_cuda.launches, launches);
-	r->t->rkey_destroy(rkey);
-}
-
 static void test_pinned_later(void **state)
 {
 	struct rig *r = *state;
@@ -796,13 +772,13 @@ static void test_transfer_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(both_ways),    TEST(segments),	 TEST(many_runs),
-		TEST(fence),	    TEST(depth),	 TEST(bad_pieces),
-		TEST(copy_fails),   TEST(lost_in_query), TEST(lost_in_record),
-		TEST(lost_in_copy), TEST(import),	 TEST(import_malformed),
-		TEST(open_fails),   TEST(not_pinned),	 TEST(pinned_later),
-		TEST(event),	    TEST(event_fails),	 TEST(event_never),
-		TEST(transfer),	    TEST(transfer_late), TEST(transfer_lost),
+		TEST(both_ways),     TEST(segments),	  TEST(many_runs),
+		TEST(fence),	     TEST(depth),	  TEST(bad_pieces),
+		TEST(copy_fails),    TEST(lost_in_query), TEST(lost_in_record),
+		TEST(lost_in_copy),  TEST(import),	  TEST(import_malformed),
+		TEST(open_fails),    TEST(pinned_later),  TEST(event),
+		TEST(event_fails),   TEST(event_never),	  TEST(transfer),
+		TEST(transfer_late), TEST(transfer_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,8 @@
 #define WFI_CUDA_TABLES 32u /* of one GPU: a bit each in wfi_cuda_post.tables */
 #define WFI_CUDA_ITEMS 2048u /* of a table */
 #define WFI_CUDA_NO_TABLE UINT32_MAX
+#define WFI_CUDA_POST_BYTES (4ull << 20)
+#define WFI_CUDA_BOUNCES 2u /* of one GPU: one is filled while another is emptied */
 
 struct wfi_cuda_device;
 struct wfi_cuda_ep;
@@ -52,13 +54,16 @@ struct wfi_cuda_gpu {
 	struct wfi_gpu_item *items;
 	uint32_t free_tables;
 	uint32_t nr_parts[WFI_CUDA_TABLES]; /* of those that are tables of sums */
+	uint8_t *bounces; /* pinned, a post each; NULL: not needed, or not to be had */
+	uint32_t free_bounces;
 	struct wfi_gpu_sums sums; /* .powers in the GPU's memory; NULL: there are no kernels */
 	_Atomic bool lost;
 };
 
 /*
- * host memory. @pinned: a kernel may touch it, and copies of it need no other. Pinning takes long:
- * who imports the next region does it, not who registers
+ * host memory. @pinned: a kernel may touch it, and copies of it need no other. @stops: it can't be
+ * pinned, and bytes stop in memory that is. Pinning takes long: who imports the next region does
+ * it, not who registers
  */
 struct wfi_cuda_mr {
 	struct weft_mr base;
@@ -66,6 +71,7 @@ struct wfi_cuda_mr {
 	struct wfi_cuda_gpu *home; /* in whose context it is pinned */
 	bool tried;
 	_Atomic bool pinned;
+	_Atomic bool stops;
 };
 
 /* @block_bytes: 0: bytes lie as they are counted. Else blocks of that many are counted, and a
@@ -92,6 +98,7 @@ struct wfi_cuda_post {
 	uint32_t idx;
 	int32_t status;
 	uint8_t op;
+	uint8_t bounce; /* 1 for the first one of the GPU's; 0: none */
 	bool waits; /* for .event */
 	bool summed; /* by what .sum_tables say */
 	bool held; /* nothing was asked for yet, and its pieces are in .held of the endpoint */
@@ -104,7 +111,7 @@ struct wfi_cuda_ep {
 	struct CUstream_st *streams[WFI_CUDA_WAYS]; /* there before .gpu is */
 	_Atomic enum wfi_ep_state state; /* written by the owner */
 	int close_status;
-	struct weft_piece *held; /* of each post; there when an event is */
+	struct weft_piece *held; /* of each post; there when an event is, or bytes stop */
 	uint32_t *sums; /* of each post's pieces; or NULL */
 	uint32_t nr_waiting; /* open posts that are held, or hold others */
 	uint32_t depth;
@@ -124,6 +131,7 @@ struct wfi_cuda_device {
 	struct wfi_cuda_ep *eps;
 	uint32_t nr_open; /* posts */
 	uint32_t nr_closing; /* endpoints */
+	struct weft_piece bounced[WFI_CUDA_PIECES]; /* of the post that begins */
 	uint32_t powers[WFI_CUDA_POWERS][16]; /* [i][n]: a sum moves past n * 16^i bytes */
 	pthread_mutex_t lock; /* of what follows: cold */
 	struct wfi_cuda_gpu gpus[WFI_CUDA_GPUS_MAX]; /* by the driver's number; .gpu NULL: not open
@@ -197,12 +205,29 @@ void wfi_cuda_ep_close(struct wfi_cuda_ep *ep, int status);
 
 /* post.c */
 extern const struct weft_ep_fast wfi_cuda_fast;
-/* a post that was held, by its place in the ring */
+/* a post that was held, by its place in the ring, and whether it has to wait for others to end */
+bool wfi_cuda_post_can_start(const struct wfi_cuda_ep *ep, const struct wfi_cuda_post *p);
 void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at);
 /* Return: WFI_CUDA_NO_TABLE all are in use */
 uint32_t wfi_cuda_table_get(struct wfi_cuda_gpu *g);
 /* what a table was for is done */
 void wfi_cuda_tables_put(struct wfi_cuda_gpu *g, uint32_t tables);
+
+/* bounce.c: what can't be pinned goes through memory that is */
+/* Context: .lock is held. Return: 0; as wfi_cuda_errno(), logged */
+int wfi_cuda_bounces_open(struct wfi_cuda_gpu *g);
+/* where its pieces are kept; Return: 0, -ENOMEM */
+int wfi_cuda_held_open(struct wfi_cuda_ep *ep);
+static inline bool wfi_cuda_stops(const struct wfi_cuda_ep *ep, const struct wfi_cuda_mr *mr)
+{
+	return wfi_unlikely(mr->stops) && ep->held && ep->gpu->bounces;
+}
+/* one is free. The first p->idx pieces of a post, which are @pieces: where they stop. What goes to
+ * the GPU is there. Return: pieces for the copies, good until the next call */
+const struct weft_piece *wfi_cuda_bounce_begin(struct wfi_cuda_ep *ep, uint32_t at,
+					       const struct weft_piece *pieces);
+/* the copies are done, or will never be (@lost) */
+void wfi_cuda_bounce_end(struct wfi_cuda_ep *ep, uint32_t at, bool lost);
 
 /* sums.c: of the GPU's memory, by the GPU */
 void wfi_cuda_powers_init(struct wfi_cuda_device *dev);

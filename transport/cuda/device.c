@@ -6,8 +6,6 @@
 #include "transport/cuda/cuda.h"
 #include "weft_internal/log.h"
 
-#define MAX_POST_BYTES (4ull << 20)
-
 void wfi_cuda_lose(struct wfi_cuda_gpu *g)
 {
 	if (!g->lost)
@@ -60,6 +58,7 @@ static void gpu_close(struct wfi_cuda_gpu *g)
 	wfi_cuda_streams_destroy(gpu, g->streams);
 	wfi_cuda_sums_close(g);
 	wfi_gpu_unpin(gpu, g->items);
+	wfi_gpu_unpin(gpu, g->bounces);
 	wfi_gpu_close(gpu);
 	memset(g, 0, sizeof(*g));
 }
@@ -174,8 +173,8 @@ int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
 		.flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_MEM_EP | WEFT_CAP_WAIT | WEFT_CAP_SUMS,
 		.max_pieces = WFI_CUDA_PIECES,
 		.max_depth = WFI_MAX_DEPTH,
-		.max_piece_bytes = MAX_POST_BYTES,
-		.max_post_bytes = MAX_POST_BYTES,
+		.max_piece_bytes = WFI_CUDA_POST_BYTES,
+		.max_post_bytes = WFI_CUDA_POST_BYTES,
 	};
 	dev->cuda = cuda;
 	wfi_cuda_powers_init(dev);

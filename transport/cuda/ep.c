@@ -19,6 +19,8 @@ static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enu
 		sums = ep->sums + (uint64_t)(ep->head % ep->depth) * WFI_CUDA_PIECES;
 		wfi_cuda_sums_end(ep->gpu, p->sum_tables, sums, p->idx);
 	}
+	if (wfi_unlikely(p->bounce))
+		wfi_cuda_bounce_end(ep, ep->head, status);
 	if (p->tables | p->sum_tables)
 		wfi_cuda_tables_put(ep->gpu, p->tables | p->sum_tables);
 	ep->nr_waiting -= p->gate || p->held;
@@ -96,7 +98,7 @@ static void ep_go_on(struct wfi_cuda_ep *ep)
 		/* what can't wait does not begin either */
 		if (ret && ret != -EAGAIN)
 			wfi_cuda_ep_close(ep, 0);
-		if (ret)
+		if (ret || (p->held && !wfi_cuda_post_can_start(ep, p)))
 			return;
 		ep->nr_waiting -= p->gate || p->held;
 		p->gate = NULL;

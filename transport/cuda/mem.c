@@ -21,9 +21,10 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 		wfi_gpu_leave(g->gpu);
 	}
 	if (res) {
-		wfi_warn_once("cuda: host memory can't be pinned (%s): copies to and from GPUs go "
-			      "through the driver's own, and are slow; see ulimit -l",
+		wfi_warn_once("cuda: host memory can't be pinned (%s): what goes to and from GPUs "
+			      "stops in memory that is, and is slow; see ulimit -l",
 			      wfi_cuda_why(res));
+		mr->stops = !wfi_cuda_bounces_open(g);
 		return;
 	}
 	mr->home = g;
@@ -158,10 +159,10 @@ static int ep_bind(struct wfi_cuda_ep *ep, struct wfi_cuda_gpu *g)
 static int event_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 		      const struct weft_rkey_src *src, const struct wfi_gpu_export *e)
 {
-	if (!ep->held)
-		ep->held = wfi_alloc(ep->base.dev->env, WFI_CUDA_HELD_BYTES(ep));
-	if (!ep->held)
-		return -ENOMEM;
+	int ret = wfi_cuda_held_open(ep);
+
+	if (ret)
+		return ret;
 	k->foreign = src->pid != getpid();
 	if (k->foreign)
 		return wfi_gpu_event_import(ep->gpu->gpu, e, &k->event);
@@ -180,6 +181,8 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 	ret = wfi_cuda_gpu_get(wfi_cuda_device(ep->base.dev), from->memory.uuid, &g);
 	if (!ret)
 		ret = ep_bind(ep, g);
+	if (!ret && g->bounces)
+		ret = wfi_cuda_held_open(ep);
 	if (ret)
 		return ret;
 	if (from->memory.kind == WFI_GPU_EXPORT_EVENT)

@@ -13,6 +13,7 @@ struct job {
 	const struct weft_piece *pieces;
 	uint32_t nr; /* good ones */
 	bool to_gpu;
+	bool bounced;
 };
 
 /* a run: part of a piece that is one piece on both sides */
@@ -137,7 +138,7 @@ static bool is_small(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t
 	const uint64_t small = j->g->small[j->to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
 	uint64_t addr, run;
 
-	if (!mr->pinned || !j->nr)
+	if (!(mr->pinned || j->bounced) || !j->nr)
 		return false;
 	run = wfi_min(bytes / j->nr,
 		      wfi_cuda_run(wfi_cuda_rkey(j->pieces[0].rkey), j->pieces[0].remote, &addr));
@@ -186,14 +187,24 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 	return 0;
 }
 
-/* the good pieces of a post that is counted already */
-static void start(const struct job *j, const struct weft_mr *mr, uint64_t bytes,
-		  struct wfi_cuda_post *p)
+static const struct wfi_cuda_mr *mr_of(const struct weft_mr *mr)
 {
-	int res = wfi_gpu_enter(j->g->gpu);
+	return wfi_container_of(mr, struct wfi_cuda_mr, base);
+}
 
+/* the good pieces of a post that is counted already, by its place in the ring */
+static void start(struct wfi_cuda_ep *ep, uint32_t at, struct job *j, const struct weft_mr *mr,
+		  uint64_t bytes)
+{
+	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
+	int res;
+
+	j->bounced = wfi_cuda_stops(ep, mr_of(mr));
+	if (wfi_unlikely(j->bounced))
+		j->pieces = wfi_cuda_bounce_begin(ep, at, j->pieces);
+	res = wfi_gpu_enter(j->g->gpu);
 	if (!res) {
-		res = launch(j, wfi_container_of(mr, struct wfi_cuda_mr, base), bytes, p);
+		res = launch(j, mr_of(mr), bytes, p);
 		wfi_gpu_leave(j->g->gpu);
 	}
 	if (!res)
@@ -258,7 +269,7 @@ static void hold(struct wfi_cuda_ep *ep, const struct weft_post *post, uint64_t 
 void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
 {
 	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
-	const struct job j = {
+	struct job j = {
 		.dev = wfi_cuda_device(ep->base.dev),
 		.g = ep->gpu,
 		.pieces = wfi_cuda_held(ep, at),
@@ -267,7 +278,12 @@ void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
 	};
 
 	p->held = false;
-	start(&j, p->mr, p->bytes, p);
+	start(ep, at, &j, p->mr, p->bytes);
+}
+
+bool wfi_cuda_post_can_start(const struct wfi_cuda_ep *ep, const struct wfi_cuda_post *p)
+{
+	return !wfi_cuda_stops(ep, mr_of(p->mr)) || ep->gpu->free_bounces;
 }
 
 static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum weft_wc_op op,
@@ -305,10 +321,12 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	ret = wfi_unlikely(!bytes) && !to_gpu ? gate_look(&j, p) : 0;
 	if (wfi_unlikely(ret))
 		return ret;
+	if (wfi_unlikely(bytes && wfi_cuda_stops(ep, mr_of(post->local_mr)) && !j.g->free_bounces))
+		return -EAGAIN;
 	if (wfi_unlikely(ep->nr_waiting) && bytes && !to_gpu)
 		hold(ep, post, (uint64_t)bytes, p);
 	else if (bytes && wfi_likely(!j.g->lost))
-		start(&j, post->local_mr, (uint64_t)bytes, p);
+		start(ep, ep->tail, &j, post->local_mr, (uint64_t)bytes);
 	p->waits |= bytes && j.g->lost;
 	ep->nr_waiting += p->gate || p->held;
 	ep->tail++;
