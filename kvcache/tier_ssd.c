@@ -55,7 +55,7 @@ void wfi_ssd_answered(struct ssd *s, int ret)
 	}
 	if (ret == -ENOSPC && s->state == WFI_TIER_OK) {
 		wfi_ssd_set_state(s, WFI_TIER_FULL,
-				  "no space left on the device: free some, or make ssd_bytes "
+				  "no space left on the device: free some, or make tier_bytes "
 				  "smaller");
 		back_off(s);
 	}
