@@ -34,18 +34,6 @@ static int self_send(struct wfi_peer *base, const void *msg, size_t len)
 	return 0;
 }
 
-static const struct wfi_peer_arena *self_arena(struct wfi_peer *base,
-					       const struct wfi_tenant *tenant)
-{
-	struct node_self *self = wfi_container_of(base, struct node_self, base);
-	unsigned i;
-
-	for (i = 0; i < self->node->nr_tenants; i++)
-		if (self->node->tenants[i] == tenant && self->arenas[i].rkey)
-			return &self->arenas[i];
-	return NULL;
-}
-
 static int arena_import(struct node_self *self, unsigned tenant)
 {
 	const struct wfi_map *arena = wfi_tenant_arena(self->node->tenants[tenant]);
@@ -63,6 +51,20 @@ static int arena_import(struct node_self *self, unsigned tenant)
 	return ep->dev->transport->rkey_import(ep, &src, &self->arenas[tenant].rkey);
 }
 
+/* a tenant may come at any time: its arena is looked for when it is wanted */
+static const struct wfi_peer_arena *self_arena(struct wfi_peer *base,
+					       const struct wfi_tenant *tenant)
+{
+	struct node_self *self = wfi_container_of(base, struct node_self, base);
+	unsigned i;
+
+	for (i = 0; i < self->node->nr_tenants; i++)
+		if (self->node->tenants[i] == tenant)
+			return self->arenas[i].rkey || !arena_import(self, i) ? &self->arenas[i]
+									      : NULL;
+	return NULL;
+}
+
 static int self_create(struct node *node)
 {
 	struct weft_ep_opts opts = {
@@ -72,7 +74,6 @@ static int self_create(struct node *node)
 		.flags = WEFT_EP_MEM,
 	};
 	struct node_self *self = wfi_alloc(node->env, sizeof(*self));
-	unsigned i;
 	int ret;
 
 	if (!self)
@@ -89,11 +90,7 @@ static int self_create(struct node *node)
 		return ret;
 	}
 	node->self = self;
-	for (i = 0; i < node->nr_tenants && !ret; i++)
-		ret = arena_import(self, i);
-	if (ret)
-		self_destroy(node);
-	return ret;
+	return 0;
 }
 
 void self_destroy(struct node *node)

@@ -4,6 +4,7 @@
  * values apart; from one to several, from several to one; in a node and between two
  */
 #include <errno.h>
+#include <unistd.h>
 #include "tests/integration/node.h"
 
 #define NL 3u /* layers */
@@ -15,6 +16,7 @@
 #define END_MS 1000
 
 static struct test_node near, far;
+static const char *tenant_token; /* of the engines' tenant; NULL: the default one */
 
 enum order { NHD, HND };
 
@@ -69,7 +71,7 @@ static void rank_open(struct rank *r, const struct test_node *n, const struct si
 	geometry.model = "layouts";
 	geometry.layout = layout;
 	geometry.nr_layers = NL;
-	test_engine_open(&r->e, n, NULL, &geometry);
+	test_engine_open(&r->e, n, tenant_token, &geometry);
 }
 
 /* ---- bytes: what stands at an element follows from what it is ---- */
@@ -425,6 +427,47 @@ static void test_two_nodes(void **state)
 	refused(&near, &far);
 }
 
+static void members_write(const char *path, const char *text)
+{
+	FILE *out = fopen(path, "w");
+
+	assert_non_null(out);
+	assert_true(fputs(text, out) >= 0);
+	assert_int_equal(fclose(out), 0);
+}
+
+static bool late_is_new(void *ctx)
+{
+	return test_node_logged(ctx, "tenant late is new") > 0;
+}
+
+/* a tenant that comes when bytes have moved inside the node before */
+static void test_late_tenant(void **state)
+{
+	const struct side a = { 1, 16, NHD }, b = { 2, 32, HND };
+	char dir[64], path[96], membership[128];
+	const char *const sets[] = { "arena_bytes=64M", "hugepages=false", membership, NULL };
+	struct test_node n;
+
+	(void)state;
+	test_folder(dir, "late");
+	snprintf(path, sizeof(path), "%s/members.json", dir);
+	snprintf(membership, sizeof(membership), "membership=file:%s", path);
+	members_write(path, "{}");
+	test_node_init(&n, sets);
+	test_node_start(&n);
+	handoff(&n, &a, &n, &b, false);
+	members_write(path, "{ \"tenants\": { \"late\": { \"token\": \"azure\", "
+			    "\"arena_bytes\": \"64M\" } } }");
+	assert_true(test_until(10000, late_is_new, &n));
+	tenant_token = "azure";
+	handoff(&n, &a, &n, &b, false);
+	tenant_token = NULL;
+	test_node_fini(&n);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static int start_two(void **state)
 {
 	(void)state;
@@ -444,6 +487,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_node),
 		cmocka_unit_test(test_two_nodes),
+		cmocka_unit_test(test_late_tenant),
 	};
 
 	return cmocka_run_group_tests(tests, start_two, stop_two);
