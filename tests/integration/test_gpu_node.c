@@ -756,6 +756,23 @@ static void still_serves(struct test_engine *e, uint64_t name)
 	assert_true(test_filled(block, BLOCK, name));
 }
 
+/* slots can't be pinned: bytes stop on their way, and are the same */
+static void test_unpinned(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct test_node n;
+
+	(void)state;
+	start_with(&n, "2 1 1 cuMemHostRegister 2");
+	test_engine_open(&e, &n, NULL, &geometry);
+	put_and_get(&e, 1, mem, must_reg(&e, mem, MEM));
+	assert_int_equal(test_node_logged(&n, "host memory can't be pinned"), 1);
+	test_engine_close(&e);
+	test_node_fini(&n);
+	gpu_free(mem);
+}
+
 static void test_node_without(void **state)
 {
 	static const struct {
@@ -862,6 +879,7 @@ int main(void)
 		cmocka_unit_test(test_embedded),
 		cmocka_unit_test(test_stream_order),
 		cmocka_unit_test(test_event_never),
+		cmocka_unit_test(test_unpinned),
 		cmocka_unit_test(test_node_without),
 		cmocka_unit_test(test_no_driver),
 		cmocka_unit_test(test_gpu_lost),
