@@ -69,6 +69,8 @@ uint64_t test_node_rss(const struct test_node *n);
 /* two nodes of one host, started: "near", and "far", which near dials. Each has 64 MiB */
 void test_pair_start(struct test_node *near, struct test_node *far);
 void test_pair_fini(struct test_node *near, struct test_node *far);
+/* of 127.0.0.1, that nobody listens on */
+unsigned test_free_port(void);
 
 /* in a child after fork(); it ends where that can't be */
 void test_ns_enter(const int ns[TEST_NS_MAX]);

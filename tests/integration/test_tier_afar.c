@@ -37,20 +37,6 @@ struct pair {
 /* ---- nodes ---- */
 
 /* a port that is free, most likely still so when the node wants it */
-static unsigned free_port(void)
-{
-	struct sockaddr_in addr = { .sin_family = AF_INET,
-				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(addr);
-	const int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-	close(fd);
-	return ntohs(addr.sin_port);
-}
-
 static void holder_start(struct pair *p)
 {
 	test_node_start(&p->holder);
@@ -75,7 +61,7 @@ static void pair_start(struct pair *p, bool tcp)
 	test_folder(p->dir, "tier_afar");
 	snprintf(p->file, sizeof(p->file), "%s/tier", p->dir);
 	snprintf(p->tier, sizeof(p->tier), "tier_path=%s", p->file);
-	snprintf(p->listen, sizeof(p->listen), "listen=127.0.0.1:%u", free_port());
+	snprintf(p->listen, sizeof(p->listen), "listen=127.0.0.1:%u", test_free_port());
 	test_node_init(&p->holder, holder);
 	if (tcp)
 		snprintf(p->peers, sizeof(p->peers),
