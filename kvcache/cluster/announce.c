@@ -39,13 +39,13 @@ static uint32_t hint_head(const struct wfi_cluster *c, uint64_t space_tag,
 	const struct hint *h = cl_hint(c, tag);
 	uint64_t up;
 
-	if (h->tag == tag)
+	if (cl_hint_is_of(h, tag))
 		return h->head;
 	if (no_key(parent))
 		return cl_head(tag);
 	up = wfi_block_tag(space_tag, parent);
 	h = cl_hint(c, up);
-	return h->tag == up ? h->head : cl_head(up);
+	return cl_hint_is_of(h, up) ? h->head : cl_head(up);
 }
 
 /* or it comes from the SSD tier, or hangs under what lies there */

@@ -7,6 +7,7 @@
  * lend.c      leases for others
  * offer.c     blocks that others are to hold as well: replicas, and a node that leaves
  * pull.c      what is wanted here: looked for, waited for, shared, published
+ * hint.c      what was seen of blocks that are not here
  * flight.c    one lease of one holder, and the READs under it
  * route.c     what nodes would be worth for a chain
  * directory.c a shard
@@ -29,7 +30,6 @@
 #define NR_HINTS (16u << 10)
 #define NR_UNDER 1024u
 #define FLIGHT_BYTES (16ull << 20) /* of one lease: others have their turn */
-#define HINT_NS (100 * WFI_NSEC_PER_MSEC) /* for so long a hint is worth a try */
 
 /* what one shard is told, by a number that moves on each time it all begins anew */
 struct stream {
@@ -108,15 +108,17 @@ struct outbox {
 	union cluster_msg msg;
 };
 
-/* what was seen of a block that is not here */
+/* what was seen of a block that is not here: four to a line, since a chain's lie anywhere */
 struct hint {
-	uint64_t tag;
-	uint64_t seen_ns; /* when .peer and .other were named */
+	uint32_t tag; /* its upper half; the place says some more of it */
 	uint32_t head; /* of its chain */
+	uint32_t seen_ms; /* when .peer and .other were named; it wraps */
 	uint8_t peer, other;
 	uint8_t fetched; /* how often */
 	uint8_t reserved;
 };
+
+_Static_assert(sizeof(struct hint) == 16, "none lies in two lines");
 
 enum block_state { BLOCK_IDLE, BLOCK_WAIT, BLOCK_FLIES, BLOCK_SHARED, BLOCK_OVER };
 
@@ -356,6 +358,11 @@ static inline struct hint *cl_hint(const struct wfi_cluster *c, uint64_t tag)
 	return &c->hints[(tag >> 7) & (NR_HINTS - 1)];
 }
 
+static inline bool cl_hint_is_of(const struct hint *h, uint64_t tag)
+{
+	return h->tag == (uint32_t)(tag >> 32);
+}
+
 /* ---- lend.c ---- */
 
 void wfi_cl_heard_lease(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
@@ -403,6 +410,18 @@ void wfi_cl_keep(struct wfi_cluster *c, struct wfi_pull *pull, struct pull_block
 		 uint32_t nr);
 /* when nothing is left to wait for, it ends with the next poll */
 void wfi_cl_pull_settle(struct wfi_cluster *c, struct wfi_pull *pull);
+
+/* ---- hint.c ---- */
+
+/* for puts of what comes after these blocks, which find their chain's head here */
+void wfi_cl_heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull);
+/* and for who wants them soon */
+void wfi_cl_hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull);
+/* Return: whether holders of all blocks that a pull wants were named not long ago */
+bool wfi_cl_hints_suffice(struct wfi_cluster *c, struct wfi_pull *pull);
+/* what begins with @key may be the middle of a chain, of which more was seen before */
+uint32_t wfi_cl_chain_head(struct wfi_cluster *c, const struct wfi_space_info *space,
+			   const struct weft_key *key);
 
 /* ---- flight.c ---- */
 

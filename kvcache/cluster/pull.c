@@ -82,61 +82,6 @@ void wfi_cl_pulls_fini(struct wfi_cluster *c)
 
 /* ---- looking for holders ---- */
 
-/* for puts of what comes after these blocks, which find their chain's head here */
-static struct hint *head_leave(struct wfi_cluster *c, const struct wfi_pull *pull, uint32_t i)
-{
-	const uint64_t tag = pull->tags[i];
-	struct hint *h = cl_hint(c, tag);
-
-	if (h->tag != tag)
-		*h = (struct hint){ .tag = tag, .peer = WFI_PEER_NONE, .other = WFI_PEER_NONE };
-	h->head = pull->head;
-	return h;
-}
-
-static void heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
-{
-	uint32_t i;
-
-	for (i = 0; i < pull->nr; i++)
-		head_leave(c, pull, i);
-}
-
-/* and for who wants them soon */
-static void hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
-{
-	uint32_t i;
-
-	for (i = 0; i < pull->nr; i++) {
-		struct hint *h = head_leave(c, pull, i);
-
-		if (pull->peers[i] == WFI_PEER_NONE)
-			continue;
-		h->peer = pull->peers[i];
-		h->other = pull->others[i];
-		h->seen_ns = c->now_ns;
-	}
-}
-
-/* Return: whether holders of all blocks that a pull wants were named not long ago */
-static bool hints_suffice(struct wfi_cluster *c, struct wfi_pull *pull)
-{
-	uint32_t i;
-
-	for (i = 0; i < pull->nr; i++) {
-		const struct hint *h = cl_hint(c, pull->tags[i]);
-
-		if (pull->o.slots[i] != WFI_SLOT_NONE)
-			continue;
-		if (h->tag != pull->tags[i] || h->peer == WFI_PEER_NONE ||
-		    h->seen_ns + HINT_NS < c->now_ns)
-			return false;
-		pull->peers[i] = h->peer;
-		pull->others[i] = h->other;
-	}
-	return true;
-}
-
 /* Return: the number of a node, with its tier */
 static uint8_t run_peer(const struct wfi_cluster *c, uint64_t node, bool ssd)
 {
@@ -239,7 +184,7 @@ static void seek_end(struct wfi_cluster *c, struct wfi_pull *pull)
 	found.fetch_us = fetch_us(c, pull, found.reached);
 	pull->state = PULL_ENDED;
 	o.done(o.ctx, &found);
-	hints_leave(c, pull);
+	wfi_cl_hints_leave(c, pull);
 	pull_free(c, pull);
 }
 
@@ -320,7 +265,7 @@ static void seek_over(struct wfi_cluster *c, struct wfi_pull *pull)
 		seek_end(c, pull);
 		return;
 	}
-	hints_leave(c, pull);
+	wfi_cl_hints_leave(c, pull);
 	for (i = 0; pull->o.prefix && i < pull->nr; i++)
 		if (pull->o.slots[i] == WFI_SLOT_NONE && pull->peers[i] == WFI_PEER_NONE)
 			break;
@@ -348,7 +293,7 @@ static int seek_ask(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t owner)
 	pull->state = PULL_ASKED;
 	/* while the answer is on its way, which then finds all that it touches in the cache */
 	if (!pull->at)
-		heads_leave(c, pull);
+		wfi_cl_heads_leave(c, pull);
 	return 0;
 }
 
@@ -416,26 +361,6 @@ void wfi_cl_looked(struct wfi_cluster *c, struct wfi_pull *pull, const union clu
 	seek_begin(c, pull);
 }
 
-/* what begins with @key may be the middle of a chain, of which more was seen before */
-static uint32_t chain_head(struct wfi_cluster *c, const struct wfi_space_info *space,
-			   const struct weft_key *key)
-{
-	const uint64_t tag = wfi_block_tag(space->tag, key);
-	const struct hint *h = cl_hint(c, tag);
-	uint32_t slot;
-
-	if (h->tag == tag)
-		return h->head;
-	if (wfi_kv_peek(c->o.kv, space->id, key, 1, &slot) == 1)
-		return wfi_cl_head_of(c, slot);
-	if (wfi_kv_has_tier(c->o.kv)) {
-		slot = wfi_kv_below_find(c->o.kv, space->tag, key);
-		if (slot != WFI_SLOT_NONE)
-			return wfi_cl_head_below(c, slot);
-	}
-	return cl_head(tag);
-}
-
 /* Return: NULL: no memory */
 static struct wfi_pull *pull_new(struct wfi_cluster *c, const struct wfi_space_info *space,
 				 const struct weft_key *keys, uint32_t from, uint32_t nr,
@@ -474,7 +399,7 @@ int wfi_cl_seek_all(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct
 	if (!c->nr_peers || o->from >= o->nr || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return -ENOENT;
 	c->now_ns = o->now_ns;
-	pull = pull_new(c, &space, o->keys, o->from, o->nr, chain_head(c, &space, o->keys));
+	pull = pull_new(c, &space, o->keys, o->from, o->nr, wfi_cl_chain_head(c, &space, o->keys));
 	if (!pull)
 		return -ENOMEM;
 	pull->is_seek = true;
@@ -494,13 +419,13 @@ int wfi_cluster_pull(struct wfi_cluster *c, const struct wfi_pull_opts *o, struc
 	if (!c->nr_peers || !o->nr || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return -ENOENT;
 	c->now_ns = o->now_ns;
-	pull = pull_new(c, &space, o->keys, 0, o->nr, chain_head(c, &space, o->keys));
+	pull = pull_new(c, &space, o->keys, 0, o->nr, wfi_cl_chain_head(c, &space, o->keys));
 	if (!pull)
 		return -ENOMEM;
 	pull->o = *o;
 	*out = pull;
 	cl_event(c, o->deadline_ns);
-	if (hints_suffice(c, pull))
+	if (wfi_cl_hints_suffice(c, pull))
 		blocks_begin(c, pull);
 	else
 		seek_begin(c, pull);
@@ -519,7 +444,7 @@ int wfi_cl_pull_from(struct wfi_cluster *c, const struct wfi_pull_opts *o, uint8
 	if (!pull)
 		return -ENOMEM;
 	pull->o = *o;
-	hints_leave(c, pull);
+	wfi_cl_hints_leave(c, pull);
 	memset(pull->peers + 1, peer, pull->nr - 1);
 	*out = pull;
 	cl_event(c, o->deadline_ns);
@@ -659,7 +584,7 @@ void wfi_cl_block_failed(struct wfi_cluster *c, struct pull_block *b)
 {
 	struct hint *h = cl_hint(c, block_tag(b));
 
-	if (h->tag == block_tag(b))
+	if (cl_hint_is_of(h, block_tag(b)))
 		h->peer = WFI_PEER_NONE;
 	under_del(c, b);
 	waiters_free(c, b);
@@ -708,7 +633,7 @@ void wfi_cl_block_came(struct wfi_cluster *c, struct pull_block *b, uint32_t crc
 {
 	struct hint *h = cl_hint(c, block_tag(b));
 
-	if (h->tag == block_tag(b) && h->fetched < UINT8_MAX)
+	if (cl_hint_is_of(h, block_tag(b)) && h->fetched < UINT8_MAX)
 		h->fetched++;
 	b->crc = crc;
 	if (!b->same) {
@@ -955,18 +880,4 @@ int wfi_cl_pulls_poll(struct wfi_cluster *c)
 		}
 	}
 	return work;
-}
-
-bool wfi_cluster_popular(const struct wfi_cluster *c, uint32_t space, const struct weft_key *key)
-{
-	struct wfi_space_info info;
-	const struct hint *h;
-	uint64_t tag;
-
-	if (!c->active || c->o.copy_after == WFI_COPY_NEVER ||
-	    wfi_kv_space_any(c->o.kv, space, &info))
-		return false;
-	tag = wfi_block_tag(info.tag, key);
-	h = cl_hint(c, tag);
-	return (h->tag == tag ? h->fetched : 0u) + 1 >= c->o.copy_after;
 }

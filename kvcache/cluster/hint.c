@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* hint.c - what was seen of blocks that are not here: their chain, their holders, how often */
+#include "kvcache/cluster/cluster_private.h"
+
+#define HINT_MS 100u /* for so long a hint is worth a try */
+
+/* for puts of what comes after these blocks, which find their chain's head here */
+static struct hint *head_leave(struct wfi_cluster *c, const struct wfi_pull *pull, uint32_t i)
+{
+	const uint64_t tag = pull->tags[i];
+	struct hint *h = cl_hint(c, tag);
+
+	if (!cl_hint_is_of(h, tag))
+		*h = (struct hint){ .tag = (uint32_t)(tag >> 32),
+				    .peer = WFI_PEER_NONE,
+				    .other = WFI_PEER_NONE };
+	h->head = pull->head;
+	return h;
+}
+
+void wfi_cl_heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
+{
+	uint32_t i;
+
+	for (i = 0; i < pull->nr; i++)
+		head_leave(c, pull, i);
+}
+
+static uint32_t now_ms(const struct wfi_cluster *c)
+{
+	return (uint32_t)(c->now_ns / WFI_NSEC_PER_MSEC);
+}
+
+void wfi_cl_hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
+{
+	const uint32_t seen_ms = now_ms(c);
+	uint32_t i;
+
+	for (i = 0; i < pull->nr; i++) {
+		struct hint *h = head_leave(c, pull, i);
+
+		if (pull->peers[i] == WFI_PEER_NONE)
+			continue;
+		h->peer = pull->peers[i];
+		h->other = pull->others[i];
+		h->seen_ms = seen_ms;
+	}
+}
+
+bool wfi_cl_hints_suffice(struct wfi_cluster *c, struct wfi_pull *pull)
+{
+	const uint32_t at_ms = now_ms(c);
+	uint32_t i;
+
+	for (i = 0; i < pull->nr; i++) {
+		const struct hint *h = cl_hint(c, pull->tags[i]);
+
+		if (pull->o.slots[i] != WFI_SLOT_NONE)
+			continue;
+		if (!cl_hint_is_of(h, pull->tags[i]) || h->peer == WFI_PEER_NONE ||
+		    at_ms - h->seen_ms > HINT_MS)
+			return false;
+		pull->peers[i] = h->peer;
+		pull->others[i] = h->other;
+	}
+	return true;
+}
+
+/* what begins with @key may be the middle of a chain, of which more was seen before */
+uint32_t wfi_cl_chain_head(struct wfi_cluster *c, const struct wfi_space_info *space,
+			   const struct weft_key *key)
+{
+	const uint64_t tag = wfi_block_tag(space->tag, key);
+	const struct hint *h = cl_hint(c, tag);
+	uint32_t slot;
+
+	if (cl_hint_is_of(h, tag))
+		return h->head;
+	if (wfi_kv_peek(c->o.kv, space->id, key, 1, &slot) == 1)
+		return wfi_cl_head_of(c, slot);
+	if (wfi_kv_has_tier(c->o.kv)) {
+		slot = wfi_kv_below_find(c->o.kv, space->tag, key);
+		if (slot != WFI_SLOT_NONE)
+			return wfi_cl_head_below(c, slot);
+	}
+	return cl_head(tag);
+}
+
+bool wfi_cluster_popular(const struct wfi_cluster *c, uint32_t space, const struct weft_key *key)
+{
+	struct wfi_space_info info;
+	const struct hint *h;
+	uint64_t tag;
+
+	if (!c->active || c->o.copy_after == WFI_COPY_NEVER ||
+	    wfi_kv_space_any(c->o.kv, space, &info))
+		return false;
+	tag = wfi_block_tag(info.tag, key);
+	h = cl_hint(c, tag);
+	return (cl_hint_is_of(h, tag) ? h->fetched : 0u) + 1 >= c->o.copy_after;
+}
