@@ -23,7 +23,7 @@
 /* powers of two: turns from one look at what rings and peers of this host do not show to the next,
  * when the last one found nothing to do */
 #define NET_TURNS 4u /* messages come over other links */
-#define HOST_TURNS 16u
+#define HOST_TURNS 64u
 #define ALONE_TURNS 256u /* no peers, and nothing open */
 #define LOOK_TURNS 64u /* idle ones from one look at the clock to the next */
 #define NET_LOOK_TURNS 16u /* these take longer */
@@ -535,6 +535,8 @@ int node_poll(struct node *node)
 		node->busy = housekeeping(node) != 0;
 		work += node->busy;
 	}
+	/* what came may have begun something */
+	node->busy |= heard > 0 || (work && node->nr_open);
 	return work + heard;
 }
 
