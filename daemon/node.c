@@ -370,6 +370,8 @@ void node_destroy(struct node *node)
 	self_destroy(node);
 	rails_fini(node);
 	wfi_xfer_engine_destroy(node->xfer);
+	if (node->shard)
+		node->host.transport->mr_dereg(node->shard);
 	link_close(&node->host);
 	link_close(&node->gpu);
 	while (node->nr_nets)

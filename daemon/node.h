@@ -198,6 +198,7 @@ struct node {
 	struct wfi_cluster *cluster;
 	struct node_self *self; /* NULL: not needed yet */
 	struct node_link host; /* reaches engines and nodes of this host */
+	struct weft_mr *shard; /* of the directory, over .host; NULL: no node there has come yet */
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;
 	struct node_link gpu; /* reaches engines' memory on GPUs; open when it is first wanted */
@@ -413,6 +414,7 @@ struct node_peer {
 	struct node_peer *next_ending;
 	_Atomic bool broken;
 	struct wfi_peer_arena arenas[NODE_TENANTS_MAX]; /* by our tenant's number */
+	struct weft_rkey *shard; /* base.shard; NULL: it gives none */
 };
 
 /* ---- self.c ---- */

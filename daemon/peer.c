@@ -76,6 +76,54 @@ static int fill_arenas(struct node_peer *p, struct wire_endpoint *ours, int fds[
 	return 0;
 }
 
+static int shard_reg(struct node *node)
+{
+	const struct wfi_map *map;
+	struct weft_mr_opts mr = {
+		.size = sizeof(mr),
+		.access = WEFT_ACCESS_REMOTE_READ,
+		.kind = WEFT_MR_MEMFD,
+	};
+	int ret;
+
+	if (node->shard)
+		return 0;
+	ret = wfi_cluster_shard(node->cluster, &map);
+	if (ret)
+		return ret;
+	mr.addr = map->addr;
+	mr.len = map->len;
+	mr.fd = map->fd;
+	return node->host.transport->mr_reg(node->host.dev, &mr, &node->shard);
+}
+
+/* a node of this host may look into our shard of the directory. Return: 0, told or not; -errno */
+static int fill_shard(struct node_peer *p, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
+		      unsigned *nr_fds)
+{
+	const struct weft_export_opts opts = { .size = sizeof(opts),
+					       .access = WEFT_ACCESS_REMOTE_READ };
+	struct wire_arena *shard = &ours->arenas[ours->nr_arenas];
+	struct weft_export e;
+	int ret;
+
+	if (!takes_files(p) || ours->nr_arenas == WIRE_TENANTS_MAX)
+		return 0;
+	ret = shard_reg(p->node);
+	if (!ret)
+		ret = p->link->dev->transport->mr_export(p->node->shard, &opts, &e);
+	/* memory that can't be mapped is asked for */
+	if (ret || e.fd < 0)
+		return ret;
+	shard->tag = WIRE_SHARD_TAG;
+	shard->blob_len = e.blob_len;
+	shard->has_fd = 1;
+	memcpy(shard->blob, e.blob, e.blob_len);
+	fds[(*nr_fds)++] = e.fd;
+	ours->nr_arenas++;
+	return 0;
+}
+
 static int fill_endpoint(struct node_peer *p, struct wire_endpoint *ours, int fds[WIRE_FDS_MAX],
 			 unsigned *nr_fds, unsigned *nr_lent)
 {
@@ -92,7 +140,8 @@ static int fill_endpoint(struct node_peer *p, struct wire_endpoint *ours, int fd
 	memcpy(ours->addr, addr.blob, addr.blob_len);
 	memcpy(fds, addr.fds, ours->addr_fds * sizeof(*fds));
 	*nr_fds = *nr_lent = ours->addr_fds;
-	return fill_arenas(p, ours, fds, nr_fds);
+	ret = fill_arenas(p, ours, fds, nr_fds);
+	return ret ? ret : fill_shard(p, ours, fds, nr_fds);
 }
 
 void peer_hello(const struct node *node, const struct node_link *link, struct wire_hello *out)
@@ -170,7 +219,8 @@ err_free:
 	return ret;
 }
 
-static int peer_import(struct node_peer *p, unsigned tenant, const struct wire_arena *arena, int fd)
+static int rkey_take(struct node_peer *p, const struct wire_arena *arena, int fd,
+		     struct weft_rkey **rkey)
 {
 	struct weft_rkey_src src = {
 		.size = sizeof(src),
@@ -181,12 +231,33 @@ static int peer_import(struct node_peer *p, unsigned tenant, const struct wire_a
 		.blob_len = arena->blob_len,
 	};
 
-	if (p->arenas[tenant].rkey)
+	if (*rkey)
 		return -EPROTO;
+	return p->link->dev->transport->rkey_import(p->base.ep, &src, rkey);
+}
+
+static int arena_import(struct node_peer *p, unsigned tenant, const struct wire_arena *arena,
+			int fd)
+{
+	int ret = rkey_take(p, arena, fd, &p->arenas[tenant].rkey);
+
+	if (ret)
+		return ret;
 	p->arenas[tenant].local = p->link->arenas[tenant];
 	if (p->base.gather)
 		p->arenas[tenant].name = arena->gather;
-	return p->link->dev->transport->rkey_import(p->base.ep, &src, &p->arenas[tenant].rkey);
+	return 0;
+}
+
+static int shard_import(struct node_peer *p, const struct wire_arena *arena, int fd)
+{
+	int ret = rkey_take(p, arena, fd, &p->shard);
+
+	if (ret)
+		return ret;
+	p->base.shard = p->link->dev->transport->rkey_ptr(p->shard);
+	p->base.shard_len = p->shard->len;
+	return 0;
 }
 
 static int import_all(struct node_peer *p, const struct wire_endpoint *theirs, const int *fds)
@@ -198,12 +269,18 @@ static int import_all(struct node_peer *p, const struct wire_endpoint *theirs, c
 	fds += theirs->addr_fds;
 	for (i = 0; i < theirs->nr_arenas; i++) {
 		fd = theirs->arenas[i].has_fd ? *fds++ : -1;
+		if (theirs->arenas[i].tag == WIRE_SHARD_TAG && takes_files(p)) {
+			ret = shard_import(p, &theirs->arenas[i], fd);
+			if (ret)
+				return ret;
+			continue;
+		}
 		for (t = 0; t < node->nr_tenants; t++)
 			if (node->tags[t] == theirs->arenas[i].tag)
 				break;
 		if (t == node->nr_tenants)
 			continue;
-		ret = peer_import(p, t, &theirs->arenas[i], fd);
+		ret = arena_import(p, t, &theirs->arenas[i], fd);
 		if (ret)
 			return ret;
 	}
@@ -308,6 +385,8 @@ bool peer_end_poll(struct node_peer *p)
 	for (i = 0; i < node->nr_tenants; i++)
 		if (p->arenas[i].rkey)
 			t->rkey_destroy(p->arenas[i].rkey);
+	if (p->shard)
+		t->rkey_destroy(p->shard);
 	wfi_gather_close(p->base.gather);
 	t->ep_destroy(p->base.ep);
 	rails_put(p);
@@ -332,22 +411,25 @@ static void peer_break(struct node_peer *p)
 	node_poke(p->node);
 }
 
+static bool pages_gone(const struct node_peer *p, const struct weft_rkey *rkey)
+{
+	return rkey && wfi_guard_hit(p->link->dev->transport->rkey_ptr(rkey));
+}
+
 void peers_guard(struct node *node)
 {
-	const struct wfi_peer_arena *arena;
 	unsigned i, k;
 
 	for (i = 0; i < node->nr_peers; i++) {
 		struct node_peer *p = node->peers[i];
+		bool gone = pages_gone(p, p->shard);
 
-		for (k = 0; k < node->nr_tenants; k++) {
-			arena = &p->arenas[k];
-			if (p->broken || !arena->rkey ||
-			    !wfi_guard_hit(p->link->dev->transport->rkey_ptr(arena->rkey)))
-				continue;
-			wfi_err("peer %s: pages of its arena are gone: dropped", p->name);
-			peer_break(p);
-		}
+		for (k = 0; k < node->nr_tenants; k++)
+			gone |= pages_gone(p, p->arenas[k].rkey);
+		if (!gone || p->broken)
+			continue;
+		wfi_err("peer %s: pages of its memory are gone: dropped", p->name);
+		peer_break(p);
 	}
 }
 

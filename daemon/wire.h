@@ -64,6 +64,10 @@ struct wire_refuse {
 };
 _Static_assert(sizeof(struct wire_refuse) == 248, "on the wire");
 
+/* .tag of the shard of the directory here, behind the arenas where there is room: who does not
+ * know it takes it for a tenant that it does not have */
+#define WIRE_SHARD_TAG 0x6472616873746677ull /* "wftshard" */
+
 /* read-only rights to the arena of one tenant */
 struct wire_arena {
 	uint64_t tag; /* of the tenant: equal on all nodes */

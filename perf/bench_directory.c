@@ -136,7 +136,7 @@ static int run(const struct wfi_perf *p, int nr_args, char **args)
 		return wfi_perf_fail(ret, "directory: %s", strerror(-ret));
 	b.nr_blocks = p->quick ? BLOCKS / 32 : BLOCKS;
 	for (i = 0; i < HOLDERS; i++)
-		b.holders[i] = (uint8_t)wfi_directory_join(b.d);
+		b.holders[i] = (uint8_t)wfi_directory_join(b.d, i + 1);
 	for (i = 0; i < WFI_ARRAY_SIZE(cases) && !ret; i++) {
 		const struct wfi_perf_case c = { "directory", cases[i].name, "M blocks/s", true };
 		const struct wfi_perf_side side = { NULL, cases[i].round, &b, NULL };

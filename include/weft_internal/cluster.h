@@ -81,6 +81,9 @@ uint32_t wfi_cluster_reads_of(const struct wfi_cluster *c, const struct weft_ep 
 int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void *msg, size_t len,
 			uint64_t now_ns);
 /* Return: no other node is there: nothing is to be found */
+/* what nodes of this host map to look for chains in the shard here: struct wfi_peer's .shard.
+ * Return: 0 with *@map, lent while the cluster lives; -ENOMEM */
+int wfi_cluster_shard(struct wfi_cluster *c, const struct wfi_map **map);
 bool wfi_cluster_alone(const struct wfi_cluster *c);
 /**
  * wfi_cluster_drain - this node is about to leave: hands on what was used of late

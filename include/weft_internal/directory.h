@@ -13,7 +13,10 @@
  * bucket is two cache lines: eight tags, and eight bytes of holders for each of them, which are
  * packed to the front.
  *
- * Context: one owner thread.
+ * It lies in a memfd that other nodes of its host may map for reading: who looks for a chain there
+ * asks nobody, and wakes nobody.
+ *
+ * Context: one owner thread; a view has its own.
  */
 #ifndef WFI_DIRECTORY_H
 #define WFI_DIRECTORY_H
@@ -77,8 +80,11 @@ static inline uint64_t wfi_block_tag(uint64_t space_tag, const struct weft_key *
 int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_directory **out);
 /* takes NULL */
 void wfi_directory_destroy(struct wfi_directory *d);
-/* Return: the even number of one more holder, which has nothing yet; -ENOSPC: poll, then retry */
-int wfi_directory_join(struct wfi_directory *d);
+/* what is lent to nodes of this host, as long as the directory lives */
+const struct wfi_map *wfi_directory_map(const struct wfi_directory *d);
+/* @node: its id. Return: the even number of one more holder, which has nothing yet; -ENOSPC: poll,
+ * then retry */
+int wfi_directory_join(struct wfi_directory *d, uint64_t node);
 /* forgets a holder: from here on it is in no answer. Its numbers come back into use later */
 void wfi_directory_leave(struct wfi_directory *d, uint8_t holder);
 /* what a holder says, in order: tags with marks: that it has, or has no more. Hot */
@@ -107,5 +113,23 @@ uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *ta
 int wfi_directory_poll(struct wfi_directory *d);
 bool wfi_directory_busy(const struct wfi_directory *d);
 void wfi_directory_stat(const struct wfi_directory *d, struct wfi_directory_stat *out);
+
+/* another node's shard, mapped for reading: hints, as an answer of that node would be */
+struct wfi_dir_view {
+	const struct wfi_dir_shared *sh; /* NULL: there is none */
+	uint64_t mask;
+	uint64_t node; /* who looks: not asked for, whatever the tier */
+	uint64_t changes; /* of the holders, when .self was looked up */
+	uint8_t self;
+};
+
+/* @mem: of wfi_directory_map() there, lent until the view is not used any more. Return: 0, -EPROTO
+ */
+int wfi_dir_view_open(struct wfi_dir_view *view, const void *mem, uint64_t len, uint64_t node);
+/* as wfi_directory_find(). Hot */
+uint32_t wfi_dir_view_find(struct wfi_dir_view *view, const uint64_t *tags, uint32_t nr,
+			   uint32_t turn, struct wfi_dir_run *runs, uint32_t max);
+/* Return: the id of a holder's node, or 0. Input: any number */
+uint64_t wfi_dir_view_node(const struct wfi_dir_view *view, uint8_t holder);
 
 #endif

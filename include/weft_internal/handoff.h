@@ -99,6 +99,10 @@ struct wfi_peer {
 	/* the same over each of .rails */
 	void (*arenas)(struct wfi_peer *peer, const struct wfi_tenant *tenant,
 		       struct wfi_rail_mem mem[WFI_RAILS_MAX]);
+	/* its shard of the directory (directory.h), mapped for reading while the connection is;
+	 * NULL: it is asked */
+	const void *shard;
+	uint64_t shard_len;
 };
 
 struct wfi_handoffs;

@@ -205,7 +205,7 @@ static int stream_flush_self(struct wfi_cluster *c, struct stream *s)
 			c->holder_peers[wfi_dir_pair(c->holder)] = WFI_PEER_NONE;
 			c->holder = 0;
 		}
-		ret = wfi_directory_join(c->directory);
+		ret = wfi_directory_join(c->directory, c->o.node);
 		if (ret < 0)
 			return 0;
 		c->holder = (uint8_t)ret;
@@ -522,7 +522,7 @@ static bool holder_begin(struct wfi_cluster *c, uint8_t peer)
 		wfi_directory_leave(c->directory, p->holder);
 		p->holder = 0;
 	}
-	ret = wfi_directory_join(c->directory);
+	ret = wfi_directory_join(c->directory, p->node);
 	if (ret < 0)
 		return false;
 	p->holder = (uint8_t)ret;

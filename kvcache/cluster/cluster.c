@@ -158,6 +158,19 @@ static void members_change(struct wfi_cluster *c)
 		wfi_cl_announce_all(c);
 }
 
+int wfi_cluster_shard(struct wfi_cluster *c, const struct wfi_map **map)
+{
+	const bool was_active = c->active;
+	int ret = wfi_cl_activate(c);
+
+	if (ret)
+		return ret;
+	if (!was_active)
+		members_change(c);
+	*map = wfi_directory_map(c->directory);
+	return 0;
+}
+
 /* there is news of the members; those that leave hold no shards any more */
 static __attribute__((cold, noinline)) void members_heard(struct wfi_cluster *c, uint64_t changes)
 {
@@ -338,6 +351,10 @@ int wfi_cluster_peer_add(struct wfi_cluster *c, struct wfi_peer *conn, uint64_t 
 	if (p->nr_conns == WFI_RAILS_MAX)
 		return -ENOSPC;
 	p->conns[p->nr_conns++] = conn;
+	if (conn->shard && !p->view.sh &&
+	    wfi_dir_view_open(&p->view, conn->shard, conn->shard_len, c->o.node))
+		wfi_warn("cluster: what peer %#llx gives for its shard is none: it is asked",
+			 (unsigned long long)conn->node);
 	return 0;
 }
 
@@ -369,6 +386,8 @@ static void conn_remove(struct cluster_peer *p, const struct wfi_peer *conn)
 {
 	unsigned k;
 
+	if (conn->shard && conn->shard == (const void *)p->view.sh)
+		p->view = (struct wfi_dir_view){ 0 };
 	for (k = 0; k < p->nr_conns && p->conns[k] != conn; k++)
 		;
 	for (p->nr_conns--; k < p->nr_conns; k++)

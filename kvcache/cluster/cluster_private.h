@@ -68,6 +68,7 @@ struct cluster_peer {
 	uint32_t nr_conns;
 	bool leaves;
 	uint32_t nr_asks; /* requests that it has not answered */
+	struct wfi_dir_view view; /* of its shard, where it is mapped */
 	/* as holder of blocks, in our shard */
 	uint8_t holder;
 	uint64_t heard; /* the id that its next announcement has */

@@ -13,6 +13,7 @@
 #define DEFAULT_BYTES (128ull << 20)
 #define SWEEP_BUCKETS 256u /* a poll */
 #define AHEAD 8u /* buckets whose lines are called for */
+#define MAGIC 0x3152494454464557ull /* "WEFTDIR1" */
 
 struct bucket {
 	uint64_t tags[BUCKET_TAGS]; /* 0: none */
@@ -21,19 +22,38 @@ struct bucket {
 
 _Static_assert(sizeof(struct bucket) == 2 * WFI_CACHELINE, "two lines");
 
+/* the shard as others on this host see it. Its owner alone writes, word by word; who reads
+ * meanwhile may meet a tag with the holders of the one before it: a hint that is wrong */
+struct wfi_dir_shared {
+	uint64_t magic;
+	uint64_t nr_buckets; /* a power of two */
+	uint64_t changes; /* of .nodes */
+	uint64_t nr_gone; /* HOLDER_GONE and HOLDER_SWEPT */
+	uint64_t reserved[4];
+	uint64_t nodes[WFI_DIR_HOLDERS + 1]; /* by pair; 0: in no answer */
+	_Alignas(2 * WFI_CACHELINE) struct bucket buckets[];
+};
+
+_Static_assert(offsetof(struct wfi_dir_shared, nodes) == WFI_CACHELINE, "abi");
+_Static_assert(offsetof(struct wfi_dir_shared, buckets) == 1152, "abi");
+
 enum holder_state { HOLDER_FREE, HOLDER_LIVE, HOLDER_GONE, HOLDER_SWEPT };
 
 struct wfi_directory {
 	struct wfi_env *env;
 	struct wfi_map map;
-	struct bucket *buckets;
+	struct wfi_dir_shared *sh;
 	uint64_t mask;
 	uint64_t sweep; /* next bucket */
-	uint32_t nr_gone; /* HOLDER_GONE and HOLDER_SWEPT */
 	uint32_t victim; /* who is pushed out next, in a bucket */
 	struct wfi_directory_stat stat;
 	uint8_t state[WFI_DIR_HOLDERS + 1]; /* by pair */
 };
+
+static uint64_t shared_bytes(uint64_t nr_buckets)
+{
+	return sizeof(struct wfi_dir_shared) + nr_buckets * sizeof(struct bucket);
+}
 
 int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_directory **out)
 {
@@ -50,12 +70,15 @@ int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_direc
 		return -ENOMEM;
 	d->env = env;
 	nr = 1ull << (63 - __builtin_clzll(bytes / sizeof(struct bucket)));
-	ret = env->mem->map(env, nr * sizeof(struct bucket), WFI_MAP_SPARSE, &d->map);
+	ret = env->mem->map(env, shared_bytes(nr),
+			    WFI_MAP_SPARSE | WFI_MAP_SHARED_FD | WFI_MAP_FD_READERS, &d->map);
 	if (ret) {
 		wfi_free(env, d, sizeof(*d));
 		return ret;
 	}
-	d->buckets = d->map.addr;
+	d->sh = d->map.addr;
+	d->sh->magic = MAGIC;
+	d->sh->nr_buckets = nr;
 	d->mask = nr - 1;
 	*out = d;
 	return 0;
@@ -72,15 +95,39 @@ void wfi_directory_destroy(struct wfi_directory *d)
 	wfi_free(env, d, sizeof(*d));
 }
 
+const struct wfi_map *wfi_directory_map(const struct wfi_directory *d)
+{
+	return &d->map;
+}
+
 /* ---- holders ---- */
 
-int wfi_directory_join(struct wfi_directory *d)
+/* words that others read meanwhile */
+static inline uint64_t word_get(const uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+static inline void word_set(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+static void holder_name(struct wfi_directory *d, unsigned pair, uint64_t node)
+{
+	word_set(&d->sh->nodes[pair], node);
+	/* pairs with the acquire in view_self() */
+	__atomic_store_n(&d->sh->changes, d->sh->changes + 1, __ATOMIC_RELEASE);
+}
+
+int wfi_directory_join(struct wfi_directory *d, uint64_t node)
 {
 	unsigned i;
 
 	for (i = 1; i <= WFI_DIR_HOLDERS; i++)
 		if (d->state[i] == HOLDER_FREE) {
 			d->state[i] = HOLDER_LIVE;
+			holder_name(d, i, node);
 			return (int)(2 * i);
 		}
 	return -ENOSPC;
@@ -88,17 +135,25 @@ int wfi_directory_join(struct wfi_directory *d)
 
 void wfi_directory_leave(struct wfi_directory *d, uint8_t holder)
 {
-	if (d->state[wfi_dir_pair(holder)] != HOLDER_LIVE)
+	const unsigned pair = wfi_dir_pair(holder);
+
+	if (d->state[pair] != HOLDER_LIVE)
 		return;
-	d->state[wfi_dir_pair(holder)] = HOLDER_GONE;
-	d->nr_gone++;
+	d->state[pair] = HOLDER_GONE;
+	word_set(&d->sh->nr_gone, d->sh->nr_gone + 1);
+	holder_name(d, pair, 0);
 }
 
 /* ---- buckets ---- */
 
+static inline uint64_t bucket_idx(uint64_t mask, uint64_t tag)
+{
+	return (tag >> 2) & mask;
+}
+
 static inline struct bucket *bucket_of(const struct wfi_directory *d, uint64_t tag)
 {
-	return &d->buckets[(tag >> 2) & d->mask];
+	return &d->sh->buckets[bucket_idx(d->mask, tag)];
 }
 
 /* Return: the place of a tag, or BUCKET_TAGS */
@@ -125,12 +180,12 @@ static inline uint64_t byte_cut(uint64_t word, unsigned at)
 }
 
 /* without those that are gone */
-static uint64_t word_live(const struct wfi_directory *d, uint64_t word)
+static uint64_t word_live(const struct wfi_dir_shared *sh, uint64_t word)
 {
 	unsigned at = 0;
 
 	while (at < 64 && (word >> at)) {
-		if (d->state[wfi_dir_pair((uint8_t)(word >> at))] == HOLDER_LIVE)
+		if (word_get(&sh->nodes[wfi_dir_pair((uint8_t)(word >> at))]))
 			at += 8;
 		else
 			word = byte_cut(word, at);
@@ -150,18 +205,18 @@ static void holder_add(struct wfi_directory *d, struct bucket *b, uint64_t tag, 
 		} else {
 			d->stat.blocks++;
 		}
-		b->tags[i] = tag;
-		b->holders[i] = holder;
+		word_set(&b->tags[i], tag);
+		word_set(&b->holders[i], holder);
 		return;
 	}
 	if (byte_find(b->holders[i], holder) < 64)
 		return;
-	if (d->nr_gone)
-		b->holders[i] = word_live(d, b->holders[i]);
+	if (d->sh->nr_gone)
+		word_set(&b->holders[i], word_live(d->sh, b->holders[i]));
 	at = byte_find(b->holders[i], WFI_DIR_NOBODY);
 	/* eight are enough to get a block from */
 	if (at < 64)
-		b->holders[i] |= (uint64_t)holder << at;
+		word_set(&b->holders[i], b->holders[i] | (uint64_t)holder << at);
 }
 
 static void holder_del(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
@@ -174,10 +229,10 @@ static void holder_del(struct wfi_directory *d, struct bucket *b, uint64_t tag, 
 	at = byte_find(b->holders[i], holder);
 	if (at == 64)
 		return;
-	b->holders[i] = byte_cut(b->holders[i], at);
+	word_set(&b->holders[i], byte_cut(b->holders[i], at));
 	if (b->holders[i])
 		return;
-	b->tags[i] = 0;
+	word_set(&b->tags[i], 0);
 	d->stat.blocks--;
 }
 
@@ -209,21 +264,21 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 /* ---- answers ---- */
 
 /* as they stand in the table */
-static inline uint64_t holders_of(const struct wfi_directory *d, uint64_t tag)
+static inline uint64_t holders_of(const struct wfi_dir_shared *sh, uint64_t mask, uint64_t tag)
 {
-	const struct bucket *b = bucket_of(d, tag);
+	const struct bucket *b = &sh->buckets[bucket_idx(mask, tag)];
 	const unsigned i = tag ? tag_find(b, tag) : BUCKET_TAGS;
 
-	return i == BUCKET_TAGS ? 0 : b->holders[i];
+	return i == BUCKET_TAGS ? 0 : word_get(&b->holders[i]);
 }
 
 /* those that are asked for */
-static uint64_t holders_asked(const struct wfi_directory *d, uint64_t word, uint8_t not )
+static uint64_t holders_asked(const struct wfi_dir_shared *sh, uint64_t word, uint8_t not )
 {
 	unsigned at;
 
-	if (wfi_unlikely(d->nr_gone))
-		word = word_live(d, word);
+	if (wfi_unlikely(word_get(&sh->nr_gone)))
+		word = word_live(sh, word);
 	for (at = 0; not &&at < 64 && word >> at;) {
 		if (wfi_dir_pair((uint8_t)(word >> at)) == wfi_dir_pair(not ))
 			word = byte_cut(word, at);
@@ -280,24 +335,25 @@ static void run_name(struct wfi_dir_run *run, uint64_t word, uint32_t turn)
 	run->other = i < n ? list[i] : WFI_DIR_NOBODY;
 }
 
-uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
-			    uint8_t not, uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
+static uint32_t find(const struct wfi_dir_shared *sh, uint64_t mask, const uint64_t *tags,
+		     uint32_t nr, uint8_t not, uint32_t turn, struct wfi_dir_run *runs,
+		     uint32_t max)
 {
 	uint32_t i, ahead = 0, first = 0, n = 0;
 	uint64_t common = 0, word, next, last = 0, last_asked = 0;
 
 	for (i = 0; i < nr && n < max; i++) {
 		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
-			const struct bucket *b = bucket_of(d, tags[ahead]);
+			const struct bucket *b = &sh->buckets[bucket_idx(mask, tags[ahead])];
 
 			__builtin_prefetch(b);
 			__builtin_prefetch(b->holders);
 		}
-		word = holders_of(d, tags[i] & ~WFI_TAG_MARKS);
+		word = holders_of(sh, mask, tags[i] & ~WFI_TAG_MARKS);
 		/* most have the holders of the one before */
 		if (word != last) {
 			last = word;
-			last_asked = holders_asked(d, word, not );
+			last_asked = holders_asked(sh, word, not );
 		}
 		word = last_asked;
 		next = common ? words_common(common, word) : 0;
@@ -318,6 +374,12 @@ uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags,
 		run_name(&runs[n++], common, turn);
 	}
 	return n;
+}
+
+uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
+			    uint8_t not, uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
+{
+	return find(d->sh, d->mask, tags, nr, not, turn, runs, max);
 }
 
 /* runs that have not ended yet, by pair */
@@ -356,7 +418,8 @@ uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *ta
 	bool room = true;
 
 	for (i = 0; i < nr && room; i++) {
-		all = holders_asked(d, holders_of(d, tags[i] & ~WFI_TAG_MARKS), WFI_DIR_NOBODY);
+		all = holders_asked(d->sh, holders_of(d->sh, d->mask, tags[i] & ~WFI_TAG_MARKS),
+				    WFI_DIR_NOBODY);
 		for (word = all; word && room; word >>= 8) {
 			const uint8_t holder = (uint8_t)word;
 
@@ -380,10 +443,10 @@ static void bucket_sweep(struct wfi_directory *d, struct bucket *b)
 	for (i = 0; i < BUCKET_TAGS; i++) {
 		if (!b->tags[i])
 			continue;
-		b->holders[i] = word_live(d, b->holders[i]);
+		word_set(&b->holders[i], word_live(d->sh, b->holders[i]));
 		if (b->holders[i])
 			continue;
-		b->tags[i] = 0;
+		word_set(&b->tags[i], 0);
 		d->stat.blocks--;
 	}
 }
@@ -396,7 +459,7 @@ static void sweep_end(struct wfi_directory *d)
 	for (i = 1; i <= WFI_DIR_HOLDERS; i++) {
 		if (d->state[i] == HOLDER_SWEPT) {
 			d->state[i] = HOLDER_FREE;
-			d->nr_gone--;
+			word_set(&d->sh->nr_gone, d->sh->nr_gone - 1);
 		} else if (d->state[i] == HOLDER_GONE) {
 			d->state[i] = HOLDER_SWEPT;
 		}
@@ -405,20 +468,20 @@ static void sweep_end(struct wfi_directory *d)
 
 bool wfi_directory_busy(const struct wfi_directory *d)
 {
-	return d->nr_gone != 0;
+	return d->sh->nr_gone != 0;
 }
 
 int wfi_directory_poll(struct wfi_directory *d)
 {
 	unsigned i;
 
-	if (wfi_likely(!d->nr_gone))
+	if (wfi_likely(!d->sh->nr_gone))
 		return 0;
 	/* HOLDER_SWEPT: its sweep is under way. One that goes in the middle waits for the next */
 	if (!d->sweep)
 		sweep_end(d);
-	for (i = 0; i < SWEEP_BUCKETS && d->nr_gone; i++) {
-		bucket_sweep(d, &d->buckets[d->sweep]);
+	for (i = 0; i < SWEEP_BUCKETS && d->sh->nr_gone; i++) {
+		bucket_sweep(d, &d->sh->buckets[d->sweep]);
 		d->sweep = (d->sweep + 1) & d->mask;
 		if (!d->sweep)
 			break;
@@ -429,4 +492,48 @@ int wfi_directory_poll(struct wfi_directory *d)
 void wfi_directory_stat(const struct wfi_directory *d, struct wfi_directory_stat *out)
 {
 	*out = d->stat;
+}
+
+/* ---- the shard of another node of this host ---- */
+
+int wfi_dir_view_open(struct wfi_dir_view *view, const void *mem, uint64_t len, uint64_t node)
+{
+	const struct wfi_dir_shared *sh = mem;
+	uint64_t nr;
+
+	if (len < sizeof(*sh))
+		return -EPROTO;
+	nr = word_get(&sh->nr_buckets);
+	if (word_get(&sh->magic) != MAGIC || !wfi_is_pow2(nr) ||
+	    nr > (len - sizeof(*sh)) / sizeof(struct bucket))
+		return -EPROTO;
+	*view = (struct wfi_dir_view){ .sh = sh, .mask = nr - 1, .node = node };
+	return 0;
+}
+
+uint64_t wfi_dir_view_node(const struct wfi_dir_view *view, uint8_t holder)
+{
+	return holder == WFI_DIR_NOBODY ? 0 : word_get(&view->sh->nodes[wfi_dir_pair(holder)]);
+}
+
+/* Return: the number of who looks, or WFI_DIR_NOBODY */
+static uint8_t view_self(struct wfi_dir_view *view)
+{
+	/* pairs with the release in holder_name() */
+	const uint64_t changes = __atomic_load_n(&view->sh->changes, __ATOMIC_ACQUIRE);
+	unsigned i = 1;
+
+	if (wfi_likely(changes == view->changes))
+		return view->self;
+	while (i <= WFI_DIR_HOLDERS && word_get(&view->sh->nodes[i]) != view->node)
+		i++;
+	view->self = i > WFI_DIR_HOLDERS ? WFI_DIR_NOBODY : (uint8_t)(2 * i);
+	view->changes = changes;
+	return view->self;
+}
+
+uint32_t wfi_dir_view_find(struct wfi_dir_view *view, const uint64_t *tags, uint32_t nr,
+			   uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
+{
+	return find(view->sh, view->mask, tags, nr, view_self(view), turn, runs, max);
 }

@@ -90,6 +90,18 @@ static uint8_t run_peer(const struct wfi_cluster *c, uint64_t node, bool ssd)
 	return ssd && peer != WFI_PEER_NONE ? peer | WFI_PEER_SSD : peer;
 }
 
+static void run_take(struct wfi_pull *pull, uint32_t first, uint32_t nr, uint8_t peer,
+		     uint8_t other)
+{
+	/* who is connected to the shard may not be so to us */
+	if (peer == WFI_PEER_NONE) {
+		peer = other;
+		other = WFI_PEER_NONE;
+	}
+	memset(pull->peers + first, peer, nr);
+	memset(pull->others + first, other, nr);
+}
+
 /* numbers of nodes: input */
 static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union cluster_msg *m)
 {
@@ -97,18 +109,11 @@ static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union 
 
 	for (i = 0; i < m->head.nr; i++) {
 		const struct cluster_run *r = &m->looked.runs[i];
-		uint8_t peer = run_peer(c, r->node, r->flags & CLUSTER_RUN_SSD);
-		uint8_t other = run_peer(c, r->other, r->flags & CLUSTER_RUN_OTHER_SSD);
 
-		if (!wfi_range_ok(r->first, r->nr, pull->nr_asked))
-			continue;
-		/* who is connected to the shard may not be so to us */
-		if (peer == WFI_PEER_NONE) {
-			peer = other;
-			other = WFI_PEER_NONE;
-		}
-		memset(pull->peers + pull->at + r->first, peer, r->nr);
-		memset(pull->others + pull->at + r->first, other, r->nr);
+		if (wfi_range_ok(r->first, r->nr, pull->nr_asked))
+			run_take(pull, pull->at + r->first, r->nr,
+				 run_peer(c, r->node, r->flags & CLUSTER_RUN_SSD),
+				 run_peer(c, r->other, r->flags & CLUSTER_RUN_OTHER_SSD));
 	}
 }
 
@@ -313,17 +318,43 @@ static void seek_here(struct wfi_cluster *c, struct wfi_pull *pull)
 	}
 }
 
+/* the shard is mapped: its node is not asked, nor woken */
+static void seek_mapped(struct wfi_cluster *c, struct wfi_pull *pull, struct wfi_dir_view *view)
+{
+	struct wfi_dir_run runs[CLUSTER_RUNS_MAX];
+	const uint32_t n =
+		wfi_dir_view_find(view, pull->tags, pull->nr, c->turn++, runs, CLUSTER_RUNS_MAX);
+	uint32_t i;
+
+	for (i = 0; i < n; i++) {
+		const struct wfi_dir_run *r = &runs[i];
+
+		run_take(pull, r->first, r->nr,
+			 run_peer(c, wfi_dir_view_node(view, r->holder), r->holder & WFI_DIR_SSD),
+			 run_peer(c, wfi_dir_view_node(view, r->other), r->other & WFI_DIR_SSD));
+	}
+}
+
+/* Return: whether nobody has to be asked */
+static bool seek_at_once(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t owner)
+{
+	if (owner == SELF)
+		seek_here(c, pull);
+	else if (c->peers[owner].view.sh && !pull->tally)
+		seek_mapped(c, pull, &c->peers[owner].view);
+	else
+		return false;
+	return true;
+}
+
 /* Return: true when it is known by now: a seek is gone then */
 static bool seek_begin(struct wfi_cluster *c, struct wfi_pull *pull)
 {
 	const uint8_t owner = wfi_cl_owner(c, pull->head);
-	int ret = 0;
+	const bool known = seek_at_once(c, pull, owner);
+	const int ret = known ? 0 : seek_ask(c, pull, owner);
 
-	if (owner == SELF)
-		seek_here(c, pull);
-	else
-		ret = seek_ask(c, pull, owner);
-	if (owner == SELF || (ret && ret != -EAGAIN)) {
+	if (known || (ret && ret != -EAGAIN)) {
 		pull->partial = ret != 0;
 		seek_over(c, pull);
 		return true;

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 #include "kvcache/cluster/wire.h"
 #include "weft_internal/directory.h"
@@ -20,18 +21,25 @@ struct fixture {
 	struct wfi_sim *sim;
 	struct wfi_env *env;
 	struct wfi_directory *d;
+	struct wfi_dir_view view; /* of another node, whose id is 1 */
+	void *mem; /* for it, for reading */
 };
 
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct wfi_directory_opts o = { .bytes = 1u << 20 };
+	const struct wfi_map *map;
 
 	assert_non_null(f);
 	assert_int_equal(wfi_sim_create(3, &f->sim), 0);
 	f->env = wfi_sim_node(f->sim, 0);
 	o.env = f->env;
 	assert_int_equal(wfi_directory_create(&o, &f->d), 0);
+	map = wfi_directory_map(f->d);
+	f->mem = mmap(NULL, map->len, PROT_READ, MAP_SHARED, map->fd, 0);
+	assert_true(f->mem != MAP_FAILED);
+	assert_int_equal(wfi_dir_view_open(&f->view, f->mem, map->len, 1), 0);
 	*state = f;
 	return 0;
 }
@@ -40,6 +48,7 @@ static int teardown(void **state)
 {
 	struct fixture *f = *state;
 
+	munmap(f->mem, wfi_directory_map(f->d)->len);
 	wfi_directory_destroy(f->d);
 	wfi_sim_destroy(f->sim);
 	free(f);
@@ -132,6 +141,29 @@ static void chain_check(struct fixture *f, const struct model *m)
 		assert_int_equal(said[i], count_of(m, first + i, not ) != 0);
 }
 
+/* who looks itself sees what it would be answered */
+static void view_check(struct fixture *f, const struct model *m)
+{
+	const uint32_t nr = 1 + (uint32_t)rnd(f, CHAIN), first = (uint32_t)rnd(f, TAGS - nr);
+	const uint32_t turn = (uint32_t)rnd(f, 9);
+	struct wfi_dir_run seen[CHAIN], said[CHAIN];
+	uint64_t tags[CHAIN];
+	uint32_t i, n;
+
+	for (i = 0; i < nr; i++)
+		tags[i] = tag_of(first + i);
+	n = wfi_dir_view_find(&f->view, tags, nr, turn, seen, CHAIN);
+	assert_int_equal(n, wfi_directory_find(f->d, tags, nr, m->number[0], turn, said, CHAIN));
+	for (i = 0; i < n; i++) {
+		assert_int_equal(seen[i].first, said[i].first);
+		assert_int_equal(seen[i].nr, said[i].nr);
+		assert_int_equal(seen[i].holder, said[i].holder);
+		assert_int_equal(seen[i].other, said[i].other);
+		assert_int_equal(wfi_dir_view_node(&f->view, seen[i].holder),
+				 who(m, seen[i].holder) + 1);
+	}
+}
+
 /* all of it: each holder's runs in order, memory before the SSD tier, and nothing left out */
 static void holders_check(struct fixture *f, const struct model *m)
 {
@@ -174,10 +206,10 @@ static void holder_again(struct fixture *f, struct model *m, unsigned h)
 
 	if (m->number[h])
 		wfi_directory_leave(f->d, m->number[h]);
-	number = wfi_directory_join(f->d);
+	number = wfi_directory_join(f->d, h + 1);
 	if (number == -ENOSPC) {
 		poll_all(f);
-		number = wfi_directory_join(f->d);
+		number = wfi_directory_join(f->d, h + 1);
 	}
 	assert_true(number > 0);
 	m->number[h] = (uint8_t)number;
@@ -214,6 +246,7 @@ static void test_model(void **state)
 		if (!rnd(f, 50))
 			wfi_directory_poll(f->d);
 		chain_check(f, &m);
+		view_check(f, &m);
 		holders_check(f, &m);
 	}
 }
@@ -228,10 +261,10 @@ static void test_numbers_return(void **state)
 	int number = 0;
 
 	for (i = 0; i < 3 * WFI_DIR_HOLDERS; i++) {
-		number = wfi_directory_join(f->d);
+		number = wfi_directory_join(f->d, 1);
 		if (number == -ENOSPC) {
 			poll_all(f);
-			number = wfi_directory_join(f->d);
+			number = wfi_directory_join(f->d, 1);
 		}
 		assert_true(number > 0);
 		assert_int_equal(wfi_directory_find(f->d, &tag, 1, 0, i, &run, 1), 0);
@@ -256,7 +289,7 @@ static void test_full(void **state)
 	int number;
 
 	assert_int_equal(wfi_directory_create(&o, &d), 0);
-	number = wfi_directory_join(d);
+	number = wfi_directory_join(d, 1);
 	for (i = 0; i < 10000; i++) {
 		tag = tag_of(i);
 		wfi_directory_update(d, (uint8_t)number, &tag, 1);
@@ -278,7 +311,7 @@ static void test_odd_tags(void **state)
 	struct fixture *f = *state;
 	const uint64_t odd[] = { 0, 1, UINT64_MAX, UINT64_MAX, UINT64_MAX - 1, 2, 3, 2, 2 };
 	struct wfi_dir_run runs[WFI_ARRAY_SIZE(odd)];
-	const int number = wfi_directory_join(f->d);
+	const int number = wfi_directory_join(f->d, 1);
 
 	wfi_directory_update(f->d, (uint8_t)number, odd, WFI_ARRAY_SIZE(odd));
 	assert_true(wfi_directory_find(f->d, odd, WFI_ARRAY_SIZE(odd), 0, 0, runs,
@@ -287,6 +320,46 @@ static void test_odd_tags(void **state)
 	wfi_directory_leave(f->d, (uint8_t)number);
 	wfi_directory_leave(f->d, (uint8_t)number);
 	poll_all(f);
+}
+
+/* what a peer maps for its shard is input */
+static void test_view_odd(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t len = wfi_directory_map(f->d)->len;
+	uint64_t *words = aligned_alloc(128, wfi_align_up(len, 128));
+	struct wfi_dir_view view = { .sh = NULL };
+	struct wfi_dir_run runs[CHAIN];
+	uint64_t tags[CHAIN];
+	uint32_t i, n, k;
+
+	assert_non_null(words);
+	memcpy(words, f->mem, len);
+	assert_int_equal(wfi_dir_view_open(&view, words, 64, 1), -EPROTO);
+	assert_int_equal(wfi_dir_view_open(&view, words, len / 2, 1), -EPROTO);
+	words[1] *= 2;
+	assert_int_equal(wfi_dir_view_open(&view, words, len, 1), -EPROTO);
+	words[1] -= 1;
+	assert_int_equal(wfi_dir_view_open(&view, words, len, 1), -EPROTO);
+	words[1] = 0;
+	assert_int_equal(wfi_dir_view_open(&view, words, len, 1), -EPROTO);
+	memcpy(words, f->mem, 16);
+	words[0]++;
+	assert_int_equal(wfi_dir_view_open(&view, words, len, 1), -EPROTO);
+	memcpy(words, f->mem, 16);
+	assert_int_equal(wfi_dir_view_open(&view, words, len, 1), 0);
+	assert_int_equal(wfi_dir_view_node(&view, WFI_DIR_NOBODY), 0);
+	for (i = 0; i < CHAIN; i++)
+		tags[i] = tag_of(i);
+	for (i = 2; i < len / sizeof(*words); i++)
+		words[i] = rnd(f, 2) ? rnd(f, UINT64_MAX) : tag_of((uint32_t)rnd(f, CHAIN));
+	n = wfi_dir_view_find(&view, tags, CHAIN, 0, runs, CHAIN);
+	for (i = 0; i < n; i++) {
+		assert_true(runs[i].first + runs[i].nr <= CHAIN);
+		for (k = 0; k < 256; k++)
+			(void)wfi_dir_view_node(&view, (uint8_t)k);
+	}
+	free(words);
 }
 
 /* ---- messages ---- */
@@ -354,6 +427,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_numbers_return, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_odd_tags, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_view_odd, setup, teardown),
 		cmocka_unit_test(test_wire),
 		cmocka_unit_test_setup_teardown(test_wire_garbled, setup, teardown),
 	};
