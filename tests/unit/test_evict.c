@@ -509,6 +509,58 @@ static void test_gittins_returns(void **state)
 	}
 }
 
+/* of chains of two blocks, the heads in slots that ten divides. Return: the victim's slot */
+static uint32_t pair_evict(const struct wfi_evict_policy *policy, struct wfi_evict *ev)
+{
+	const uint32_t slot = policy->evict(ev, 1);
+
+	assert_int_not_equal(slot, WFI_SLOT_NONE);
+	if (slot % 10)
+		policy->candidate_add(ev, slot - 1);
+	return slot;
+}
+
+/*
+ * Three pairs of blocks are used, evicted, and come again: the first once, the second three times,
+ * of the third the head once and what is below it three times. No block is used more often than
+ * its parent, so that the third pair is like the first, not like the second
+ */
+static void test_gittins_parent(void **state)
+{
+	static const uint32_t order[] = { 21, 20, 1, 0, 11, 10 };
+	static const unsigned uses[] = { 1, 3, 3 };
+	const struct wfi_evict_policy *gittins = wfi_evict_find("gittins");
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 16; seed++) {
+		struct test_env te = env_make();
+		struct wfi_evict *ev;
+
+		assert_int_equal(gittins->create(&te.env, NR_SLOTS, 1, &ev), 0);
+		for (uint32_t i = 0; i < WFI_ARRAY_SIZE(uses); i++) {
+			const uint32_t pair[] = { 10 * i + 1, 10 * i };
+
+			chain_insert(gittins, ev, seed, 10 * i, 2);
+			for (unsigned n = 0; n < uses[i]; n++)
+				gittins->touch(ev, pair, i == 2 && n ? 1 : 2, 1);
+		}
+		for (unsigned i = 0; i < WFI_ARRAY_SIZE(order); i++)
+			pair_evict(gittins, ev);
+		/* what is evicted is remembered some evictions later */
+		for (uint32_t i = 100; i < 116; i++) {
+			chain_insert(gittins, ev, seed, i, 1);
+			assert_int_equal(chain_evict(gittins, ev, i), i);
+		}
+		for (uint32_t i = 0; i < WFI_ARRAY_SIZE(uses); i++)
+			chain_insert(gittins, ev, seed, 10 * i, 2);
+		/* among equals the latest first */
+		for (unsigned i = 0; i < WFI_ARRAY_SIZE(order); i++)
+			assert_int_equal(pair_evict(gittins, ev), order[i]);
+		gittins->destroy(ev);
+		assert_int_equal(te.used, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -521,6 +573,7 @@ int main(void)
 		cmocka_unit_test(test_lru_order),
 		cmocka_unit_test(test_lru_chains),
 		cmocka_unit_test(test_gittins_returns),
+		cmocka_unit_test(test_gittins_parent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
