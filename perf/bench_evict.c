@@ -26,10 +26,11 @@
 #define CHAIN 24u
 #define OPS (1u << 20) /* of a round */
 #define KV_SPARE (1u << 20) /* spaces take blocks in steps of half a million */
-#define OP_WORDS 10u /* of the record, at most */
+#define OP_WORDS 13u /* of the record, at most */
+#define AHEAD 16u /* blocks: what a policy remembers of them is asked for, as the KV manager does */
 #define STEP_NS (100 * WFI_NSEC_PER_MSEC) /* of the policy's clock, from chain to chain */
 
-enum call { CALL_TOUCH, CALL_INSERT, CALL_ADD, CALL_DEL, CALL_EVICT, CALL_STEP };
+enum call { CALL_TOUCH, CALL_PREFETCH, CALL_INSERT, CALL_ADD, CALL_DEL, CALL_EVICT, CALL_STEP };
 
 struct cache {
 	const struct wfi_evict_policy *policy;
@@ -93,6 +94,18 @@ static void touch(struct cache *c, const uint32_t *slots, uint32_t nr)
 	candidate(c, CALL_DEL, deepest_first[0]);
 }
 
+static uint32_t hash_of(uint32_t chain, uint32_t depth)
+{
+	return (uint32_t)wfi_perf_rand(((uint64_t)chain << 8) + depth);
+}
+
+static void prefetch(struct cache *c, uint32_t chain, uint32_t depth)
+{
+	record(c, CALL_PREFETCH);
+	record(c, depth);
+	record(c, hash_of(chain, depth));
+}
+
 static void insert(struct cache *c, uint32_t slot, const struct wfi_evict_info *info)
 {
 	record(c, CALL_INSERT);
@@ -107,18 +120,20 @@ static void insert(struct cache *c, uint32_t slot, const struct wfi_evict_info *
 static uint32_t request(struct cache *c, uint32_t chain)
 {
 	uint32_t *slots = &c->slots[chain * c->chain];
-	uint32_t n = c->held[chain];
+	uint32_t n = c->held[chain], ahead = n;
 
 	if (n)
 		touch(c, slots, n);
 	for (; n < c->chain; n++) {
 		const struct wfi_evict_info info = {
-			.key_hash = (uint32_t)wfi_perf_rand(((uint64_t)chain << 8) + n),
+			.key_hash = hash_of(chain, n),
 			.depth = n,
 			.chain_len = c->chain,
 			.parent = n ? slots[n - 1] : WFI_SLOT_NONE,
 		};
 
+		for (; ahead < c->chain && ahead < n + AHEAD; ahead++)
+			prefetch(c, chain, ahead);
 		slots[n] = make_room(c);
 		c->place[slots[n]] = chain * c->chain + n;
 		c->held[chain] = n + 1;
@@ -153,6 +168,10 @@ static void replay(struct cache *c)
 		case CALL_TOUCH:
 			policy->touch(c->second, at + 1, at[0], c->replay_ns);
 			at += 1 + at[0];
+			break;
+		case CALL_PREFETCH:
+			policy->prefetch(c->second, at[0], at[1]);
+			at += 2;
 			break;
 		case CALL_INSERT:
 			at = replay_insert(c, at);
