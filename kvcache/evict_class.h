@@ -43,6 +43,7 @@ struct wfi_code {
 	uint8_t cls;
 	uint8_t again; /* the code after another use */
 	uint8_t again_cls;
+	uint8_t hole; /* four bytes are found by a shift */
 };
 
 static inline unsigned wfi_class_log(uint32_t v)

@@ -45,7 +45,8 @@ static inline unsigned wfi_curve_age(uint32_t ticks)
 
 	ticks += 2;
 	log = 31 - (unsigned)__builtin_clz(ticks);
-	age = 2 * log - 2 + (ticks >> (log - 1) & 1);
+	/* the bit below the highest one, which is added as a 2 */
+	age = 2 * log - 4 + (ticks >> (log - 1));
 	return age < WFI_CURVE_AGES ? age : WFI_CURVE_AGES - 1;
 }
 

@@ -121,9 +121,7 @@ static inline void wfi_ghosts_leave(struct wfi_ghosts *g, uint32_t hash, unsigne
 	__builtin_prefetch(&g->sets[at->set], 1);
 	if (wfi_unlikely(!old.word))
 		return;
-	words[3] = words[2];
-	words[2] = words[1];
-	words[1] = words[0];
+	memmove(words + 1, words, (WFI_GHOST_WAYS - 1) * sizeof(*words));
 	words[0] = old.word;
 }
 
@@ -133,17 +131,20 @@ static inline void wfi_ghosts_leave(struct wfi_ghosts *g, uint32_t hash, unsigne
  */
 static inline uint32_t *wfi_ghosts_find(const struct wfi_ghosts *g, uint32_t hash)
 {
+	static const wfi_ghost_lanes bits = { 1, 2, 4, 8 };
 	struct wfi_ghost_set *set = &g->sets[wfi_ghosts_set(g, hash)];
 	wfi_ghost_lanes words;
-	uint64_t found[2], at;
+	uint64_t found[2];
+	unsigned at;
 
 	memcpy(&words, set->words, sizeof(words));
-	words = (wfi_ghost_lanes)(((words ^ wfi_ghost_word(hash, 0, 0)) >> WFI_GHOST_TAG_SHIFT ==
-				   0) &
-				  (words != 0));
+	words ^= wfi_ghost_word(hash, 0, 0);
+	words = (wfi_ghost_lanes)(words >> WFI_GHOST_TAG_SHIFT == 0) & bits;
 	memcpy(found, &words, sizeof(found));
-	at = (found[0] & 1) | (found[0] >> 32 & 2) | (found[1] & 4) | (found[1] >> 32 & 8);
-	return at ? &set->words[__builtin_ctzll(at)] : NULL;
+	found[0] |= found[1];
+	at = (unsigned)(found[0] | found[0] >> 32);
+	/* where nothing was left is like a word whose bits of the hash are none */
+	return at && set->words[__builtin_ctz(at)] ? &set->words[__builtin_ctz(at)] : NULL;
 }
 
 static inline unsigned wfi_ghost_code(uint32_t word)

@@ -364,7 +364,8 @@ static __attribute__((noinline)) void run_step(struct wfi_evict *ev,
 	const uint32_t depth = info->depth;
 	unsigned code = WFI_KIND_TAIL * WFI_CLASS_DEPTHS;
 
-	run_count(ev, run->now_ns);
+	if (run->nr)
+		run_count(ev, run->now_ns);
 	if (depth >= run->resume)
 		run_resume(run, depth);
 	if (run->touched)
@@ -413,30 +414,61 @@ static void gittins_insert(struct wfi_evict *ev, uint32_t slot, const struct wfi
 
 /* ---- what is used ---- */
 
+static uint32_t word_again(const struct wfi_evict *ev, uint32_t word)
+{
+	return word_now(ev, ev->codes[word_code(word)].again);
+}
+
 /* blocks of a chain were mostly used together before: they are counted together */
-static void gittins_touch(struct wfi_evict *ev, const uint32_t *slots, unsigned nr, uint64_t now_ns)
+static __attribute__((noinline)) void touch_chain(struct wfi_evict *ev, const uint32_t *slots,
+						  unsigned nr, uint64_t now_ns)
 {
 	struct wfi_stack_block *blocks = ev->blocks;
+	const uint32_t *const end = slots + nr;
 
 	clock_advance(ev, now_ns);
-	for (unsigned i = 0; i < nr;) {
-		const uint32_t old = blocks[slots[i]].word & ~OWN_MASK;
-		const uint32_t flip = old ^ word_now(ev, ev->codes[word_code(old)].again);
-		const unsigned first = i;
+	while (slots < end) {
+		const uint32_t old = blocks[*slots].word & ~OWN_MASK;
+		const uint32_t flip = old ^ word_again(ev, old);
+		const uint32_t *const first = slots;
 
-		assert(slots[i] < ev->nr_slots && blocks[slots[i]].word & PRESENT);
+		assert(*slots < ev->nr_slots && blocks[*slots].word & PRESENT);
 		do {
-			blocks[slots[i++]].word ^= flip;
-		} while (i < nr && (blocks[slots[i]].word ^ old) <= OWN_MASK);
-		if (wfi_unlikely(ev->nr_uses == USES_MAX))
+			blocks[*slots].word ^= flip;
+		} while (++slots < end && (blocks[*slots].word ^ old) <= OWN_MASK);
+		ev->uses[ev->nr_uses] = (struct used){ old, (uint32_t)(slots - first) };
+		if (wfi_unlikely(++ev->nr_uses == USES_MAX))
 			uses_count(ev);
-		ev->uses[ev->nr_uses++] = (struct used){ old, i - first };
 	}
 	if (wfi_unlikely(ev->due))
 		learn(ev);
 }
 
+/* a block by itself that is of no chain: short enough to need no registers saved */
+static void gittins_touch(struct wfi_evict *ev, const uint32_t *slots, unsigned nr, uint64_t now_ns)
+{
+	struct wfi_stack_block *block;
+	uint32_t old;
+
+	if (nr != 1 || now_ns >= ev->next_tick_ns || ev->due) {
+		touch_chain(ev, slots, nr, now_ns);
+		return;
+	}
+	block = &ev->blocks[*slots];
+	old = block->word & ~OWN_MASK;
+	assert(*slots < ev->nr_slots && block->word & PRESENT);
+	block->word ^= old ^ word_again(ev, old);
+	ev->uses[ev->nr_uses] = (struct used){ old, 1 };
+	if (wfi_unlikely(++ev->nr_uses == USES_MAX))
+		uses_count(ev);
+}
+
 /* ---- leaves ---- */
+
+static void push(struct wfi_evict *ev, uint32_t slot, struct wfi_stack_at at)
+{
+	wfi_stacks_push(&ev->stacks, ev->curves, ev->blocks, slot, at);
+}
 
 /* puts what is on no stack where it belongs, if anywhere */
 static void place(struct wfi_evict *ev, uint32_t slot)
@@ -444,7 +476,7 @@ static void place(struct wfi_evict *ev, uint32_t slot)
 	const uint32_t word = ev->blocks[slot].word;
 
 	if (word & LEAF)
-		wfi_stacks_push(&ev->stacks, ev->blocks, slot, word_place(ev, word));
+		push(ev, slot, word_place(ev, word));
 	else
 		ev->blocks[slot].word = word & ~STACKED;
 }
@@ -465,10 +497,10 @@ static void gittins_candidate_add(struct wfi_evict *ev, uint32_t slot)
 	ev->blocks[slot].word = word | LEAF | STACKED;
 	if (word & STACKED)
 		return;
-	if (wfi_unlikely(ev->nr_pending == PENDING_MAX))
-		pending_flush(ev);
-	ev->pending[ev->nr_pending++] = slot;
 	__builtin_prefetch(&ev->hashes[slot]);
+	ev->pending[ev->nr_pending] = slot;
+	if (wfi_unlikely(++ev->nr_pending == PENDING_MAX))
+		pending_flush(ev);
 }
 
 static void gittins_candidate_del(struct wfi_evict *ev, uint32_t slot)
@@ -492,10 +524,9 @@ static void gittins_remove(struct wfi_evict *ev, uint32_t slot)
 	block_forget(ev, slot, ev->blocks[slot].word & STACKED);
 }
 
-static uint32_t evict_block(struct wfi_evict *ev, uint32_t slot, uint32_t stacked)
+static inline uint32_t evict_block(struct wfi_evict *ev, uint32_t slot, uint32_t word,
+				   uint32_t stacked)
 {
-	const uint32_t word = ev->blocks[slot].word;
-
 	if (word & LEAVES_GHOST)
 		wfi_ghosts_leave(&ev->ghosts, ev->hashes[slot], word_code(word),
 				 word >> TICK_SHIFT);
@@ -504,13 +535,13 @@ static uint32_t evict_block(struct wfi_evict *ev, uint32_t slot, uint32_t stacke
 }
 
 /* its parent goes next, if it is of the same class and was used last in the same tick */
-static uint32_t evict_top(struct wfi_evict *ev, uint32_t slot)
+static uint32_t evict_top(struct wfi_evict *ev, uint32_t slot, uint32_t word)
 {
-	ev->victim = ev->blocks[slot].word;
+	ev->victim = word;
 	ev->alike = ~LEAVES_GHOST;
-	if (word_code(ev->victim) < WFI_CODE_TOUCHED)
+	if (word_code(word) < WFI_CODE_TOUCHED)
 		ev->alike &= ~(WFI_CODE_DEPTH_MASK << CODE_SHIFT);
-	return evict_block(ev, slot, 0);
+	return evict_block(ev, slot, word, 0);
 }
 
 static float worth(const struct wfi_evict *ev, uint32_t slot)
@@ -529,14 +560,14 @@ static uint32_t evict_looked(struct wfi_evict *ev, const uint32_t *slots, unsign
 		if (worth(ev, slots[i]) < worth(ev, least))
 			least = slots[i];
 	}
-	return evict_block(ev, least, STACKED);
+	return evict_block(ev, least, ev->blocks[least].word, STACKED);
 }
 
 /*
  * What is on the stack that is worth least may belong elsewhere by now. So many are looked at, then
  * the least of them goes
  */
-static uint32_t evict_from_stacks(struct wfi_evict *ev)
+static __attribute__((noinline)) uint32_t evict_from_stacks(struct wfi_evict *ev)
 {
 	struct wfi_stack_at top, at;
 	uint32_t looked[LOOKS];
@@ -550,29 +581,35 @@ static uint32_t evict_from_stacks(struct wfi_evict *ev)
 		slot = wfi_stacks_pop(&ev->stacks, ev->blocks, top);
 		if (slot == END)
 			continue;
+		__builtin_prefetch(&ev->hashes[slot]);
 		word = ev->blocks[slot].word;
+		if (!(word & LEAF)) {
+			ev->blocks[slot].word = word & ~STACKED;
+			continue;
+		}
 		at = word_place(ev, word);
-		if (wfi_likely(word & LEAF && at.cls == top.cls && at.column == top.column))
-			return evict_top(ev, slot);
-		place(ev, slot);
-		if (word & LEAF)
-			looked[nr++] = slot;
+		if (at.cls == top.cls && at.column == top.column)
+			return evict_top(ev, slot, word);
+		push(ev, slot, at);
+		looked[nr++] = slot;
 	}
 	return nr ? evict_looked(ev, looked, nr) : WFI_SLOT_NONE;
 }
 
 static uint32_t gittins_evict(struct wfi_evict *ev, uint64_t now_ns)
 {
-	const uint32_t next = ev->pending[0];
-
 	clock_advance(ev, now_ns);
-	/* no leaf was worth less than the last victim: its parent, if like it, was on no stack */
-	if (wfi_likely(ev->nr_pending == 1 &&
-		       !((ev->blocks[next].word ^ ev->victim) & ev->alike))) {
+	if (wfi_likely(ev->nr_pending == 1)) {
+		const uint32_t slot = ev->pending[0], word = ev->blocks[slot].word;
+
 		ev->nr_pending = 0;
-		return evict_block(ev, next, 0);
+		/* no leaf was worth less than the last victim: its parent, if like it, goes next */
+		if (wfi_likely(!((word ^ ev->victim) & ev->alike)))
+			return evict_block(ev, slot, word, 0);
+		place(ev, slot);
+	} else if (ev->nr_pending) {
+		pending_flush(ev);
 	}
-	pending_flush(ev);
 	return evict_from_stacks(ev);
 }
 

@@ -102,31 +102,58 @@ void wfi_stacks_init(struct wfi_stacks *s)
 	s->free_columns = UINT32_MAX;
 	for (unsigned i = 0; i < WFI_STACK_WORTHS; i++)
 		s->worth[i] = WFI_STACK_NONE;
+	s->least = WFI_STACK_NONE;
 	memset(s->stacks, 0xff, sizeof(s->stacks));
 	wfi_stacks_tick(s, NULL, 0);
 }
 
 /* ---- the least ---- */
 
-/* Return: of a class: how little its best stack is worth */
-static int32_t class_least(struct wfi_stacks *s, const struct wfi_curve *curve, unsigned cls)
+/* by what a stack is worth, then by its column: bits that sort as integers do */
+static int32_t column_worth(const struct wfi_stacks *s, const struct wfi_curve *curve,
+			    unsigned column)
 {
-	uint32_t columns = s->filled[cls];
+	int32_t worth;
+
+	memcpy(&worth, &curve->index[s->column_age[column]], sizeof(worth));
+	return (worth & -(int32_t)WFI_STACK_SPANS) | (int32_t)column;
+}
+
+/* @worth: of the best of its stacks, as column_worth() */
+static void class_set(struct wfi_stacks *s, unsigned cls, int32_t worth)
+{
+	s->best[cls] = (uint8_t)((uint32_t)worth % WFI_STACK_SPANS);
+	s->worth[cls] = (worth & -WFI_STACK_WORTHS) | (int32_t)cls;
+}
+
+static void class_refresh(struct wfi_stacks *s, const struct wfi_curve *curve, unsigned cls)
+{
 	int32_t least = WFI_STACK_NONE;
 
-	if (!columns)
-		return WFI_STACK_NONE;
 	/* no branch on what they are worth: it cannot be foreseen */
-	for (; columns; columns &= columns - 1) {
-		const int32_t column = __builtin_ctz(columns);
-		int32_t worth;
+	for (uint32_t columns = s->filled[cls]; columns; columns &= columns - 1) {
+		const int32_t worth = column_worth(s, curve, (unsigned)__builtin_ctz(columns));
 
-		memcpy(&worth, &curve->index[s->column_age[column]], sizeof(worth));
-		worth = (worth & -(int32_t)WFI_STACK_SPANS) | column;
 		least = worth < least ? worth : least;
 	}
-	s->best[cls] = (uint8_t)((uint32_t)least % WFI_STACK_SPANS);
-	return (least & -WFI_STACK_WORTHS) | (int32_t)cls;
+	if (s->filled[cls])
+		class_set(s, cls, least);
+	else
+		s->worth[cls] = WFI_STACK_NONE;
+}
+
+void wfi_stacks_open(struct wfi_stacks *s, const struct wfi_curve *curve, struct wfi_stack_at at)
+{
+	const int32_t worth = column_worth(s, curve, at.column);
+	const int32_t old = s->worth[at.cls];
+
+	s->filled[at.cls] |= 1u << at.column;
+	if (s->stale & 1u << at.cls)
+		return;
+	if (old != WFI_STACK_NONE && ((old & -WFI_STACK_WORTHS) | s->best[at.cls]) < worth)
+		return;
+	class_set(s, at.cls, worth);
+	s->least = wfi_min(s->least, s->worth[at.cls]);
 }
 
 void wfi_stacks_refresh(struct wfi_stacks *s, const struct wfi_curve *curves)
@@ -136,7 +163,7 @@ void wfi_stacks_refresh(struct wfi_stacks *s, const struct wfi_curve *curves)
 	for (uint32_t stale = s->stale; stale; stale &= stale - 1) {
 		const unsigned cls = (unsigned)__builtin_ctz(stale);
 
-		s->worth[cls] = class_least(s, &curves[cls], cls);
+		class_refresh(s, &curves[cls], cls);
 	}
 	s->stale = 0;
 	/* compilers make some vectors' minima of this */

@@ -79,6 +79,8 @@ void wfi_stacks_init(struct wfi_stacks *s);
 void wfi_stacks_tick(struct wfi_stacks *s, struct wfi_stack_block *blocks, uint32_t tick);
 /* cold end of wfi_stacks_column() */
 unsigned wfi_stacks_far_column(const struct wfi_stacks *s, uint32_t age);
+/* cold end of a push: where there was no stack there is one, which may be worth least */
+void wfi_stacks_open(struct wfi_stacks *s, const struct wfi_curve *curve, struct wfi_stack_at at);
 /* finds what stale classes are worth, and the least, anew */
 void wfi_stacks_refresh(struct wfi_stacks *s, const struct wfi_curve *curves);
 
@@ -87,8 +89,9 @@ static inline unsigned wfi_stacks_column(const struct wfi_stacks *s, uint32_t ag
 	return wfi_likely(age < WFI_STACK_NEAR) ? s->near[age] : wfi_stacks_far_column(s, age);
 }
 
-static inline void wfi_stacks_push(struct wfi_stacks *s, struct wfi_stack_block *blocks,
-				   uint32_t slot, struct wfi_stack_at at)
+static inline void wfi_stacks_push(struct wfi_stacks *s, const struct wfi_curve *curves,
+				   struct wfi_stack_block *blocks, uint32_t slot,
+				   struct wfi_stack_at at)
 {
 	struct wfi_stack *stack = &s->stacks[at.cls][at.column];
 
@@ -96,10 +99,8 @@ static inline void wfi_stacks_push(struct wfi_stacks *s, struct wfi_stack_block 
 	if (stack->top == WFI_STACK_END)
 		stack->bottom = slot;
 	stack->top = slot;
-	if (!(s->filled[at.cls] & 1u << at.column)) {
-		s->filled[at.cls] |= 1u << at.column;
-		s->stale |= 1u << at.cls;
-	}
+	if (wfi_unlikely(!(s->filled[at.cls] & 1u << at.column)))
+		wfi_stacks_open(s, &curves[at.cls], at);
 }
 
 /* Return: whether there is a stack; @at: the one that is worth least. It may be empty by now */
@@ -128,6 +129,7 @@ static inline uint32_t wfi_stacks_pop(struct wfi_stacks *s, const struct wfi_sta
 		return WFI_STACK_END;
 	}
 	stack->top = blocks[slot].next;
+	__builtin_prefetch(&blocks[stack->top], 1);
 	return slot;
 }
 
