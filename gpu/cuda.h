@@ -54,6 +54,10 @@ enum wfi_cuda_event_flags {
 	WFI_CUDA_EVENT_IPC = 4,
 };
 
+enum wfi_cuda_wait_flags {
+	WFI_CUDA_WAIT_GEQ = 0, /* until (int32_t)(word - value) >= 0 */
+};
+
 enum wfi_cuda_ipc_flags {
 	WFI_CUDA_IPC_LAZY_PEER = 1,
 };
@@ -136,6 +140,8 @@ struct wfi_cuda_vmm_access {
 	X(cuMemFreeHost, "cuMemFreeHost", (void *mem))                                             \
 	X(cuMemHostRegister, "cuMemHostRegister_v2", (void *mem, size_t bytes, unsigned flags))    \
 	X(cuMemHostUnregister, "cuMemHostUnregister", (void *mem))                                 \
+	X(cuMemHostGetDevicePointer, "cuMemHostGetDevicePointer_v2",                               \
+	  (uint64_t * out, void *mem, unsigned flags))                                             \
 	X(cuMemAlloc, "cuMemAlloc_v2", (uint64_t * mem, size_t bytes))                             \
 	X(cuMemFree, "cuMemFree_v2", (uint64_t mem))                                               \
 	X(cuMemGetAddressRange, "cuMemGetAddressRange_v2",                                         \
@@ -201,6 +207,8 @@ struct wfi_cuda_vmm_access {
 
 /* those that only newer drivers have: NULL where they are not */
 #define WFI_CUDA_MAYBE(X)                                                                          \
+	X(cuStreamWaitValue32, "cuStreamWaitValue32_v2",                                           \
+	  (struct CUstream_st * stream, uint64_t word, uint32_t value, unsigned flags))            \
 	X(cuMemcpyBatchAsync, "cuMemcpyBatchAsync_v2",                                             \
 	  (uint64_t * dsts, uint64_t * srcs, size_t * lens, size_t nr,                             \
 	   struct wfi_cuda_copy_attrs * attrs, size_t * attrs_from, size_t nr_attrs,               \

@@ -99,6 +99,32 @@ int wfi_gpu_event_export(const struct wfi_cuda *cuda, struct CUevent_st *event, 
 int wfi_gpu_event_import(struct wfi_gpu *gpu, const struct wfi_gpu_export *e,
 			 struct CUevent_st **out);
 void wfi_gpu_event_close(struct wfi_gpu *gpu, struct CUevent_st *event);
+
+/* host memory of this process whose words streams wait for; .addr: where GPUs see it */
+struct wfi_gpu_words {
+	const struct wfi_cuda *cuda;
+	struct CUctx_st *ctx;
+	int dev;
+	void *mem;
+	uint64_t addr;
+};
+
+/**
+ * wfi_gpu_words_open - let GPUs see @len bytes of host memory
+ * @beside: GPU memory of this process, of whose GPU the context is that holds the pages
+ * @mem: pages; the caller's until wfi_gpu_words_close()
+ *
+ * Context and errors as wfi_gpu_export(); -EOPNOTSUPP a driver whose streams can't wait for words
+ */
+int wfi_gpu_words_open(const struct wfi_cuda *cuda, uint64_t beside, void *mem, size_t len,
+		       struct wfi_gpu_words *out, char *why);
+/* no stream waits there for ever any more: returns when none waits at all */
+void wfi_gpu_words_close(struct wfi_gpu_words *words);
+/* what is asked of @stream from now on begins when (int32_t)(word - @value) >= 0. Context: as the
+ * driver has it for @stream. Errors as wfi_gpu_export() */
+int wfi_gpu_words_wait(const struct wfi_gpu_words *words, struct CUstream_st *stream, uint64_t word,
+		       uint32_t value, char *why);
+
 /**
  * wfi_gpu_import - open what another process has exported
  * @e: input: nothing in it is believed

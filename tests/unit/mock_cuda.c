@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -200,29 +201,36 @@ int cuCtxPopCurrent(struct CUctx_st **ctx)
 	return 0;
 }
 
-int cuCtxSynchronize(void)
-{
-	return no_context() ? no_context() : fault("cuCtxSynchronize");
-}
-
 /* ---- streams: what is asked for is done at once, or, while they are held, on release ---- */
 
-/* @after: nothing that is asked for here happens before so many held copies are done */
+struct copy {
+	uint64_t dst;
+	uint64_t src;
+	size_t bytes;
+	const uint32_t *word; /* no copy, but a wait for this */
+	uint32_t value;
+};
+
+#define STREAM_QUEUE 64u
+
+/* @after: nothing that is asked for here happens before so many held copies are done
+ * @queue: what waits for a word, and what is behind that */
 struct CUstream_st {
 	unsigned after;
+	struct copy queue[STREAM_QUEUE];
+	unsigned head, tail;
+	struct CUstream_st *next;
 };
 
 struct CUevent_st {
 	struct timespec at;
 	unsigned after;
+	struct CUstream_st *stream; /* whose queue is to be done up to .tail; NULL: none is */
+	unsigned tail;
 	bool ipc;
 };
 
-static struct copy {
-	uint64_t dst;
-	uint64_t src;
-	size_t bytes;
-} held[256];
+static struct copy held[256];
 /* who releases is another thread than the one that copies */
 static atomic_uint nr_held, nr_released;
 
@@ -245,14 +253,64 @@ void mock_cuda_release(void)
 		do_copy(&held[nr_released % 256]);
 }
 
+static struct CUstream_st *streams;
+static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* as far as words allow. Return: whether nothing is left */
+static bool stream_run(struct CUstream_st *s)
+{
+	for (; s->head != s->tail; s->head++) {
+		const struct copy *c = &s->queue[s->head % STREAM_QUEUE];
+
+		if (!c->word)
+			do_copy(c);
+		else if ((int32_t)(__atomic_load_n(c->word, __ATOMIC_ACQUIRE) - c->value) < 0)
+			return false;
+	}
+	return true;
+}
+
+static int stream_add(struct CUstream_st *s, const struct copy *c)
+{
+	if (s->tail - s->head == STREAM_QUEUE)
+		return WFI_CUDA_OUT_OF_MEMORY;
+	s->queue[s->tail++ % STREAM_QUEUE] = *c;
+	return 0;
+}
+
+int cuStreamWaitValue32(struct CUstream_st *stream, uint64_t word, uint32_t value, unsigned flags)
+{
+	const struct copy c = { .word = (const uint32_t *)(uintptr_t)word, .value = value };
+	int res = no_context() ? no_context() : fault("cuStreamWaitValue32");
+
+	if (res || flags != WFI_CUDA_WAIT_GEQ || !stream || word % 4)
+		return res ? res : WFI_CUDA_INVALID_VALUE;
+	return stream_add(stream, &c);
+}
+
+int cuCtxSynchronize(void)
+{
+	const struct timespec moment = { .tv_nsec = 100000 };
+	struct CUstream_st *s;
+
+	pthread_mutex_lock(&streams_lock);
+	for (s = streams; s; s = s->next)
+		while (!stream_run(s))
+			nanosleep(&moment, NULL);
+	pthread_mutex_unlock(&streams_lock);
+	return no_context() ? no_context() : fault("cuCtxSynchronize");
+}
+
 int cuMemcpyAsync(uint64_t dst, uint64_t src, size_t bytes, struct CUstream_st *stream)
 {
-	const struct copy c = { dst, src, bytes };
+	const struct copy c = { .dst = dst, .src = src, .bytes = bytes };
 	int res = no_context() ? no_context() : fault("cuMemcpyAsync");
 
 	mock_cuda.copies++;
 	if (res)
 		return res;
+	if (stream && !stream_run(stream))
+		return stream_add(stream, &c);
 	if (!mock_cuda.hold && (!stream || !pending(stream->after))) {
 		do_copy(&c);
 		return 0;
@@ -286,11 +344,24 @@ int cuStreamCreate(struct CUstream_st **stream, unsigned flags)
 	if (res || flags != WFI_CUDA_STREAM_NON_BLOCKING)
 		return res ? res : WFI_CUDA_INVALID_VALUE;
 	*stream = calloc(1, sizeof(**stream));
-	return *stream ? 0 : WFI_CUDA_OUT_OF_MEMORY;
+	if (!*stream)
+		return WFI_CUDA_OUT_OF_MEMORY;
+	pthread_mutex_lock(&streams_lock);
+	(*stream)->next = streams;
+	streams = *stream;
+	pthread_mutex_unlock(&streams_lock);
+	return 0;
 }
 
 int cuStreamDestroy(struct CUstream_st *stream)
 {
+	struct CUstream_st **link;
+
+	pthread_mutex_lock(&streams_lock);
+	for (link = &streams; *link != stream; link = &(*link)->next)
+		;
+	*link = stream->next;
+	pthread_mutex_unlock(&streams_lock);
 	free(stream);
 	return no_context();
 }
@@ -364,21 +435,34 @@ int cuEventRecord(struct CUevent_st *event, struct CUstream_st *stream)
 		return res;
 	clock_gettime(CLOCK_MONOTONIC, &event->at);
 	event->after = stream ? stream->after : nr_held;
+	event->stream = stream && !stream_run(stream) ? stream : NULL;
+	event->tail = stream ? stream->tail : 0;
 	return 0;
+}
+
+static bool behind_words(const struct CUevent_st *event)
+{
+	struct CUstream_st *s = event->stream;
+
+	return s && !stream_run(s) && (int)(event->tail - s->head) > 0;
 }
 
 int cuEventQuery(struct CUevent_st *event)
 {
 	int res = no_context() ? no_context() : fault("cuEventQuery");
 
-	if (!res && pending(event->after))
+	if (!res && (pending(event->after) || behind_words(event)))
 		return WFI_CUDA_NOT_READY;
 	return res;
 }
 
 int cuEventSynchronize(struct CUevent_st *event)
 {
+	const struct timespec moment = { .tv_nsec = 100000 };
+
 	mock_cuda_release();
+	while (event && behind_words(event))
+		nanosleep(&moment, NULL);
 	return event ? fault("cuEventSynchronize") : WFI_CUDA_INVALID_HANDLE;
 }
 

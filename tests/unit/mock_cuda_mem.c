@@ -150,6 +150,16 @@ int cuMemHostRegister(void *mem, size_t bytes, unsigned flags)
 	return 0;
 }
 
+int cuMemHostGetDevicePointer(uint64_t *out, void *mem, unsigned flags)
+{
+	int res = no_context() ? no_context() : fault("cuMemHostGetDevicePointer");
+
+	*out = (uintptr_t)mem;
+	if (!res && (flags || !find((uintptr_t)mem, false)))
+		res = WFI_CUDA_INVALID_VALUE;
+	return res;
+}
+
 int cuMemHostUnregister(void *mem)
 {
 	struct range *r = find((uintptr_t)mem, false);
