@@ -41,6 +41,13 @@ struct json_t;
 struct node;
 struct session;
 
+/* a word of the engine's that says that an operation has ended */
+struct op_signal {
+	uint32_t *word; /* NULL: none */
+	uint32_t value;
+	uint32_t region; /* that it lies in */
+};
+
 /* one operation that did not complete at once */
 struct node_op {
 	struct session *session;
@@ -57,6 +64,7 @@ struct node_op {
 	bool kept; /* slots and regions of its pieces */
 	bool verify; /* of what was fetched: the rest, which was here before */
 	uint32_t event; /* of PUT: the region number of what it waits for; 0: nothing */
+	struct op_signal signal; /* of GET; its region is held */
 	uint32_t reached; /* of GET: blocks from here on that are missing did not pay */
 	struct wfi_fetch *fetch; /* of GET and MAP, while blocks come from a slower tier */
 	struct wfi_pull *pull; /* while other nodes are asked */

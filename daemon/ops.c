@@ -34,7 +34,7 @@ static const char *const op_names[WEFT_OP_NR] = {
 static const uint8_t op_flags[WEFT_OP_NR] = {
 	[WEFT_OP_PUT] = WEFT_F_COPY,
 	[WEFT_OP_MATCH] = WEFT_F_LEASE | WEFT_F_WHERE,
-	[WEFT_OP_GET] = WEFT_F_VERIFY,
+	[WEFT_OP_GET] = WEFT_F_VERIFY | WEFT_F_SIGNAL,
 	[WEFT_OP_MAP] = WEFT_F_VERIFY | WEFT_F_PEEK,
 	[WEFT_OP_HANDOFF_EXPECT] = WEFT_F_LAYOUT,
 	[WEFT_OP_HANDOFF_PUSH] = WEFT_F_LAYOUT,
@@ -125,6 +125,8 @@ void op_close(struct node_op *op)
 	struct session *s = op->session;
 	struct node *node = s->node;
 
+	if (wfi_unlikely(op->signal.word != NULL))
+		s->regions[op->signal.region].nr_ops--;
 	buf_put(node, op->buf_class, op->buf);
 	if (op->prev)
 		op->prev->next = op->next;
@@ -188,8 +190,10 @@ void op_complete(struct node_op *op, int res, uint64_t value)
 {
 	struct node *node = op->session->node;
 
-	if (op->ring)
+	if (op->ring) {
+		op_signal_give(&op->signal);
 		complete(node, op->ring, &op->sqe, res, op->cqe_flags, value, op->start_ns);
+	}
 	op_close(op);
 }
 
@@ -273,6 +277,7 @@ static uint64_t op_run(struct node *node, struct node_ring *r, struct weft_sqe *
 		return c.now_ns;
 	if (sqe->op >= WEFT_OP_NR)
 		sqe->op = WEFT_OP_NOP;
+	op_signal_give(&c.signal);
 	complete(node, r, sqe, ret, 0, c.value, c.now_ns);
 	return c.now_ns;
 }

@@ -29,6 +29,7 @@ struct op_ctx {
 	const struct weft_sqe *sqe;
 	uint64_t now_ns;
 	uint64_t value; /* completion's .value */
+	struct op_signal signal; /* given before the completion */
 };
 
 /* what an open operation keeps while bytes move */
@@ -148,6 +149,15 @@ static inline void op_piece_local(const struct node *node, uint32_t slot, uint32
 		.block = block,
 		.len = len,
 	};
+}
+
+/* what WEFT_F_SIGNAL asks for, to @c->signal. Return: 0, -EINVAL, -EFAULT */
+int op_signal_take(struct op_ctx *c);
+/* what moved is there. Pairs with the acquire of whoever waits: a GPU's stream */
+static inline void op_signal_give(const struct op_signal *signal)
+{
+	if (wfi_unlikely(signal->word != NULL))
+		__atomic_store_n(signal->word, signal->value, __ATOMIC_RELEASE);
 }
 
 /* the regions of pieces, @by 1 or -1 */

@@ -101,7 +101,9 @@ int op_get(struct op_ctx *c)
 	struct op_buf b;
 	int ret, found;
 
-	ret = op_take_keys(c, nr * (sizeof(struct weft_place) + sizeof(int32_t)), &space);
+	ret = wfi_unlikely(c->sqe->flags & WEFT_F_SIGNAL) ? op_signal_take(c) : 0;
+	if (!ret)
+		ret = op_take_keys(c, nr * (sizeof(struct weft_place) + sizeof(int32_t)), &space);
 	if (ret)
 		return ret;
 	op = op_open(c->node, c->r, c->sqe, c->now_ns);
@@ -109,6 +111,9 @@ int op_get(struct op_ctx *c)
 		return -ENOMEM;
 	b = op_buf_of(op);
 	op->reached = nr;
+	op->signal = c->signal;
+	if (wfi_unlikely(op->signal.word != NULL))
+		c->s->regions[op->signal.region].nr_ops++;
 	found = wfi_kv_lookup(c->node->kv, c->sqe->space, c->node->keys, nr, b.idx, c->now_ns);
 	if (found < (int)nr && wfi_kv_has_tier(c->node->kv)) {
 		ret = op_get_fetch(c, op, &space);

@@ -4,6 +4,30 @@
 
 #include "ops.h"
 
+int op_signal_take(struct op_ctx *c)
+{
+	const uint64_t args = c->sqe->nr * 36ull;
+	const struct region *g;
+	struct weft_arg_signal arg;
+	char *mem;
+	int ret;
+
+	ret = wfi_ring_args_read(c->r->ring, c->sqe->arg_off + wfi_align_up(args, 8), &arg,
+				 sizeof(arg));
+	if (ret)
+		return ret;
+	if (arg.region == WEFT_REGION_ARENA || arg.region >= SESSION_REGIONS_MAX || arg.off % 4)
+		return -EINVAL;
+	g = &c->s->regions[arg.region];
+	if (!g->rkey || g->closing || !wfi_range_ok(arg.off, sizeof(uint32_t), g->len))
+		return -EINVAL;
+	mem = g->rkey->ep->dev->transport->rkey_ptr(g->rkey);
+	if (!mem)
+		return -EINVAL;
+	c->signal = (struct op_signal){ (uint32_t *)(mem + arg.off), arg.value, arg.region };
+	return 0;
+}
+
 /* once for each run of pieces in one region */
 void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t nr, int by)
 {

@@ -304,6 +304,8 @@ void weft_close(struct weft *w)
 		if (weft_region_dereg(w, region->number) < 0)
 			wfi_region_forget(w, region);
 	}
+	if (w->watch)
+		wfi_watch_stop(w);
 	while (w->spaces)
 		weft_space_close(w->spaces);
 	wfi_client_unmap(w, w->arena, w->arena_bytes);
@@ -345,6 +347,8 @@ static int reattach(struct weft *w)
 		return 0;
 	for (ring = w->rings; ring; ring = ring->next)
 		wfi_ring_lose(ring);
+	if (w->watch)
+		wfi_watch_socket(w, -1);
 	if (w->fd >= 0)
 		close(w->fd);
 	w->fd = -1;
@@ -354,6 +358,8 @@ static int reattach(struct weft *w)
 	ret = reopen_all(w);
 	if (ret < 0)
 		goto err_end;
+	if (w->watch)
+		wfi_watch_socket(w, w->fd);
 	wfi_client_unmap(w, w->old_arena, w->old_arena_bytes);
 	w->old_arena = w->arena;
 	w->old_arena_bytes = w->arena_bytes;

@@ -133,6 +133,8 @@ static void flight_free(struct weft_ring *ring, struct wfi_flight *f)
 {
 	if (f->arg_class != WFI_ARGS_NONE)
 		wfi_args_put(&ring->args, f->arg_off, f->arg_class);
+	if (wfi_unlikely(ring->signals != NULL))
+		wfi_signal_end(ring, (uint32_t)(f - ring->flights));
 	f->state = WFI_FLIGHT_FREE;
 	f->gen++;
 	f->next = ring->first_free;

@@ -46,6 +46,8 @@ static unsigned shape_of(const struct weft_op *op)
 		shape |= WFI_ARG_SLOTS_IN;
 	else if (shape & (WFI_ARG_EXPECT | WFI_ARG_PUSH) && op->flags & WEFT_F_LAYOUT)
 		shape |= WFI_ARG_LAYOUT;
+	else if (op->op == WEFT_OP_GET && op->flags & WEFT_F_SIGNAL)
+		shape |= WFI_ARG_SIGNAL;
 	return shape;
 }
 
@@ -68,6 +70,9 @@ static int op_check(const struct weft_ring *ring, const struct weft_op *op, unsi
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.layout");
 	if ((shape & WFI_ARG_MESSAGE || op->op == WEFT_OP_CHANNEL_OPEN) && !op->message)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.message");
+	if (shape & WFI_ARG_SIGNAL && (!op->signal || !ring->signals))
+		return wfi_client_fail(-EINVAL, "the operation needs weft_op.signal, and its ring "
+						"weft_signals_open()");
 	if (shape & WFI_ARG_ROUTE &&
 	    (!op->routes || !op->nr_routes || op->nr_routes > WEFT_ROUTES_MAX))
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.routes, up to "
@@ -103,6 +108,8 @@ static uint32_t args_len(unsigned shape, const struct weft_op *op)
 	if (shape & WFI_ARG_ROUTE)
 		len += (uint32_t)(sizeof(struct weft_arg_route) +
 				  op->nr_routes * sizeof(struct weft_route));
+	if (shape & WFI_ARG_SIGNAL)
+		len = (uint32_t)wfi_align_up(len, 8) + (uint32_t)sizeof(struct weft_arg_signal);
 	return len;
 }
 
@@ -233,6 +240,9 @@ static int flight_args(struct weft_ring *ring, struct wfi_flight *f, const struc
 	if (wfi_unlikely(ret < 0))
 		return wfi_client_fail(ret, "the argument area is full: poll, then retry");
 	f->out_off = put_args(ring, op, shape, f->arg_off);
+	if (wfi_unlikely(shape & WFI_ARG_SIGNAL))
+		wfi_signal_begin(ring, (uint32_t)(f - ring->flights), op,
+				 ring->arg + wfi_align_up(f->out_off + op->nr * 4u, 8));
 	f->out_kind = (uint16_t)(shape & WFI_ARG_OUT);
 	f->out = out_of(op, shape);
 	f->ticket = shape & (WFI_ARG_EXPECT | WFI_ARG_CHANNEL) ? op->ticket : NULL;
@@ -260,6 +270,13 @@ static uint64_t *sq_entry(const struct weft_ring *ring, uint32_t pos)
 	return ring->sq + (size_t)(pos & ring->sq_mask) * WFI_SQE_WORDS;
 }
 
+static uint32_t timeout_of(const struct weft_op *op)
+{
+	if (wfi_unlikely(op->flags & WEFT_F_SIGNAL) && !op->timeout_us)
+		return WFI_SIGNAL_TIMEOUT_US;
+	return op->timeout_us;
+}
+
 /* all of it but the first word. Return: the first word */
 static uint64_t put_entry(struct weft_ring *ring, const struct weft_op *op,
 			  const struct wfi_flight *f, uint32_t idx)
@@ -270,7 +287,7 @@ static uint64_t put_entry(struct weft_ring *ring, const struct weft_op *op,
 
 	entry[1] = (uint64_t)f->gen << 32 | idx;
 	entry[2] = (uint64_t)op->nr << 32 | (op->space ? op->space->id : 0);
-	entry[3] = (uint64_t)op->timeout_us << 32 | f->arg_off;
+	entry[3] = (uint64_t)timeout_of(op) << 32 | f->arg_off;
 	entry[4] = op->handle;
 	if (wfi_unlikely(op->op == WEFT_OP_PUT && op->handle))
 		entry[4] = event_id(ring->w, op->handle);

@@ -67,6 +67,7 @@ struct weft {
 	struct weft_space *spaces;
 	struct weft_ring *rings;
 	struct region *regions;
+	struct wfi_watch *watch; /* NULL: no ring has signals */
 	uint64_t incarnation;
 	pid_t node_pid;
 	pid_t pid; /* of the process that attached: a child made by fork() is not the engine */
@@ -121,6 +122,7 @@ enum wfi_arg {
 	WFI_ARG_MESSAGE = 1u << 12,
 	WFI_ARG_LAYOUT = 1u << 13, /* behind EXPECT or PUSH */
 	WFI_ARG_ROUTE = 1u << 14, /* and as many routes as it says */
+	WFI_ARG_SIGNAL = 1u << 15, /* behind an out array, at a multiple of 8 */
 	WFI_ARG_SPACE = 1u << 10, /* not in the area: the operation needs a space */
 };
 
@@ -151,6 +153,7 @@ struct weft_ring {
 	uint32_t empties; /* polls without a completion, in a row */
 	struct wfi_spin spin; /* of weft_wait() */
 	uint64_t checked_ns; /* when the socket was last looked at */
+	struct wfi_signals *signals; /* NULL: streams wait for nothing of this ring */
 	struct wfi_args args;
 
 	struct weft_ring *next;
@@ -190,10 +193,29 @@ int wfi_client_gone(void); /* Return: -ECONNRESET, with the sentence */
 int wfi_space_reopen(struct weft_space *space);
 int wfi_region_reopen(struct weft *w, struct region *region);
 void wfi_region_forget(struct weft *w, struct region *region);
+struct region *wfi_region_find(struct weft *w, uint32_t number);
+/* takes the lock: one of our own, which is there, goes */
+void wfi_region_drop(struct weft *w, uint32_t number);
 
 /* client_gpu.c: a region of a GPU in @req, and what goes beside it in *@fd, -1 or the caller's to
  * close. Return: 0, -errno with the sentence */
 int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int *fd);
+
+/* client_signal.c. Context: the ring's thread; hot */
+
+/* of a get that is about to be posted: its argument to @to, and the caller's struct weft_signal */
+void wfi_signal_begin(struct weft_ring *ring, uint32_t flight, const struct weft_op *op, char *to);
+/* the operation has ended: if it had a signal, that is given, whether or not the node has */
+void wfi_signal_end(struct weft_ring *ring, uint32_t flight);
+/* what the node is told where .timeout_us is 0: after which time nobody waits is known here */
+#define WFI_SIGNAL_TIMEOUT_US 5000000u
+
+/* no stream waits for the ring any more; its streams' GPU is idle on return. Cold */
+void wfi_signals_close(struct weft_ring *ring);
+/* the session has another socket, or, before that, none. Context: .lock is held */
+void wfi_watch_socket(struct weft *w, int fd);
+/* there are no signals any more. Cold */
+void wfi_watch_stop(struct weft *w);
 
 /* client_ring.c; the same */
 int wfi_ring_reopen(struct weft_ring *ring);

@@ -178,6 +178,8 @@ void weft_ring_close(struct weft_ring *ring)
 	*p = ring->next;
 	__atomic_fetch_sub(&w->nr_rings, 1, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&w->lock);
+	if (ring->signals)
+		wfi_signals_close(ring);
 	ring_free(ring);
 }
 

@@ -225,7 +225,7 @@ static void set_id(struct weft *w, uint32_t number, uint32_t id)
 		__atomic_store_n(&w->regions_moved, 1, __ATOMIC_RELEASE);
 }
 
-static struct region *find_region(struct weft *w, uint32_t number)
+struct region *wfi_region_find(struct weft *w, uint32_t number)
 {
 	struct region *r;
 
@@ -239,9 +239,9 @@ static uint32_t pick_number(struct weft *w, uint32_t id)
 {
 	uint32_t number;
 
-	if (id && id < WFI_REGIONS_MAX && !find_region(w, id))
+	if (id && id < WFI_REGIONS_MAX && !wfi_region_find(w, id))
 		return id;
-	for (number = WFI_REGIONS_MAX - 1; number && find_region(w, number); number--)
+	for (number = WFI_REGIONS_MAX - 1; number && wfi_region_find(w, number); number--)
 		;
 	return number;
 }
@@ -325,7 +325,7 @@ err_free:
 /* Context: .lock is held */
 static int event_add(struct weft *w, void *event, uint32_t number, uint32_t *out)
 {
-	const struct region *beside = number ? find_region(w, number) : NULL;
+	const struct region *beside = number ? wfi_region_find(w, number) : NULL;
 	struct region *region;
 	int ret;
 
@@ -382,13 +382,25 @@ void wfi_region_forget(struct weft *w, struct region *region)
 	free(region);
 }
 
+void wfi_region_drop(struct weft *w, uint32_t number)
+{
+	struct region *region;
+
+	pthread_mutex_lock(&w->lock);
+	region = wfi_region_find(w, number);
+	/* without an answer the node is gone, or lets it go with the session */
+	region_dereg_call(w, w->region_ids[number]);
+	wfi_region_forget(w, region);
+	pthread_mutex_unlock(&w->lock);
+}
+
 int weft_region_dereg(struct weft *w, uint32_t number)
 {
 	struct region *region;
 	int ret;
 
 	pthread_mutex_lock(&w->lock);
-	region = find_region(w, number);
+	region = wfi_region_find(w, number);
 	if (region) {
 		ret = region_dereg_call(w, w->region_ids[number]);
 		/* a node that is gone copies nothing any more */

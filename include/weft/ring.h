@@ -136,7 +136,10 @@ extern "C" {
  *           WEFT_F_VERIFY the checksum is checked on the way, and a block that fails is a miss:
  *           its place may have been written to. What only other nodes have is READ from them, and
  *           always checked: what they can't give in time is a miss, and the budget holds for them,
- *           too: for links as for their slower tiers. res: blocks that arrived
+ *           too: for links as for their slower tiers. res: blocks that arrived. With WEFT_F_SIGNAL
+ *           a struct weft_arg_signal follows, at the next multiple of 8: before the completion, but
+ *           for one of -EINVAL or -EFAULT, the node stores .value in a word of the engine's, for
+ *           streams of a GPU that wait for it
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
  *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
  *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on.
@@ -230,6 +233,7 @@ enum weft_sqe_flags {
 	WEFT_F_VERIFY = 1u << 3,
 	WEFT_F_LAYOUT = 1u << 4,
 	WEFT_F_PEEK = 1u << 5,
+	WEFT_F_SIGNAL = 1u << 6,
 };
 
 enum weft_tier {
@@ -338,6 +342,13 @@ struct weft_arg_message {
 	uint64_t tag; /* the sender's, for the receiver */
 	uint64_t bytes; /* in all slots */
 	uint32_t reserved[10];
+};
+
+/* a word of 32 bits: in a region that was registered with a memfd, at a multiple of 4 */
+struct weft_arg_signal {
+	uint64_t off;
+	uint32_t region;
+	uint32_t value;
 };
 
 #define WEFT_ROUTES_MAX 128u
@@ -556,6 +567,7 @@ WEFT_STATIC_ASSERT(sizeof(struct weft_arg_expect) == 128, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_push) == 128, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_channel) == 128, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_message) == 64, "abi");
+WEFT_STATIC_ASSERT(sizeof(struct weft_arg_signal) == 16, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_stat) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_arg_route) == 64, "abi");
 WEFT_STATIC_ASSERT(sizeof(struct weft_route) == 64, "abi");

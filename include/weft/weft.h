@@ -244,6 +244,17 @@ struct weft_message {
 };
 
 /**
+ * struct weft_signal - the end of a get, for streams of a GPU
+ * @addr: of a word of 32 bits, as GPUs see it
+ * @value: the get has ended when the word has reached it: (int32_t)(word - value) >= 0
+ */
+struct weft_signal {
+	uint64_t addr;
+	uint32_t value;
+	uint32_t reserved;
+};
+
+/**
  * struct weft_op - one operation; fields that an opcode does not use are zero (weft/ring.h says
  * which it uses)
  * @op, @flags: enum weft_opcode, enum weft_sqe_flags
@@ -261,6 +272,7 @@ struct weft_message {
  * @trace: W3C trace context, 16 + 8 + 1 bytes, or NULL
  * @routes: of ROUTE: .node of each is read for the call; out, lent until the completion
  * @nr_routes, @block_us: of ROUTE, as in struct weft_arg_route
+ * @signal: of GET with WEFT_F_SIGNAL: out, written by weft_submit()
  */
 struct weft_op {
 	uint8_t op;
@@ -288,6 +300,7 @@ struct weft_op {
 	struct weft_route *routes;
 	uint32_t nr_routes;
 	uint32_t block_us;
+	struct weft_signal *signal;
 };
 
 /**
@@ -341,6 +354,45 @@ WEFT_API int weft_poll(struct weft_ring *ring, struct weft_completion *out, unsi
  */
 WEFT_API int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
 		       uint64_t timeout_us);
+
+/**
+ * weft_signals_open - let streams of GPUs wait for gets of this ring, so that the engine need not
+ * @region: of this session, in memory of a GPU that this process uses
+ *
+ *	weft_signals_open(ring, region);              once
+ *	op.flags |= WEFT_F_SIGNAL;
+ *	op.signal = &signal;
+ *	weft_submit(ring, &op, 1);                    a get
+ *	weft_signal_wait(ring, &signal, stream);
+ *	kernel<<<..., stream>>>();                    reads what the get brings
+ *	weft_wait(ring, &completion, 1, 0);           any time later: did it bring all?
+ *
+ * A signal says that the get has ended, not how: what kernels behind it have computed is good when
+ * the completion says that all blocks arrived. It is given whatever becomes of the get: at the end
+ * of its deadline (of 5 s where .timeout_us is 0), within a second after that where the node does
+ * not answer at all, and at once when the node is gone or the ring is closed. A thread of this
+ * library sees to that. A node that did not answer may still write to the places, until the
+ * completion is here.
+ *
+ * weft_ring_close() then waits until nothing runs on that GPU in the primary context.
+ *
+ * Return: 0; -EALREADY; -EINVAL no such region; -EOPNOTSUPP a driver whose streams can't, or an
+ * embedded node: CUDA may put its copies in one queue behind the stream that waits for them; as
+ * weft_region_reg()
+ */
+WEFT_API int weft_signals_open(struct weft_ring *ring, uint32_t region);
+/**
+ * weft_signal_wait - what is asked of a stream from now on begins when the get has ended
+ * @stream: CUstream or cudaStream_t; not one that is being captured
+ *
+ * cuStreamWaitValue32() with what @signal has and CU_STREAM_WAIT_VALUE_GEQ: engines may as well
+ * call that. A signal may be waited for by any number of streams, and when it was given long ago.
+ *
+ * Context: the ring's thread, in the stream's CUDA context.
+ * Return: 0; -EINVAL the ring has no signals; as the driver says
+ */
+WEFT_API int weft_signal_wait(struct weft_ring *ring, const struct weft_signal *signal,
+			      void *stream);
 
 /**
  * weft_call - submit one operation and wait for its last completion
