@@ -115,21 +115,27 @@ void *driver_host(size_t len)
 	return cuda.host_alloc(&mem, len, 3) ? NULL : mem;
 }
 
-int driver_read(void *dst, uint64_t src, size_t len)
+void *driver_stream(void)
 {
-	int res = cuda.copy((uintptr_t)dst, src, len, NULL);
+	void *stream;
+
+	/* one that stream 0 does not wait for */
+	return cuda.stream_create(&stream, 1) ? NULL : stream;
+}
+
+int driver_read(void *dst, uint64_t src, size_t len, void *stream)
+{
+	int res = cuda.copy((uintptr_t)dst, src, len, stream);
 
 	return res ? res : cuda.sync();
 }
 
 int driver_write(uint64_t dst, const void *src, size_t len, void **event)
 {
-	void *stream;
-	/* one that stream 0 does not wait for; an event without a time, for other processes too */
-	int res = cuda.stream_create(&stream, 1);
+	void *stream = driver_stream();
+	/* without a time, and for other processes too */
+	int res = stream ? cuda.event_create(event, 2 | 4) : 2;
 
-	if (!res)
-		res = cuda.event_create(event, 2 | 4);
 	if (!res)
 		res = cuda.copy(dst, (uintptr_t)src, len, stream);
 	return res ? res : cuda.event_record(*event, stream);

@@ -14,8 +14,11 @@ int driver_load(void);
 uint64_t driver_alloc(size_t len, int vmm);
 /* pinned host memory, as long. NULL: none is left */
 void *driver_host(size_t len);
-/* from the GPU to the host; done on return. Return: 0, a CUresult */
-int driver_read(void *dst, uint64_t src, size_t len);
+/* a stream of the GPU's; NULL: none. Lives as long as the process */
+void *driver_stream(void);
+/* from the GPU to the host, behind what the stream has to do; done on return. Return: 0, a
+ * CUresult */
+int driver_read(void *dst, uint64_t src, size_t len, void *stream);
 /* from the host to the GPU, in a stream: not done on return, but when *@event, which is behind it,
  * has come; other processes can wait for that. Return: 0, a CUresult */
 int driver_write(uint64_t dst, const void *src, size_t len, void **event);

@@ -8,7 +8,8 @@
  * lie layer by layer, as those of paged attention do; it publishes NR blocks of BYTES out of it.
  * The second, in which they lie in one run each, gets them into its own. Both caches are memory of
  * cudaMalloc(), or of cuMemCreate(). What is published may still be on its way into that memory:
- * the node waits for an event, and no host does. Exit status 77: there is no GPU.
+ * the node waits for an event, and no host does. Nor does one before it reads what it gets: its
+ * stream waits for the get's signal. Exit status 77: there is no GPU.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,20 +74,22 @@ static int engine_open(struct engine *e, const char *name)
 	return weft_ring_open(e->w, NULL, &e->ring);
 }
 
-/* all blocks of the prompt, block i at the engine's place i. Return: how many moved, -errno */
-static int move(struct engine *e, enum weft_opcode opcode)
+/* all blocks of the prompt, block i at the engine's place i. @signal: of a get; written here.
+ * Return: 1 it is under way, -errno */
+static int move(struct engine *e, enum weft_opcode opcode, struct weft_signal *signal)
 {
 	uint32_t *prompt = calloc(e->nr, sizeof(*prompt)), i;
 	struct weft_key *keys = calloc(e->nr, sizeof(*keys));
 	struct weft_place *places = calloc(e->nr, sizeof(*places));
 	struct weft_op op = {
 		.op = (uint8_t)opcode,
-		.flags = opcode == WEFT_OP_PUT ? WEFT_F_COPY : WEFT_F_VERIFY,
+		.flags = opcode == WEFT_OP_PUT ? WEFT_F_COPY : WEFT_F_VERIFY | WEFT_F_SIGNAL,
 		.nr = e->nr,
 		.space = e->space,
 		.keys = keys,
 		.places = places,
 		.handle = opcode == WEFT_OP_PUT ? e->event : 0,
+		.signal = signal,
 	};
 	int ret = -1;
 
@@ -96,11 +99,20 @@ static int move(struct engine *e, enum weft_opcode opcode)
 	}
 	if (keys && i == e->nr &&
 	    weft_key_chain(e->space, NULL, prompt, e->nr, keys, e->nr) == (int)e->nr)
-		ret = weft_call(e->ring, &op, NULL);
+		ret = weft_submit(e->ring, &op, 1);
 	free(places);
 	free(keys);
 	free(prompt);
 	return ret;
+}
+
+/* Return: how many blocks moved, -errno */
+static int moved(struct engine *e)
+{
+	struct weft_completion done;
+	int ret = weft_wait(e->ring, &done, 1, 0);
+
+	return ret < 0 ? ret : done.res;
 }
 
 static unsigned char byte_of(uint64_t block, uint64_t at)
@@ -124,14 +136,22 @@ static int prefill(struct engine *e, int vmm)
 	if (driver_write(e->mem, e->host, e->nr * e->bytes, &event) ||
 	    weft_event_reg(e->w, event, e->region, &e->event))
 		return -1;
-	return move(e, WEFT_OP_PUT) == (int)e->nr ? 0 : -1;
+	if (move(e, WEFT_OP_PUT, NULL) < 0)
+		return -1;
+	return moved(e) == (int)e->nr ? 0 : -1;
 }
 
+/* what it does with the blocks is asked for before they are there */
 static int decode(struct engine *e, int vmm)
 {
-	if (engine_open(e, "decode") || cache_open(e, vmm, 0))
+	void *stream = driver_stream();
+	struct weft_signal signal;
+
+	if (!stream || engine_open(e, "decode") || cache_open(e, vmm, 0) ||
+	    weft_signals_open(e->ring, e->region))
 		return -1;
-	if (move(e, WEFT_OP_GET) != (int)e->nr || driver_read(e->host, e->mem, e->nr * e->bytes))
+	if (move(e, WEFT_OP_GET, &signal) < 0 || weft_signal_wait(e->ring, &signal, stream) ||
+	    driver_read(e->host, e->mem, e->nr * e->bytes, stream) || moved(e) != (int)e->nr)
 		return -1;
 	for (size_t i = 0; i < e->nr; i++)
 		for (size_t at = 0; at < e->bytes; at++)

@@ -5,8 +5,9 @@
     gpu_share.py [torch|driver]
 
 Two engines of this process attach to the node at WEFT_SOCKET. One publishes blocks out of a tensor,
-by its data_ptr(), the other gets them into its own. With "driver" there are no tensors, and no
-torch: memory comes from CUDA's driver. Exit status 77: there is no GPU, or no torch.
+by its data_ptr(), the other gets them into its own: its stream waits for the get, its host does
+not. With "driver" there are no tensors, and no torch: memory comes from CUDA's driver. Exit status
+77: there is no GPU, or no torch.
 WEFT_LIB names libweft.so.0, where the loader does not find it.
 """
 import ctypes
@@ -16,7 +17,7 @@ import sys
 NR = 32
 BLOCK = 64 << 10
 PUT, GET = 3, 5
-F_COPY, F_VERIFY = 1, 8
+F_COPY, F_VERIFY, F_SIGNAL = 1, 8, 64
 REGION_GPU = 1
 
 
@@ -51,6 +52,19 @@ class Place(ctypes.Structure):
     _fields_ = [("off", ctypes.c_uint64), ("region", ctypes.c_uint32), ("len", ctypes.c_uint32)]
 
 
+class Signal(ctypes.Structure):
+    _fields_ = [("addr", ctypes.c_uint64), ("value", ctypes.c_uint32),
+                ("reserved", ctypes.c_uint32)]
+
+
+class Completion(ctypes.Structure):
+    _fields_ = [("user_data", ctypes.c_uint64), ("res", ctypes.c_int32), ("op", ctypes.c_uint8),
+                ("flags", ctypes.c_uint8), ("layer", ctypes.c_uint16),
+                ("nr_layers", ctypes.c_uint16), ("reserved", ctypes.c_uint16),
+                ("first_block", ctypes.c_uint32), ("nr_blocks", ctypes.c_uint32),
+                ("reserved2", ctypes.c_uint32), ("handle", ctypes.c_uint64)]
+
+
 class Op(ctypes.Structure):
     _fields_ = [("op", ctypes.c_uint8), ("flags", ctypes.c_uint8), ("reserved", ctypes.c_uint16),
                 ("nr", ctypes.c_uint32), ("user_data", ctypes.c_uint64),
@@ -63,7 +77,8 @@ class Op(ctypes.Structure):
                 ("nr_layers", ctypes.c_uint32), ("first_block", ctypes.c_uint32),
                 ("trace", ctypes.c_void_p), ("message", ctypes.c_void_p),
                 ("layout", ctypes.c_void_p), ("routes", ctypes.c_void_p),
-                ("nr_routes", ctypes.c_uint32), ("block_us", ctypes.c_uint32)]
+                ("nr_routes", ctypes.c_uint32), ("block_us", ctypes.c_uint32),
+                ("signal", ctypes.POINTER(Signal))]
 
 
 lib = ctypes.CDLL(os.environ.get("WEFT_LIB", "libweft.so.0"))
@@ -101,8 +116,22 @@ class Engine:
                                  ctypes.byref(number)))
         return number.value
 
+    def signals(self):
+        """From now on streams can wait for what move() returns."""
+        check(lib.weft_signals_open(self.ring, self.region))
+
+    def wait(self, signal, stream):
+        """What the stream is asked for from now on begins when the get has ended."""
+        check(lib.weft_signal_wait(self.ring, ctypes.byref(signal), ctypes.c_void_p(stream)))
+
+    def moved(self):
+        """How many blocks the next completion says have moved."""
+        done = Completion()
+        check(lib.weft_wait(self.ring, ctypes.byref(done), 1, ctypes.c_uint64(0)))
+        return check(done.res)
+
     def move(self, what, flags, tokens, order, event=0):
-        """All blocks of a prompt, block i at place order[i]; returns how many."""
+        """All blocks of a prompt, block i at place order[i]; returns the signal of a get."""
         prompt = (ctypes.c_uint32 * len(tokens))(*tokens)
         keys = (Key * len(tokens))()
         check(lib.weft_key_chain(self.space, None, prompt, ctypes.c_size_t(len(tokens)), keys,
@@ -110,7 +139,11 @@ class Engine:
         places = (Place * len(tokens))(*(Place(BLOCK * at, self.region.value, 0) for at in order))
         op = Op(op=what, flags=flags, nr=len(tokens), space=self.space, keys=keys, places=places,
                 handle=event)
-        return check(lib.weft_call(self.ring, ctypes.byref(op), None))
+        signal = Signal()
+        if flags & F_SIGNAL:
+            op.signal = ctypes.pointer(signal)
+        check(lib.weft_submit(self.ring, ctypes.byref(op), 1))
+        return signal
 
     def close(self):
         lib.weft_close(self.w)
@@ -139,8 +172,13 @@ class Tensors:
     def addr(self, t):
         return t.data_ptr()
 
+    def stream(self):
+        self.order = self.torch.cuda.Stream()
+        return self.order.cuda_stream
+
     def read(self, t):
-        return bytes(t.cpu().numpy())
+        with self.torch.cuda.stream(self.order):
+            return bytes(t.cpu().numpy())
 
 
 class Driver:
@@ -158,9 +196,9 @@ class Driver:
         if res:
             skip(f"CUDA's driver says {res}")
 
-    def copy(self, dst, src, length):
+    def copy(self, dst, src, length, stream=None):
         res = self.cuda.cuMemcpyAsync(ctypes.c_uint64(dst), ctypes.c_uint64(src),
-                                      ctypes.c_size_t(length), None) or \
+                                      ctypes.c_size_t(length), stream) or \
             self.cuda.cuCtxSynchronize()
         if res:
             raise OSError(f"CUDA's driver says {res}")
@@ -183,9 +221,15 @@ class Driver:
     def addr(self, mem):
         return mem
 
+    def stream(self):
+        self.order = ctypes.c_void_p()
+        if self.cuda.cuStreamCreate(ctypes.byref(self.order), 1):
+            raise OSError("no stream")
+        return self.order.value
+
     def read(self, mem):
         buf = ctypes.create_string_buffer(NR * BLOCK)
-        self.copy(ctypes.addressof(buf), mem, NR * BLOCK)
+        self.copy(ctypes.addressof(buf), mem, NR * BLOCK, self.order)
         return buf.raw
 
 
@@ -206,9 +250,13 @@ def main():
     # another prompt each time: blocks are immutable, and may still be there
     prompt = [int.from_bytes(os.urandom(4), "little") for _ in tokens]
     behind = prefill.event(memory.record())
-    assert prefill.move(PUT, F_COPY, prompt, tokens, behind) == NR
-    assert decode.move(GET, F_VERIFY, prompt, backwards) == NR
-    assert memory.read(target) == b"".join(blocks[::-1]), "other bytes arrived"
+    prefill.move(PUT, F_COPY, prompt, tokens, behind)
+    assert prefill.moved() == NR
+    decode.signals()
+    decode.wait(decode.move(GET, F_VERIFY | F_SIGNAL, prompt, backwards), memory.stream())
+    arrived = memory.read(target)
+    assert decode.moved() == NR
+    assert arrived == b"".join(blocks[::-1]), "other bytes arrived"
     decode.close()
     prefill.close()
     print(f"{NR} blocks of {BLOCK} bytes from one buffer on a GPU to another: all right")
