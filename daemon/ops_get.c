@@ -21,16 +21,22 @@ static void get_misses(const struct node_op *op, const struct op_buf *b)
 	}
 }
 
-/* a block whose check fails is a miss; what arrived of it lies in its place */
+/* a block whose check fails is a miss; what arrived of it lies in its place. On a GPU sums are of
+ * that place, which is the engine's to spoil */
 static void get_check(const struct node_op *op, const struct op_buf *b)
 {
-	struct wfi_kv *kv = op->session->node->kv;
+	const struct session *s = op->session;
+	struct wfi_kv *kv = s->node->kv;
+	int (*verify)(struct wfi_kv * kv, uint32_t slot, uint32_t crc) = wfi_kv_verify_crc;
 	uint32_t n;
+
+	if (op->nr_pieces && s->rkeys[b->pieces[0].rkey]->ep != s->ep)
+		verify = wfi_kv_verify_arrived;
 
 	for (n = 0; n < op->nr_pieces; n++) {
 		uint32_t block = b->pieces[n].block;
 
-		if (!b->results[block] && wfi_kv_verify_crc(kv, b->idx[n], b->sums[block]))
+		if (!b->results[block] && verify(kv, b->idx[n], b->sums[block]))
 			b->results[block] = -ENOENT;
 	}
 }

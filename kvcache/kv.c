@@ -880,3 +880,16 @@ int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot)
 		kv, slot,
 		run ? wfi_crc32c(0, wfi_kv_slot_addr(kv, slot), run->space->info.block_bytes) : 0);
 }
+
+int wfi_kv_verify_arrived(struct wfi_kv *kv, uint32_t slot, uint32_t crc)
+{
+	const struct kv_run *run = kv_run_checked(kv, slot);
+
+	if (run && kv_slot(kv, slot)->state == KV_SEALED &&
+	    verify(kv, run, slot, crc) == KV_NR_COUNTERS)
+		return 0;
+	/* as what other nodes were sent: good there, and not where it was wanted */
+	if (!wfi_kv_verify(kv, slot))
+		kv_count(kv, KV_C_BAD_REMOTE, 1);
+	return -EBADMSG;
+}

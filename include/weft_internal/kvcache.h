@@ -254,6 +254,9 @@ int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot);
 /* the same where the bytes were read already: @crc is their CRC32C. A pinned block that fails goes
  * when its last pin does */
 int wfi_kv_verify_crc(struct wfi_kv *kv, uint32_t slot, uint32_t crc);
+/* the same of bytes as they arrived elsewhere. Where they are not the block's the slot is looked at
+ * as well, and that alone decides what becomes of the block. Return: 0, -EBADMSG (counted) */
+int wfi_kv_verify_arrived(struct wfi_kv *kv, uint32_t slot, uint32_t crc);
 
 /* ---- readers: other threads that look up while the owner works ---- */
 

@@ -355,6 +355,15 @@ static void test_flipped(void **state)
 	struct weft_slot slots[NR];
 	int32_t results[NR];
 	struct test_engine e;
+	struct weft_place places[2];
+	struct weft_op both = {
+		.op = WEFT_OP_GET,
+		.flags = WEFT_F_VERIFY,
+		.nr = 2,
+		.keys = keys,
+		.places = places,
+		.results = results,
+	};
 	uint64_t lease, summed;
 	struct side s;
 
@@ -372,6 +381,12 @@ static void test_flipped(void **state)
 	for (unsigned i = 0; i < NR; i++)
 		assert_int_equal(results[i], i == 3 ? -ENOENT : 0);
 	assert_int_equal(weft_release(e.ring, lease), NR);
+	/* two blocks at one place: one of them is not there, and nothing is wrong with either */
+	both.space = e.space;
+	test_keys(&e, 300, 2, keys);
+	places[0] = places[1] = (struct weft_place){ .region = s.region };
+	assert_int_equal(weft_call(e.ring, &both, NULL), 1);
+	assert_int_equal(weft_match(e.ring, e.space, keys, 2), 2);
 	test_engine_close(&e);
 	gpu_free(mem);
 }
