@@ -12,6 +12,7 @@
  *
  * hosts.c    namespaces, wires, packets that are lost
  * cluster.c  the processes
+ * certs.c    what they prove themselves with, where they do
  * seat.c     an engine's session with one node, and the time that its operations take
  */
 #ifndef CHAOS_H
@@ -38,10 +39,13 @@
 struct chaos_node {
 	struct test_node proc;
 	atomic_int pid; /* that .proc has, for other threads */
-	char sets[4][96]; /* texts of .proc.sets */
+	char sets[7][96]; /* texts of .proc.sets */
+	unsigned cert; /* which of its certificates it shows */
 	bool frozen;
 	bool leaving; /* SIGTERM was sent */
-	uint64_t term_ns;
+	atomic_bool drains; /* engines are to go: then it does */
+	bool hurries; /* and is told to stop when it takes long */
+	uint64_t told_ns; /* that it is to go */
 	atomic_uint_fast64_t frozen_ns; /* that it stood still, all in all */
 	atomic_uint_fast64_t since_ns; /* that it stands still; 0: it does not */
 };
@@ -54,12 +58,15 @@ enum chaos_count {
 	CHAOS_MESSAGES, /* of channels between two nodes */
 	CHAOS_RESETS, /* operations that ended with their node */
 	CHAOS_FAILURES, /* that ended with another error */
+	CHAOS_DRAINED, /* nodes that went when their engines had gone */
+	CHAOS_RENEWED, /* certificates */
 	CHAOS_LATE, /* operations that ended after their deadline and the grace */
 	CHAOS_NR_COUNTS,
 };
 
 struct chaos {
 	unsigned nr; /* nodes; etcd is on host .nr */
+	bool tls;
 	char dir[64];
 	struct hosts hosts;
 	struct test_etcd etcd;
@@ -88,8 +95,9 @@ void chaos_log(struct chaos *c, const char *fmt, ...) __attribute__((format(prin
 
 /* ---- cluster.c: processes ---- */
 
-/* Return: false: this host can't, @why says what it lacks */
-bool cluster_init(struct chaos *c, unsigned nr, char *why, size_t why_len);
+/* Return: false: this host can't, @why says what it lacks; or, with c->tls not set though @tls was
+ * asked for, true, and why it has none */
+bool cluster_init(struct chaos *c, unsigned nr, bool tls, char *why, size_t why_len);
 void cluster_fini(struct chaos *c);
 /* what is dead is started, what stands still goes on; on return nodes listen */
 void node_up(struct chaos *c, unsigned node);
@@ -97,11 +105,25 @@ void node_kill(struct chaos *c, unsigned node);
 void node_freeze(struct chaos *c, unsigned node);
 /* SIGTERM; node_up() waits for its end */
 void node_leave(struct chaos *c, unsigned node);
+/* as weft drain does; node_up() waits for its end. @hurries: SIGTERM comes first */
+void node_drain(struct chaos *c, unsigned node, bool hurries);
+/* is told to go, and has not been waited for */
+bool node_goes(const struct chaos *c, unsigned node);
 void etcd_up(struct chaos *c);
 void etcd_kill(struct chaos *c);
 void etcd_freeze(struct chaos *c);
 /* a breach when one has ended by itself */
 void cluster_check_alive(struct chaos *c);
+
+/* ---- certs.c: certificates of all nodes ---- */
+
+/* c->tls, from then on. Return: false: there are none, @why says what lacks */
+bool certs_init(struct chaos *c, char *why, size_t why_len);
+void certs_fini(struct chaos *c);
+/* a node gets another one. @told: it hears of it */
+void certs_renew(struct chaos *c, unsigned node, bool told);
+/* how many days the one that it shows was made for */
+int64_t certs_days(const struct chaos *c, unsigned node);
 
 /* ---- seat.c: an engine at one node ---- */
 
@@ -127,6 +149,8 @@ struct seat {
 
 void seat_init(struct seat *s, struct chaos *c, unsigned node, const char *name, uint64_t seed);
 void seat_fini(struct seat *s);
+/* goes where its node wants to: no more engines */
+void seat_yield(struct seat *s);
 /* attaches where it is not. Return: whether it is. From the first time on one thread has it */
 bool seat_ready(struct seat *s);
 struct moment seat_moment(struct seat *s);

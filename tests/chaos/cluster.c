@@ -6,29 +6,42 @@
 #include "tests/chaos/chaos.h"
 
 #define LEAVE_MS 5000 /* a node that is told to stop does, whatever else is broken */
+#define DRAIN_MS 15000 /* one that drains waits for its engines, and hands on for 5 s at most */
 #define MEMORY "/dev/shm"
 #define NODE_PORT 7470
 #define ETCD_PORT 2379
 
 /* deadlines that end within a schedule, memory that fills */
-static const char *const common[] = { "arena_bytes=6M",	   "hugepages=false", "transport=tcp",
-				      "insecure=true",	   "lease_ms=300ms",  "op_timeout_ms=500ms",
-				      "member_lease_ms=1s" };
+static const char *const common[] = {
+	"arena_bytes=6M", "hugepages=false",	 "transport=tcp",
+	"lease_ms=300ms", "op_timeout_ms=500ms", "member_lease_ms=1s"
+};
 
 static void node_init(struct chaos *c, unsigned i)
 {
 	const char *sets[TEST_SETS_MAX] = { NULL };
 	struct chaos_node *n = &c->nodes[i];
-	unsigned k;
+	unsigned nr = 0, k;
 
-	snprintf(n->sets[0], sizeof(n->sets[0]), "name=node-%u", i);
-	snprintf(n->sets[1], sizeof(n->sets[1]), "listen=%s:%u", c->hosts.host[i].addr, NODE_PORT);
-	snprintf(n->sets[2], sizeof(n->sets[2]), "membership=etcd:http://%s:%u",
-		 c->hosts.host[c->nr].addr, ETCD_PORT);
-	for (k = 0; k < 3; k++)
+	snprintf(n->sets[nr++], sizeof(n->sets[0]), "name=node-%u", i);
+	snprintf(n->sets[nr++], sizeof(n->sets[1]), "listen=%s:%u", c->hosts.host[i].addr,
+		 NODE_PORT);
+	snprintf(n->sets[nr++], sizeof(n->sets[2]), "membership=etcd:%s://%s:%u",
+		 c->tls ? "https" : "http", c->hosts.host[c->nr].addr, ETCD_PORT);
+	if (c->tls) {
+		snprintf(n->sets[nr++], sizeof(n->sets[3]), "tls_cert=%s/pki/node-%u.crt", c->dir,
+			 i);
+		snprintf(n->sets[nr++], sizeof(n->sets[4]), "tls_key=%s/pki/node-%u.key", c->dir,
+			 i);
+		snprintf(n->sets[nr++], sizeof(n->sets[5]), "tls_ca=%s/pki/ca.crt", c->dir);
+		snprintf(n->sets[nr++], sizeof(n->sets[6]), "etcd_ca=%s/pki/ca.crt", c->dir);
+	} else {
+		snprintf(n->sets[nr++], sizeof(n->sets[3]), "insecure=true");
+	}
+	for (k = 0; k < nr; k++)
 		sets[k] = n->sets[k];
 	for (k = 0; k < WFI_ARRAY_SIZE(common); k++)
-		sets[3 + k] = common[k];
+		sets[nr + k] = common[k];
 	test_node_init(&n->proc, sets);
 	n->proc.ns[0] = c->hosts.host[i].net;
 	n->proc.ns[1] = c->hosts.host[i].mnt;
@@ -43,7 +56,7 @@ static void etcd_init(struct chaos *c)
 	c->etcd.ns[0] = c->hosts.host[c->nr].net;
 }
 
-bool cluster_init(struct chaos *c, unsigned nr, char *why, size_t why_len)
+bool cluster_init(struct chaos *c, unsigned nr, bool tls, char *why, size_t why_len)
 {
 	unsigned i;
 
@@ -59,6 +72,8 @@ bool cluster_init(struct chaos *c, unsigned nr, char *why, size_t why_len)
 	test_folder(c->dir, "chaos");
 	setenv("TMPDIR", c->dir, 1);
 	etcd_init(c);
+	if (tls)
+		(void)certs_init(c, why, why_len);
 	test_etcd_start(&c->etcd);
 	for (i = 0; i < nr; i++) {
 		node_init(c, i);
@@ -76,6 +91,8 @@ void cluster_fini(struct chaos *c)
 		test_node_fini(&c->nodes[i].proc);
 	test_etcd_fini(&c->etcd);
 	hosts_fini(&c->hosts);
+	if (c->tls)
+		certs_fini(c);
 	snprintf(path, sizeof(path), "%s/log", c->dir);
 	unlink(path);
 	rmdir(c->dir);
@@ -110,17 +127,26 @@ static bool node_ended(void *ctx)
 static void wait_for_end(struct chaos *c, unsigned i)
 {
 	struct chaos_node *n = &c->nodes[i];
+	const unsigned ms = n->leaving ? LEAVE_MS : DRAIN_MS;
 	siginfo_t info;
 
-	if (!test_until(LEAVE_MS, node_ended, n)) {
-		chaos_breach(c, "node-%u does not stop within %u ms", i, LEAVE_MS);
+	if (!test_until((int)ms, node_ended, n)) {
+		chaos_breach(c, "node-%u does not stop within %u ms", i, ms);
 	} else if (ended(n->proc.pid, &info) && (info.si_code != CLD_EXITED || info.si_status)) {
 		chaos_breach(c, "node-%u stops with status %d", i, info.si_status);
 	}
-	chaos_log(c, "node-%u took %u ms to stop", i,
-		  (unsigned)((chaos_now() - n->term_ns) / WFI_NSEC_PER_MSEC));
+	chaos_log(c, "node-%u took %u ms to %s", i,
+		  (unsigned)((chaos_now() - n->told_ns) / WFI_NSEC_PER_MSEC),
+		  n->leaving ? "stop" : "drain");
+	chaos_count(c, CHAOS_DRAINED, !n->leaving);
 	n->leaving = false;
 	test_node_kill(&n->proc);
+	atomic_store(&n->drains, false);
+}
+
+bool node_goes(const struct chaos *c, unsigned i)
+{
+	return c->nodes[i].leaving || atomic_load(&c->nodes[i].drains);
 }
 
 void node_up(struct chaos *c, unsigned i)
@@ -128,7 +154,9 @@ void node_up(struct chaos *c, unsigned i)
 	struct chaos_node *n = &c->nodes[i];
 
 	thaw(n);
-	if (n->leaving)
+	if (atomic_load(&n->drains) && n->hurries)
+		node_leave(c, i);
+	if (node_goes(c, i))
 		wait_for_end(c, i);
 	if (!n->proc.pid)
 		test_node_start(&n->proc);
@@ -141,6 +169,7 @@ void node_kill(struct chaos *c, unsigned i)
 
 	test_node_kill(&n->proc);
 	n->leaving = false;
+	atomic_store(&n->drains, false);
 	thaw(n);
 }
 
@@ -163,8 +192,30 @@ void node_leave(struct chaos *c, unsigned i)
 	if (n->leaving || !n->proc.pid)
 		return;
 	n->leaving = true;
-	n->term_ns = chaos_now();
+	n->told_ns = chaos_now();
 	kill(n->proc.pid, SIGTERM);
+}
+
+void node_drain(struct chaos *c, unsigned i, bool hurries)
+{
+	struct chaos_node *n = &c->nodes[i];
+	struct seat *s = &c->control[i];
+	int ret = -ECONNRESET;
+
+	thaw(n);
+	if (node_goes(c, i) || !n->proc.pid)
+		return;
+	/* it may not have seen yet that this is another life */
+	while (ret == -ECONNRESET && seat_ready(s))
+		ret = weft_drain(s->e.w);
+	if (ret) {
+		chaos_breach(c, "node-%u does not drain: %s (%s)", i, strerror(-ret), weft_why());
+		return;
+	}
+	n->hurries = hurries;
+	n->told_ns = chaos_now();
+	atomic_store(&n->drains, true);
+	seat_yield(s);
 }
 
 /* ---- etcd ---- */
@@ -198,8 +249,7 @@ void cluster_check_alive(struct chaos *c)
 	unsigned i;
 
 	for (i = 0; i < c->nr; i++)
-		if (c->nodes[i].proc.pid && !c->nodes[i].leaving &&
-		    ended(c->nodes[i].proc.pid, &info))
+		if (c->nodes[i].proc.pid && !node_goes(c, i) && ended(c->nodes[i].proc.pid, &info))
 			chaos_breach(c, "node-%u has ended by itself: %s %d", i,
 				     info.si_code == CLD_EXITED ? "status" : "signal",
 				     info.si_status);

@@ -80,6 +80,10 @@ static void carry(struct engine *me, const char *name,
 		seat_init(&to[i], me->c, i, name, test_rand(&rand));
 	}
 	while (chaos_goes_on(me->c)) {
+		for (i = 0; i < me->c->nr; i++) {
+			seat_yield(&from[i]);
+			seat_yield(&to[i]);
+		}
 		i = (unsigned)(test_rand(&rand) % me->c->nr);
 		k = (unsigned)(test_rand(&rand) % me->c->nr);
 		if (seat_ready(&from[i]) && seat_ready(&to[k]))

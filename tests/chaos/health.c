@@ -7,6 +7,7 @@
 #define PROBE_BLOCKS 2u
 #define PROBE_US 200000u
 #define LOOK_US 4000u
+#define DAY_S (24 * 3600)
 #define SETTLE_NS (2 * WFI_NSEC_PER_SEC) /* leases that nobody gives back end by themselves */
 
 struct health {
@@ -59,6 +60,24 @@ static bool knows_all(struct chaos *c, struct health *h, unsigned i, const json_
 	return true;
 }
 
+/* the last one that it was given */
+static bool shows_certificate(struct chaos *c, struct health *h, unsigned i, const json_t *status)
+{
+	const json_t *cert = json_object_get(json_object_get(status, "network"), "certificate");
+	const char *why = json_string_value(json_object_get(cert, "why"));
+	const int64_t left_s = json_integer_value(json_object_get(cert, "expires_in_s"));
+
+	if (!c->tls)
+		return true;
+	if (!why || *why)
+		return lacks(h, "node-%u has trouble with its certificate: %s", i,
+			     why ? why : "it has none");
+	if ((left_s + DAY_S / 2) / DAY_S != certs_days(c, i))
+		return lacks(h, "node-%u shows a certificate that ends in %u s", i,
+			     (unsigned)left_s);
+	return true;
+}
+
 static json_t *status_of(struct seat *s)
 {
 	json_t *status = NULL;
@@ -79,7 +98,8 @@ static bool all_know_all(struct chaos *c, struct health *h)
 
 	for (i = 0; i < c->nr && good; i++) {
 		status = status_of(&c->control[i]);
-		good = status ? knows_all(c, h, i, status) : lacks(h, "node-%u does not answer", i);
+		good = status ? knows_all(c, h, i, status) && shows_certificate(c, h, i, status)
+			      : lacks(h, "node-%u does not answer", i);
 		json_decref(status);
 	}
 	return good;

@@ -19,6 +19,7 @@
 enum kind {
 	NODE_KILL,
 	NODE_LEAVE,
+	NODE_DRAIN,
 	NODE_FREEZE,
 	ETCD_KILL,
 	ETCD_WIPE,
@@ -29,13 +30,16 @@ enum kind {
 	LINK_ONE_WAY, /* one of the ways */
 	LINK_STORE, /* a node and etcd */
 	LINK_LOSS, /* some of what a node gets and sends */
+	CERT_RENEW, /* in a moment; of clusters with TLS. The last one */
 	NR_KINDS,
 };
 
 static const char *const kind_names[NR_KINDS] = {
-	"node killed",	 "node stops",	 "node frozen", "etcd killed", "etcd killed and emptied",
-	"etcd frozen",	 "link down",	 "cut off",	"pair cut",    "one way cut",
-	"cut from etcd", "packets lost",
+	"node killed",	"node stops",	       "node drains",
+	"node frozen",	"etcd killed",	       "etcd killed and emptied",
+	"etcd frozen",	"link down",	       "cut off",
+	"pair cut",	"one way cut",	       "cut from etcd",
+	"packets lost", "certificate renewed",
 };
 
 struct fault {
@@ -62,7 +66,7 @@ static uint64_t below(uint64_t *rand, uint64_t n)
 
 static void fault_make(const struct chaos *c, struct fault *f, uint64_t *rand)
 {
-	f->kind = (enum kind)below(rand, NR_KINDS);
+	f->kind = (enum kind)below(rand, c->tls ? NR_KINDS : CERT_RENEW);
 	f->a = (unsigned)below(rand, c->nr);
 	f->b = (f->a + 1 + (unsigned)below(rand, c->nr - 1)) % c->nr;
 	f->percent = 1 + (unsigned)below(rand, 30);
@@ -91,6 +95,7 @@ static void schedule_make(struct chaos *c, struct schedule *s, uint64_t seed)
 
 struct wanted {
 	bool killed[CHAOS_NODES_MAX], left[CHAOS_NODES_MAX], frozen[CHAOS_NODES_MAX];
+	unsigned drained[CHAOS_NODES_MAX]; /* and the per cent of who wants it */
 	bool etcd_killed, etcd_wiped, etcd_frozen;
 	bool down[HOSTS_MAX];
 	unsigned loss[HOSTS_MAX][HOSTS_MAX]; /* [from][to] */
@@ -145,6 +150,11 @@ static void want(const struct chaos *c, struct wanted *w, const struct fault *f)
 	case NODE_LEAVE:
 		w->left[f->a] = true;
 		break;
+	case NODE_DRAIN:
+		w->drained[f->a] = f->percent;
+		break;
+	case CERT_RENEW:
+		break;
 	case NODE_FREEZE:
 		w->frozen[f->a] = true;
 		break;
@@ -197,6 +207,8 @@ static void bring_node(struct chaos *c, const struct wanted *w, unsigned i)
 		node_kill(c, i);
 	else if (w->left[i])
 		node_leave(c, i);
+	else if (w->drained[i])
+		node_drain(c, i, w->drained[i] % 2);
 	else if (w->frozen[i])
 		node_freeze(c, i);
 	else
@@ -206,15 +218,28 @@ static void bring_node(struct chaos *c, const struct wanted *w, unsigned i)
 static void bring(struct chaos *c, struct schedule *s, uint64_t at_ms)
 {
 	struct wanted w = { .etcd_killed = false };
+	bool goes[CHAOS_NODES_MAX];
 	unsigned i;
 
-	for (i = 0; i < s->nr; i++)
-		if (s->faults[i].begin_ms <= at_ms && s->faults[i].end_ms > at_ms)
-			want(c, &w, &s->faults[i]);
+	for (i = 0; i < s->nr; i++) {
+		const struct fault *f = &s->faults[i];
+
+		if (f->begin_ms <= at_ms && f->end_ms > at_ms)
+			want(c, &w, f);
+		if (f->begin_ms == at_ms && f->kind == CERT_RENEW)
+			certs_renew(c, f->a, f->percent % 2);
+	}
 	bring_links(c, s, &w);
 	bring_etcd(c, s, &w);
+	for (i = 0; i < c->nr; i++) {
+		goes[i] = node_goes(c, i);
+		if (!goes[i])
+			bring_node(c, &w, i);
+	}
+	/* who is waited for may have to hand on to the others */
 	for (i = 0; i < c->nr; i++)
-		bring_node(c, &w, i);
+		if (goes[i])
+			bring_node(c, &w, i);
 }
 
 /* Return: when a fault begins or ends next, after @at_ms; UINT64_MAX: never */

@@ -131,10 +131,19 @@ static int seat_open(struct seat *s)
 	return ret;
 }
 
+void seat_yield(struct seat *s)
+{
+	if (atomic_load(&s->c->nodes[s->node].drains))
+		seat_close(s);
+}
+
 bool seat_ready(struct seat *s)
 {
 	int ret;
 
+	seat_yield(s);
+	if (atomic_load(&s->c->nodes[s->node].drains))
+		return false;
 	if (s->open && weft_attached(s->e.w))
 		return true;
 	ret = s->open ? weft_reattach(s->e.w) : seat_open(s);

@@ -3,11 +3,12 @@
  * test_chaos.c - clusters side by side, each under one seeded schedule of faults after the other
  *
  *	test_chaos [--schedules N] [--seed S] [--nodes N] [--clusters N] [--seconds N]
+ *	           [--tls | --plain]
  *
  * Schedules have the seeds S, S + 1, ...; a cluster goes on after each of them as it is. Clusters
- * have three and five nodes in turn, or as many as is said. After so many seconds no schedule is
- * begun any more. What fails is said with the command that runs this schedule again, on a fresh
- * cluster; logs are kept then.
+ * have three and five nodes in turn, or as many as is said, and two of four speak TLS. After so
+ * many seconds no schedule is begun any more. What fails is said with the command that runs this
+ * schedule again, on a fresh cluster; logs are kept then.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -34,6 +35,7 @@ struct shared {
 struct options {
 	uint64_t schedules, seed, seconds;
 	unsigned nodes, clusters;
+	int tls; /* of all clusters; -1: of some */
 };
 
 static struct shared *shared;
@@ -94,25 +96,27 @@ static void one_schedule(struct chaos *c, uint64_t seed)
 static int report_failure(const struct chaos *c, uint64_t seed)
 {
 	printf("FAILED: seed %" PRIu64 ": %s\n"
-	       "  again: test_chaos --nodes %u --schedules 1 --seed %" PRIu64 "\n"
+	       "  again: test_chaos --nodes %u --%s --schedules 1 --seed %" PRIu64 "\n"
 	       "  logs: %s\n",
-	       seed, c->what, c->nr, seed, c->dir);
+	       seed, c->what, c->nr, c->tls ? "tls" : "plain", seed, c->dir);
 	fflush(stdout);
 	return 1;
 }
 
-static int run_cluster(const struct options *o, unsigned nr_nodes)
+static int run_cluster(const struct options *o, unsigned nr_nodes, bool tls)
 {
 	static struct chaos c;
 	char why[160];
 	uint64_t i;
 	unsigned k;
 
-	if (!cluster_init(&c, nr_nodes, why, sizeof(why))) {
+	if (!cluster_init(&c, nr_nodes, tls, why, sizeof(why))) {
 		printf("%s\n", why);
 		fflush(stdout);
 		return SKIP;
 	}
+	if (tls && !c.tls)
+		printf("no TLS here: %s\n", why);
 	if (c.hosts.no_loss)
 		printf("no packet is lost here, links only go down: %s\n", c.hosts.no_loss);
 	engines_start(&c, o->seed);
@@ -141,13 +145,14 @@ static int run_cluster(const struct options *o, unsigned nr_nodes)
 static pid_t cluster_fork(const struct options *o, unsigned idx)
 {
 	const unsigned nr = o->nodes ? o->nodes : idx % 2 ? 5 : 3;
+	const bool tls = o->tls < 0 ? idx / 2 % 2 != 0 : o->tls > 0;
 	pid_t pid;
 
 	fflush(NULL);
 	pid = fork();
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(run_cluster(o, nr));
+		_exit(run_cluster(o, nr, tls));
 	}
 	return pid;
 }
@@ -163,12 +168,13 @@ static int report(const struct options *o)
 	       "%" PRIu64 " operations, of which %" PRIu64 " ended with their node and %" PRIu64
 	       " with another error; %" PRIu64 " were late\n"
 	       "%" PRIu64 " blocks right, %" PRIu64 " of them from other nodes; %" PRIu64
-	       " handoffs and %" PRIu64 " messages between nodes\n",
+	       " handoffs and %" PRIu64 " messages between nodes\n"
+	       "%" PRIu64 " nodes drained, %" PRIu64 " certificates were renewed\n",
 	       done, o->schedules, took_s, o->seed,
 	       done ? atomic_load(&shared->heal_sum_ms) / done : 0,
 	       atomic_load(&shared->heal_max_ms), n[CHAOS_OPS], n[CHAOS_RESETS], n[CHAOS_FAILURES],
 	       n[CHAOS_LATE], n[CHAOS_BLOCKS], n[CHAOS_REMOTE], n[CHAOS_HANDOFFS],
-	       n[CHAOS_MESSAGES]);
+	       n[CHAOS_MESSAGES], n[CHAOS_DRAINED], n[CHAOS_RENEWED]);
 	if (n[CHAOS_LATE] > 1 + n[CHAOS_OPS] / OPS_A_LATE_ONE) {
 		printf("FAILED: more than one operation in %u is late\n", OPS_A_LATE_ONE);
 		return 1;
@@ -209,6 +215,8 @@ static bool options_parse(int argc, char **argv, struct options *o)
 		{ "nodes", required_argument, NULL, 'N' },
 		{ "clusters", required_argument, NULL, 'c' },
 		{ "seconds", required_argument, NULL, 't' },
+		{ "tls", no_argument, NULL, 'T' },
+		{ "plain", no_argument, NULL, 'P' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int opt;
@@ -226,6 +234,8 @@ static bool options_parse(int argc, char **argv, struct options *o)
 			o->clusters = (unsigned)value;
 		else if (opt == 't')
 			o->seconds = value;
+		else if (opt == 'T' || opt == 'P')
+			o->tls = opt == 'T' ? 1 : 0;
 		else
 			return false;
 	}
@@ -236,14 +246,14 @@ static bool options_parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .schedules = 500, .seed = 1, .clusters = 4 };
+	struct options o = { .schedules = 500, .seed = 1, .clusters = 4, .tls = -1 };
 	const char *missing = test_etcd_missing();
 	int ret;
 
 	if (!options_parse(argc, argv, &o)) {
 		fprintf(stderr,
 			"usage: %s [--schedules N] [--seed S] [--nodes 2..%u] "
-			"[--clusters 1..%u] [--seconds N]\n",
+			"[--clusters 1..%u] [--seconds N] [--tls | --plain]\n",
 			argv[0], CHAOS_NODES_MAX, CLUSTERS_MAX);
 		return 2;
 	}

@@ -218,12 +218,17 @@ int test_etcdctl(const struct test_etcd *e, char *out, size_t out_len, ...)
 {
 	const char *argv[32] = { "etcdctl",	      "--endpoints", e->url,
 				 "--command-timeout", "5s",	     "--insecure-skip-tls-verify" };
-	char cert[96], key[96];
+	char ca[96], cert[96], key[96];
 	unsigned nr = 6;
 	va_list ap;
 
+	snprintf(ca, sizeof(ca), "%s/ca.pem", e->dir);
 	snprintf(cert, sizeof(cert), "%s/client.pem", e->dir);
 	snprintf(key, sizeof(key), "%s/client.key", e->dir);
+	if (e->tls) {
+		argv[nr++] = "--cacert";
+		argv[nr++] = ca;
+	}
 	if (e->client_certs) {
 		argv[nr++] = "--cert";
 		argv[nr++] = cert;
