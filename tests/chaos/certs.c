@@ -67,8 +67,8 @@ static void certs_show(struct chaos *c, unsigned node)
 	unsigned i;
 
 	for (i = 0; i < WFI_ARRAY_SIZE(ends); i++) {
-		snprintf(from, sizeof(from), "%s/pki/ca-%u/node-%u.%s", c->dir,
-			 c->nodes[node].cert, node, ends[i]);
+		snprintf(from, sizeof(from), "%s/pki/ca-%u/node-%u.%s", c->dir, c->nodes[node].cert,
+			 node, ends[i]);
 		snprintf(to, sizeof(to), "%s/pki/node-%u.%s", c->dir, node, ends[i]);
 		file_make(to, from, NULL);
 	}

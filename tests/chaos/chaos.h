@@ -99,7 +99,8 @@ void chaos_log(struct chaos *c, const char *fmt, ...) __attribute__((format(prin
  * asked for, true, and why it has none */
 bool cluster_init(struct chaos *c, unsigned nr, bool tls, char *why, size_t why_len);
 void cluster_fini(struct chaos *c);
-/* what is dead is started, what stands still goes on; on return nodes listen */
+/* what is dead is started, what stands still goes on; on return nodes listen, but for one that
+ * drains while another stands still: that one goes on draining */
 void node_up(struct chaos *c, unsigned node);
 void node_kill(struct chaos *c, unsigned node);
 void node_freeze(struct chaos *c, unsigned node);

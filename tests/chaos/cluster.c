@@ -149,6 +149,17 @@ bool node_goes(const struct chaos *c, unsigned i)
 	return c->nodes[i].leaving || atomic_load(&c->nodes[i].drains);
 }
 
+/* an engine that waits for a node that stands still leaves no other one either */
+static bool is_held_up(const struct chaos *c, unsigned i)
+{
+	bool frozen = false;
+	unsigned k;
+
+	for (k = 0; k < c->nr; k++)
+		frozen |= c->nodes[k].frozen;
+	return frozen && atomic_load(&c->nodes[i].drains) && !c->nodes[i].leaving;
+}
+
 void node_up(struct chaos *c, unsigned i)
 {
 	struct chaos_node *n = &c->nodes[i];
@@ -156,6 +167,8 @@ void node_up(struct chaos *c, unsigned i)
 	thaw(n);
 	if (atomic_load(&n->drains) && n->hurries)
 		node_leave(c, i);
+	if (is_held_up(c, i))
+		return;
 	if (node_goes(c, i))
 		wait_for_end(c, i);
 	if (!n->proc.pid)
