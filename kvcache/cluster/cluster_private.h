@@ -255,6 +255,7 @@ struct wfi_cluster {
 	uint8_t holder_peers[WFI_DIR_HOLDERS + 1]; /* by pair of numbers */
 	struct stream *stream; /* to the shard here */
 	struct wfi_table heads; /* uint32_t by slot; 0: not known */
+	uint32_t climbed; /* ancestors that were looked at, in this poll */
 	uint64_t tell_ns; /* when peers hear next how fast the SSD tier is, if it has changed */
 	struct hint *hints;
 
@@ -372,7 +373,7 @@ void wfi_cl_heard_release(struct wfi_cluster *c, uint8_t peer, const union clust
 /* what waits for the SSD tier and would be answered over @conn is not wanted any more */
 void wfi_cl_loans_lost(struct wfi_cluster *c, uint8_t peer, const struct wfi_peer *conn);
 /* the owner of one tenant in a list that is made longer when there is none. Return: NULL: no
- * memory */
+ * memory, or no tenant */
 struct wfi_owner *wfi_cl_borrower(struct wfi_cluster *c, struct borrower **list,
 				  struct wfi_tenant *tenant);
 void wfi_cl_borrowers_fini(struct wfi_cluster *c, struct borrower **list);

@@ -12,6 +12,9 @@ struct wfi_owner *wfi_cl_borrower(struct wfi_cluster *c, struct borrower **list,
 	for (b = *list; b; b = b->next)
 		if (b->tenant == tenant)
 			return &b->owner;
+	/* of a space that has gone meanwhile */
+	if (!tenant)
+		return NULL;
 	b = wfi_alloc(c->o.env, sizeof(*b));
 	if (!b)
 		return NULL;

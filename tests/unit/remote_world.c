@@ -272,7 +272,7 @@ void put_chain(struct fixture *f, uint32_t n)
 	turns(f, WFI_NSEC_PER_MSEC);
 }
 
-static void on_done(void *ctx)
+void wish_done(void *ctx)
 {
 	struct wish *w = ctx;
 
@@ -299,7 +299,7 @@ void want_within(struct fixture *f, uint32_t n, struct wish *w, uint64_t budget_
 				   .budget_ns = budget_ns,
 				   .now_ns = now(f),
 				   .deadline_ns = now(f) + deadline_ns,
-				   .done = on_done,
+				   .done = wish_done,
 				   .ctx = w };
 	uint32_t i;
 

@@ -116,7 +116,9 @@ uint32_t below(struct fixture *f, uint32_t n);
 uint32_t held(struct fixture *f, uint32_t n);
 /* a node wants .keys */
 void want(struct fixture *f, uint32_t n, struct wish *w, uint64_t deadline_ns);
-/* the same, with a budget */
+/* of its pull: .done */
+void wish_done(void *ctx);
+/* the same as want(), with a budget */
 void want_within(struct fixture *f, uint32_t n, struct wish *w, uint64_t budget_ns,
 		 uint64_t deadline_ns);
 /* Return: how many have come; each of them is right */

@@ -400,6 +400,35 @@ static void test_drain_ends(void **state)
 	assert_true(wfi_cluster_drain(f->nodes[0].cluster, now(f)));
 }
 
+/* blocks that come for a space that is no more have nowhere to stay */
+static void test_space_goes(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t slots[CHAIN];
+	int32_t results[CHAIN];
+	struct wish w = { .done = false };
+	const struct wfi_pull_opts o = { .tenant = f->nodes[0].tenant,
+					 .space = f->nodes[0].space.id,
+					 .nr = CHAIN,
+					 .keys = f->keys,
+					 .slots = slots,
+					 .results = results,
+					 .now_ns = now(f),
+					 .deadline_ns = now(f) + DEADLINE_NS,
+					 .done = wish_done,
+					 .ctx = &w };
+
+	put_chain(f, 1);
+	memset(slots, 0xff, sizeof(slots));
+	assert_int_equal(wfi_cluster_pull(f->nodes[0].cluster, &o, &w.pull), 0);
+	assert_int_equal(wfi_kv_space_remove(f->nodes[0].kv, o.space, NULL), 0);
+	turns(f, DEADLINE_NS);
+	assert_true(w.done);
+	node_open_space(f, 0);
+	assert_int_equal(held(f, 0), 0);
+	assert_int_equal(get(f, 0), CHAIN);
+}
+
 /* random messages from a peer that is one: nothing but their words is wrong */
 static void test_garbage(void **state)
 {
@@ -553,6 +582,8 @@ int main(void)
 		TEST(test_replicas_everywhere),
 		TEST(test_drain),
 		TEST(test_drain_ends),
+		TEST(test_space_goes),
+		TEST(test_deep_chain),
 		TEST(test_garbage),
 		cmocka_unit_test(test_deep_chain),
 	};
