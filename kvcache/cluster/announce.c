@@ -12,6 +12,7 @@
 #define SPEED_MIN 1024u /* bytes a ms: what others say is slower is not */
 #define SWEEP_SLOTS 64u /* of a stream, a poll */
 #define CLIMB_BELOW 4096u /* ancestors in the SSD tier: as deep as chains are told apart */
+#define CLIMBS_A_POLL 1024u /* ancestors that sweeps look at; the climb that goes beyond ends */
 
 /* ---- heads of chains ---- */
 
@@ -74,6 +75,7 @@ static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
 		if (up == WFI_SLOT_NONE)
 			break;
 		at = up;
+		c->climbed++;
 	}
 	head = *head_of(c, at) ? *head_of(c, at) : head_guess(c, at, NULL);
 	/* those on the way need not climb any more */
@@ -105,7 +107,7 @@ static uint32_t memory_find(const struct wfi_cluster *c, uint64_t space_tag,
  * The block of the SSD tier that @slot's head follows from: its first ancestor in memory may have
  * come up from there. Return: 0 and @b, or the head
  */
-static uint32_t climb_memory(const struct wfi_cluster *c, uint32_t slot, uint32_t *left,
+static uint32_t climb_memory(struct wfi_cluster *c, uint32_t slot, uint32_t *left,
 			     struct wfi_tier_block *b)
 {
 	const struct weft_key *key;
@@ -118,6 +120,7 @@ static uint32_t climb_memory(const struct wfi_cluster *c, uint32_t slot, uint32_
 			break;
 		slot = up;
 		--*left;
+		c->climbed++;
 	}
 	if (*head_of(c, slot))
 		return *head_of(c, slot);
@@ -132,13 +135,14 @@ static uint32_t climb_memory(const struct wfi_cluster *c, uint32_t slot, uint32_
 
 /* by its ancestors, where nobody has said it yet. Engines name parents as they like: a chain may
  * bite its own tail */
-static uint32_t climb_below(const struct wfi_cluster *c, const struct wfi_tier_block *block)
+static uint32_t climb_below(struct wfi_cluster *c, const struct wfi_tier_block *block)
 {
 	uint32_t slot, head, left = CLIMB_BELOW;
 	struct wfi_tier_block b = *block;
 
 	while (!b.chain && !no_key(&b.parent) && left) {
 		left--;
+		c->climbed++;
 		slot = memory_find(c, b.space_tag, &b.parent);
 		if (slot != WFI_SLOT_NONE) {
 			head = climb_memory(c, slot, &left, &b);
@@ -353,6 +357,10 @@ static int stream_sweep_below(struct wfi_cluster *c, uint8_t owner)
 		wfi_kv_below_block(c->o.kv, slots[i], &b);
 		if (b.space_tag != space.tag && wfi_kv_space_by_tag(c->o.kv, b.space_tag, &space))
 			continue;
+		if (!b.chain && c->climbed >= CLIMBS_A_POLL) {
+			s->below_at = slots[i];
+			return 1;
+		}
 		if (wfi_cl_owner(c, wfi_cl_head_below(c, slots[i])) == owner)
 			stream_add(c, owner, below_tag(&b));
 	}
@@ -369,9 +377,14 @@ static int stream_sweep(struct wfi_cluster *c, uint8_t owner)
 	if (!s->seq || s->nr + SWEEP_SLOTS > CLUSTER_TAGS_MAX)
 		return 0;
 	n = wfi_kv_walk(c->o.kv, &s->at, SWEEP_SLOTS, slots);
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
+		if (!*head_of(c, slots[i]) && c->climbed >= CLIMBS_A_POLL) {
+			s->at = slots[i];
+			return 1;
+		}
 		if (wfi_cl_owner(c, head_find(c, slots[i])) == owner)
 			stream_add(c, owner, slot_tag(c, slots[i]));
+	}
 	s->sweeping = s->at != 0;
 	return 1;
 }
@@ -473,9 +486,11 @@ void wfi_cl_heard_speed(struct wfi_cluster *c, uint8_t peer, const union cluster
 
 int wfi_cl_announce_poll(struct wfi_cluster *c)
 {
-	int work = stream_poll(c, SELF);
 	unsigned i;
+	int work;
 
+	c->climbed = 0;
+	work = stream_poll(c, SELF);
 	for (i = 0; i < c->hi_peers; i++)
 		if (c->peers[i].node)
 			work += stream_poll(c, (uint8_t)i);
