@@ -34,6 +34,7 @@
 #define KV_DEFAULT_SLOTS (16ull << 20)
 #define KV_MAX_TENANTS 1024u
 #define KV_MAX_SPACES 4096u
+#define KV_SPACE_BUCKETS 512u
 #define KV_OWNER_BITS 20
 #define KV_NO_OWNER UINT32_MAX
 #define KV_DOOMED (KV_NONE - 1) /* in place of an owner: until the next poll */
@@ -136,6 +137,7 @@ struct kv_space {
 	uint8_t leave_step;
 	uint64_t leave_at; /* of the step: what was before has gone */
 	struct kv_space *next_leaving;
+	struct kv_space *same_bucket;
 	uint64_t max_blocks; /* UINT64_MAX: no bound */
 	struct index_salt salt;
 	struct kv_crc_shift crc_shift;
@@ -294,7 +296,9 @@ struct wfi_kv {
 	struct kv_space *spaces[KV_MAX_SPACES]; /* NULL: that one has gone */
 	uint32_t nr_spaces; /* with those that have gone */
 	uint32_t space_gen; /* upper half of the next space's id */
+	struct kv_space *spaces_by_tag[KV_SPACE_BUCKETS]; /* lists, by .same_bucket */
 	struct kv_space *leaving_spaces; /* first to last */
+	bool leave_waits; /* the first of them, for what goes on without it */
 	struct wfi_tenant *tenants[KV_MAX_TENANTS];
 	uint32_t nr_tenants;
 

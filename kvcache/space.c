@@ -418,6 +418,12 @@ err_free:
 	return ret;
 }
 
+/* tags are hashes */
+static struct kv_space **bucket_of(struct wfi_kv *kv, uint64_t tag)
+{
+	return &kv->spaces_by_tag[tag & (KV_SPACE_BUCKETS - 1)];
+}
+
 static void space_add(struct wfi_kv *kv, struct kv_space *space)
 {
 	const uint32_t idx = space_number(kv);
@@ -425,6 +431,8 @@ static void space_add(struct wfi_kv *kv, struct kv_space *space)
 
 	space->info.id = kv->space_gen | idx;
 	kv->spaces[idx] = space;
+	space->same_bucket = *bucket_of(kv, space->info.tag);
+	*bucket_of(kv, space->info.tag) = space;
 	kv->nr_spaces = (uint32_t)wfi_max(kv->nr_spaces, idx + 1);
 	space->next = t->spaces;
 	t->spaces = space;
@@ -441,6 +449,9 @@ void wfi_space_delete(struct wfi_kv *kv, struct kv_space *space)
 	while (*at != space)
 		at = &(*at)->next;
 	*at = space->next;
+	for (at = bucket_of(kv, space->info.tag); *at != space; at = &(*at)->same_bucket)
+		;
+	*at = space->same_bucket;
 	t->nr_spaces--;
 	kv->spaces[space->info.id & (KV_MAX_SPACES - 1)] = NULL;
 	/* who still has its id finds nothing, whoever gets the number */
@@ -532,13 +543,12 @@ int wfi_kv_space_any(const struct wfi_kv *kv, uint32_t id, struct wfi_space_info
 
 int wfi_kv_space_by_tag(struct wfi_kv *kv, uint64_t tag, struct wfi_space_info *out)
 {
-	for (uint32_t i = 0; i < kv->nr_spaces; i++) {
-		const struct kv_space *space = kv->spaces[i];
+	const struct kv_space *space = *bucket_of(kv, tag);
 
-		if (space && space->info.tag == tag && !space->leaving) {
-			*out = space->info;
-			return 0;
-		}
-	}
-	return -ENOENT;
+	while (space && space->info.tag != tag)
+		space = space->same_bucket;
+	if (!space || space->leaving)
+		return -ENOENT;
+	*out = space->info;
+	return 0;
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -492,6 +493,34 @@ static void spaces_and_tenants_are_apart(void **state)
 	assert_int_not_equal(info.id, f->space.id);
 }
 
+static void spaces_are_found_by_tag(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_space_info spaces[WFI_TENANT_SPACES_MAX - 1], info;
+	char model[16];
+	unsigned i;
+
+	for (i = 0; i < WFI_ARRAY_SIZE(spaces); i++) {
+		snprintf(model, sizeof(model), "m%u", i);
+		spaces[i] = kv_rig_space(f->r.kv, f->tenant, model, BLOCK_BYTES);
+	}
+	for (i = 0; i < WFI_ARRAY_SIZE(spaces); i += 2) {
+		assert_int_equal(wfi_kv_space_remove(f->r.kv, spaces[i].id, NULL), 0);
+		assert_int_equal(wfi_kv_space_by_tag(f->r.kv, spaces[i].tag, &info), -ENOENT);
+	}
+	for (i = 0; i < 10000 && !wfi_kv_next_event_ns(f->r.kv); i++)
+		wfi_kv_poll(f->r.kv, f->r.now);
+	assert_true(i < 10000);
+	spaces[0] = kv_rig_space(f->r.kv, f->tenant, "m0", BLOCK_BYTES);
+	for (i = 0; i < WFI_ARRAY_SIZE(spaces); i++) {
+		const bool gone = i && i % 2 == 0;
+
+		assert_int_equal(wfi_kv_space_by_tag(f->r.kv, spaces[i].tag, &info),
+				 gone ? -ENOENT : 0);
+		assert_true(gone || info.id == spaces[i].id);
+	}
+}
+
 static void bad_options_are_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -892,6 +921,7 @@ int main(void)
 						kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(spaces_and_tenants_are_apart, setup,
 						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(spaces_are_found_by_tag, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(bad_options_are_refused, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(peers_map_for_reading_only, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(readers_find_what_is_held, setup, kv_rig_teardown),
