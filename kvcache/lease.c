@@ -6,6 +6,7 @@
 #include "weft_internal/log.h"
 
 #define SLAB_CHUNKS 4096u
+#define LEAVE_LOOK_NS WFI_NSEC_PER_MSEC /* between looks at what a space that leaves waits for */
 #define NO_LEASE UINT32_MAX
 #define NO_CHUNK UINT32_MAX
 #define MAX_LEASES (16u << 20)
@@ -392,10 +393,12 @@ uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv)
 {
 	const struct kv_leases *l = &kv->leases;
 
-	const uint64_t next = l->nr_heap ? l->leases[l->heap[0]].event_ns : UINT64_MAX;
+	uint64_t next = l->nr_heap ? l->leases[l->heap[0]].event_ns : UINT64_MAX;
 
-	if (kv->leaving || kv->leaving_spaces)
+	if (kv->leaving || (kv->leaving_spaces && !kv->leave_waits))
 		return 0;
+	if (kv->leaving_spaces)
+		next = wfi_min(next, kv->now_ns + LEAVE_LOOK_NS);
 	return kv->mover ? wfi_min(next, wfi_mover_next_event_ns(kv->mover)) : next;
 }
 

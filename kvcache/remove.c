@@ -63,6 +63,7 @@ int wfi_kv_space_remove(struct wfi_kv *kv, uint32_t id, char *why)
 	if (kv->mover)
 		wfi_mover_leave(kv->mover, space);
 	space->leaving = true;
+	kv->leave_waits = false;
 	while (*last)
 		last = &(*last)->next_leaving;
 	*last = space;
@@ -78,10 +79,12 @@ bool wfi_kv_space_leaves(const struct wfi_kv *kv, uint32_t id)
 	return space;
 }
 
-/* ---- step by step. Return: true when this one is done ---- */
+/* ---- step by step ---- */
+
+enum leave { LEAVE_DONE, LEAVE_GOES_ON, LEAVE_WAITS };
 
 /* a slice of its slots */
-static bool leave_memory(struct wfi_kv *kv, struct kv_space *space)
+static enum leave leave_memory(struct wfi_kv *kv, struct kv_space *space)
 {
 	uint32_t slots[WFI_BLOCKS_SLICE], dropped = 0;
 	const uint32_t nr = wfi_space_walk(kv, space, &space->leave_at, slots);
@@ -95,49 +98,57 @@ static bool leave_memory(struct wfi_kv *kv, struct kv_space *space)
 	}
 	kv_count(kv, KV_C_DROPPED, dropped);
 	if (space->leave_at != UINT64_MAX)
-		return false;
+		return LEAVE_GOES_ON;
 	space->leave_at = 0;
-	return true;
+	return LEAVE_DONE;
 }
 
 /* what the mover had under way ends, and no slot is looked at any more */
-static bool leave_mover(struct wfi_kv *kv, struct kv_space *space)
+static enum leave leave_mover(struct wfi_kv *kv, struct kv_space *space)
 {
 	uint32_t up = 0, down = 0;
 
 	if (kv->mover)
 		wfi_mover_use(kv->mover, space, &up, &down);
-	return !up && !down && space->nr_free == space->nr_slots;
+	return !up && !down && space->nr_free == space->nr_slots ? LEAVE_DONE : LEAVE_WAITS;
 }
 
-static bool leave_tier(struct wfi_kv *kv, struct kv_space *space)
+static enum leave leave_tier(struct wfi_kv *kv, struct kv_space *space)
 {
-	return !kv->mover || wfi_mover_clear(kv->mover, space, &space->leave_at);
+	if (!kv->mover)
+		return LEAVE_DONE;
+	/* what is still to be found there would be left */
+	if (wfi_mover_opens(kv->mover))
+		return LEAVE_WAITS;
+	return wfi_mover_clear(kv->mover, space, &space->leave_at) ? LEAVE_DONE : LEAVE_GOES_ON;
 }
 
-static bool leave_arena(struct wfi_kv *kv, struct kv_space *space)
+static enum leave leave_arena(struct wfi_kv *kv, struct kv_space *space)
 {
-	return !wfi_space_shed(kv, space);
+	return wfi_space_shed(kv, space) ? LEAVE_GOES_ON : LEAVE_DONE;
 }
 
-static bool leave_pages(struct wfi_kv *kv, struct kv_space *space)
+static enum leave leave_pages(struct wfi_kv *kv, struct kv_space *space)
 {
 	if (wfi_share_leaves(kv, space))
-		return false;
+		return LEAVE_WAITS;
 	kv->leaving_spaces = space->next_leaving;
 	wfi_space_delete(kv, space);
-	return true;
+	return LEAVE_DONE;
 }
 
 void wfi_remove_poll(struct wfi_kv *kv)
 {
-	static bool (*const steps[])(struct wfi_kv * kv, struct kv_space * space) = {
+	static enum leave (*const steps[])(struct wfi_kv * kv, struct kv_space * space) = {
 		leave_memory, leave_mover, leave_tier, leave_arena, leave_pages,
 	};
 	struct kv_space *space = kv->leaving_spaces;
 	const unsigned step = space->leave_step;
+	enum leave ret;
 
 	wfi_point(kv->env, "remove.step");
-	if (steps[step](kv, space) && step + 1 < WFI_ARRAY_SIZE(steps))
+	ret = steps[step](kv, space);
+	kv->leave_waits = ret == LEAVE_WAITS;
+	if (ret == LEAVE_DONE && step + 1 < WFI_ARRAY_SIZE(steps))
 		space->leave_step++;
 }

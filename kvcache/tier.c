@@ -765,14 +765,18 @@ static void below_add(void *ctx, const struct wfi_tier_block *b)
 	below->keys[below->nr++] = b->key;
 }
 
-bool wfi_mover_clear(struct kv_mover *m, const struct kv_space *space, uint64_t *at)
+bool wfi_mover_opens(const struct kv_mover *m)
 {
-	struct keys_below below = { .nr = 0 };
 	struct wfi_tier_stat st;
 
 	m->tier->ops->stat(m->tier, &st);
-	if (st.state == WFI_TIER_OPENING)
-		return false;
+	return st.state == WFI_TIER_OPENING;
+}
+
+bool wfi_mover_clear(struct kv_mover *m, const struct kv_space *space, uint64_t *at)
+{
+	struct keys_below below = { .nr = 0 };
+
 	*at = wfi_mover_each(m, space, (uint32_t)*at, BELOW_A_POLL, below_add, &below);
 	for (uint32_t i = 0; i < below.nr; i++)
 		m->tier->ops->drop(m->tier, space->info.tag, &below.keys[i]);

@@ -40,6 +40,8 @@ void wfi_mover_use(const struct kv_mover *m, const struct kv_space *space, uint3
 bool wfi_mover_is_of(const struct kv_mover *m, const struct kv_space *space, uint32_t tier_slot);
 /* a space leaves: what is on its way up is not published */
 void wfi_mover_leave(struct kv_mover *m, const struct kv_space *space);
+/* the tier still looks for what it has */
+bool wfi_mover_opens(const struct kv_mover *m);
 /* its blocks in the tier go, a slice from *@at (0 at first) on. Return: true when all have */
 bool wfi_mover_clear(struct kv_mover *m, const struct kv_space *space, uint64_t *at);
 /* slots of a space that are kept free ahead of who will want them */

@@ -515,6 +515,11 @@ static void while_the_tier_opens(void **state)
 	spaces_open(f);
 	assert_int_equal(tier_stat(f).state, WFI_TIER_OPENING);
 	assert_int_equal(removes(f, f->space.id), 0);
+	/* nobody spins until it has opened: what it finds it says itself */
+	for (unsigned i = 0; i < 8 && tier_stat(f).state == WFI_TIER_OPENING; i++)
+		wfi_kv_poll(f->r.kv, f->r.now);
+	if (tier_stat(f).state == WFI_TIER_OPENING)
+		assert_true(wfi_kv_next_event_ns(f->r.kv) > f->r.now);
 	gone(f, f->space.id);
 	assert_int_equal(tier_stat(f).state, WFI_TIER_OK);
 	assert_true(tier_stat(f).recovered >= held);
