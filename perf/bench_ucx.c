@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "perf/pair.h"
 #include "perf/peers.h"
 #include "perf/perf.h"
@@ -38,6 +39,14 @@ static const struct bw_case bw_cases[] = {
 	{ "get_bw_64KiB", "ucp_get", true, 64u << 10, 2000 },
 	{ "get_bw_1MiB", "ucp_get", true, 1u << 20, 200 },
 };
+
+/* those whose name starts with WEFT_PERF_CASE, if that is set */
+static bool is_wanted(const char *name)
+{
+	const char *only = getenv("WEFT_PERF_CASE");
+
+	return !only || !strncmp(name, only, strlen(only));
+}
 
 struct moves {
 	struct wfi_pair *pair;
@@ -123,6 +132,8 @@ static int bw_run(const struct wfi_perf *p, const struct place *place, const str
 	int ret;
 
 	snprintf(name, sizeof(name), "%s_%s", c->name, place->name);
+	if (!is_wanted(name))
+		return 0;
 	ret = wfi_pair_open("ucx", place->device, c->bytes, &m.pair);
 	if (!ret)
 		ret = wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
@@ -184,6 +195,8 @@ static int lat_run(const struct wfi_perf *p, const struct place *place)
 	int ret;
 
 	snprintf(name, sizeof(name), "am_lat_8B_%s", place->name);
+	if (!is_wanted(name))
+		return 0;
 	ret = wfi_pair_open("ucx", place->device, 4096, &m.pair);
 	if (!ret)
 		ret = wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
