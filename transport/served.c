@@ -46,13 +46,6 @@ void wfi_srv_device_fini(struct wfi_srv_device *dev)
 		wfi_free(dev->base.env, dev->exports, dev->nr_exports * sizeof(*dev->exports));
 }
 
-struct wfi_srv_ep *wfi_srv_ep_find(struct wfi_srv_device *dev, uint64_t id)
-{
-	struct wfi_srv_ep *ep = dev->eps[(uint32_t)id % WFI_SRV_EPS];
-
-	return ep && ep->id == id ? ep : NULL;
-}
-
 /* ---- regions and exports ---- */
 
 static void fd_close(int fd)
@@ -301,10 +294,9 @@ static void lent_end(struct wfi_srv_cq *cq)
 {
 	struct wfi_srv_ep *ep;
 
-	cq->nr_lent = 0;
-	for (ep = wfi_srv_device(cq->base.dev)->first; ep; ep = ep->next)
-		if (ep->base.recv_cq == &cq->base)
-			wfi_srv_give_back(ep);
+	for (ep = cq->lent; ep; ep = ep->lent_next)
+		wfi_srv_give_back(ep);
+	cq->lent = NULL;
 }
 
 /* of the endpoints from @ep to before @end. Return: completions written */
@@ -314,9 +306,9 @@ static unsigned cq_take(struct wfi_srv_cq *cq, struct wfi_srv_ep *ep, const stru
 	unsigned n = 0;
 
 	for (; ep && ep != end && n < max; ep = ep->next) {
-		if (ep->base.send_cq == &cq->base)
+		if (ep->open_head != ep->open_tail && ep->base.send_cq == &cq->base)
 			n += wfi_srv_take_posts(ep, wcs + n, max - n);
-		if (ep->base.recv_cq == &cq->base)
+		if ((ep->nr_msgs || ep->state == WFI_EP_CLOSING) && ep->base.recv_cq == &cq->base)
 			n += wfi_srv_take_messages(ep, wcs + n, max - n);
 	}
 	return n;
@@ -329,7 +321,7 @@ static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 	uint32_t stirs;
 	unsigned n;
 
-	if (cq->nr_lent)
+	if (cq->lent)
 		lent_end(cq);
 	progress(dev);
 	if (wfi_unlikely(dev->nr_closing || ++dev->polls % TICK_POLLS == 0))
@@ -338,7 +330,8 @@ static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
 	if (cq->seen == stirs)
 		return 0;
 	n = cq_take(cq, cq->turn, NULL, wcs, max);
-	n += cq_take(cq, dev->first, cq->turn, wcs + n, max - n);
+	if (cq->turn != dev->first)
+		n += cq_take(cq, dev->first, cq->turn, wcs + n, max - n);
 	if (n < max)
 		cq->seen = stirs;
 	/* another one is first next time: nobody starves behind a chatty peer */

@@ -8,8 +8,9 @@
  * they lie, and land where they belong.
  *
  * The core keeps posts, exports, messages and the life of endpoints. A wire carries frames:
- * a head, which is a struct wfi_srv_frame and a struct wfi_srv_desc for each piece, then bytes.
- * Frames of one endpoint arrive whole and in order, or the endpoint breaks.
+ * a struct wfi_srv_head, which begins a struct wfi_srv_frame and a struct wfi_srv_desc for each
+ * piece where there is more to say than in a message, then bytes. Frames of one endpoint arrive
+ * whole and in order, or the endpoint breaks.
  *
  * Nobody waits for room in order to serve: messages have credits, requests for bytes
  * (WFI_SRV_READS) and answers (the depth of an endpoint) are bounded, and have their places. So
@@ -28,10 +29,10 @@
 #include <sys/uio.h>
 #include "transport/host.h"
 
-#define WFI_SRV_VERSION 2u
+#define WFI_SRV_VERSION 3u
 #define WFI_SRV_EP_MAGIC 0x3150455652535457ull /* "WTSRVEP1" */
 #define WFI_SRV_RKEY_MAGIC 0x3359454b52535457ull /* "WTSRKEY3" */
-#define WFI_SRV_FRAME_MAGIC 0x31524657u /* "WFR1" */
+#define WFI_SRV_FRAME_MAGIC 0x57u
 #define WFI_SRV_PIECES 256u /* most of a post */
 #define WFI_SRV_READS 16u /* frames that ask for bytes, open at one side */
 #define WFI_SRV_DEPTH 1024u /* most posts of an endpoint */
@@ -54,19 +55,24 @@ enum wfi_srv_kind {
 
 #define WFI_SRV_F_IMM 1u /* of a WRITE: .imm is told when it has landed */
 
-/* little-endian, on the wire */
-struct wfi_srv_frame {
+/* little-endian, on the wire; all there is in front of a message's bytes, of a CREDIT and a BYE */
+struct wfi_srv_head {
 	uint64_t to; /* the endpoint, as its address says */
-	uint64_t bytes; /* behind the head */
-	uint32_t magic;
+	uint8_t magic;
 	uint8_t kind;
-	uint8_t flags;
-	uint16_t nr; /* descriptors */
+	uint16_t nr; /* of a SEND bytes, else descriptors */
+	uint32_t credit; /* bytes of messages taken so far, modulo 2^32 */
+};
+
+/* of the others */
+struct wfi_srv_frame {
+	struct wfi_srv_head h;
+	uint64_t bytes; /* behind the descriptors */
 	uint32_t serial; /* of the request */
 	int32_t status; /* of an answer: -errno of piece .idx, or 0 */
 	uint32_t idx;
 	uint32_t imm;
-	uint32_t credit; /* bytes of messages taken so far, modulo 2^32 */
+	uint32_t flags;
 	uint32_t reserved;
 };
 
@@ -101,7 +107,8 @@ struct wfi_srv_rkey_blob {
 enum { WFI_SRV_FD_GENS, WFI_SRV_FD_PID, WFI_SRV_FD_NR };
 
 _Static_assert(sizeof(struct wfi_srv_frame) == 48, "wire");
-_Static_assert(offsetof(struct wfi_srv_frame, credit) == 40, "wire");
+_Static_assert(sizeof(struct wfi_srv_head) == 16, "wire");
+_Static_assert(offsetof(struct wfi_srv_frame, serial) == 24, "wire");
 _Static_assert(sizeof(struct wfi_srv_desc) == 24, "wire");
 _Static_assert(sizeof(struct wfi_srv_ep_blob) == 48, "wire");
 _Static_assert(sizeof(struct wfi_srv_rkey_blob) == 56, "wire");
@@ -204,7 +211,7 @@ struct wfi_srv_cq {
 	struct weft_cq base;
 	uint32_t depth;
 	uint32_t nr_open; /* posts that were not polled yet */
-	uint32_t nr_lent; /* messages, until the next poll */
+	struct wfi_srv_ep *lent; /* whose messages are lent until the next poll */
 	uint32_t seen; /* .stirs of the device when all was told last */
 	struct wfi_srv_ep *turn; /* who comes first next time */
 };
@@ -299,6 +306,7 @@ struct wfi_srv_ep {
 	uint32_t ring_shown; /* offset: the next one to be shown */
 	uint32_t nr_msgs; /* records that were not shown yet */
 	uint32_t lent_bytes;
+	struct wfi_srv_ep *lent_next; /* of .recv_cq, while there are some */
 
 	struct wfi_srv_debt *debts; /* WFI_SRV_DEPTH */
 	uint32_t debt_head;
@@ -337,14 +345,19 @@ static inline uint64_t wfi_srv_export_bit(uint32_t export_idx)
 /* ---- for wires ---- */
 
 /* Return: the endpoint, or NULL: it is gone, or never was */
-struct wfi_srv_ep *wfi_srv_ep_find(struct wfi_srv_device *dev, uint64_t id);
+static inline struct wfi_srv_ep *wfi_srv_ep_find(const struct wfi_srv_device *dev, uint64_t id)
+{
+	struct wfi_srv_ep *ep = dev->eps[(uint32_t)id % WFI_SRV_EPS];
+
+	return ep && ep->id == id ? ep : NULL;
+}
 
 /**
  * wfi_srv_rx_begin - a head has arrived
  * @head: of @len bytes, as the peer sent it
  *
- * Return: bytes of the head, the frame's own bytes are expected now; 0 the head is not whole yet;
- * -EPROTO the peer breaks the rules: call wfi_srv_lost(). Hot.
+ * Return: bytes of the head, the frame's own bytes are expected now, or of a message that is all
+ * here; 0 the head is not whole yet; -EPROTO the peer breaks the rules: call wfi_srv_lost(). Hot.
  */
 int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len);
 /* bytes of the frame that are still to come */
@@ -361,7 +374,16 @@ unsigned wfi_srv_rx_iov(const struct wfi_srv_ep *ep, struct iovec *iov, unsigned
 void wfi_srv_rx_moved(struct wfi_srv_ep *ep, uint64_t bytes);
 
 /* a frame has left, or will not any more. Hot */
-void wfi_srv_tx_done(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx);
+static inline void wfi_srv_tx_done(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
+{
+	tx->used = false;
+	tx->next = ep->tx_free;
+	ep->tx_free = tx;
+	ep->heard = true;
+	/* what is due waits for the first that is free, and the end for the last */
+	if (wfi_unlikely(!ep->nr_free++ || ep->state == WFI_EP_CLOSING))
+		wfi_srv_stir(ep);
+}
 /* the peer is gone, or breaks the rules; the core calls stop() later */
 void wfi_srv_lost(struct wfi_srv_ep *ep, int status);
 /* nothing is under way any more, and frames that the wire had are all back */
@@ -396,9 +418,11 @@ bool wfi_srv_has_posts(const struct wfi_srv_ep *ep);
 bool wfi_srv_has_messages(const struct wfi_srv_ep *ep);
 /* served_post.c */
 extern const struct weft_ep_fast wfi_srv_fast;
-/* Return: a free frame with its head filled but for .to and .credit; NULL */
-struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep, const struct wfi_srv_frame *f,
-				  const struct wfi_srv_desc *descs);
+/* Return: a free frame of one place, its head, which is to be filled; NULL. Hot */
+struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep);
+/* all of the head but what wfi_srv_tx_push() knows */
+void wfi_srv_tx_frame(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
+		      const struct wfi_srv_desc *descs);
 void wfi_srv_tx_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx);
 
 /* ---- served_local.c: peers of this host ---- */

@@ -66,13 +66,29 @@ static bool record_came(struct wfi_srv_ep *ep, uint32_t len)
 	return true;
 }
 
+/* what the peer does not know yet is much of its room: it is told, if not with other news */
+static bool credit_due(const struct wfi_srv_ep *ep)
+{
+	return ep->msg_taken - ep->msg_told >= ep->room / 4;
+}
+
 void wfi_srv_give_back(struct wfi_srv_ep *ep)
 {
-	if (!ep->lent_bytes)
-		return;
 	ep->msg_taken += ep->lent_bytes;
 	ep->lent_bytes = 0;
-	wfi_srv_stir(ep);
+	if (wfi_unlikely(credit_due(ep)))
+		wfi_srv_stir(ep);
+}
+
+static void lend(struct wfi_srv_ep *ep, uint32_t bytes)
+{
+	struct wfi_srv_cq *cq = wfi_container_of(ep->base.recv_cq, struct wfi_srv_cq, base);
+
+	if (!ep->lent_bytes) {
+		ep->lent_next = cq->lent;
+		cq->lent = ep;
+	}
+	ep->lent_bytes += bytes;
 }
 
 static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
@@ -85,16 +101,14 @@ static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
 		ep->ring_shown = 0;
 	}
 	r = record_at(ep, ep->ring_shown);
-	memset(wc, 0, sizeof(*wc));
-	wc->ep = &ep->base;
-	wc->op = r->op;
-	wc->imm = r->imm;
-	wc->len = r->len;
-	wc->data = (const uint8_t *)r + WFI_SRV_RECORD;
+	*wc = (struct weft_wc){ .ep = &ep->base,
+				.op = r->op,
+				.imm = r->imm,
+				.data = (const uint8_t *)r + WFI_SRV_RECORD,
+				.len = r->len };
 	ep->ring_shown += record_bytes(r->len);
-	ep->lent_bytes += WFI_SRV_RECORD + r->len;
 	ep->nr_msgs--;
-	wfi_container_of(ep->base.recv_cq, struct wfi_srv_cq, base)->nr_lent++;
+	lend(ep, WFI_SRV_RECORD + r->len);
 }
 
 /* all is over but for telling so */
@@ -176,8 +190,8 @@ static int begin_write(struct wfi_srv_ep *ep, const uint8_t *head)
 	debt->serial = rx->f.serial;
 	debt->read = false;
 	rx->to = rx->pieces;
-	rx->nr = rx->f.nr;
-	if (pieces_find(ep, head, rx->f.nr, WEFT_ACCESS_REMOTE_WRITE, rx->pieces, debt) !=
+	rx->nr = rx->f.h.nr;
+	if (pieces_find(ep, head, rx->f.h.nr, WEFT_ACCESS_REMOTE_WRITE, rx->pieces, debt) !=
 	    rx->f.bytes)
 		return -EPROTO;
 	rx->status = debt->status;
@@ -190,12 +204,12 @@ static int begin_read(struct wfi_srv_ep *ep, const uint8_t *head)
 	struct wfi_srv_debt *debt = debt_next(ep);
 	const struct wfi_srv_frame *f = &ep->rx.f;
 
-	if (f->bytes || !f->nr || ep->debt_tail - ep->debt_head == WFI_SRV_DEPTH ||
+	if (f->bytes || !f->h.nr || ep->debt_tail - ep->debt_head == WFI_SRV_DEPTH ||
 	    ep->served_tail - ep->served_head == WFI_SRV_READS)
 		return -EPROTO;
 	debt->serial = f->serial;
 	debt->read = true;
-	if (pieces_find(ep, head, f->nr, WEFT_ACCESS_REMOTE_READ,
+	if (pieces_find(ep, head, f->h.nr, WEFT_ACCESS_REMOTE_READ,
 			ep->served[ep->served_tail++ % WFI_SRV_READS], debt) > WFI_MAX_POST_BYTES)
 		return -EPROTO;
 	ep->debt_tail++;
@@ -234,7 +248,7 @@ static int begin_ack(struct wfi_srv_ep *ep)
 	const struct wfi_srv_frame *f = &ep->rx.f;
 	struct wfi_srv_open *open;
 
-	if (f->bytes || f->nr)
+	if (f->bytes || f->h.nr)
 		return -EPROTO;
 	while ((open = open_asked(ep)) && open->op == WEFT_WC_WRITE) {
 		if (ep->open_next++ == f->serial)
@@ -251,7 +265,7 @@ static int begin_data(struct wfi_srv_ep *ep)
 	uint64_t sum = 0;
 	uint32_t i;
 
-	if (!open || open->op != WEFT_WC_READ || ep->open_next != rx->f.serial || rx->f.nr ||
+	if (!open || open->op != WEFT_WC_READ || ep->open_next != rx->f.serial || rx->f.h.nr ||
 	    rx->f.idx > open->nr)
 		return -EPROTO;
 	rx->to = ep->reads[ep->reads_head % WFI_SRV_READS];
@@ -261,25 +275,9 @@ static int begin_data(struct wfi_srv_ep *ep)
 	return sum == rx->f.bytes ? 0 : -EPROTO;
 }
 
-static int begin_send(struct wfi_srv_ep *ep)
-{
-	struct wfi_srv_rx *rx = &ep->rx;
-	uint32_t len = (uint32_t)rx->f.bytes;
-
-	if (!rx->f.bytes || rx->f.bytes > WFI_SRV_MSG || rx->f.nr || !record_came(ep, len))
-		return -EPROTO;
-	rx->to = rx->pieces;
-	rx->nr = 1;
-	rx->pieces[0] = (struct wfi_srv_piece){
-		.mem = (uint8_t *)record_next(ep, len) + WFI_SRV_RECORD,
-		.len = len,
-	};
-	return 0;
-}
-
 static int frame_begin(struct wfi_srv_ep *ep, const uint8_t *head)
 {
-	switch (ep->rx.f.kind) {
+	switch (ep->rx.f.h.kind) {
 	case WFI_SRV_WRITE:
 		return begin_write(ep, head);
 	case WFI_SRV_READ:
@@ -288,13 +286,6 @@ static int frame_begin(struct wfi_srv_ep *ep, const uint8_t *head)
 		return begin_ack(ep);
 	case WFI_SRV_DATA:
 		return begin_data(ep);
-	case WFI_SRV_SEND:
-		return begin_send(ep);
-	case WFI_SRV_CREDIT:
-		return ep->rx.f.bytes || ep->rx.f.nr ? -EPROTO : 0;
-	case WFI_SRV_BYE:
-		ep->bye = true;
-		return ep->rx.f.bytes || ep->rx.f.nr ? -EPROTO : 0;
 	default:
 		return -EPROTO;
 	}
@@ -302,20 +293,25 @@ static int frame_begin(struct wfi_srv_ep *ep, const uint8_t *head)
 
 /* ---- and its bytes have landed ---- */
 
+/* to tell at once: nothing is due before it was taken */
+static void message_end(struct wfi_srv_ep *ep, uint32_t len)
+{
+	record_add(ep, WEFT_WC_RECV, len, 0);
+	wfi_srv_device(ep->base.dev)->stirs++;
+}
+
 static int frame_end(struct wfi_srv_ep *ep)
 {
 	struct wfi_srv_rx *rx = &ep->rx;
 	struct wfi_srv_debt *debt = debt_next(ep);
 
 	rx->busy = false;
-	if (rx->f.kind == WFI_SRV_SEND) {
-		/* to tell at once: nothing is due before it was taken */
-		record_add(ep, WEFT_WC_RECV, rx->pieces[0].len, 0);
-		wfi_srv_device(ep->base.dev)->stirs++;
+	if (rx->f.h.kind == WFI_SRV_SEND) {
+		message_end(ep, rx->pieces[0].len);
 		return 0;
 	}
 	wfi_srv_stir(ep);
-	switch (rx->f.kind) {
+	switch (rx->f.h.kind) {
 	case WFI_SRV_WRITE:
 		debt->status = rx->status;
 		debt->idx = rx->idx;
@@ -334,23 +330,60 @@ static int frame_end(struct wfi_srv_ep *ep)
 	}
 }
 
-int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
+/* @bytes: @len of what is behind the head. Return: as wfi_srv_rx_begin() */
+static int message_begin(struct wfi_srv_ep *ep, const uint8_t *bytes, size_t len)
 {
 	struct wfi_srv_rx *rx = &ep->rx;
-	size_t need = sizeof(rx->f);
+	const uint32_t need = rx->f.h.nr;
+	uint8_t *to;
 
-	if (len < need)
-		return 0;
-	memcpy(&rx->f, head, sizeof(rx->f));
-	if (wfi_unlikely(rx->f.magic != WFI_SRV_FRAME_MAGIC || rx->f.to != ep->id ||
-			 rx->f.nr > WFI_SRV_PIECES || ep->bye ||
-			 rx->f.credit - ep->msg_credit > ep->msg_sent - ep->msg_credit))
+	if (wfi_unlikely(!need || need > WFI_SRV_MSG || !record_came(ep, need)))
 		return -EPROTO;
-	need += rx->f.nr * sizeof(struct wfi_srv_desc);
+	ep->heard = true;
+	ep->msg_credit = rx->f.h.credit;
+	to = (uint8_t *)record_next(ep, need) + WFI_SRV_RECORD;
+	if (wfi_likely(len >= need)) {
+		wfi_copy_few(to, bytes, need);
+		message_end(ep, need);
+		return (int)(sizeof(rx->f.h) + need);
+	}
+	rx->pieces[0] = (struct wfi_srv_piece){ .mem = to, .len = need };
+	rx->to = rx->pieces;
+	rx->nr = 1;
+	rx->at = 0;
+	rx->off = 0;
+	rx->left = need;
+	rx->busy = true;
+	return sizeof(rx->f.h);
+}
+
+/* a head that is all there is of its frame */
+static int note_begin(struct wfi_srv_ep *ep)
+{
+	const struct wfi_srv_head *h = &ep->rx.f.h;
+
+	if (h->nr)
+		return -EPROTO;
+	ep->heard = true;
+	ep->msg_credit = h->credit;
+	ep->bye = h->kind == WFI_SRV_BYE;
+	wfi_srv_stir(ep);
+	return sizeof(*h);
+}
+
+static int request_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
+{
+	struct wfi_srv_rx *rx = &ep->rx;
+	size_t need = sizeof(rx->f) + rx->f.h.nr * sizeof(struct wfi_srv_desc);
+
+	if (rx->f.h.nr > WFI_SRV_PIECES)
+		return -EPROTO;
 	if (len < need)
 		return 0;
+	memcpy((uint8_t *)&rx->f + sizeof(rx->f.h), head + sizeof(rx->f.h),
+	       sizeof(rx->f) - sizeof(rx->f.h));
 	ep->heard = true;
-	ep->msg_credit = rx->f.credit;
+	ep->msg_credit = rx->f.h.credit;
 	rx->nr = 0;
 	rx->at = 0;
 	rx->off = 0;
@@ -362,6 +395,23 @@ int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
 	if (!rx->left && frame_end(ep))
 		return -EPROTO;
 	return (int)need;
+}
+
+int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
+{
+	struct wfi_srv_head *h = &ep->rx.f.h;
+
+	if (wfi_unlikely(len < sizeof(*h)))
+		return 0;
+	memcpy(h, head, sizeof(*h));
+	if (wfi_unlikely(h->magic != WFI_SRV_FRAME_MAGIC || h->to != ep->id || ep->bye ||
+			 h->credit - ep->msg_credit > ep->msg_sent - ep->msg_credit))
+		return -EPROTO;
+	if (wfi_likely(h->kind == WFI_SRV_SEND))
+		return message_begin(ep, head + sizeof(*h), len - sizeof(*h));
+	if (h->kind == WFI_SRV_CREDIT || h->kind == WFI_SRV_BYE)
+		return note_begin(ep);
+	return request_begin(ep, head, len);
 }
 
 void wfi_srv_rx_moved(struct wfi_srv_ep *ep, uint64_t bytes)
@@ -450,14 +500,15 @@ static bool debt_pay(struct wfi_srv_ep *ep)
 	while (is_ack(ep, ep->debt_head) && is_ack(ep, ep->debt_head + 1))
 		ep->debt_head++;
 	debt = &ep->debts[ep->debt_head++ % WFI_SRV_DEPTH];
-	f.kind = debt->read ? WFI_SRV_DATA : WFI_SRV_ACK;
+	f.h.kind = debt->read ? WFI_SRV_DATA : WFI_SRV_ACK;
 	f.serial = debt->serial;
 	f.status = debt->status;
 	f.idx = debt->idx;
 	from = ep->served[ep->served_head % WFI_SRV_READS];
 	for (i = 0; debt->read && i < debt->idx; i++)
 		f.bytes += from[i].len;
-	tx = wfi_srv_tx_get(ep, &f, NULL);
+	tx = wfi_srv_tx_get(ep);
+	wfi_srv_tx_frame(tx, &f, NULL);
 	for (i = 0; debt->read && i < debt->idx; i++) {
 		if (!from[i].len)
 			continue;
@@ -472,9 +523,12 @@ static bool debt_pay(struct wfi_srv_ep *ep)
 
 static void say(struct wfi_srv_ep *ep, enum wfi_srv_kind kind)
 {
-	const struct wfi_srv_frame f = { .kind = (uint8_t)kind };
+	const struct wfi_srv_head h = { .kind = (uint8_t)kind };
+	struct wfi_srv_tx *tx = wfi_srv_tx_get(ep);
 
-	wfi_srv_tx_push(ep, wfi_srv_tx_get(ep, &f, NULL));
+	memcpy(tx->head, &h, sizeof(h));
+	tx->iov[0].iov_len = sizeof(h);
+	wfi_srv_tx_push(ep, tx);
 }
 
 void wfi_srv_lost(struct wfi_srv_ep *ep, int status)
@@ -525,8 +579,7 @@ void wfi_srv_ep_settle(struct wfi_srv_ep *ep)
 	}
 	while (ep->debt_head != ep->debt_tail && !ep->lost && !ep->said_bye && debt_pay(ep))
 		;
-	if (wfi_unlikely(ep->msg_taken - ep->msg_told >= ep->room / 4 && ep->nr_free && !ep->lost &&
-			 !ep->said_bye))
+	if (wfi_unlikely(credit_due(ep) && ep->nr_free && !ep->lost && !ep->said_bye))
 		say(ep, WFI_SRV_CREDIT);
 	wfi_srv_reap(ep);
 	if (wfi_unlikely(ep->state == WFI_EP_CLOSING))
@@ -615,7 +668,7 @@ void wfi_srv_ep_retract(struct wfi_srv_ep *ep, uint32_t export_idx)
 	uint64_t limit;
 	uint32_t i;
 
-	for (i = rx->at; rx->busy && rx->f.kind == WFI_SRV_WRITE && i < rx->nr; i++) {
+	for (i = rx->at; rx->busy && rx->f.h.kind == WFI_SRV_WRITE && i < rx->nr; i++) {
 		if (rx->to[i].export_idx == export_idx && !rx->status) {
 			rx->status = -ESTALE;
 			rx->idx = i;
@@ -748,9 +801,15 @@ static int ep_init(struct wfi_srv_ep *ep, struct weft_device *base, const struct
 static void cq_forget(struct weft_cq *base, struct wfi_srv_ep *ep)
 {
 	struct wfi_srv_cq *cq = wfi_container_of(base, struct wfi_srv_cq, base);
+	struct wfi_srv_ep **link;
 
 	if (cq->turn == ep)
 		cq->turn = ep->next;
+	for (link = &cq->lent; *link; link = &(*link)->lent_next)
+		if (*link == ep) {
+			*link = ep->lent_next;
+			return;
+		}
 }
 
 int wfi_srv_ep_create(struct weft_device *base, const struct weft_ep_opts *opts,

@@ -6,24 +6,7 @@
 
 /* ---- frames ---- */
 
-static void head_fill(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
-		      const struct wfi_srv_desc *descs)
-{
-	const size_t bytes = descs ? f->nr * sizeof(*descs) : 0;
-
-	memcpy(tx->head, f, sizeof(*f));
-	if (descs)
-		memcpy(tx->head + sizeof(*f), descs, bytes);
-	tx->iov[0].iov_base = tx->head;
-	tx->iov[0].iov_len = sizeof(*f) + bytes;
-	tx->nr_iov = 1;
-	tx->at = 0;
-	tx->nr_busy = 0;
-	tx->lends = 0;
-}
-
-struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep, const struct wfi_srv_frame *f,
-				  const struct wfi_srv_desc *descs)
+struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep)
 {
 	struct wfi_srv_tx *tx = ep->tx_free;
 
@@ -32,29 +15,34 @@ struct wfi_srv_tx *wfi_srv_tx_get(struct wfi_srv_ep *ep, const struct wfi_srv_fr
 	ep->tx_free = tx->next;
 	ep->nr_free--;
 	tx->used = true;
-	head_fill(tx, f, descs);
+	tx->iov[0].iov_base = tx->head;
+	tx->nr_iov = 1;
+	tx->at = 0;
+	tx->nr_busy = 0;
+	tx->lends = 0;
 	return tx;
+}
+
+void wfi_srv_tx_frame(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
+		      const struct wfi_srv_desc *descs)
+{
+	const size_t bytes = f->h.nr * sizeof(*descs);
+
+	memcpy(tx->head, f, sizeof(*f));
+	if (bytes)
+		memcpy(tx->head + sizeof(*f), descs, bytes);
+	tx->iov[0].iov_len = sizeof(*f) + bytes;
 }
 
 void wfi_srv_tx_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
 {
-	struct wfi_srv_frame *f = (struct wfi_srv_frame *)(void *)tx->head;
+	struct wfi_srv_head *h = (struct wfi_srv_head *)(void *)tx->head;
 
-	f->to = ep->peer_id;
-	f->magic = WFI_SRV_FRAME_MAGIC;
-	f->credit = ep->msg_taken;
+	h->to = ep->peer_id;
+	h->magic = WFI_SRV_FRAME_MAGIC;
+	h->credit = ep->msg_taken;
 	ep->msg_told = ep->msg_taken;
 	wfi_srv_device(ep->base.dev)->wire->push(ep, tx);
-}
-
-void wfi_srv_tx_done(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
-{
-	tx->used = false;
-	tx->next = ep->tx_free;
-	ep->tx_free = tx;
-	ep->nr_free++;
-	ep->heard = true;
-	wfi_srv_stir(ep);
 }
 
 /* ---- posts ---- */
@@ -64,13 +52,18 @@ static struct wfi_srv_cq *send_cq(const struct wfi_srv_ep *ep)
 	return wfi_container_of(ep->base.send_cq, struct wfi_srv_cq, base);
 }
 
+static bool has_frame(const struct wfi_srv_ep *ep)
+{
+	return ep->nr_free > WFI_SRV_TX_ANSWERS;
+}
+
 /* Return: whether one more post has its places */
 static bool has_room(const struct wfi_srv_ep *ep)
 {
 	const struct wfi_srv_cq *cq = send_cq(ep);
 
 	return ep->open_tail - ep->open_head < ep->depth && cq->nr_open < cq->depth &&
-	       ep->nr_free > WFI_SRV_TX_ANSWERS;
+	       has_frame(ep);
 }
 
 /* Return: whether the peer has a place for a message */
@@ -159,7 +152,7 @@ static struct wfi_srv_open *open_of(struct wfi_srv_ep *ep, const struct weft_pos
 
 static int post_write(struct wfi_srv_ep *ep, const struct weft_post *post, bool imm)
 {
-	struct wfi_srv_frame f = { .kind = WFI_SRV_WRITE, .serial = ep->open_tail };
+	struct wfi_srv_frame f = { .h.kind = WFI_SRV_WRITE, .serial = ep->open_tail };
 	struct wfi_srv_tx *tx;
 	struct build b;
 	uint32_t i;
@@ -178,15 +171,16 @@ static int post_write(struct wfi_srv_ep *ep, const struct weft_post *post, bool 
 		open_of(ep, post, WEFT_WC_WRITE, &b)->done = true;
 		return 0;
 	}
-	f.nr = b.mapped ? 0 : (uint16_t)b.nr;
+	f.h.nr = b.mapped ? 0 : (uint16_t)b.nr;
 	f.bytes = b.mapped ? 0 : b.bytes;
 	if (imm) {
 		f.flags = WFI_SRV_F_IMM;
 		f.imm = post->imm;
 		ep->msg_sent += WFI_SRV_RECORD;
 	}
-	tx = wfi_srv_tx_get(ep, &f, wfi_srv_device(ep->base.dev)->descs);
-	for (i = 0; i < f.nr; i++) {
+	tx = wfi_srv_tx_get(ep);
+	wfi_srv_tx_frame(tx, &f, wfi_srv_device(ep->base.dev)->descs);
+	for (i = 0; i < f.h.nr; i++) {
 		if (!post->pieces[i].len)
 			continue;
 		tx->iov[tx->nr_iov].iov_base = post->pieces[i].local;
@@ -210,8 +204,9 @@ static int srv_post_write_imm(struct weft_ep *base, const struct weft_post *post
 static int srv_post_read(struct weft_ep *base, const struct weft_post *post)
 {
 	struct wfi_srv_ep *ep = wfi_srv_ep(base);
-	struct wfi_srv_frame f = { .kind = WFI_SRV_READ, .serial = ep->open_tail };
+	struct wfi_srv_frame f = { .h.kind = WFI_SRV_READ, .serial = ep->open_tail };
 	struct wfi_srv_piece *to;
+	struct wfi_srv_tx *tx;
 	struct build b;
 	uint32_t i;
 	int ret;
@@ -227,32 +222,40 @@ static int srv_post_read(struct weft_ep *base, const struct weft_post *post)
 		open_of(ep, post, WEFT_WC_READ, &b)->done = true;
 		return 0;
 	}
-	f.nr = (uint16_t)b.nr;
+	f.h.nr = (uint16_t)b.nr;
 	to = ep->reads[ep->reads_tail++ % WFI_SRV_READS];
 	for (i = 0; i < b.nr; i++)
 		to[i] = (struct wfi_srv_piece){ .mem = post->pieces[i].local,
 						.len = (uint32_t)post->pieces[i].len };
 	open_of(ep, post, WEFT_WC_READ, &b);
-	wfi_srv_tx_push(ep, wfi_srv_tx_get(ep, &f, wfi_srv_device(base->dev)->descs));
+	tx = wfi_srv_tx_get(ep);
+	wfi_srv_tx_frame(tx, &f, wfi_srv_device(base->dev)->descs);
+	wfi_srv_tx_push(ep, tx);
 	return 0;
 }
 
+/* a quiet one is nobody's business once it has its frame: it needs no place among the open ones */
 static int srv_post_send(struct weft_ep *base, const void *buf, uint32_t len, uint64_t cookie,
 			 uint32_t flags)
 {
-	struct wfi_srv_frame f = { .kind = WFI_SRV_SEND, .bytes = len };
 	struct wfi_srv_ep *ep = wfi_srv_ep(base);
+	const bool quiet = flags & WEFT_POST_QUIET;
+	struct wfi_srv_head *h;
 	struct wfi_srv_tx *tx;
 
 	if (wfi_unlikely(!len || len > base->dev->caps.max_msg))
 		return -EINVAL;
-	if (wfi_unlikely(!has_room(ep) || !has_credit(ep, len)))
+	if (wfi_unlikely(!(quiet ? has_frame(ep) : has_room(ep)) || !has_credit(ep, len)))
 		return -EAGAIN;
-	tx = wfi_srv_tx_get(ep, &f, NULL);
-	memcpy(tx->head + sizeof(f), buf, len);
-	tx->iov[0].iov_len += len;
+	tx = wfi_srv_tx_get(ep);
+	h = (struct wfi_srv_head *)(void *)tx->head;
+	h->kind = WFI_SRV_SEND;
+	h->nr = (uint16_t)len;
+	wfi_copy_few(h + 1, buf, len);
+	tx->iov[0].iov_len = sizeof(*h) + len;
 	ep->msg_sent += WFI_SRV_RECORD + len;
-	open_add(ep, cookie, WEFT_WC_SEND, flags)->done = true;
+	if (!quiet)
+		open_add(ep, cookie, WEFT_WC_SEND, flags)->done = true;
 	wfi_srv_tx_push(ep, tx);
 	return 0;
 }

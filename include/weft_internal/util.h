@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define wfi_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define WFI_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -78,6 +79,23 @@ static inline void wfi_cpu_relax(void)
 #elif defined(__aarch64__)
 	__asm__ volatile("isb" ::: "memory");
 #endif
+}
+
+/* bytes that are few most of the time. Hot. The length is kept from the compiler: what it knows to
+ * be at most a few KiB it copies by "rep movs", which takes long to begin */
+static inline void wfi_copy_few(void *to, const void *from, size_t len)
+{
+	uint64_t first, last;
+
+	if (len - sizeof(first) > sizeof(last)) {
+		__asm__("" : "+r"(len));
+		memcpy(to, from, len);
+		return;
+	}
+	memcpy(&first, from, sizeof(first));
+	memcpy(&last, (const uint8_t *)from + len - sizeof(last), sizeof(last));
+	memcpy(to, &first, sizeof(first));
+	memcpy((uint8_t *)to + len - sizeof(last), &last, sizeof(last));
 }
 
 #endif

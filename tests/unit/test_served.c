@@ -75,7 +75,7 @@ static int wire_connect(struct wfi_srv_ep *ep, const uint8_t *addr, uint32_t len
 
 static void wire_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
 {
-	memcpy(&rig->last, tx->head, sizeof(rig->last));
+	memcpy(&rig->last, tx->head, (size_t)wfi_min(tx->iov[0].iov_len, sizeof(rig->last)));
 	rig->nr_sent++;
 	wfi_srv_tx_done(ep, tx);
 }
@@ -149,11 +149,11 @@ static int teardown(void **state)
 
 static struct wfi_srv_frame frame(enum wfi_srv_kind kind, uint16_t nr, uint64_t bytes)
 {
-	return (struct wfi_srv_frame){ .to = rig->ep->id,
-				       .bytes = bytes,
-				       .magic = WFI_SRV_FRAME_MAGIC,
-				       .kind = (uint8_t)kind,
-				       .nr = nr };
+	return (struct wfi_srv_frame){ .h.to = rig->ep->id,
+				       .h.magic = WFI_SRV_FRAME_MAGIC,
+				       .h.kind = (uint8_t)kind,
+				       .h.nr = nr,
+				       .bytes = bytes };
 }
 
 static struct wfi_srv_desc desc(uint64_t off, uint32_t len)
@@ -164,21 +164,38 @@ static struct wfi_srv_desc desc(uint64_t off, uint32_t len)
 				      .export_idx = rig->right.export_idx };
 }
 
-/* Return: as wfi_srv_rx_begin(); the head ends where its memory ends */
-static int arrive(const struct wfi_srv_frame *f, const struct wfi_srv_desc *descs)
+/* all of these kinds but a message's bytes */
+static bool is_short(uint8_t kind)
 {
-	size_t len = sizeof(*f) + f->nr * sizeof(*descs);
-	uint8_t *head = malloc(len);
+	return kind == WFI_SRV_SEND || kind == WFI_SRV_CREDIT || kind == WFI_SRV_BYE;
+}
+
+/* Return: as wfi_srv_rx_begin(); @bytes end where their memory ends */
+static int arrive_bytes(const void *bytes, size_t len)
+{
+	uint8_t *copy = malloc(len);
 	int ret;
 
-	assert_non_null(head);
-	memcpy(head, f, sizeof(*f));
-	if (f->nr)
-		memcpy(head + sizeof(*f), descs, f->nr * sizeof(*descs));
-	assert_int_equal(wfi_srv_rx_begin(rig->ep, head, sizeof(*f) - 1), 0);
-	ret = wfi_srv_rx_begin(rig->ep, head, len);
-	free(head);
+	assert_non_null(copy);
+	memcpy(copy, bytes, len);
+	ret = wfi_srv_rx_begin(rig->ep, copy, len);
+	free(copy);
 	return ret;
+}
+
+/* Return: the same, of a head */
+static int arrive(const struct wfi_srv_frame *f, const struct wfi_srv_desc *descs)
+{
+	const size_t size = is_short(f->h.kind) ? sizeof(f->h) : sizeof(*f);
+	const size_t nr = is_short(f->h.kind) ? 0 : f->h.nr;
+	uint8_t head[sizeof(*f) + 8 * sizeof(*descs)];
+
+	assert_true(nr <= 8);
+	memcpy(head, f, size);
+	if (nr)
+		memcpy(head + size, descs, nr * sizeof(*descs));
+	assert_int_equal(arrive_bytes(head, sizeof(f->h) - 1), 0);
+	return arrive_bytes(head, size + nr * sizeof(*descs));
 }
 
 static void poll_all(void)
@@ -198,7 +215,7 @@ static void write_is(const struct wfi_srv_desc *d, int status)
 	assert_true(arrive(&f, d) > 0);
 	assert_int_equal(wfi_srv_rx_bytes(rig->ep, bytes, sizeof(bytes)), f.bytes);
 	poll_all();
-	assert_int_equal(rig->last.kind, WFI_SRV_ACK);
+	assert_int_equal(rig->last.h.kind, WFI_SRV_ACK);
 	assert_int_equal(rig->last.status, status);
 	if (status)
 		assert_int_equal(rig->last.idx, 1);
@@ -244,7 +261,7 @@ static void test_dereg_midway(void **state)
 	assert_int_equal(wfi_srv_rx_bytes(rig->ep, bytes, 500), 500);
 	assert_int_equal(rig->mem[GUARD + 2000 + 600], 0);
 	poll_all();
-	assert_int_equal(rig->last.kind, WFI_SRV_ACK);
+	assert_int_equal(rig->last.h.kind, WFI_SRV_ACK);
 	assert_int_equal(rig->last.status, -ESTALE);
 	assert_int_equal(rig->last.idx, 1);
 }
@@ -252,7 +269,7 @@ static void test_dereg_midway(void **state)
 /* messages beyond the room promised, requests beyond what may be open, answers to nothing */
 static void test_rules(void **state)
 {
-	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 0, 4096);
+	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 4096, 0);
 	struct wfi_srv_desc d = desc(0, 64);
 	uint8_t bytes[4096] = { 0 };
 	unsigned nr = 0;
@@ -277,7 +294,7 @@ static void test_rules(void **state)
 	f = frame(WFI_SRV_WRITE, 1, 65);
 	assert_int_equal(arrive(&f, &d), -EPROTO);
 	f = frame(WFI_SRV_CREDIT, 0, 0);
-	f.credit = 64;
+	f.h.credit = 64;
 	assert_int_equal(arrive(&f, NULL), -EPROTO);
 	f = frame(0, 0, 0);
 	assert_int_equal(arrive(&f, NULL), -EPROTO);
@@ -345,17 +362,16 @@ static void test_unanswered(void **state)
 	assert_int_equal(wfi_srv_rkey_import(&rig->ep->base, &src, &rkey), 0);
 	piece.rkey = rkey;
 	for (i = 0; i < 3 * rig->ep->depth / 2; i++) {
-		assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, i, WEFT_POST_QUIET),
-				 0);
-		f.credit += WFI_SRV_RECORD + 4;
+		assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, i, 0), 0);
+		f.h.credit += WFI_SRV_RECORD + 4;
 		assert_true(arrive(&f, NULL) > 0);
-		/* as a poll does, without its looks at the time */
-		wfi_srv_reap(rig->ep);
+		assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
+		assert_int_equal(wc.cookie, i);
 	}
 	assert_int_equal(weft_ep_post_write(&rig->ep->base, &post), 0);
 	f = frame(WFI_SRV_ACK, 0, 0);
 	f.serial = i;
-	f.credit = rig->ep->msg_credit;
+	f.h.credit = rig->ep->msg_credit;
 	assert_true(arrive(&f, NULL) > 0);
 	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
 	assert_int_equal(wc.cookie, 7);
@@ -367,7 +383,7 @@ static void test_unanswered(void **state)
  * nobody is told of leave room, whichever queue is polled */
 static void test_left_over(void **state)
 {
-	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 0, 64);
+	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 64, 0);
 	uint8_t bytes[64];
 	struct weft_wc wc;
 	unsigned i;
@@ -387,7 +403,7 @@ static void test_left_over(void **state)
 	for (i = 0; i < 3 * rig->ep->depth; i++) {
 		assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, i, WEFT_POST_QUIET),
 				 0);
-		f.credit += WFI_SRV_RECORD + 4;
+		f.h.credit += WFI_SRV_RECORD + 4;
 		assert_true(arrive(&f, NULL) > 0);
 		assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 0);
 	}
@@ -396,6 +412,77 @@ static void test_left_over(void **state)
 	for (i = 0; i < 3; i++)
 		poll_all();
 	assert_int_equal(rig->ep->state, WFI_EP_CLOSED);
+}
+
+/* a message that is here with its head, one that is not, and one that is a byte short; each whole,
+ * of what length it may be, and the next frame where it ends */
+static void test_messages(void **state)
+{
+	static const uint16_t lens[] = { 1, 7, 8, 9, 16, 17, 64, 600, WFI_SRV_MSG };
+	uint8_t bytes[sizeof(struct wfi_srv_head) + WFI_SRV_MSG + 1];
+	struct wfi_srv_frame f;
+	struct weft_wc wc;
+	unsigned i, here;
+	uint16_t k;
+
+	(void)state;
+	for (i = 0; i < 3 * WFI_ARRAY_SIZE(lens); i++) {
+		f = frame(WFI_SRV_SEND, lens[i / 3], 0);
+		memcpy(bytes, &f.h, sizeof(f.h));
+		for (k = 0; k <= f.h.nr; k++)
+			bytes[sizeof(f.h) + k] = (uint8_t)(k * 7 + i);
+		here = i % 3 == 0 ? f.h.nr + 1u : i % 3 == 1 ? 0 : f.h.nr - 1u;
+		assert_int_equal(arrive_bytes(bytes, sizeof(f.h) + here),
+				 sizeof(f.h) + (here > f.h.nr ? f.h.nr : 0));
+		assert_int_equal(wfi_srv_rx_left(rig->ep), here > f.h.nr ? 0 : f.h.nr);
+		if (here < f.h.nr) {
+			assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 0);
+			assert_int_equal(wfi_srv_rx_bytes(rig->ep, bytes + sizeof(f.h),
+							  f.h.nr + 1u),
+					 f.h.nr);
+		}
+		assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 1);
+		assert_int_equal(wc.op, WEFT_WC_RECV);
+		assert_int_equal(wc.len, f.h.nr);
+		assert_memory_equal(wc.data, bytes + sizeof(f.h), f.h.nr);
+	}
+	f = frame(WFI_SRV_SEND, 0, 0);
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(WFI_SRV_SEND, WFI_SRV_MSG + 1, 0);
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(WFI_SRV_CREDIT, 1, 0);
+	assert_int_equal(arrive(&f, NULL), -EPROTO);
+	f = frame(WFI_SRV_READ, WFI_SRV_PIECES + 1, 0);
+	assert_int_equal(arrive_bytes(&f, sizeof(f)), -EPROTO);
+}
+
+/* what was taken is told once it is much, and in passing with whatever leaves */
+static void test_credit(void **state)
+{
+	struct wfi_srv_frame f = frame(WFI_SRV_SEND, 64, 0);
+	uint8_t bytes[sizeof(f.h) + 64] = { 0 };
+	struct weft_wc wc;
+	uint32_t taken = 0;
+
+	(void)state;
+	memcpy(bytes, &f.h, sizeof(f.h));
+	while (!rig->nr_sent && taken <= rig->ep->room) {
+		assert_true(arrive_bytes(bytes, sizeof(bytes)) > 0);
+		assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 1);
+		assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 0);
+		taken += WFI_SRV_RECORD + 64;
+	}
+	assert_int_equal(rig->last.h.kind, WFI_SRV_CREDIT);
+	assert_int_equal(rig->last.h.credit, taken);
+	assert_in_range(taken, rig->ep->room / 4, rig->ep->room / 2);
+	assert_true(arrive_bytes(bytes, sizeof(bytes)) > 0);
+	assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 1);
+	assert_int_equal(weft_cq_poll(rig->recv_cq, &wc, 1), 0);
+	assert_int_equal(rig->nr_sent, 1);
+	assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, 0, WEFT_POST_QUIET), 0);
+	assert_int_equal(rig->last.h.kind, WFI_SRV_SEND);
+	assert_int_equal(rig->last.h.nr, 4);
+	assert_int_equal(rig->last.h.credit, taken + WFI_SRV_RECORD + 64);
 }
 
 static uint64_t rng_state = 88172645463325252ull;
@@ -426,17 +513,17 @@ static void test_noise(void **state)
 
 		/* what breaks an endpoint is known to; it goes on here for the sake of the noise */
 		rig->ep->bye = false;
-		for (k = 0; k < f.nr; k++) {
+		for (k = 0; k < f.h.nr; k++) {
 			d[k] = desc(rnd() % 3 ? rnd() % MEM : odd[rnd() % 7],
 				    (uint32_t)(rnd() % 8 ? rnd() % 100 : odd[rnd() % 7]));
-			f.bytes += f.kind == WFI_SRV_WRITE ? d[k].len : 0;
+			f.bytes += f.h.kind == WFI_SRV_WRITE ? d[k].len : 0;
 		}
-		if (f.kind == WFI_SRV_SEND)
-			f.bytes = rnd() % 600;
-		f.nr = f.kind > WFI_SRV_READ ? 0 : f.nr;
+		f.h.nr = f.h.kind > WFI_SRV_READ ? 0 : f.h.nr;
+		if (f.h.kind == WFI_SRV_SEND)
+			f.h.nr = (uint16_t)(rnd() % 600);
 		if (!(rnd() % 4))
 			*word ^= (uint8_t)rnd();
-		if (f.nr > 4 || arrive(&f, d) <= 0)
+		if ((f.h.nr > 4 && !is_short(f.h.kind)) || arrive(&f, d) <= 0)
 			continue;
 		good++;
 		while (wfi_srv_rx_left(rig->ep) && wfi_srv_rx_left(rig->ep) < 4096) {
@@ -463,6 +550,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unanswered, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_left_over, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_credit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
 	};
 

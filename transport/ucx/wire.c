@@ -98,6 +98,18 @@ static void slice_done(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx, const struc
 }
 
 /* Return: false UCX refuses: the endpoint is lost */
+static bool part_sent(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx, ucs_status_ptr_t req)
+{
+	if (wfi_unlikely(UCS_PTR_IS_ERR(req)))
+		return false;
+	if (req) {
+		ep->nr_flying++;
+		tx->nr_busy++;
+	}
+	return true;
+}
+
+/* Return: the same */
 static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 {
 	ucp_request_param_t param = {
@@ -109,7 +121,7 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 	};
 	const bool is_first = !tx->at;
 	const void *header = is_first ? (const void *)tx->head : &ep->part;
-	size_t len = is_first ? tx->iov[0].iov_len : sizeof(ep->part);
+	const size_t len = is_first ? tx->iov[0].iov_len : sizeof(ep->part);
 	ucs_status_ptr_t req;
 	struct slice s;
 
@@ -119,20 +131,26 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 		param.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
 		param.datatype = UCP_DATATYPE_IOV;
 	}
-	/* UCX has a short way for bytes alone */
-	if (tx->nr_iov == 1) {
-		s = (struct slice){ .buf = header, .count = len };
-		len = 0;
-	}
 	req = ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, header, len, s.buf, s.count, &param);
 	slice_done(ep, tx, &s);
-	if (wfi_unlikely(UCS_PTR_IS_ERR(req)))
-		return false;
-	if (req) {
-		ep->nr_flying++;
-		tx->nr_busy++;
-	}
-	return true;
+	return part_sent(ep, tx, req);
+}
+
+/* a frame that is all in its head. UCX has a short way for bytes alone. Return: the same */
+static bool head_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
+{
+	const ucp_request_param_t param = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+				UCP_OP_ATTR_FIELD_FLAGS,
+		.flags = UCP_AM_SEND_FLAG_EAGER,
+		.cb.send = on_sent,
+		.user_data = tx,
+	};
+
+	tx->at = 1;
+	return part_sent(ep, tx,
+			 ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, NULL, 0, tx->head,
+						     tx->iov[0].iov_len, &param));
 }
 
 /* the first of the queue leaves it */
@@ -149,7 +167,7 @@ static void tx_run(struct wfi_ucx_ep *ep)
 	struct wfi_srv_tx *tx;
 
 	while ((tx = ep->first) && ep->nr_flying < FLYING && !ep->srv.stopping) {
-		if (!part_send(ep, tx)) {
+		if (!(tx->nr_iov == 1 ? head_send(ep, tx) : part_send(ep, tx))) {
 			wfi_srv_lost(&ep->srv, -ECONNRESET);
 			return;
 		}
@@ -164,6 +182,13 @@ static void wire_push(struct wfi_srv_ep *base, struct wfi_srv_tx *tx)
 {
 	struct wfi_ucx_ep *ep = ucx_ep(base);
 
+	if (wfi_likely(tx->nr_iov == 1 && !ep->first && ep->nr_flying < FLYING &&
+		       !base->stopping)) {
+		if (wfi_unlikely(!head_send(ep, tx)))
+			wfi_srv_lost(base, -ECONNRESET);
+		tx_end(ep, tx);
+		return;
+	}
 	tx->next = NULL;
 	*ep->last = tx;
 	ep->last = &tx->next;
@@ -173,29 +198,23 @@ static void wire_push(struct wfi_srv_ep *base, struct wfi_srv_tx *tx)
 
 /* ---- what arrives ---- */
 
-/* the first part of a frame: its head, perhaps with bytes right behind it, and others beside it */
-static int rx_first(struct wfi_srv_ep *ep, const uint8_t *header, size_t header_len,
-		    const void *data, size_t len)
+/* a frame, or the first part of one that has @len bytes beside its head */
+static int rx_first(struct wfi_srv_ep *ep, const void *head, size_t head_len, const void *data,
+		    size_t len)
 {
-	int head;
-
-	if (wfi_srv_rx_left(ep))
+	if (wfi_unlikely(wfi_srv_rx_left(ep) ||
+			 wfi_srv_rx_begin(ep, head, head_len) != (int)head_len ||
+			 len > wfi_srv_rx_left(ep)))
 		return -EPROTO;
-	head = wfi_srv_rx_begin(ep, header, header_len);
-	if (head <= 0 || header_len - (size_t)head + len > wfi_srv_rx_left(ep))
-		return -EPROTO;
-	wfi_srv_rx_bytes(ep, header + head, header_len - (size_t)head);
-	wfi_srv_rx_bytes(ep, data, len);
+	if (len)
+		wfi_srv_rx_bytes(ep, data, len);
 	return 0;
 }
 
-static int rx_part(struct wfi_srv_ep *ep, const void *header, size_t header_len, const void *data,
-		   size_t len)
+static int rx_part(struct wfi_srv_ep *ep, const void *header, const void *data, size_t len)
 {
 	struct wfi_ucx_part part;
 
-	if (header_len != sizeof(part))
-		return rx_first(ep, header, header_len, data, len);
 	memcpy(&part, header, sizeof(part));
 	if (part.magic != PART_MAGIC || !len || len > wfi_srv_rx_left(ep))
 		return -EPROTO;
@@ -207,6 +226,7 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_len,
 			       size_t len, const ucp_am_recv_param_t *param)
 {
 	struct wfi_ucx_device *dev = arg;
+	const bool is_part = header_len == sizeof(struct wfi_ucx_part);
 	struct wfi_srv_ep *ep;
 	uint64_t to;
 
@@ -217,14 +237,16 @@ static ucs_status_t on_message(void *arg, const void *header, size_t header_len,
 		len = 0;
 	}
 	/* whoever finds our port can say something: to nobody, then */
-	if (header_len < sizeof(to))
+	if (wfi_unlikely(header_len < sizeof(to)))
 		return UCS_OK;
 	memcpy(&to, header, sizeof(to));
 	ep = wfi_srv_ep_find(&dev->srv, to);
-	if (!ep || ep->lost || (ep->state != WFI_EP_CONNECTED && ep->state != WFI_EP_CLOSING))
+	if (wfi_unlikely(!ep || ep->lost ||
+			 (ep->state != WFI_EP_CONNECTED && ep->state != WFI_EP_CLOSING)))
 		return UCS_OK;
-	if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) ||
-	    rx_part(ep, header, header_len, data, len))
+	if (wfi_unlikely((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) ||
+			 (is_part ? rx_part(ep, header, data, len)
+				  : rx_first(ep, header, header_len, data, len))))
 		wfi_srv_lost(ep, -EPROTO);
 	return UCS_OK;
 }
