@@ -367,7 +367,8 @@ static const struct wfi_config_setting settings[] = {
 	  .unit_ns = WFI_NSEC_PER_USEC,
 	  .max = WFI_NSEC_PER_SEC,
 	  .flags = WFI_CONFIG_LIVE,
-	  .help = "How long the worker looks for more work before it sleeps." },
+	  .help = "How long the worker looks for more work before it sleeps, at most. When some\n"
+		  "looks were in vain, most of the next ones are left out." },
 	{ .key = "lease_ms",
 	  .kind = &wfi_config_kind_duration,
 	  AT(wfi_config, lease_ms),
