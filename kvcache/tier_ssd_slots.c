@@ -53,7 +53,7 @@ void wfi_ssd_page_make(const struct ssd *s, uint32_t page, struct ssd_header *h)
 
 bool wfi_ssd_header_ok(const struct ssd *s, uint32_t slot, const struct ssd_header *h)
 {
-	return h->magic == SSD_SLOT_MAGIC && !(h->seq >> SSD_SEQ_BITS) &&
+	return h->magic == SSD_SLOT_MAGIC && !(h->seq >> SSD_SEQ_BITS) && (h->key.lo | h->key.hi) &&
 	       wfi_crc32c(0, h, sizeof(*h)) == CRC_OF_CRC && h->version == SSD_VERSION &&
 	       h->slot == slot && h->file == s->super.file && h->node == s->super.node &&
 	       h->chunk < s->super.nr_chunks && h->stride && !(h->stride % SSD_PAGE) &&

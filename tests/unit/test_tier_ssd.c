@@ -568,6 +568,25 @@ static void test_rot_in_header(void **state)
 	assert_true(used_again(f, slot, 1000));
 }
 
+/* zero is no key: no block is to come of it, whatever the checksum says */
+static void test_forged_key(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_key zero = { 0 };
+	struct ssd_header *h;
+	uint32_t slot;
+
+	put_all(f, 0, 20);
+	h = header_of(f, slot_of(f, 3));
+	h->key = zero;
+	h->crc = wfi_crc32c(0, h, offsetof(struct ssd_header, crc));
+	reopen(f, NODE);
+	assert_int_equal(stat_of(f).bad[WFI_TIER_BAD_HEADER], 1);
+	assert_int_equal(stat_of(f).recovered, 19);
+	f->tier->ops->find(f->tier, TAG, &zero, 1, &slot);
+	assert_int_equal(slot, WFI_SLOT_NONE);
+}
+
 /* a lease keeps a bad block's slot from being used, not its bytes from being found out */
 static void test_scrub_leased(void **state)
 {
@@ -852,6 +871,7 @@ int main(void)
 		T(test_scrub_torn),
 		T(test_scrub_read_error),
 		T(test_rot_in_header),
+		T(test_forged_key),
 		T(test_scrub_leased),
 		T(test_scrub_cut),
 		T(test_scrub_rate),
