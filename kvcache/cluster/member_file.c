@@ -83,9 +83,10 @@ static void file_apply(struct wfi_members *m, struct file *f)
 	members_unlock(m);
 }
 
-static void file_bad(struct wfi_members *m, const struct file *f, const char *why)
+static void file_bad(struct wfi_members *m, const struct file *f, bool is_news, const char *why)
 {
-	wfi_warn("membership: %s: %s; what was known stays", f->path, why);
+	if (is_news)
+		wfi_warn("membership: %s: %s; what was known stays", f->path, why);
 	members_lock(m);
 	members_state(m, m->values ? WFI_MEMBERS_AWAY : WFI_MEMBERS_CONNECTING, why);
 	members_unlock(m);
@@ -96,9 +97,11 @@ static void file_load(struct wfi_members *m, bool again)
 	struct file *f = m->store;
 	char why[256];
 	ssize_t len;
+	bool is_news;
 	int fd;
 
-	if (!file_changed(f, &fd) && !again) {
+	is_news = file_changed(f, &fd);
+	if (!is_news && !again) {
 		if (fd >= 0)
 			close(fd);
 		return;
@@ -108,9 +111,9 @@ static void file_load(struct wfi_members *m, bool again)
 	if (fd >= 0)
 		close(fd);
 	if (len < 0)
-		file_bad(m, f, strerror((int)-len));
+		file_bad(m, f, is_news, strerror((int)-len));
 	else if (member_file_decode(f->buf, (size_t)len, &f->parsed, why, sizeof(why)))
-		file_bad(m, f, why);
+		file_bad(m, f, is_news, why);
 	else
 		file_apply(m, f);
 }

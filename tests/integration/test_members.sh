@@ -135,6 +135,17 @@ END
 until_says a 'not r and t["blue"]["floor_bytes"] == 3 << 20'
 until_says a 't["green"]["arena_bytes"] == 4 << 20'
 gone a TERM
+# a file that is not there yet is said once, and is read when it comes
+node d "membership=file:$dir/late.json"
+until_says d 'c["state"] == "connecting" and "No such file" in c["why"]'
+cat >"$dir/late.new" <<END
+{ "members": [ { "name": "d", "socket": "$dir/d.sock" } ] }
+END
+mv "$dir/late.new" "$dir/late.json"
+until_says d 'c["state"] == "ok"'
+[ "$(grep -c "late.json: No such file" "$dir/d.log")" = 1 ] ||
+	fail "that is not said once: $(cat "$dir/d.log")"
+gone d TERM
 
 # ---- etcd
 if ! command -v etcd >/dev/null || ! command -v etcdctl >/dev/null; then
