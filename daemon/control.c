@@ -22,6 +22,10 @@
 #define HAND_ON_MS 10 /* from one look at whether others have this node's blocks to the next */
 #define CONNS_MAX 1024u
 #define EVENTS_PER_WAIT 16
+#define DIAL_NS (500 * WFI_NSEC_PER_MSEC) /* to a host that does not answer */
+#define HELLO_NS (5 * WFI_NSEC_PER_SEC)
+#define REFUSED_NS (1 * WFI_NSEC_PER_SEC) /* for who was told why */
+#define STRANGERS_MAX 64u /* of this host, and as many of others */
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -77,6 +81,7 @@ struct conn *conn_add(struct control *c, int fd)
 	}
 	k->fd = fd;
 	k->pidfd = k->watch = -1;
+	k->since_ns = wfi_now(c->env);
 	/* who does not read its answers is hung up on, and keeps nobody waiting */
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) || peer_credentials(k) || epoll_add(c, fd, k)) {
 		wfi_free(c->env, k, sizeof(*k));
@@ -118,6 +123,42 @@ static void conn_free(struct control *c, struct conn *k)
 	if (k->pidfd >= 0)
 		close(k->pidfd);
 	wfi_free(c->env, k, sizeof(*k));
+}
+
+/* ---- strangers ---- */
+
+/* who has not said who it is, or was refused for it: it holds a place for a while only */
+static bool is_stranger(const struct conn *k)
+{
+	return k->kind == CONN_NEW || k->kind == CONN_PEER_WAIT || k->kind == CONN_REFUSED;
+}
+
+/* Return: it takes too long */
+static bool stranger_overdue(const struct control *c, const struct conn *k)
+{
+	const uint64_t age_ns = wfi_now(c->env) - k->since_ns;
+
+	if (k->kind == CONN_REFUSED)
+		return age_ns > REFUSED_NS;
+	return age_ns > HELLO_NS || (k->stream && !k->stream->connected && age_ns > DIAL_NS);
+}
+
+void strangers_bound(struct control *c, bool net)
+{
+	struct conn *k, *oldest = NULL;
+	unsigned nr = 0;
+
+	for (k = c->conns; k; k = k->next) {
+		if (!is_stranger(k) || !k->stream == net || k->dial || k->closing)
+			continue;
+		if (!oldest || k->since_ns < oldest->since_ns)
+			oldest = k;
+		nr++;
+	}
+	if (nr < STRANGERS_MAX)
+		return;
+	wfi_warn("%u connections have not said who they are: the oldest is hung up on", nr);
+	oldest->closing = true;
 }
 
 /* ---- calls that the worker runs ---- */
@@ -242,6 +283,12 @@ static void accept_refused(struct control *c, int listen_fd)
 	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+static void local_accept(struct control *c, int fd)
+{
+	strangers_bound(c, false);
+	conn_add(c, fd);
+}
+
 static void on_accept(struct control *c, int listen_fd)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -258,7 +305,7 @@ static void on_accept(struct control *c, int listen_fd)
 	else if (listen_fd != c->listen_fd)
 		net_accept(c, fd, listen_fd);
 	else
-		conn_add(c, fd);
+		local_accept(c, fd);
 }
 
 static void on_inbox(struct control *c)
@@ -342,8 +389,10 @@ static int conns_sweep(struct control *c)
 			net_event(c, k, 0);
 		if (k->more)
 			timeout = 0;
-		if (peer_overdue(c, k))
-			k->closing = true;
+		if (is_stranger(k)) {
+			k->closing |= stranger_overdue(c, k);
+			timeout = timeout < 0 ? REDIAL_MS : timeout;
+		}
 		if (k->closing || (c->stopping && k->kind != CONN_DEAD_ENGINE))
 			conn_close(c, k);
 	}

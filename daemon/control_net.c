@@ -2,8 +2,8 @@
 /*
  * control_net.c - TCP connections to nodes of other hosts: dialled, accepted, secured, watched
  *
- * Nothing here waits for a peer. Who has not proved who it is, and said hello, within HELLO_NS is
- * hung up on; of those under way there are STRANGERS_MAX at most, the oldest makes room.
+ * Nothing here waits for a peer. Who has not proved who it is, and said hello, is a stranger, as
+ * those of this host are: it has its time, and few have a place.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -15,11 +15,7 @@
 #include "control_private.h"
 #include "weft_internal/log.h"
 
-#define DIAL_NS (500 * WFI_NSEC_PER_MSEC) /* to a host that does not answer */
-#define HELLO_NS (5 * WFI_NSEC_PER_SEC)
-#define REFUSED_NS (1 * WFI_NSEC_PER_SEC) /* for who was told why */
 #define REFRESH_NS (1 * WFI_NSEC_PER_SEC) /* between looks at certificates */
-#define STRANGERS_MAX 64u
 #define TURN_MSGS 16u
 
 /* ---- one connection ---- */
@@ -116,7 +112,6 @@ static struct conn *net_conn(struct control *c, int fd, unsigned rail, bool dial
 	inet_watchful(fd);
 	k->rail = rail;
 	k->kind = CONN_PEER_WAIT;
-	k->since_ns = wfi_now(c->env);
 	k->stream = wfi_alloc(c->env, sizeof(*k->stream));
 	if (k->stream && !stream_init(k->stream, c->env, fd, dialled, c->secure))
 		return k;
@@ -125,38 +120,7 @@ static struct conn *net_conn(struct control *c, int fd, unsigned rail, bool dial
 	return k;
 }
 
-bool peer_overdue(const struct control *c, const struct conn *k)
-{
-	uint64_t age_ns;
-
-	if (k->kind != CONN_PEER_WAIT && k->kind != CONN_REFUSED)
-		return false;
-	age_ns = wfi_now(c->env) - k->since_ns;
-	if (k->kind == CONN_REFUSED)
-		return age_ns > REFUSED_NS;
-	return age_ns > HELLO_NS || (k->stream && !k->stream->connected && age_ns > DIAL_NS);
-}
-
 /* ---- those who come ---- */
-
-/* the oldest of those who have come and are not let in yet, when they are too many */
-static void strangers_bound(struct control *c)
-{
-	struct conn *k, *oldest = NULL;
-	unsigned nr = 0;
-
-	for (k = c->conns; k; k = k->next) {
-		if (!k->stream || k->dial || k->closing || k->kind == CONN_PEER)
-			continue;
-		if (!oldest || k->since_ns < oldest->since_ns)
-			oldest = k;
-		nr++;
-	}
-	if (nr < STRANGERS_MAX)
-		return;
-	wfi_warn("%u connections have not said who they are: the oldest is hung up on", nr);
-	oldest->closing = true;
-}
 
 void net_accept(struct control *c, int fd, int listen_fd)
 {
@@ -170,7 +134,7 @@ void net_accept(struct control *c, int fd, int listen_fd)
 		close(fd);
 		return;
 	}
-	strangers_bound(c);
+	strangers_bound(c, true);
 	k = net_conn(c, fd, rail, false);
 	if (k && !k->closing)
 		net_event(c, k, 0);

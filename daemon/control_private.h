@@ -38,7 +38,7 @@ struct conn {
 	struct session *session;
 	struct node_peer *peer;
 	unsigned dial; /* index of the configured peer + 1 */
-	uint64_t since_ns; /* CONN_PEER_WAIT, CONN_REFUSED: when it began */
+	uint64_t since_ns; /* CONN_NEW, CONN_PEER_WAIT, CONN_REFUSED: when it began */
 	bool greeted; /* our hello is on its way */
 	bool more; /* it was stopped in the middle, so that others have their turns */
 	uint32_t events; /* .stream: that are waited for */
@@ -91,6 +91,9 @@ struct control {
 
 /* takes @fd. Return: NULL: no room, and @fd is closed */
 struct conn *conn_add(struct control *c, int fd);
+/* one more is about to come, of other hosts when @net: the oldest of those who have not said who
+ * they are makes room when they are too many */
+void strangers_bound(struct control *c, bool net);
 /* the node's own user, or root: who may see all tenants, stop the node, and share its memory as
  * another node */
 bool conn_is_keeper(const struct conn *k);
@@ -165,8 +168,6 @@ int net_send(struct control *c, struct conn *k, enum wire_kind type, const void 
 void nets_poll(struct control *c);
 /* SIGHUP. Return: false: there is nothing to be read anew */
 bool nets_reload(struct control *c);
-/* Return: it takes too long */
-bool peer_overdue(const struct control *c, const struct conn *k);
 /* for node_status_json(); NULL: there is none */
 struct json_t *net_json(const struct control *c);
 

@@ -16,6 +16,8 @@
 #define BLOCK 4096u
 #define NR 16u
 #define BACK_MS 1000
+#define SILENT 100u
+#define SILENT_MS 60000
 
 static struct test_node node;
 
@@ -328,6 +330,50 @@ static void test_strangers(void **state)
 	test_engine_close(&e);
 }
 
+/* those of an engine before may have been among them */
+static bool node_fds_back(void *fds)
+{
+	return test_node_fds(&node) <= *(const unsigned *)fds;
+}
+
+static void run_silent(int in, int out, void *ctx)
+{
+	struct weft_slot slots[NR];
+	struct raw silent[SILENT];
+	struct test_engine e;
+	struct pollfd hup;
+	unsigned i;
+	char byte;
+
+	(void)in;
+	(void)out;
+	(void)ctx;
+	for (i = 0; i < SILENT; i++)
+		raw_connect(&silent[i], node.socket);
+	child_engine(&e);
+	for (i = 0; i < SILENT; i++) {
+		hup = (struct pollfd){ .fd = silent[i].fd, .events = POLLIN };
+		test_must(poll(&hup, 1, SILENT_MS) == 1);
+		test_must(read(silent[i].fd, &byte, 1) <= 0);
+	}
+	/* who said hello may be silent as long as it likes */
+	test_must(claim(&e, slots) == NR);
+	weft_close(e.w);
+}
+
+/* who says nothing keeps no place from others for long */
+static void test_silent(void **state)
+{
+	unsigned fds = test_node_fds(&node);
+	struct test_child child;
+
+	(void)state;
+	test_child_start(&child, run_silent, NULL);
+	test_child_join(&child);
+	assert_true(test_until(SILENT_MS, node_fds_back, &fds));
+	assert_true(test_node_logged(&node, "have not said who they are"));
+}
+
 /* ---- requests ---- */
 
 #define BIG (64u << 20)
@@ -523,6 +569,7 @@ int main(void)
 		cmocka_unit_test(test_hang_up),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_strangers),
+		cmocka_unit_test(test_silent),
 		cmocka_unit_test(test_answers_in_order),
 		cmocka_unit_test(test_no_room_for_ring),
 		cmocka_unit_test(test_ring_quota),
