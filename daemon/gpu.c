@@ -246,6 +246,18 @@ static int import(struct gpu_call *c, const struct weft_rkey_src *src)
 	return -EMFILE;
 }
 
+/* what it exports is another process's, but which one no pid says here */
+static int no_pid(const struct session *s, char *why)
+{
+	static const char text[] =
+		"engine and node are in two pid namespaces, where GPU memory can't be passed: run "
+		"both in one (hostPID, or docker run --pid=host)";
+
+	wfi_err("gpu: \"%s\" registers a region: %s", s->name, text);
+	snprintf(why, WHY_LEN, "%s", text);
+	return -ESRCH;
+}
+
 int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, uint32_t *id,
 		   char *why)
 {
@@ -260,8 +272,11 @@ int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, ui
 		.blob_len = sizeof(source),
 	};
 	struct gpu_call c = { .s = s, .why = why };
-	int ret = link_get(s->node, why);
+	int ret;
 
+	if (s->pid <= 0)
+		return no_pid(s, why);
+	ret = link_get(s->node, why);
 	if (ret)
 		return ret;
 	source_of(req, &source);

@@ -198,7 +198,8 @@ struct weft_region_opts {
  * process, or takes none (private_memory in weftd.conf). Of a GPU: -ENODEV no driver, here or at
  * the node, or a GPU that it does not see; -ESTALE no GPU memory is there, or no longer; -EINVAL
  * more than one allocation; -EOPNOTSUPP memory that no other process can have; -EPROTO the node's
- * driver is of another version; -EIO the GPU has failed; -ENOMEM. weft_why() says what to do */
+ * driver is of another version; -ESRCH the node is in another pid namespace; -EIO the GPU has
+ * failed; -ENOMEM. weft_why() says what to do */
 WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
 /**
  * weft_event_reg - an event that puts out of GPU memory wait for, so that the engine need not

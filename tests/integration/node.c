@@ -138,9 +138,20 @@ void test_node_init(struct test_node *n, const char *const sets[])
 	}
 }
 
+static const char *const apart[] = { "unshare", "-r", "-p", "-f", "--kill-child" };
+
+bool test_node_can_be_apart(void)
+{
+	struct test_run r = { .argv = { NULL } };
+
+	memcpy(r.argv, apart, sizeof(apart));
+	r.argv[WFI_ARRAY_SIZE(apart)] = "true";
+	return !test_run(&r);
+}
+
 static void node_exec(const struct test_node *n)
 {
-	const char *argv[2 * TEST_SETS_MAX + 8];
+	const char *argv[2 * TEST_SETS_MAX + 8 + WFI_ARRAY_SIZE(apart)];
 	char set[128];
 	unsigned i, nr = 0;
 	int fd = open(n->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -149,6 +160,8 @@ static void node_exec(const struct test_node *n)
 		_exit(127);
 	dup2(fd, STDERR_FILENO);
 	snprintf(set, sizeof(set), "socket=%s", n->socket);
+	for (i = 0; n->apart && i < WFI_ARRAY_SIZE(apart); i++)
+		argv[nr++] = apart[i];
 	argv[nr++] = getenv("WEFTD");
 	argv[nr++] = "-c";
 	argv[nr++] = "/dev/null";
@@ -159,7 +172,7 @@ static void node_exec(const struct test_node *n)
 		argv[nr++] = n->sets[i];
 	}
 	argv[nr] = NULL;
-	execv(argv[0], (char *const *)argv);
+	execvp(argv[0], (char *const *)argv);
 	_exit(127);
 }
 
@@ -330,7 +343,7 @@ static void run_exec(const struct test_run *r, int out)
 	alarm(RUN_S);
 	if (r->limit && setrlimit((__rlimit_resource_t)r->resource, &limit))
 		_exit(127);
-	execv(r->argv[0], (char *const *)r->argv);
+	execvp(r->argv[0], (char *const *)r->argv);
 	_exit(127);
 }
 

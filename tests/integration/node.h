@@ -37,11 +37,14 @@
  * struct test_node - one weftd
  * @pid: 0 while it does not run
  * @ns: namespaces that it runs in, beside those of this process; 0: none
+ * @apart: it sees no process but its own, as in a container; such a node is ended by
+ *	test_node_kill() alone
  * @log: what all its lives wrote to stderr
  */
 struct test_node {
 	pid_t pid;
 	int ns[TEST_NS_MAX];
+	bool apart;
 	char dir[64];
 	char socket[96];
 	char log[96];
@@ -72,6 +75,8 @@ void test_pair_fini(struct test_node *near, struct test_node *far);
 /* of 127.0.0.1, that nobody listens on */
 unsigned test_free_port(void);
 
+/* whether .apart can be had here */
+bool test_node_can_be_apart(void);
 /* in a child after fork(); it ends where that can't be */
 void test_ns_enter(const int ns[TEST_NS_MAX]);
 

@@ -843,6 +843,31 @@ static void test_no_driver(void **state)
 	gpu_free(mem);
 }
 
+/* the engine has no pid where the node is */
+static void test_other_pid_namespace(void **state)
+{
+	char *mem = gpu_alloc();
+	struct test_engine e;
+	struct test_node n;
+	uint32_t region;
+
+	(void)state;
+	if (!test_node_can_be_apart())
+		skip(); /* namespaces are not to be had */
+	test_node_init(&n, sets);
+	n.apart = true;
+	test_node_start(&n);
+	test_engine_open(&e, &n, NULL, &geometry);
+	assert_int_equal(reg(&e, mem, MEM, &region), -ESRCH);
+	assert_non_null(strstr(weft_why(), "in two pid namespaces"));
+	assert_int_equal(test_node_logged(&n, "in two pid namespaces"), 1);
+	still_serves(&e, 1);
+	test_engine_close(&e);
+	test_node_kill(&n);
+	test_node_fini(&n);
+	gpu_free(mem);
+}
+
 /* it falls off while it is used */
 static void test_gpu_lost(void **state)
 {
@@ -897,6 +922,7 @@ int main(void)
 		cmocka_unit_test(test_unpinned),
 		cmocka_unit_test(test_node_without),
 		cmocka_unit_test(test_no_driver),
+		cmocka_unit_test(test_other_pid_namespace),
 		cmocka_unit_test(test_gpu_lost),
 	};
 	const char *why;
