@@ -15,6 +15,7 @@
 #include "tests/integration/raw.h"
 #include "tests/unit/mock_cuda.h"
 #include "weft_internal/gpu_region.h"
+#include "weft_internal/log.h"
 
 #define BLOCK 4096u
 #define NR 16u
@@ -586,6 +587,31 @@ static void test_hostile(void **state)
 	close(other);
 }
 
+/* many times over: it fills no log */
+static void test_refused_often(void **state)
+{
+	struct wfi_gpu_export x;
+	struct test_child c;
+	struct raw r;
+	struct weft_ctl_req req;
+	struct weft_ctl_rep rep;
+	const uint64_t start = test_now_ms();
+	unsigned logged;
+
+	(void)state;
+	test_child_start(&c, export_and_die, NULL);
+	assert_true(test_hear(c.from, &x, sizeof(x)));
+	test_child_join(&c);
+	raw_attach(&r, node.socket, "");
+	ask(&x, &req);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_int_equal(raw_request(&r, &req, -1, &rep, NULL), -ESTALE);
+	logged = test_node_logged(&node, "its process has ended");
+	assert_true(logged > 0);
+	assert_true(logged <= WFI_LOG_BURST * (2 + (test_now_ms() - start) / 1000));
+	raw_close(&r);
+}
+
 /* ---- nodes that come and go ---- */
 
 static void test_reattach(void **state)
@@ -915,6 +941,7 @@ int main(void)
 		TEST(events),
 		TEST(refused),
 		TEST(hostile),
+		TEST(refused_often),
 		TEST(reattach),
 		cmocka_unit_test(test_embedded),
 		cmocka_unit_test(test_stream_order),
