@@ -39,7 +39,7 @@
 struct chaos_node {
 	struct test_node proc;
 	atomic_int pid; /* that .proc has, for other threads */
-	char sets[7][96]; /* texts of .proc.sets */
+	char sets[7][128]; /* texts of .proc.sets */
 	unsigned cert; /* which of its certificates it shows */
 	bool frozen;
 	bool leaving; /* SIGTERM was sent */
