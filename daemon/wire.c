@@ -32,7 +32,14 @@ static int check_hello(const void *body, size_t len)
 
 static int check_refuse(const void *body, size_t len)
 {
-	return memchr(body, 0, len) ? 0 : -EPROTO;
+	const struct wire_refuse *r = body;
+	size_t i;
+
+	/* weft status shows it: JSON takes no other bytes, and terminals obey some */
+	for (i = 0; i < len && r->why[i]; i++)
+		if (r->why[i] < ' ' || r->why[i] > '~')
+			return -EPROTO;
+	return i < len ? 0 : -EPROTO;
 }
 
 static int check_endpoint(const void *body, size_t len)

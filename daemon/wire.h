@@ -58,7 +58,7 @@ struct wire_hello {
 };
 _Static_assert(sizeof(struct wire_hello) == 96, "on the wire");
 
-/* @why: one sentence, with its zero */
+/* @why: one sentence of printable ASCII, with its zero */
 struct wire_refuse {
 	char why[248];
 };

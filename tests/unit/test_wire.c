@@ -132,6 +132,11 @@ static void test_others(void **state)
 	(void)state;
 	wire_head_fill(&m.head, WIRE_REFUSE, sizeof(m.u.refuse));
 	assert_int_equal(check(&m), 0);
+	/* it is shown as it is */
+	strcpy(m.u.refuse.why, "no\x1b[2J");
+	assert_int_equal(check(&m), -EPROTO);
+	strcpy(m.u.refuse.why, "no\xff");
+	assert_int_equal(check(&m), -EPROTO);
 	memset(m.u.refuse.why, 'x', sizeof(m.u.refuse.why));
 	assert_int_equal(check(&m), -EPROTO);
 	m.u.state = (struct wire_state){ .draining = 1 };
