@@ -12,6 +12,7 @@
 #define BUCKET_TAGS 8u
 #define DEFAULT_BYTES (128ull << 20)
 #define SWEEP_BUCKETS 256u /* a poll */
+#define GROUP 64u /* buckets that a sweep passes over together */
 #define AHEAD 8u /* buckets whose lines are called for */
 #define MAGIC 0x3152494454464557ull /* "WEFTDIR1" */
 
@@ -45,14 +46,27 @@ struct wfi_directory {
 	struct wfi_dir_shared *sh;
 	uint64_t mask;
 	uint64_t sweep; /* next bucket */
+	uint64_t *used; /* a bit for each group that has had a tag: a look at others makes pages */
 	uint32_t victim; /* who is pushed out next, in a bucket */
 	struct wfi_directory_stat stat;
 	uint8_t state[WFI_DIR_HOLDERS + 1]; /* by pair */
 };
 
+static size_t used_bytes(uint64_t mask)
+{
+	return (mask / GROUP / 64 + 1) * sizeof(uint64_t);
+}
+
 static uint64_t shared_bytes(uint64_t nr_buckets)
 {
 	return sizeof(struct wfi_dir_shared) + nr_buckets * sizeof(struct bucket);
+}
+
+static void directory_free(struct wfi_directory *d)
+{
+	if (d->used)
+		wfi_free(d->env, d->used, used_bytes(d->mask));
+	wfi_free(d->env, d, sizeof(*d));
 }
 
 int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_directory **out)
@@ -70,29 +84,29 @@ int wfi_directory_create(const struct wfi_directory_opts *opts, struct wfi_direc
 		return -ENOMEM;
 	d->env = env;
 	nr = 1ull << (63 - __builtin_clzll(bytes / sizeof(struct bucket)));
-	ret = env->mem->map(env, shared_bytes(nr),
-			    WFI_MAP_SPARSE | WFI_MAP_SHARED_FD | WFI_MAP_FD_READERS, &d->map);
+	d->mask = nr - 1;
+	d->used = wfi_alloc(env, used_bytes(d->mask));
+	ret = d->used ? env->mem->map(env, shared_bytes(nr),
+				      WFI_MAP_SPARSE | WFI_MAP_SHARED_FD | WFI_MAP_FD_READERS,
+				      &d->map)
+		      : -ENOMEM;
 	if (ret) {
-		wfi_free(env, d, sizeof(*d));
+		directory_free(d);
 		return ret;
 	}
 	d->sh = d->map.addr;
 	d->sh->magic = MAGIC;
 	d->sh->nr_buckets = nr;
-	d->mask = nr - 1;
 	*out = d;
 	return 0;
 }
 
 void wfi_directory_destroy(struct wfi_directory *d)
 {
-	struct wfi_env *env;
-
 	if (!d)
 		return;
-	env = d->env;
-	env->mem->unmap(env, &d->map);
-	wfi_free(env, d, sizeof(*d));
+	d->env->mem->unmap(d->env, &d->map);
+	directory_free(d);
 }
 
 const struct wfi_map *wfi_directory_map(const struct wfi_directory *d)
@@ -193,6 +207,16 @@ static uint64_t word_live(const struct wfi_dir_shared *sh, uint64_t word)
 	return word;
 }
 
+static void group_use(struct wfi_directory *d, uint64_t idx)
+{
+	d->used[idx / GROUP / 64] |= 1ull << (idx / GROUP % 64);
+}
+
+static bool group_used(const struct wfi_directory *d, uint64_t idx)
+{
+	return d->used[idx / GROUP / 64] >> (idx / GROUP % 64) & 1;
+}
+
 static void holder_add(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
 {
 	unsigned i = tag_find(b, tag), at;
@@ -207,6 +231,7 @@ static void holder_add(struct wfi_directory *d, struct bucket *b, uint64_t tag, 
 		}
 		word_set(&b->tags[i], tag);
 		word_set(&b->holders[i], holder);
+		group_use(d, bucket_idx(d->mask, tag));
 		return;
 	}
 	if (byte_find(b->holders[i], holder) < 64)
@@ -481,8 +506,11 @@ int wfi_directory_poll(struct wfi_directory *d)
 	if (!d->sweep)
 		sweep_end(d);
 	for (i = 0; i < SWEEP_BUCKETS && d->sh->nr_gone; i++) {
-		bucket_sweep(d, &d->sh->buckets[d->sweep]);
-		d->sweep = (d->sweep + 1) & d->mask;
+		const bool used = group_used(d, d->sweep);
+
+		if (used)
+			bucket_sweep(d, &d->sh->buckets[d->sweep]);
+		d->sweep = (d->sweep + (used ? 1 : GROUP)) & d->mask;
 		if (!d->sweep)
 			break;
 	}
