@@ -179,8 +179,8 @@ extern "C" {
  *           more waits. out handle. res 0
  * CHANNEL_JOIN    struct weft_arg_channel (.ticket; out .seq). The sender's end; one at a time.
  *           out handle; .seq is the number of the message that the receiver wants next, not 0 when
- *           an earlier sender was lost. res 0; -EPERM, -ESTALE (closed), -EBUSY (has a sender),
- *           -EXDEV (another space or tenant), -EHOSTUNREACH
+ *           an earlier sender was lost. res 0; -EPERM, -ESTALE (closed), -EPIPE (closed meanwhile),
+ *           -EBUSY (has a sender), -EXDEV (another space or tenant), -EHOSTUNREACH
  * CHANNEL_SEND    handle, struct weft_arg_message (.bytes, .tag), slots[n]: up to 64 that were
  *           claimed and filled, all but the last to the end. Waits for credit. Completes when the
  *           receiver has them: res n, and the slots are not the engine's any more. After an error

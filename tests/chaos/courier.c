@@ -244,8 +244,8 @@ static bool stream_join(struct stream *st)
 	struct weft_completion cpl;
 	const int ret = seat_call(st->from, &op, &cpl);
 
-	/* a sender that is not known to be lost yet, another life */
-	if (ret == -EBUSY || seat_failed(st->from, "channel_join", ret, MAY(-ESTALE)))
+	/* a sender that is not known to be lost yet, another life, a receiver that leaves */
+	if (ret == -EBUSY || seat_failed(st->from, "channel_join", ret, MAY(-ESTALE, -EPIPE)))
 		return false;
 	if (info.seq != st->sent && !(st->unsure && info.seq == st->sent + 1))
 		chaos_breach(st->from->c,
