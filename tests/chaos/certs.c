@@ -6,7 +6,6 @@
  * Renewing puts the other one in its place.
  */
 #include <errno.h>
-#include <ftw.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -137,20 +136,12 @@ bool certs_init(struct chaos *c, char *why, size_t why_len)
 	return true;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
-}
-
 void certs_fini(struct chaos *c)
 {
 	char path[96];
 
 	snprintf(path, sizeof(path), "%s/pki", c->dir);
-	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	test_tree_remove(path);
 	c->tls = false;
 }
 

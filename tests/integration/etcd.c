@@ -161,19 +161,24 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 	return remove(path);
 }
 
+void test_tree_remove(const char *path)
+{
+	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 void test_etcd_wipe(struct test_etcd *e)
 {
 	char data[96];
 
 	snprintf(data, sizeof(data), "%s/data", e->dir);
-	nftw(data, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	test_tree_remove(data);
 }
 
 void test_etcd_fini(struct test_etcd *e)
 {
 	test_etcd_kill(e);
 	if (e->dir[0])
-		nftw(e->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+		test_tree_remove(e->dir);
 	e->dir[0] = 0;
 }
 

@@ -30,6 +30,8 @@ void test_etcd_kill(struct test_etcd *e);
 /* it forgets everything. Not while it runs */
 void test_etcd_wipe(struct test_etcd *e);
 void test_etcd_fini(struct test_etcd *e);
+/* a folder, or a file, and what is below it. Not there: nothing happens */
+void test_tree_remove(const char *path);
 /* etcdctl with these arguments, up to 12, ended by NULL. Return: its exit status */
 int test_etcdctl(const struct test_etcd *e, char *out, size_t out_len, ...)
 	__attribute__((sentinel));

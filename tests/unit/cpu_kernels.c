@@ -44,13 +44,21 @@ static void run_widen(const void *args, void *shared, unsigned bytes, uint32_t b
 		wfi_widen_warp(args, block * WARPS + warp, grid * WARPS);
 }
 
-static void run_crc(const void *args, void *shared, unsigned bytes, uint32_t block, uint32_t grid)
+/* Return: copies of the table, as the bytes for it say */
+static unsigned crc_fill(void *shared, unsigned bytes)
 {
 	const unsigned copies = bytes == WFI_CRC_TABLE * 4 << 5 ? 5 : 3;
-	struct wfi_crc_shared sh;
 
 	for (unsigned thread = 0; thread < CRC_THREADS; thread++)
 		wfi_crc_fill(shared, copies, thread, CRC_THREADS);
+	return copies;
+}
+
+static void run_crc(const void *args, void *shared, unsigned bytes, uint32_t block, uint32_t grid)
+{
+	const unsigned copies = crc_fill(shared, bytes);
+	struct wfi_crc_shared sh;
+
 	for (uint32_t warp = 0; warp < CRC_WARPS; warp++) {
 		memset(&sh, 0xa5, sizeof(sh));
 		wfi_crc_warp(args, shared, copies, &sh, block * CRC_WARPS + warp, grid * CRC_WARPS);
@@ -60,11 +68,9 @@ static void run_crc(const void *args, void *shared, unsigned bytes, uint32_t blo
 static void run_crc_parts(const void *args, void *shared, unsigned bytes, uint32_t block,
 			  uint32_t grid)
 {
-	const unsigned copies = bytes == WFI_CRC_TABLE * 4 << 5 ? 5 : 3;
+	const unsigned copies = crc_fill(shared, bytes);
 	struct wfi_crc_shared sh;
 
-	for (unsigned thread = 0; thread < CRC_THREADS; thread++)
-		wfi_crc_fill(shared, copies, thread, CRC_THREADS);
 	for (uint32_t warp = 0; warp < CRC_WARPS; warp++) {
 		memset(&sh, 0xa5, sizeof(sh));
 		wfi_crc_parts_warp(args, shared, copies, &sh, block * CRC_WARPS + warp,

@@ -12,7 +12,6 @@
 static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enum weft_scope scope)
 {
 	struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
-
 	uint32_t *sums = NULL;
 
 	if (!status && !p->status && p->summed) {
