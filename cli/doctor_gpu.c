@@ -120,33 +120,35 @@ static void find_nics(struct look *l)
 		closedir(dir);
 }
 
-static struct wfi_pci_distance between(const struct wfi_gpu_info *gpu, const struct nic *nic)
+/* what to do about it, where something can be done */
+static const char *nic_todo(const struct wfi_gpu_info *gpu, const struct nic *nic)
 {
-	char path_gpu[128], path_nic[128];
-
-	pci_path(gpu, path_gpu);
-	snprintf(path_nic, sizeof(path_nic), NICS "/%s/device", nic->name);
-	return wfi_pci_distance(path_gpu, path_nic);
+	if (!gpu->dmabuf)
+		return kernel_side;
+	if (!gpu->nic_ordered && !gpu->nic_flush)
+		return "a newer driver of NVIDIA's";
+	if (!nic->dmabuf)
+		return "a NIC and rdma-core with ibv_reg_dmabuf_mr";
+	return "another NIC, nearer to it";
 }
 
 static void check_nic(struct look *l, unsigned i, const struct nic *nic, bool nearest)
 {
-	const struct wfi_pci_distance d = between(&l->gpus[i], nic);
+	const struct wfi_gpu_info *gpu = &l->gpus[i];
+	const struct wfi_pci_distance d = wfi_gpu_nic_distance(gpu, nic->name);
+	const char *why = wfi_gpu_nic_refused(gpu, nic->dmabuf, d);
 	struct wfi_finding f = { .todo = "" };
 	char title[128], near[64];
 
 	wfi_pci_text(d, near, sizeof(near));
-	if (l->gpus[i].dmabuf && nic->dmabuf)
+	if (!why)
 		wfi_found(&f, WFI_HEALTH_OK, NULL,
-			  "%s%s: the NIC can read and write GPU memory, by dma-buf", near,
-			  nearest ? ", the nearest" : "");
+			  "%s%s: the NIC reads and writes GPU memory itself, by dma-buf", near,
+			  nearest ? ", the nearest" : ", and used where no nearer one is");
 	else
-		wfi_found(&f, WFI_HEALTH_WARN,
-			  l->gpus[i].dmabuf ? "a NIC and rdma-core with ibv_reg_dmabuf_mr"
-					    : kernel_side,
-			  "%s%s: copies have to stop in pinned host memory, %s has no dma-buf%s",
-			  near, nearest ? ", the nearest" : "",
-			  l->gpus[i].dmabuf ? "the NIC" : "the GPU",
+		wfi_found(&f, WFI_HEALTH_WARN, nic_todo(gpu, nic),
+			  "%s%s: blocks stop in pinned host memory, since %s%s", near,
+			  nearest ? ", the nearest" : "", why,
 			  access("/sys/module/nvidia_peermem", F_OK)
 				  ? ""
 				  : " (nvidia_peermem is loaded, and not used)");
@@ -159,8 +161,8 @@ static void check_nics(struct look *l, unsigned i)
 	unsigned k, best = 0;
 
 	for (k = 1; k < l->nr_nics; k++)
-		if (wfi_pci_compare(between(&l->gpus[i], &l->nics[k]),
-				    between(&l->gpus[i], &l->nics[best])) < 0)
+		if (wfi_pci_compare(wfi_gpu_nic_distance(&l->gpus[i], l->nics[k].name),
+				    wfi_gpu_nic_distance(&l->gpus[i], l->nics[best].name)) < 0)
 			best = k;
 	for (k = 0; k < l->nr_nics; k++)
 		check_nic(l, i, &l->nics[k], k == best);

@@ -22,9 +22,12 @@ enum wfi_cuda_attr {
 	WFI_CUDA_ATTR_CC_MINOR = 76,
 	WFI_CUDA_ATTR_HOST_POINTERS = 91, /* registered memory has one address, the host's */
 	WFI_CUDA_ATTR_SHARED = 97,
+	WFI_CUDA_ATTR_WAIT_FLUSH = 98, /* WFI_CUDA_WAIT_FLUSH */
 	WFI_CUDA_ATTR_VMM = 102,
 	WFI_CUDA_ATTR_VMM_FD = 103,
 	WFI_CUDA_ATTR_GPUDIRECT = 116,
+	WFI_CUDA_ATTR_FLUSH = 117, /* bits: enum wfi_cuda_flush_options */
+	WFI_CUDA_ATTR_ORDERING = 118, /* enum wfi_cuda_flush: who needs none */
 	WFI_CUDA_ATTR_DMABUF = 124,
 };
 
@@ -56,6 +59,23 @@ enum wfi_cuda_event_flags {
 
 enum wfi_cuda_wait_flags {
 	WFI_CUDA_WAIT_GEQ = 0, /* until (int32_t)(word - value) >= 0 */
+	WFI_CUDA_WAIT_FLUSH = 1 << 30, /* what devices have written by then is seen behind it */
+};
+
+enum wfi_cuda_range_kind {
+	WFI_CUDA_RANGE_DMABUF = 1,
+};
+
+enum wfi_cuda_flush_options {
+	WFI_CUDA_FLUSH_HOST = 1, /* cuFlushGPUDirectRDMAWrites() */
+};
+
+/* what devices have written to a GPU's memory is seen by: */
+enum wfi_cuda_flush {
+	WFI_CUDA_FLUSH_NONE = 0,
+	WFI_CUDA_FLUSH_OWNER = 100, /* that GPU */
+	WFI_CUDA_FLUSH_ALL = 200,
+	WFI_CUDA_FLUSH_CURRENT_CTX = 0, /* of whose memory */
 };
 
 enum wfi_cuda_ipc_flags {
@@ -209,6 +229,9 @@ struct wfi_cuda_vmm_access {
 #define WFI_CUDA_MAYBE(X)                                                                          \
 	X(cuStreamWaitValue32, "cuStreamWaitValue32_v2",                                           \
 	  (struct CUstream_st * stream, uint64_t word, uint32_t value, unsigned flags))            \
+	X(cuMemGetHandleForAddressRange, "cuMemGetHandleForAddressRange",                          \
+	  (void *handle, uint64_t mem, size_t bytes, int kind, unsigned long long flags))          \
+	X(cuFlushGPUDirectRDMAWrites, "cuFlushGPUDirectRDMAWrites", (int target, int scope))       \
 	X(cuMemcpyBatchAsync, "cuMemcpyBatchAsync_v2",                                             \
 	  (uint64_t * dsts, uint64_t * srcs, size_t * lens, size_t nr,                             \
 	   struct wfi_cuda_copy_attrs * attrs, size_t * attrs_from, size_t nr_attrs,               \

@@ -80,8 +80,11 @@ static int load_kernels(struct wfi_gpu *gpu)
 /* Return: a CUresult */
 static int start(struct wfi_gpu *gpu)
 {
-	int res = gpu->cuda->cuDeviceGet(&gpu->dev, gpu->ordinal);
+	int res = gpu->cuda->cuDeviceGet(&gpu->dev, gpu->ordinal), ordering = 0;
 
+	if (!res)
+		res = gpu->cuda->cuDeviceGetAttribute(&ordering, WFI_CUDA_ATTR_ORDERING, gpu->dev);
+	gpu->flush = ordering < WFI_CUDA_FLUSH_OWNER && gpu->cuda->cuFlushGPUDirectRDMAWrites;
 	if (!res)
 		res = gpu->cuda->cuDevicePrimaryCtxRetain(&gpu->ctx, gpu->dev);
 	if (res)
@@ -166,6 +169,13 @@ int wfi_gpu_launch(struct wfi_gpu *gpu, enum wfi_gpu_kernel kernel, uint64_t nr_
 		wfi_gpu_leave(gpu);
 	}
 	return res ? wfi_gpu_failed(gpu, f->name, res) : 0;
+}
+
+int wfi_gpu_flush(const struct wfi_gpu *gpu)
+{
+	return gpu->flush ? gpu->cuda->cuFlushGPUDirectRDMAWrites(WFI_CUDA_FLUSH_CURRENT_CTX,
+								  WFI_CUDA_FLUSH_ALL)
+			  : 0;
 }
 
 /* ---- pinned memory ---- */

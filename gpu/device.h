@@ -30,6 +30,7 @@ struct wfi_gpu {
 	int dev;
 	struct CUctx_st *ctx;
 	struct CUmod_st *module;
+	bool flush; /* what devices have written is not seen before a flush */
 	struct wfi_gpu_func kernels[WFI_GPU_KERNELS];
 };
 
@@ -63,6 +64,10 @@ static inline bool wfi_gpu_side_even(const struct wfi_gpu_side *side)
  */
 int wfi_gpu_launch(struct wfi_gpu *gpu, enum wfi_gpu_kernel kernel, uint64_t nr_warps, void *args,
 		   struct CUstream_st *stream);
+
+/* what devices have written to its memory by now, kernels see that begin later. Context: .ctx is
+ * entered. Return: a CUresult */
+int wfi_gpu_flush(const struct wfi_gpu *gpu);
 
 /* the kernels, as the driver loads them. Return: NULL: built without (gpu/kernels/none.c) */
 const void *wfi_gpu_image(void);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "gpu/cuda.h"
 #include "gpu/error.h"
 #include "weft_internal/gpu_region.h"
@@ -142,6 +143,32 @@ int wfi_gpu_export(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len,
 	memcpy(e.uuid, home.uuid.bytes, sizeof(e.uuid));
 	*out = e;
 	*fd = file;
+	return 0;
+}
+
+int wfi_gpu_dmabuf(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len, int *fd, uint64_t *off,
+		   char *why)
+{
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = addr & ~(page - 1);
+	struct home home = { .cuda = cuda };
+	uint64_t end;
+	int res;
+
+	if (!cuda->cuMemGetHandleForAddressRange)
+		return no(why, -EOPNOTSUPP, "the driver is older than CUDA 11.7");
+	if (!len || wfi_add_overflows(addr, len, &end) || wfi_add_overflows(end, page - 1, &end))
+		return no(why, -EINVAL, "the range has no bytes, or ends behind the last");
+	res = enter(&home, addr);
+	if (res)
+		return refused(why, res);
+	res = cuda->cuMemGetHandleForAddressRange(fd, first, (end & ~(page - 1)) - first,
+						  WFI_CUDA_RANGE_DMABUF, 0);
+	leave(&home);
+	if (res == WFI_CUDA_INVALID_VALUE || res == WFI_CUDA_NOT_SUPPORTED)
+		return no(why, -EOPNOTSUPP, "the driver has no dma-buf of this memory");
+	if (res)
+		return refused(why, res);
+	*off = addr - first;
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <ctype.h>
+#include <errno.h>
 #include <string.h>
 #include "gpu/cuda.h"
 #include "gpu/error.h"
@@ -18,6 +19,7 @@ int wfi_gpu_count(const struct wfi_cuda *cuda)
 static int look(const struct wfi_cuda *cuda, int dev, struct wfi_gpu_info *out)
 {
 	int major = 0, minor = 0, dmabuf = 0, gpudirect = 0, vmm = 0, vmm_fd = 0, res;
+	int ordering = 0, flush = 0;
 	const struct {
 		int attr;
 		int *value;
@@ -25,7 +27,8 @@ static int look(const struct wfi_cuda *cuda, int dev, struct wfi_gpu_info *out)
 		{ WFI_CUDA_ATTR_NR_SM, &out->nr_sm },	 { WFI_CUDA_ATTR_CC_MAJOR, &major },
 		{ WFI_CUDA_ATTR_CC_MINOR, &minor },	 { WFI_CUDA_ATTR_DMABUF, &dmabuf },
 		{ WFI_CUDA_ATTR_GPUDIRECT, &gpudirect }, { WFI_CUDA_ATTR_VMM, &vmm },
-		{ WFI_CUDA_ATTR_VMM_FD, &vmm_fd },
+		{ WFI_CUDA_ATTR_VMM_FD, &vmm_fd },	 { WFI_CUDA_ATTR_ORDERING, &ordering },
+		{ WFI_CUDA_ATTR_FLUSH, &flush },
 	};
 	struct wfi_cuda_uuid uuid;
 	size_t bytes, i;
@@ -55,6 +58,8 @@ static int look(const struct wfi_cuda *cuda, int dev, struct wfi_gpu_info *out)
 	out->dmabuf = dmabuf;
 	out->gpudirect = gpudirect;
 	out->vmm_fd = vmm && vmm_fd;
+	out->nic_ordered = ordering >= WFI_CUDA_FLUSH_OWNER;
+	out->nic_flush = flush & WFI_CUDA_FLUSH_HOST && cuda->cuFlushGPUDirectRDMAWrites;
 	return 0;
 }
 
@@ -72,6 +77,23 @@ int wfi_gpu_info(const struct wfi_cuda *cuda, int ordinal, struct wfi_gpu_info *
 	}
 	*out = info;
 	return 0;
+}
+
+int wfi_gpu_find(const struct wfi_cuda *cuda, const uint8_t uuid[16], struct wfi_gpu_info *out)
+{
+	struct wfi_gpu_info info;
+	int i, ret, nr = wfi_gpu_count(cuda);
+
+	for (i = 0; i < nr; i++) {
+		ret = wfi_gpu_info(cuda, i, &info);
+		if (ret)
+			return ret;
+		if (memcmp(info.uuid, uuid, sizeof(info.uuid)) != 0)
+			continue;
+		*out = info;
+		return i;
+	}
+	return nr < 0 ? nr : -ENODEV;
 }
 
 int wfi_gpu_peer(const struct wfi_cuda *cuda, int ordinal, int peer, int *rank)

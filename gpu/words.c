@@ -34,15 +34,20 @@ int wfi_gpu_words_open(const struct wfi_cuda *cuda, uint64_t beside, void *mem, 
 	struct CUctx_st *ctx;
 	int ordinal, res;
 
+	int flush = 0;
+
 	if (!cuda->cuStreamWaitValue32)
 		return refused(why, WFI_CUDA_NOT_SUPPORTED);
 	res = cuda->cuPointerGetAttribute(&ordinal, WFI_CUDA_POINTER_ORDINAL, beside);
 	if (!res)
 		res = cuda->cuDeviceGet(&w.dev, ordinal);
 	if (!res)
+		res = cuda->cuDeviceGetAttribute(&flush, WFI_CUDA_ATTR_WAIT_FLUSH, w.dev);
+	if (!res)
 		res = cuda->cuDevicePrimaryCtxRetain(&w.ctx, w.dev);
 	if (res)
 		return refused(why, res);
+	w.flags = WFI_CUDA_WAIT_GEQ | (flush ? WFI_CUDA_WAIT_FLUSH : 0);
 	res = cuda->cuCtxPushCurrent(w.ctx);
 	if (!res) {
 		res = map(&w, len);
@@ -73,7 +78,7 @@ void wfi_gpu_words_close(struct wfi_gpu_words *w)
 int wfi_gpu_words_wait(const struct wfi_gpu_words *w, struct CUstream_st *stream, uint64_t word,
 		       uint32_t value, char *why)
 {
-	int res = w->cuda->cuStreamWaitValue32(stream, word, value, WFI_CUDA_WAIT_GEQ);
+	int res = w->cuda->cuStreamWaitValue32(stream, word, value, w->flags);
 
 	return res ? refused(why, res) : 0;
 }

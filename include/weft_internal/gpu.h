@@ -49,6 +49,8 @@ bool wfi_cuda_context_lost(int res);
  * @dmabuf: its memory can be exported as a dma-buf, for NICs
  * @gpudirect: peers on the PCIe bus may read and write its memory at all
  * @vmm_fd: memory of cuMemCreate() can be exported as a file descriptor
+ * @nic_ordered: what a NIC has written to its memory, kernels see that begin later
+ * @nic_flush: they do after wfi_gpu_flush()
  */
 struct wfi_gpu_info {
 	char name[96];
@@ -61,12 +63,17 @@ struct wfi_gpu_info {
 	bool dmabuf;
 	bool gpudirect;
 	bool vmm_fd;
+	bool nic_ordered;
+	bool nic_flush;
 };
 
 /* Return: number of GPUs, 0 or more; as wfi_cuda_errno() */
 int wfi_gpu_count(const struct wfi_cuda *cuda);
 /* Return: 0; as wfi_cuda_errno(), logged */
 int wfi_gpu_info(const struct wfi_cuda *cuda, int ordinal, struct wfi_gpu_info *out);
+/* Return: the driver's number of the GPU of that name, -ENODEV there is none, as wfi_cuda_errno();
+ * logged but for -ENODEV */
+int wfi_gpu_find(const struct wfi_cuda *cuda, const uint8_t uuid[16], struct wfi_gpu_info *out);
 /**
  * wfi_gpu_peer - may the first read and write the second's memory?
  * @rank: of the link among those of this host: 0 is the best; written on success
@@ -101,6 +108,17 @@ struct wfi_pci_distance wfi_pci_distance(const char *a, const char *b);
 int wfi_pci_compare(struct wfi_pci_distance a, struct wfi_pci_distance b);
 /* e.g. "one PCIe switch, 2 links" */
 const char *wfi_pci_text(struct wfi_pci_distance d, char *buf, size_t len);
+/* between a GPU and an RDMA device, by its name */
+struct wfi_pci_distance wfi_gpu_nic_distance(const struct wfi_gpu_info *gpu, const char *nic);
+/**
+ * wfi_gpu_nic_refused - the rule of which NICs read and write a GPU's memory themselves
+ * @nic_dmabuf: it can register dma-bufs
+ *
+ * Where the distance is not known the registration will tell.
+ * Return: NULL: it does; else why what goes between the two stops in host memory
+ */
+const char *wfi_gpu_nic_refused(const struct wfi_gpu_info *gpu, bool nic_dmabuf,
+				struct wfi_pci_distance d);
 /* Return: how many devices of NVIDIA that calculate or draw are on the bus, driver or not. @sysfs:
  * NULL: /sys */
 unsigned wfi_pci_gpus(const char *sysfs);

@@ -87,6 +87,15 @@ struct wfi_gpu_region {
 int wfi_gpu_export(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len,
 		   struct wfi_gpu_export *out, int *fd, char *why);
 /**
+ * wfi_gpu_dmabuf - the same memory for NICs, as a dma-buf of the pages that it lies in
+ * @fd: the caller's to close; it keeps the memory until then
+ * @off: in there
+ *
+ * Context and errors as wfi_gpu_export(); -EOPNOTSUPP this driver, GPU or memory has none
+ */
+int wfi_gpu_dmabuf(const struct wfi_cuda *cuda, uint64_t addr, uint64_t len, int *fd, uint64_t *off,
+		   char *why);
+/**
  * wfi_gpu_event_export - an event that is recorded in streams of this process
  * @event: made with CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING
  * @addr: GPU memory of this process: on its GPU others will wait
@@ -105,6 +114,7 @@ struct wfi_gpu_words {
 	const struct wfi_cuda *cuda;
 	struct CUctx_st *ctx;
 	int dev;
+	unsigned flags; /* of a wait: what NICs have written is seen behind it, where GPUs can */
 	void *mem;
 	uint64_t addr;
 };

@@ -16,7 +16,7 @@ struct mock_cuda mock_cuda;
 void mock_cuda_reset(void)
 {
 	mock_cuda = (struct mock_cuda){
-		.nr_gpus = 2, .dmabuf = true, .peers = true, .shared = 227 << 10
+		.nr_gpus = 2, .dmabuf = true, .flushes = true, .peers = true, .shared = 227 << 10
 	};
 }
 
@@ -99,6 +99,13 @@ int cuDeviceGetAttribute(int *value, int attr, int dev)
 		break;
 	case WFI_CUDA_ATTR_DMABUF:
 		*value = mock_cuda.dmabuf;
+		break;
+	case WFI_CUDA_ATTR_ORDERING:
+		*value = mock_cuda.ordering;
+		break;
+	case WFI_CUDA_ATTR_FLUSH:
+	case WFI_CUDA_ATTR_WAIT_FLUSH:
+		*value = mock_cuda.flushes;
 		break;
 	case WFI_CUDA_ATTR_HOST_POINTERS:
 	case WFI_CUDA_ATTR_GPUDIRECT:
@@ -283,9 +290,22 @@ int cuStreamWaitValue32(struct CUstream_st *stream, uint64_t word, uint32_t valu
 	const struct copy c = { .word = (const uint32_t *)(uintptr_t)word, .value = value };
 	int res = no_context() ? no_context() : fault("cuStreamWaitValue32");
 
-	if (res || flags != WFI_CUDA_WAIT_GEQ || !stream || word % 4)
+	if (res || !stream || word % 4 ||
+	    flags != (mock_cuda.flushes ? (unsigned)WFI_CUDA_WAIT_FLUSH : WFI_CUDA_WAIT_GEQ))
 		return res ? res : WFI_CUDA_INVALID_VALUE;
 	return stream_add(stream, &c);
+}
+
+int cuFlushGPUDirectRDMAWrites(int target, int scope)
+{
+	int res = no_context() ? no_context() : fault("cuFlushGPUDirectRDMAWrites");
+
+	if (res || !mock_cuda.flushes)
+		return res ? res : WFI_CUDA_NOT_SUPPORTED;
+	mock_cuda.flushed++;
+	return target == WFI_CUDA_FLUSH_CURRENT_CTX && scope == WFI_CUDA_FLUSH_ALL
+		       ? 0
+		       : WFI_CUDA_INVALID_VALUE;
 }
 
 int cuCtxSynchronize(void)

@@ -12,6 +12,9 @@ struct wfi_cuda;
 struct mock_cuda {
 	int nr_gpus;
 	bool dmabuf;
+	int ordering; /* of what devices write: enum wfi_cuda_flush */
+	bool flushes; /* it can be waited for: cuFlushGPUDirectRDMAWrites() and streams */
+	unsigned flushed; /* how often it was */
 	bool peers; /* GPUs reach each other */
 	bool no_kernels; /* as built without nvcc */
 	int shared; /* memory that a block of threads can have */

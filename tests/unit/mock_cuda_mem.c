@@ -314,6 +314,28 @@ int cuIpcCloseMemHandle(uint64_t mem)
 	return cuMemFree(mem);
 }
 
+/* the pages that a range lies in. Memory that no other process sees has an empty file: what a NIC
+ * would do there, nobody does */
+int cuMemGetHandleForAddressRange(void *out, uint64_t mem, size_t bytes, int kind,
+				  unsigned long long flags)
+{
+	int res = no_context() ? no_context() : fault("cuMemGetHandleForAddressRange"), fd;
+	const struct range *r = find(mem, true);
+
+	/* what malloc() gave begins on no page: its first is that of what lies in it */
+	if (!r)
+		r = find(mem + PAGE - 1, true);
+	if (res || !mock_cuda.dmabuf)
+		return res ? res : WFI_CUDA_NOT_SUPPORTED;
+	if (!r || kind != WFI_CUDA_RANGE_DMABUF || flags || !bytes || mem % PAGE || bytes % PAGE ||
+	    mem + bytes >= r->base + pages(r->bytes) + PAGE)
+		return WFI_CUDA_INVALID_VALUE;
+	fd = r->fd < 0 ? memfd_create("mock-dmabuf", MFD_CLOEXEC)
+		       : fcntl(r->fd, F_DUPFD_CLOEXEC, 3);
+	memcpy(out, &fd, sizeof(fd));
+	return fd < 0 ? WFI_CUDA_OPERATING_SYSTEM : 0;
+}
+
 /* ---- of cuMemCreate() ---- */
 
 static struct vmm *vmm(uint64_t handle)

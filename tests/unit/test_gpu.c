@@ -60,9 +60,62 @@ static void test_info(void **state)
 	assert_int_equal(info.driver, 13000);
 	assert_int_equal(info.uuid[15], 2);
 	assert_true(info.dmabuf && info.gpudirect && info.vmm_fd);
+	assert_true(info.nic_flush && !info.nic_ordered);
 	mock_cuda.dmabuf = false;
+	mock_cuda.flushes = false;
+	mock_cuda.ordering = WFI_CUDA_FLUSH_OWNER;
 	assert_int_equal(wfi_gpu_info(mock_cuda_table(), 0, &info), 0);
-	assert_false(info.dmabuf);
+	assert_false(info.dmabuf || info.nic_flush);
+	assert_true(info.nic_ordered);
+}
+
+static void test_find(void **state)
+{
+	struct wfi_gpu_info info;
+	uint8_t uuid[16];
+
+	(void)state;
+	memset(uuid, 2, sizeof(uuid));
+	assert_int_equal(wfi_gpu_find(mock_cuda_table(), uuid, &info), 1);
+	assert_string_equal(info.pci, "0000:a1:00.0");
+	uuid[3] = 1;
+	assert_int_equal(wfi_gpu_find(mock_cuda_table(), uuid, &info), -ENODEV);
+	mock_cuda.fail_call = "cuDeviceGetCount";
+	mock_cuda.fail_res = WFI_CUDA_NO_DEVICE;
+	assert_int_equal(wfi_gpu_find(mock_cuda_table(), uuid, &info), -ENODEV);
+}
+
+/* who has to have what, for a NIC to read and write a GPU's memory */
+static void test_nic(void **state)
+{
+	static const struct {
+		bool dmabuf, ordered, flush, nic;
+		enum wfi_pci_near near;
+		const char *why; /* NULL: it may */
+	} cases[] = {
+		{ true, true, false, true, WFI_PCI_SWITCH, NULL },
+		{ true, false, true, true, WFI_PCI_BRIDGE, NULL },
+		{ true, true, true, true, WFI_PCI_NUMA, NULL },
+		{ true, true, true, true, WFI_PCI_UNKNOWN, NULL },
+		{ true, true, true, true, WFI_PCI_FAR, "the NIC is at another NUMA node" },
+		{ false, true, true, true, WFI_PCI_SWITCH, "the GPU has no dma-buf" },
+		{ true, true, true, false, WFI_PCI_SWITCH, "the NIC has no dma-buf" },
+		{ true, false, false, true, WFI_PCI_SWITCH, "when the GPU sees" },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(cases); i++) {
+		const struct wfi_gpu_info gpu = { .dmabuf = cases[i].dmabuf,
+						  .nic_ordered = cases[i].ordered,
+						  .nic_flush = cases[i].flush };
+		const char *why = wfi_gpu_nic_refused(
+			&gpu, cases[i].nic, (struct wfi_pci_distance){ .near = cases[i].near });
+
+		if (cases[i].why)
+			assert_non_null(strstr(why, cases[i].why));
+		else
+			assert_null(why);
+	}
 }
 
 static void test_info_fails(void **state)
@@ -469,6 +522,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(info),
 		TEST(info_fails),
+		TEST(find),
+		TEST(nic),
 		TEST(peer),
 		TEST(errors),
 		TEST(distance),

@@ -214,6 +214,51 @@ static void test_here(void **state)
 	assert_null(region.gpu);
 }
 
+/* ---- for NICs ---- */
+
+/* whole pages, wherever the region begins; the mock takes nothing else */
+static void test_dmabuf(void **state)
+{
+	struct rig *r = *state;
+	uint64_t mem = malloc_on(r->gpu, 3 * 4096), off;
+	char text[8];
+	int fd;
+
+	strcpy((char *)(uintptr_t)mem + 5000, "here");
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem + 5000, 4000, &fd, &off, why), 0);
+	assert_int_equal(off, 5000 - 4096);
+	/* this one is memory, and shows what a NIC would see */
+	assert_int_equal(pread(fd, text, sizeof(text), 5000), sizeof(text));
+	assert_string_equal(text, "here");
+	close(fd);
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem, 3 * 4096, &fd, &off, why), 0);
+	assert_int_equal(off, 0);
+	close(fd);
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem, 0, &fd, &off, why), -EINVAL);
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem, UINT64_MAX - 10, &fd, &off, why), -EINVAL);
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem, 20 * 4096, &fd, &off, why), -EOPNOTSUPP);
+	mock_cuda.dmabuf = false;
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem, 4096, &fd, &off, why), -EOPNOTSUPP);
+	assert_non_null(strstr(why, "no dma-buf"));
+	mock_cuda.dmabuf = true;
+	free_mem(r, mem);
+	assert_int_equal(wfi_gpu_dmabuf(r->cuda, mem, 4096, &fd, &off, why), -ESTALE);
+	assert_int_equal(mock_cuda_refs(), 1);
+}
+
+static void test_dmabuf_old(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_cuda old = *r->cuda;
+	uint64_t mem = malloc_on(r->gpu, 4096), off;
+	int fd;
+
+	old.cuMemGetHandleForAddressRange = NULL;
+	assert_int_equal(wfi_gpu_dmabuf(&old, mem, 4096, &fd, &off, why), -EOPNOTSUPP);
+	assert_non_null(strstr(why, "CUDA 11.7"));
+	free_mem(r, mem);
+}
+
 /* ---- cuMemCreate() ---- */
 
 static void test_vmm(void **state)
@@ -423,8 +468,9 @@ static void test_processes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(ipc),	TEST(other_gpu),  TEST(here),	    TEST(vmm),
-		TEST(vmm_kept), TEST(ipc_faults), TEST(vmm_faults), TEST(processes),
+		TEST(ipc),	  TEST(other_gpu),  TEST(here),	    TEST(vmm),
+		TEST(dmabuf),	  TEST(dmabuf_old), TEST(vmm_kept), TEST(ipc_faults),
+		TEST(vmm_faults), TEST(processes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

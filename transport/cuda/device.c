@@ -107,19 +107,17 @@ static int gpu_open(struct wfi_cuda_device *dev, int ordinal, const uint8_t uuid
 static int gpu_find(const struct wfi_cuda_device *dev, const uint8_t uuid[16])
 {
 	struct wfi_gpu_info info;
-	int i, ret, nr = wfi_gpu_count(dev->cuda);
+	int i = wfi_gpu_find(dev->cuda, uuid, &info), nr;
 
-	for (i = 0; i < nr && i < (int)WFI_CUDA_GPUS_MAX; i++) {
-		ret = wfi_gpu_info(dev->cuda, i, &info);
-		if (ret)
-			return ret;
-		if (!memcmp(info.uuid, uuid, sizeof(info.uuid)))
-			return i;
-	}
+	if (i >= 0 && i < (int)WFI_CUDA_GPUS_MAX)
+		return i;
+	if (i < 0 && i != -ENODEV)
+		return i;
+	nr = wfi_gpu_count(dev->cuda);
 	wfi_err("gpu: a region is in the memory of a GPU that this process does not see (%d are): "
 		"see CUDA_VISIBLE_DEVICES and, in containers, /dev/nvidia*",
 		nr > 0 ? nr : 0);
-	return nr < 0 ? nr : -ENODEV;
+	return -ENODEV;
 }
 
 int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16], struct wfi_cuda_gpu **out)
