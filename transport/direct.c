@@ -179,6 +179,9 @@ void wfi_xfer_sums_take(struct wfi_xfer_engine *eng, const struct wfi_xfer_op *o
 	unsigned i, nr;
 
 	if (wc->status || !sums) {
+		/* the CPU does not reach them: they are the post's result, or come with another */
+		if (o->dir == WFI_XFER_SUM_THERE)
+			return;
 		x->sums_come = false;
 		wfi_xfer_sum_later(x);
 		return;

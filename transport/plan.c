@@ -32,8 +32,8 @@ static int rkey_check(const struct wfi_xfer_opts *opts, uint32_t idx)
 	rkey = opts->rkeys[idx];
 	if (wfi_unlikely(!rkey || rkey->ep != opts->ep))
 		return -EINVAL;
-	return rkey->access & (opts->dir == WFI_XFER_READ ? WEFT_ACCESS_REMOTE_READ
-							  : WEFT_ACCESS_REMOTE_WRITE)
+	return rkey->access & (opts->dir == WFI_XFER_WRITE ? WEFT_ACCESS_REMOTE_WRITE
+							   : WEFT_ACCESS_REMOTE_READ)
 		       ? 0
 		       : -EACCES;
 }

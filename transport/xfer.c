@@ -277,8 +277,10 @@ static int post_batch(struct wfi_xfer_engine *eng, struct wfi_xfer *x, unsigned 
 		.cookie = cookie,
 	};
 
-	return x->o.dir == WFI_XFER_READ ? weft_ep_post_read(x->o.ep, &post)
-					 : weft_ep_post_write(x->o.ep, &post);
+	if (wfi_unlikely(x->o.dir == WFI_XFER_SUM_THERE))
+		post.flags |= WEFT_POST_STAY;
+	return x->o.dir == WFI_XFER_WRITE ? weft_ep_post_write(x->o.ep, &post)
+					  : weft_ep_post_read(x->o.ep, &post);
 }
 
 /* the next batch of a range, into the engine's */
@@ -340,7 +342,7 @@ static uint64_t lane_post(struct wfi_xfer_engine *eng, struct wfi_xfer *x,
 		*from = next;
 	x->nr_open++;
 	wfi_count(eng->stats.posts, !msg);
-	wfi_count(eng->stats.bytes, bytes);
+	wfi_count(eng->stats.bytes, x->o.dir == WFI_XFER_SUM_THERE ? 0 : bytes);
 	return bytes;
 }
 
@@ -627,13 +629,18 @@ static void lanes_sort(struct wfi_xfer *x)
 	wfi_plan_settle(&x->o, &x->msgs.todo);
 }
 
+/* whether the device makes them, and brings them with its completions */
+static bool can_sum_there(const struct wfi_xfer_opts *o)
+{
+	return o->sums && o->sum_ops->past && o->ep->dev->caps.flags & WEFT_CAP_SUMS;
+}
+
 static void sums_start(struct wfi_xfer *x)
 {
 	memset(x->o.sums, 0, x->o.nr_blocks * sizeof(*x->o.sums));
 	if (x->o.dir == WFI_XFER_SUM)
 		x->posts.todo.at = x->posts.todo.end;
-	x->sums_come = !x->direct && x->o.dir != WFI_XFER_SUM && x->o.sum_ops->past &&
-		       x->o.ep->dev->caps.flags & WEFT_CAP_SUMS;
+	x->sums_come = !x->direct && x->o.dir != WFI_XFER_SUM && can_sum_there(&x->o);
 	if (!x->direct && !x->sums_come)
 		wfi_xfer_sum_later(x);
 }
@@ -650,6 +657,8 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	if (wfi_unlikely(opts->ep->send_cq == opts->ep->recv_cq || !opts->sums != !opts->sum_ops ||
 			 (opts->dir == WFI_XFER_SUM && !opts->sums)))
 		return -EINVAL;
+	if (wfi_unlikely(opts->dir == WFI_XFER_SUM_THERE && !can_sum_there(opts)))
+		return -EOPNOTSUPP;
 	ret = wfi_plan_check(opts, &bytes, &direct);
 	if (wfi_unlikely(ret))
 		return ret;
@@ -665,7 +674,7 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->msgs = (struct wfi_xfer_lane){ 0 };
 	x->unsummed = (struct wfi_plan_range){ 0 };
 	x->bytes = bytes;
-	x->direct = direct && opts->dir != WFI_XFER_SUM;
+	x->direct = direct && opts->dir < WFI_XFER_SUM;
 	if (wfi_unlikely(!direct && opts->gather && opts->names))
 		lanes_sort(x);
 	x->start_ns = wfi_now(eng->env);

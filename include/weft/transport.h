@@ -411,6 +411,10 @@ enum weft_post_flags {
 	WEFT_POST_QUIET = 1u << 0, /* no completion when all went well; failures still appear */
 	/* of a provider with WEFT_CAP_SUMS: weft_wc.data has sums of the remote bytes */
 	WEFT_POST_SUMS = 1u << 1,
+	/* beside SUMS, of a read: nothing moves, and .local and .local_mr mean nothing. What other
+	 * devices had written there by then is in the sums, and in the sight of whoever looks
+	 * later. All of them come, or the post fails with .idx 0 */
+	WEFT_POST_STAY = 1u << 2,
 };
 
 /**

@@ -59,6 +59,22 @@ struct wfi_gpu_shape {
 	uint32_t reserved;
 };
 
+/* the run that begins @off counted bytes into a region. Return: its length, *@at: where it lies,
+ * from the region's first byte on. Hot */
+static inline uint64_t wfi_gpu_shape_run(const struct wfi_gpu_shape *s, uint64_t off, uint64_t *at)
+{
+	uint64_t block, in;
+
+	*at = off;
+	if (!s->nr_segments)
+		return UINT64_MAX;
+	block = s->segment_bytes * s->nr_segments;
+	in = off % block;
+	*at = off / block * s->block_stride + in / s->segment_bytes * s->segment_stride +
+	      in % s->segment_bytes;
+	return s->segment_bytes - in % s->segment_bytes;
+}
+
 /* what stands in weft_rkey_src.blob for WEFT_RKEY_GPU */
 struct wfi_gpu_source {
 	struct wfi_gpu_export memory;

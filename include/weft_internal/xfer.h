@@ -32,6 +32,9 @@ enum wfi_xfer_dir {
 	WFI_XFER_READ, /* remote to local */
 	WFI_XFER_WRITE, /* local to remote */
 	WFI_XFER_SUM, /* nothing moves: .local is summed up, .remote and .rkey mean nothing */
+	/* nothing moves: what lies at .remote is summed up there, by a device with WEFT_CAP_SUMS;
+	 * .local is not touched */
+	WFI_XFER_SUM_THERE,
 };
 
 struct wfi_copy_run;
@@ -106,8 +109,8 @@ int wfi_xfer_queue_add(struct wfi_xfer_engine *eng, struct weft_cq *cq);
 void wfi_xfer_queue_del(struct wfi_xfer_engine *eng, struct weft_cq *cq);
 /* Hot. Return: 0 accepted (when done was called already, *out is NULL), -EAGAIN too many in flight,
  * -EINVAL a piece outside its region, an rkey of another endpoint, or send_cq is recv_cq; -EACCES
- * an rkey without the right. Refused: done is not called. An endpoint that is not connected is a
- * result: -ENOTCONN */
+ * an rkey without the right, -EOPNOTSUPP no sums are made there. Refused: done is not called. An
+ * endpoint that is not connected is a result: -ENOTCONN */
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
 		    struct wfi_xfer **out);
 /* starts the end of a transfer: done comes with -ECANCELED once it is fenced (or with its real

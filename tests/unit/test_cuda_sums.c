@@ -101,6 +101,93 @@ static void test_no_sums(void **state)
 	r->t->rkey_destroy(rkey);
 }
 
+/* nothing moves, and what devices have written is seen first, where that takes a flush */
+static void test_stay(void **state)
+{
+	struct rig *r = *state;
+
+	for (unsigned n = 0; n < 2 * WFI_ARRAY_SIZE(shapes); n++) {
+		struct weft_rkey *rkey = import(r, shapes[n / 2]);
+		struct weft_piece pieces[] = {
+			{ NULL, 3 * 16384, 16384, rkey },
+			{ NULL, 777, 333, rkey },
+			{ NULL, 0, 0, rkey },
+			{ NULL, 90000, 65536 + n, rkey },
+		};
+		const uint32_t *sums;
+		uint32_t seen[4];
+
+		wfi_cuda_ep(r->ep)->gpu->gpu->flush = n % 2;
+		fill(at(r->mem), GPU_BYTES, n);
+		fill(r->host, HOST_BYTES, 200 + n);
+		mock_cuda.flushed = mock_cuda.copies = 0;
+		assert_int_equal(post(r, false, pieces, 4, n, WEFT_POST_SUMS | WEFT_POST_STAY), 0);
+		assert_int_equal(mock_cuda.flushed, n % 2);
+		assert_int_equal(mock_cuda.copies, 0);
+		sums = done(r, n, 4);
+		assert_non_null(sums);
+		memcpy(seen, sums, sizeof(seen));
+		/* as copies of the same bytes have it */
+		for (unsigned i = 0; i < 4; i++)
+			pieces[i].local = r->host + i * 100000;
+		assert_int_equal(post(r, false, pieces, 4, n, WEFT_POST_SUMS), 0);
+		assert_memory_equal(seen, done(r, n, 4), sizeof(seen));
+		r->t->rkey_destroy(rkey);
+	}
+}
+
+static void expect_refused(struct rig *r, uint64_t cookie, int status)
+{
+	struct weft_wc wc;
+
+	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 1);
+	assert_int_equal(wc.cookie, cookie);
+	assert_int_equal(wc.status, status);
+	assert_int_equal(wc.scope, WEFT_SCOPE_OP);
+	assert_int_equal(wc.idx, 0);
+	assert_null(wc.data);
+}
+
+static void test_stay_refused(void **state)
+{
+	static const struct {
+		const char *call;
+		int res, status;
+	} faults[] = {
+		{ "cuLaunchKernel", WFI_CUDA_LAUNCH_RESOURCES, -EIO },
+		{ "cuFlushGPUDirectRDMAWrites", WFI_CUDA_NOT_SUPPORTED, -EOPNOTSUPP },
+		{ "cuEventCreate", WFI_CUDA_OUT_OF_MEMORY, -ENOMEM },
+	};
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece pieces[] = { { NULL, 0, 4096, rkey },
+					     { NULL, GPU_BYTES - 1, 2, rkey } };
+	struct wfi_cuda_gpu *g = wfi_cuda_ep(r->ep)->gpu;
+	const uint32_t flags = WEFT_POST_SUMS | WEFT_POST_STAY;
+	const uint32_t *powers = g->sums.powers;
+
+	/* none is free yet; there are no kernels; nobody wants sums */
+	g->free_tables = 0;
+	assert_int_equal(post(r, false, pieces, 1, 1, flags), -EAGAIN);
+	g->free_tables = UINT32_MAX;
+	g->sums.powers = NULL;
+	assert_int_equal(post(r, false, pieces, 1, 1, flags), -EOPNOTSUPP);
+	g->sums.powers = powers;
+	assert_int_equal(post(r, false, pieces, 1, 1, WEFT_POST_STAY), -EINVAL);
+	/* the second one is outside: then there are no sums of the first either */
+	assert_int_equal(post(r, false, pieces, 2, 2, flags), 0);
+	expect_refused(r, 2, -ERANGE);
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(faults); i++) {
+		mock_cuda.fail_call = faults[i].call;
+		mock_cuda.fail_res = faults[i].res;
+		assert_int_equal(post(r, false, pieces, 1, 3 + i, flags), 0);
+		mock_cuda.fail_call = NULL;
+		expect_refused(r, 3 + i, faults[i].status);
+		assert_int_equal(g->free_tables, UINT32_MAX);
+	}
+	r->t->rkey_destroy(rkey);
+}
+
 /* ---- transfers ---- */
 
 struct xfer {
@@ -264,6 +351,67 @@ static void test_by_cpu(void **state)
 	xfer_close(r, &x);
 }
 
+/* what lies there already, in pieces or whole */
+static void test_there(void **state)
+{
+	struct rig *r = *state;
+	struct xfer x;
+	uint32_t sums[NR];
+
+	for (unsigned n = 0; n < 9; n++) {
+		xfer_open(r, &x, shapes[n % 3], 13000, 1 + n / 3);
+		fill(at(r->mem), GPU_BYTES, n);
+		choose(r, 0);
+		xfer_run(r, &x, WFI_XFER_READ);
+		memcpy(sums, x.sums, sizeof(sums));
+		mock_cuda.copies = 0;
+		xfer_run(r, &x, WFI_XFER_SUM_THERE);
+		assert_int_equal(x.res, 0);
+		assert_memory_equal(x.sums, sums, sizeof(sums));
+		assert_int_equal(mock_cuda.copies, 0);
+		xfer_close(r, &x);
+	}
+}
+
+/* a kernel fails: so do its blocks, and no CPU looks for their bytes */
+static void test_there_fails(void **state)
+{
+	struct rig *r = *state;
+	struct xfer x;
+
+	xfer_open(r, &x, NULL, 16384, 2);
+	fill(r->host, HOST_BYTES, 1);
+	mock_cuda.fail_call = "cuLaunchKernel";
+	mock_cuda.fail_res = WFI_CUDA_LAUNCH_RESOURCES;
+	xfer_run(r, &x, WFI_XFER_SUM_THERE);
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(x.res, -EIO);
+	for (unsigned i = 0; i < NR; i++) {
+		assert_int_equal(x.results[i], -EIO);
+		assert_int_equal(x.sums[i], 0);
+	}
+	xfer_close(r, &x);
+}
+
+/* where the CPU makes the sums, nobody makes them there */
+static void test_there_none(void **state)
+{
+	const struct wfi_xfer_opts o = { .dir = WFI_XFER_SUM_THERE };
+	struct rig *r = *state;
+	struct wfi_xfer_opts bare = o;
+	struct wfi_xfer *open;
+	struct xfer x;
+
+	xfer_open(r, &x, NULL, 16384, 1);
+	bare.ep = r->ep;
+	assert_int_equal(wfi_xfer_submit(x.eng, &bare, &open), -EOPNOTSUPP);
+	r->dev->caps.flags &= ~(uint32_t)WEFT_CAP_SUMS;
+	bare.sum_ops = &wfi_crc32c_sums;
+	bare.sums = x.sums;
+	assert_int_equal(wfi_xfer_submit(x.eng, &bare, &open), -EOPNOTSUPP);
+	xfer_close(r, &x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -272,6 +420,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_transfers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_flipped, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_by_cpu, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stay, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stay_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_there, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_there_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_there_none, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

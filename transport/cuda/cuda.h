@@ -74,15 +74,12 @@ struct wfi_cuda_mr {
 	_Atomic bool stops;
 };
 
-/* @block_bytes: 0: bytes lie as they are counted. Else blocks of that many are counted, and a
- * block's segments lie .segment_stride apart */
 struct wfi_cuda_rkey {
 	struct weft_rkey base;
 	struct wfi_gpu_region region;
 	struct CUevent_st *event; /* or this, and nothing else; of another process if .foreign */
 	bool foreign;
 	struct wfi_gpu_shape shape;
-	uint64_t block_bytes;
 };
 
 /* an open post: copies were asked for, and .event is behind them */
@@ -239,6 +236,8 @@ void wfi_cuda_sums_close(struct wfi_cuda_gpu *g);
 int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *dev,
 			const struct weft_piece *pieces, uint32_t nr, struct CUstream_st *stream,
 			uint32_t *tables);
+/* Return: how many tables that takes */
+uint64_t wfi_cuda_sums_tables(const struct weft_piece *pieces, uint32_t nr);
 /* when that is done: of each piece */
 void wfi_cuda_sums_end(const struct wfi_cuda_gpu *g, uint32_t tables, uint32_t *sums, uint32_t nr);
 

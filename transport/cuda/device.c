@@ -168,7 +168,8 @@ int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
 	dev->base.transport = t;
 	dev->base.env = env;
 	dev->base.caps = (struct weft_caps){
-		.flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_MEM_EP | WEFT_CAP_WAIT | WEFT_CAP_SUMS,
+		.flags = WEFT_CAP_LOCAL_MR | WEFT_CAP_MEM_EP | WEFT_CAP_WAIT |
+			 (wfi_gpu_image() ? WEFT_CAP_SUMS : 0),
 		.max_pieces = WFI_CUDA_PIECES,
 		.max_depth = WFI_MAX_DEPTH,
 		.max_piece_bytes = WFI_CUDA_POST_BYTES,

@@ -116,18 +116,10 @@ static int shape_check(const struct wfi_gpu_shape *s, uint64_t room, uint64_t *l
 
 uint64_t wfi_cuda_run(const struct wfi_cuda_rkey *k, uint64_t off, uint64_t *addr)
 {
-	const struct wfi_gpu_shape *s = &k->shape;
-	uint64_t in, at;
+	const uint64_t len = wfi_gpu_shape_run(&k->shape, off, addr);
 
-	if (!k->block_bytes) {
-		*addr = k->region.addr + off;
-		return UINT64_MAX;
-	}
-	in = off % k->block_bytes;
-	at = in % s->segment_bytes;
-	*addr = k->region.addr + off / k->block_bytes * s->block_stride +
-		in / s->segment_bytes * s->segment_stride + at;
-	return s->segment_bytes - at;
+	*addr += k->region.addr;
+	return len;
 }
 
 /* from its first region on, an endpoint is for one GPU. Return: 0, as wfi_cuda_errno(), logged */
@@ -213,10 +205,10 @@ int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 	k->base.ep = ep;
 	k->base.access = s.access;
 	k->base.len = from.memory.kind == WFI_GPU_EXPORT_EVENT ? 0 : from.memory.len;
-	k->shape = from.shape;
+	/* an event has no bytes that could lie anywhere */
 	if (k->base.len && from.shape.nr_segments) {
-		ret = shape_check(&from.shape, from.memory.len, &k->base.len);
-		k->block_bytes = from.shape.segment_bytes * from.shape.nr_segments;
+		k->shape = from.shape;
+		ret = shape_check(&k->shape, from.memory.len, &k->base.len);
 	}
 	if (!ret)
 		ret = rkey_open(k, wfi_cuda_ep(ep), &s, &from);

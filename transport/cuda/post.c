@@ -158,6 +158,19 @@ static bool sums(const struct job *j, struct wfi_cuda_post *p)
 	return !ret;
 }
 
+/* behind what was asked for, even where that is not all. Without it nobody can say when that ends
+ */
+static void event_record(const struct job *j, struct wfi_cuda_post *p)
+{
+	const int res = j->g->gpu->cuda->cuEventRecord(p->event, j->stream);
+
+	if (res) {
+		wfi_cuda_failed(j->g, "an event", res);
+		wfi_cuda_lose(j->g);
+	}
+	p->waits = true;
+}
+
 /* in the GPU's context. Return: a CUresult, if nothing was asked for */
 static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes,
 		  struct wfi_cuda_post *p)
@@ -176,14 +189,7 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 		p->status = ret;
 	}
 	p->summed = sums(j, p);
-	/* behind what was asked for, even where that is not all. Without it nobody can say when
-	 * that ends */
-	res = cuda->cuEventRecord(p->event, j->stream);
-	if (res) {
-		wfi_cuda_failed(j->g, "an event", res);
-		wfi_cuda_lose(j->g);
-	}
-	p->waits = true;
+	event_record(j, p);
 	return 0;
 }
 
@@ -334,8 +340,92 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	return 0;
 }
 
+/* in the GPU's context. Return: a CUresult, if nothing was asked for */
+static int sum_launch(const struct job *j, struct wfi_cuda_post *p)
+{
+	const struct wfi_cuda *cuda = j->g->gpu->cuda;
+	int res = p->event ? 0 : cuda->cuEventCreate(&p->event, WFI_CUDA_EVENT_NO_TIMING);
+
+	/* the kernel begins behind that, and so does what the engine does with the bytes */
+	if (!res)
+		res = wfi_gpu_flush(j->g->gpu);
+	if (res)
+		return res;
+	p->summed = sums(j, p);
+	event_record(j, p);
+	return 0;
+}
+
+/* what does not come as a whole does not come */
+static void sum_up(const struct job *j, struct wfi_cuda_post *p)
+{
+	int res = wfi_gpu_enter(j->g->gpu);
+
+	if (!res) {
+		res = sum_launch(j, p);
+		wfi_gpu_leave(j->g->gpu);
+	}
+	if (!p->summed) {
+		p->idx = 0;
+		p->status = res ? wfi_cuda_failed(j->g, "sums", res) : -EIO;
+	}
+}
+
+/* Return: 0; -EAGAIN too few tables are free, -EOPNOTSUPP there are none, or never enough */
+static int sums_fit(const struct job *j)
+{
+	const uint64_t want = wfi_cuda_sums_tables(j->pieces, j->nr);
+
+	if (!j->g->sums.powers || want > WFI_CUDA_TABLES)
+		return -EOPNOTSUPP;
+	return want > (uint64_t)__builtin_popcount(j->g->free_tables) ? -EAGAIN : 0;
+}
+
+/* nothing moves: what lies there is summed up */
+static int cuda_post_stay(struct weft_ep *base, const struct weft_post *post)
+{
+	const struct weft_post there = { .pieces = post->pieces, .nr_pieces = post->nr_pieces };
+	struct wfi_cuda_ep *ep = wfi_cuda_ep(base);
+	struct wfi_cuda_post *p = &ep->posts[ep->tail % ep->depth];
+	struct job j = {
+		.dev = wfi_cuda_device(base->dev),
+		.g = ep->gpu,
+		.pieces = post->pieces,
+		.stream = ep->streams[WFI_CUDA_TO_GPU],
+	};
+	int64_t bytes;
+	int ret;
+
+	if (post->nr_pieces > base->dev->caps.max_pieces || !(post->flags & WEFT_POST_SUMS))
+		return -EINVAL;
+	if (ep->tail - ep->head == ep->depth)
+		return -EAGAIN;
+	*p = (struct wfi_cuda_post){
+		.event = p->event,
+		.cookie = post->cookie,
+		.flags = post->flags,
+		.op = WEFT_WC_READ,
+	};
+	bytes = pieces_check(ep, &there, WEFT_ACCESS_REMOTE_READ, p);
+	if (bytes < 0)
+		return (int)bytes;
+	p->idx = p->status ? 0 : p->idx;
+	j.nr = bytes ? p->idx : 0;
+	ret = j.nr ? sums_fit(&j) : 0;
+	if (ret)
+		return ret;
+	p->waits = bytes && j.g->lost;
+	if (j.nr && !p->waits)
+		sum_up(&j, p);
+	ep->tail++;
+	wfi_cuda_device(base->dev)->nr_open++;
+	return 0;
+}
+
 static int cuda_post_read(struct weft_ep *ep, const struct weft_post *post)
 {
+	if (wfi_unlikely(post->flags & WEFT_POST_STAY))
+		return cuda_post_stay(ep, post);
 	return cuda_post(ep, post, WEFT_WC_READ, WEFT_ACCESS_REMOTE_READ);
 }
 

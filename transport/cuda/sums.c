@@ -79,6 +79,14 @@ void wfi_cuda_sums_close(struct wfi_cuda_gpu *g)
 	wfi_gpu_leave(g->gpu);
 }
 
+/* the part that begins @done bytes into a piece. Return: its length, *@addr: where it lies */
+static uint64_t part_len(const struct weft_piece *p, uint64_t done, uint64_t *addr)
+{
+	const uint64_t run = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, addr);
+
+	return wfi_min(wfi_min(run, p->len - done), WFI_GPU_ITEM_MAX);
+}
+
 /* as much as fits. Return: how many */
 static uint32_t parts_fill(const struct wfi_cuda_device *dev, const struct weft_piece *pieces,
 			   uint32_t nr, struct place *at, struct wfi_gpu_part *parts)
@@ -92,8 +100,7 @@ static uint32_t parts_fill(const struct wfi_cuda_device *dev, const struct weft_
 		for (; at->done < p->len; at->done += len) {
 			if (n == WFI_CUDA_ITEMS)
 				return n;
-			len = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + at->done, &addr);
-			len = wfi_min(wfi_min(len, p->len - at->done), WFI_GPU_ITEM_MAX);
+			len = part_len(p, at->done, &addr);
 			parts[n++] = (struct wfi_gpu_part){
 				.src = addr,
 				.len = (uint32_t)len,
@@ -103,6 +110,17 @@ static uint32_t parts_fill(const struct wfi_cuda_device *dev, const struct weft_
 		}
 	}
 	return n;
+}
+
+uint64_t wfi_cuda_sums_tables(const struct weft_piece *pieces, uint32_t nr)
+{
+	uint64_t addr, done, len, n = 0;
+	uint32_t i;
+
+	for (i = 0; i < nr; i++)
+		for (done = 0; done < pieces[i].len; done += len, n++)
+			len = part_len(&pieces[i], done, &addr);
+	return (n + WFI_CUDA_ITEMS - 1) / WFI_CUDA_ITEMS;
 }
 
 int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *dev,
