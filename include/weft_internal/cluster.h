@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "weft_internal/env.h"
+#include "weft_internal/gpu_region.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
@@ -98,6 +99,7 @@ struct wfi_cluster_stat {
 	uint64_t fetched, missed; /* of those wanted of other nodes */
 	uint64_t shared; /* of those fetched: brought by another's fetch */
 	uint64_t kept; /* of those fetched: held here from then on */
+	uint64_t direct; /* of those read: straight to the memory of a GPU */
 	uint64_t hedged; /* times that a second holder was asked */
 	uint64_t lent, raised; /* of them, brought up from the SSD tier first */
 	uint64_t resyncs; /* times that everything was announced anew to one shard */
@@ -166,12 +168,29 @@ int wfi_cluster_route(struct wfi_cluster *c, const struct wfi_route_opts *o,
 void wfi_cluster_route_cancel(struct wfi_cluster *c, struct wfi_route *r);
 
 /**
+ * struct wfi_pull_memory - memory of a GPU, which NICs reach and no CPU
+ * @mrs: the region, as it is registered with each NIC that is to reach it; NULL between them
+ * @rkey: the same, where what came is summed up: of a device with WEFT_CAP_SUMS
+ * @base: its address at those NICs
+ * @shape: how what is counted lies there
+ */
+struct wfi_pull_memory {
+	struct weft_mr *mrs[WFI_RAILS_MAX];
+	struct weft_rkey *rkey;
+	uintptr_t base;
+	struct wfi_gpu_shape shape;
+};
+
+/**
  * struct wfi_pull_opts - blocks of a chain that are not here are to come here
  * @keys: lent until @done
  * @slots: those that are WFI_SLOT_NONE are wanted; lent until @done. Blocks that are kept get
  *         theirs: pinned, and the caller's to unpin
  * @places: where the bytes are to lie, by block; lent until @done. NULL: into slots of the node,
  *          where they are published
+ * @memory: NULL, or what the places lie in, each .base and its offset there, as .rkey counts; lent
+ *          until @done. What comes over a NIC that does not reach it goes to a slot of the node, as
+ *          without places
  * @in_arena: the places lie in the tenant's arena; else they are memory that transports reach
  *            without having it registered
  * @prefix: only those that, with what is here, have no gap before them
@@ -187,6 +206,7 @@ struct wfi_pull_opts {
 	const struct weft_key *keys;
 	uint32_t *slots;
 	void *const *places;
+	const struct wfi_pull_memory *memory;
 	bool in_arena;
 	bool prefix;
 	int32_t *results;
@@ -200,6 +220,9 @@ struct wfi_pull_opts {
 int wfi_cluster_pull(struct wfi_cluster *c, const struct wfi_pull_opts *o, struct wfi_pull **out);
 /* may a place outside of the arena be named to wfi_cluster_pull()? */
 bool wfi_cluster_takes_places(const struct wfi_cluster *c);
+/* is there a peer whose blocks of that size can be read straight to this memory? */
+bool wfi_cluster_reaches(const struct wfi_cluster *c, const struct wfi_pull_memory *m,
+			 uint64_t block_bytes);
 /* is this block fetched so often that it is to be kept? */
 bool wfi_cluster_popular(const struct wfi_cluster *c, uint32_t space, const struct weft_key *key);
 /* ends a seek at once, a pull once nothing writes to its places any more */

@@ -30,6 +30,7 @@
 #define NR_HINTS (16u << 10)
 #define NR_UNDER 1024u
 #define FLIGHT_BYTES (16ull << 20) /* of one lease: others have their turn */
+#define FLIGHT_RUNS 1024u /* in memory of a device */
 
 /* what one shard is told, by a number that moves on each time it all begins anew */
 struct stream {
@@ -184,6 +185,7 @@ struct flight {
 	bool reading;
 	bool given_up; /* its READs are on their way to an end */
 	bool ssd; /* .peer brings the blocks out of its SSD tier first */
+	bool direct; /* to the pull's .memory */
 	uint32_t ask; /* !reading */
 	struct wfi_peer *conn; /* NULL: gone */
 	struct weft_ep *ep; /* reading: over this; NULL: over rails */
@@ -200,6 +202,8 @@ struct flight {
 	struct wfi_piece pieces[CLUSTER_LEASE_MAX];
 	int32_t results[CLUSTER_LEASE_MAX];
 	uint32_t sums[CLUSTER_LEASE_MAX];
+	int32_t read[CLUSTER_LEASE_MAX]; /* .direct: results of the READs, while sums are made */
+	struct wfi_piece *runs; /* FLIGHT_RUNS, made when they are first wanted */
 };
 
 enum cluster_counter {
@@ -208,6 +212,7 @@ enum cluster_counter {
 	CL_C_MISSED,
 	CL_C_SHARED,
 	CL_C_KEPT,
+	CL_C_DIRECT,
 	CL_C_HEDGED,
 	CL_C_LATE,
 	CL_C_LENT,
@@ -442,6 +447,20 @@ void wfi_cl_flights_fini(struct wfi_cluster *c);
 uint64_t wfi_cl_expected_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes);
 /* of that, what it takes longer when they are in the peer's SSD tier */
 uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes);
+
+/* its blocks came or failed, and it is over */
+void wfi_cl_landed(struct flight *f);
+
+/* ---- direct.c ---- */
+
+/* how many blocks of a pull to .memory fly together */
+uint32_t wfi_cl_direct_max(const struct wfi_pull *pull);
+/* whether the NIC of its connection, or one of several, reaches the pull's .memory */
+bool wfi_cl_direct_can(const struct flight *f);
+/* as wfi_cl_direct_can() says it can. @x: for memory of this host. Return: as wfi_xfer_submit() */
+int wfi_cl_direct_read(struct wfi_cluster *c, struct flight *f, struct wfi_xfer_opts *x);
+/* of what was read: then wfi_cl_landed(). Return: 0, or why it is called by who called here */
+int wfi_cl_direct_sum(struct wfi_cluster *c, struct flight *f);
 
 /* ---- route.c ---- */
 

@@ -67,6 +67,7 @@ static struct flight *flight_get(struct wfi_cluster *c)
 	f->reading = false;
 	f->given_up = false;
 	f->ssd = false;
+	f->direct = false;
 	f->ep = NULL;
 	f->xfer = NULL;
 	f->over = NULL;
@@ -77,8 +78,13 @@ static struct flight *flight_get(struct wfi_cluster *c)
 
 void wfi_cl_flights_fini(struct wfi_cluster *c)
 {
-	while (c->nr_flights)
-		wfi_free(c->o.env, c->flights[--c->nr_flights], sizeof(struct flight));
+	while (c->nr_flights) {
+		struct flight *f = c->flights[--c->nr_flights];
+
+		if (f->runs)
+			wfi_free(c->o.env, f->runs, FLIGHT_RUNS * sizeof(*f->runs));
+		wfi_free(c->o.env, f, sizeof(*f));
+	}
 	c->free_flights = NULL;
 }
 
@@ -243,20 +249,30 @@ static void flight_fail(struct wfi_cluster *c, struct flight *f)
 	flight_put(c, f);
 }
 
-static void flight_landed(void *ctx, int res)
+/* how fast it came, if anything did. Its number may be another node's by now */
+static void speed_take(struct wfi_cluster *c, const struct flight *f)
 {
-	struct flight *f = ctx;
-	struct wfi_cluster *c = f->c;
 	struct cluster_peer *p = &c->peers[f->peer];
-	const uint64_t block_bytes = f->pull->space.block_bytes;
-	uint64_t took_ns, bytes = 0;
+	const uint64_t took_ns = c->now_ns - f->begin_ns;
+	uint64_t speed, bytes = 0;
 	uint32_t i;
 
-	(void)res;
+	for (i = 0; i < f->nr_pieces; i++)
+		bytes += f->results[i] ? 0 : f->pull->space.block_bytes;
+	if (p->incarnation != f->incarnation || !bytes || !took_ns)
+		return;
+	speed = bytes * 1000 / (took_ns / 1000 + 1);
+	p->bytes_per_ms = p->bytes_per_ms ? p->bytes_per_ms - p->bytes_per_ms / 8 + speed / 8
+					  : speed;
+}
+
+void wfi_cl_landed(struct flight *f)
+{
+	struct wfi_cluster *c = f->c;
+	uint32_t i;
+
 	c->now_ns = wfi_now(c->o.env);
-	took_ns = c->now_ns - f->begin_ns;
 	f->xfer = NULL;
-	f->over = NULL;
 	for (i = 0; i < f->nr_pieces; i++) {
 		struct pull_block *b = f->lent[i];
 		const struct wfi_kv_proof proof = { .incarnation = f->incarnation,
@@ -266,25 +282,29 @@ static void flight_landed(void *ctx, int res)
 
 		if (f->results[i] ||
 		    wfi_kv_proof_check(c->o.kv, f->pull->o.space, &f->pull->o.keys[b->idx], &proof,
-				       f->sums[i])) {
+				       f->sums[i]))
 			block_failed(c, f, b);
-			continue;
-		}
-		bytes += block_bytes;
-		wfi_cl_block_came(c, b, f->sums[i]);
+		else
+			wfi_cl_block_came(c, b, f->sums[i]);
 	}
 	/* the holder's number may be another's by now: then this lease is nobody's */
-	if (p->incarnation == f->incarnation) {
+	if (c->peers[f->peer].incarnation == f->incarnation)
 		wfi_cl_release(c, f->peer, f->lease);
-		if (bytes && took_ns) {
-			const uint64_t speed = bytes * 1000 / (took_ns / 1000 + 1);
-
-			p->bytes_per_ms =
-				p->bytes_per_ms ? p->bytes_per_ms - p->bytes_per_ms / 8 + speed / 8
-						: speed;
-		}
-	}
 	flight_put(c, f);
+}
+
+static void flight_read_done(void *ctx, int res)
+{
+	struct flight *f = ctx;
+	struct wfi_cluster *c = f->c;
+
+	(void)res;
+	c->now_ns = wfi_now(c->o.env);
+	f->xfer = NULL;
+	f->over = NULL;
+	speed_take(c, f);
+	if (!f->direct || wfi_cl_direct_sum(c, f))
+		wfi_cl_landed(f);
 }
 
 /* ---- reading ---- */
@@ -313,18 +333,20 @@ static int flight_read(struct wfi_cluster *c, struct flight *f, const struct wfi
 		.sum_ops = &wfi_crc32c_sums,
 		.sums = f->sums,
 		.deadline_ns = deadline_ns,
-		.done = flight_landed,
+		.done = flight_read_done,
 		.ctx = f,
 	};
 	unsigned i;
 
-	if (f->pull->o.places && !f->pull->o.in_arena)
+	if (f->pull->o.places && !f->pull->o.in_arena && !f->pull->o.memory)
 		x.local_mr = NULL;
 	f->reading = true;
 	f->begin_ns = c->now_ns;
 	f->hurry_ns = c->now_ns + HURRY_READ_NS +
 		      4 * wfi_cl_expected_ns(c, f->peer, f->nr_pieces * f->pull->space.block_bytes);
 	cl_event(c, f->hurry_ns);
+	if (f->direct)
+		return wfi_cl_direct_read(c, f, &x);
 	if (!over_rails(f->conn)) {
 		f->ep = x.ep;
 		return wfi_xfer_submit(c->o.xfer, &x, &f->xfer);
@@ -339,9 +361,14 @@ static int flight_read(struct wfi_cluster *c, struct flight *f, const struct wfi
 /* places for blocks that were lent. Return: whether there are any */
 static bool flight_place(struct wfi_cluster *c, struct flight *f)
 {
+	const struct wfi_pull_opts *o = &f->pull->o;
 	uint32_t i, n = 0;
 
-	if (!f->pull->o.places)
+	f->direct = o->memory && wfi_cl_direct_can(f);
+	/* where it lay before, with another holder, is of no use any more */
+	for (i = 0; o->memory && i < f->nr_pieces; i++)
+		f->lent[i]->dst = f->direct ? o->places[f->lent[i]->idx] : NULL;
+	if (!o->places || (o->memory && !f->direct))
 		wfi_cl_keep(c, f->pull, f->lent, f->nr_pieces);
 	for (i = 0; i < f->nr_pieces; i++) {
 		if (!f->lent[i]->dst) {

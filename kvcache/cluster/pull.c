@@ -749,7 +749,8 @@ static uint32_t launch_run(struct wfi_cluster *c, struct wfi_pull *pull, uint32_
 {
 	struct pull_block *run[CLUSTER_LEASE_MAX], *leader;
 	const uint8_t peer = block_target(c, &pull->blocks[at]);
-	const uint64_t max = wfi_max(1, FLIGHT_BYTES / pull->space.block_bytes);
+	const uint64_t max = wfi_min(wfi_max(1, FLIGHT_BYTES / pull->space.block_bytes),
+				     pull->o.memory ? wfi_cl_direct_max(pull) : UINT32_MAX);
 	uint32_t n = 0, i;
 	int ret;
 
@@ -758,7 +759,8 @@ static uint32_t launch_run(struct wfi_cluster *c, struct wfi_pull *pull, uint32_
 
 		if (b->state != BLOCK_IDLE)
 			continue;
-		leader = under_find(c, b);
+		/* bytes in memory of a device are copied to nobody */
+		leader = pull->o.memory ? NULL : under_find(c, b);
 		if (leader) {
 			b->leader = leader;
 			b->same = leader->same;
@@ -769,7 +771,8 @@ static uint32_t launch_run(struct wfi_cluster *c, struct wfi_pull *pull, uint32_
 		if (block_target(c, b) != peer)
 			break;
 		run[n++] = b;
-		under_add(c, b);
+		if (!pull->o.memory)
+			under_add(c, b);
 	}
 	if (!n)
 		return 1;
