@@ -795,6 +795,16 @@ void wfi_sim_store_wipe(struct wfi_sim *sim)
 	sim_store_wipe(&sim->store, sim->now_ns);
 }
 
+void wfi_sim_store_compact(struct wfi_sim *sim)
+{
+	sim_store_compact(&sim->store);
+}
+
+void wfi_sim_store_lose(struct wfi_sim *sim, unsigned idx)
+{
+	sim_store_lose(&sim->store, idx, sim->now_ns);
+}
+
 int wfi_sim_set_members(struct wfi_sim *sim, const struct wfi_member *members, unsigned nr)
 {
 	if (nr > WFI_MEMBERS_MAX)

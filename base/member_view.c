@@ -147,6 +147,16 @@ uint64_t wfi_member_view_tick(struct wfi_member_view *v, uint64_t now_ns)
 	return next_ns;
 }
 
+bool wfi_member_may_take(const struct wfi_member *self, const struct wfi_member *theirs)
+{
+	if (theirs->incarnation == self->incarnation)
+		return true;
+	if (self->epoch && theirs->epoch > self->epoch)
+		return false;
+	return self->host[0] && self->socket[0] && !strcmp(theirs->host, self->host) &&
+	       !strcmp(theirs->socket, self->socket);
+}
+
 unsigned wfi_member_view_copy(const struct wfi_member_view *v, struct wfi_member *out, unsigned max)
 {
 	const unsigned nr = wfi_min(v->nr, max);

@@ -30,18 +30,24 @@ static bool reaches(const struct sim_store *s, const struct sim_member *n)
 }
 
 /* each node hears of it in its own time */
-static void news(struct sim_store *s, uint64_t now_ns)
+static void news(struct sim_store *s, const struct sim_change *change, uint64_t now_ns)
 {
 	uint64_t at_ns;
 	unsigned i;
 
 	s->epoch++;
+	if (change)
+		s->changes[s->epoch % SIM_CHANGES] = *change;
+	else
+		s->forgotten = s->epoch;
 	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
 		if (!s->nodes[i].view)
 			continue;
 		at_ns = now_ns + delay(s);
-		if (s->lost_ppm && store_rand(s) % 1000000 < s->lost_ppm)
+		if (s->lost_ppm && store_rand(s) % 1000000 < s->lost_ppm) {
+			s->nodes[i].reads = true;
 			at_ns += WFI_SIM_REREAD_NS;
+		}
 		if (!s->nodes[i].news_ns || at_ns < s->nodes[i].news_ns)
 			s->nodes[i].news_ns = at_ns;
 	}
@@ -65,10 +71,25 @@ static struct sim_record *record_place(struct sim_store *s, const struct wfi_mem
 	for (r = s->records; r < s->records + WFI_MEMBERS_MAX; r++) {
 		if (!r->present)
 			free_one = r;
+		else if (!strcmp(r->m.name, m->name) && wfi_member_may_take(m, &r->m))
+			return r;
 		else if (r->m.node == m->node || !strcmp(r->m.name, m->name))
 			return NULL;
 	}
 	return free_one;
+}
+
+/* whose record is written over tries on: its name may be free again one day */
+static void owner_lose(struct sim_store *s, const struct sim_record *r, unsigned idx,
+		       uint64_t now_ns)
+{
+	struct sim_member *n = &s->nodes[r->owner];
+
+	if (!r->present || !r->leased || r->owner == idx)
+		return;
+	n->has = false;
+	if (n->wanted)
+		n->publish_ns = now_ns + WFI_SIM_REREAD_NS;
 }
 
 static void record_publish(struct sim_store *s, unsigned idx, uint64_t now_ns)
@@ -85,15 +106,28 @@ static void record_publish(struct sim_store *s, unsigned idx, uint64_t now_ns)
 	}
 	n->publish_ns = 0;
 	n->lease_end_ns = UINT64_MAX;
-	news(s, now_ns);
-	n->self.epoch = same ? r->m.epoch : s->epoch;
+	n->has = true;
+	owner_lose(s, r, idx, now_ns);
+	n->self.epoch = same ? r->m.epoch : s->epoch + 1;
 	*r = (struct sim_record){ .present = true, .leased = true, .owner = idx, .m = n->self };
+	news(s, &(struct sim_change){ .m = n->self }, now_ns);
 }
 
-static void record_drop(struct sim_store *s, struct sim_record *r, uint64_t now_ns)
+static void record_drop(struct sim_store *s, struct sim_record *r, bool left, uint64_t now_ns)
 {
 	r->present = false;
-	news(s, now_ns);
+	news(s, &(struct sim_change){ .gone = true, .left = left, .m = r->m }, now_ns);
+}
+
+/* it hears that its own record is missing: others' may be as well */
+static void self_lost(struct sim_store *s, unsigned idx, uint64_t now_ns)
+{
+	struct sim_member *n = &s->nodes[idx];
+
+	if (!n->has || record_of(s, idx))
+		return;
+	n->has = false;
+	wfi_member_view_keep(n->view, now_ns + WFI_SIM_LEASE_NS);
 }
 
 static void view_load(struct sim_store *s, unsigned idx, uint64_t now_ns)
@@ -105,10 +139,46 @@ static void view_load(struct sim_store *s, unsigned idx, uint64_t now_ns)
 	for (i = 0; i < WFI_MEMBERS_MAX; i++)
 		if (s->records[i].present)
 			list[nr++] = s->records[i].m;
-	n->news_ns = 0;
+	n->heard = s->epoch;
+	n->reads = false;
 	(void)wfi_member_view_load(n->view, list, nr, s->epoch, now_ns + WFI_MEMBER_HOLD_NS);
-	if (n->wanted && !record_of(s, idx))
-		wfi_member_view_keep(n->view, now_ns + WFI_SIM_LEASE_NS);
+	self_lost(s, idx, now_ns);
+}
+
+static void view_change(struct sim_store *s, unsigned idx, const struct sim_change *change,
+			uint64_t epoch, uint64_t now_ns)
+{
+	struct sim_member *n = &s->nodes[idx];
+
+	if (!change->gone) {
+		(void)wfi_member_view_put(n->view, &change->m, epoch);
+		return;
+	}
+	if (change->m.incarnation == n->self.incarnation)
+		self_lost(s, idx, now_ns);
+	wfi_member_view_del(n->view, change->m.name, epoch,
+			    change->left ? 0 : now_ns + WFI_MEMBER_HOLD_NS);
+}
+
+/* a watch tells in order, and not always all at once */
+static void view_hear(struct sim_store *s, unsigned idx, uint64_t now_ns)
+{
+	struct sim_member *n = &s->nodes[idx];
+	uint64_t until = s->epoch;
+
+	n->news_ns = 0;
+	if (n->reads || n->heard < s->forgotten || s->epoch - n->heard > SIM_CHANGES) {
+		view_load(s, idx, now_ns);
+		return;
+	}
+	if (s->delay_ns && n->heard < until)
+		until -= store_rand(s) % (until - n->heard);
+	while (n->heard < until) {
+		n->heard++;
+		view_change(s, idx, &s->changes[n->heard % SIM_CHANGES], n->heard, now_ns);
+	}
+	if (n->heard < s->epoch)
+		n->news_ns = now_ns + 1 + delay(s);
 }
 
 static void settle(struct sim_store *s, uint64_t now_ns)
@@ -120,7 +190,7 @@ static void settle(struct sim_store *s, uint64_t now_ns)
 	for (i = 0; i < WFI_MEMBERS_MAX && !s->down; i++) {
 		r = &s->records[i];
 		if (r->present && r->leased && s->nodes[r->owner].lease_end_ns <= now_ns)
-			record_drop(s, r, now_ns);
+			record_drop(s, r, false, now_ns);
 	}
 	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
 		n = &s->nodes[i];
@@ -130,8 +200,9 @@ static void settle(struct sim_store *s, uint64_t now_ns)
 	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
 		n = &s->nodes[i];
 		if (n->news_ns && n->news_ns <= now_ns && reaches(s, n))
-			view_load(s, i, now_ns);
-		if (n->view)
+			view_hear(s, i, now_ns);
+		/* nobody's time runs out who could not tell of himself */
+		if (n->view && reaches(s, n))
 			(void)wfi_member_view_tick(n->view, now_ns);
 	}
 }
@@ -145,6 +216,7 @@ const struct wfi_member_view *sim_store_view(struct sim_store *s, unsigned idx, 
 		if (!n->view)
 			return NULL;
 		n->news_ns = now_ns;
+		n->reads = true;
 	}
 	settle(s, now_ns);
 	return n->view;
@@ -159,15 +231,20 @@ void sim_store_publish(struct sim_store *s, unsigned idx, const struct wfi_membe
 	settle(s, now_ns);
 	n->wanted = self;
 	if (self) {
+		const bool same = n->self.incarnation == self->incarnation;
+		const uint64_t epoch = same ? n->self.epoch : 0;
+
 		n->self = *self;
+		n->self.epoch = epoch;
 		n->publish_ns = now_ns + delay(s);
 		settle(s, now_ns);
 		return;
 	}
 	n->publish_ns = 0;
+	n->has = false;
 	r = record_of(s, idx);
 	if (r && reaches(s, n))
-		record_drop(s, r, now_ns);
+		record_drop(s, r, true, now_ns);
 	else if (r)
 		n->lease_end_ns = wfi_min(n->lease_end_ns, now_ns + WFI_SIM_LEASE_NS);
 }
@@ -187,8 +264,10 @@ static void touched(struct sim_store *s, unsigned idx, uint64_t now_ns)
 		n->lease_end_ns = UINT64_MAX;
 	else if (n->wanted && !n->publish_ns)
 		n->publish_ns = now_ns + delay(s);
-	if (n->view)
-		n->news_ns = now_ns + delay(s);
+	if (!n->view)
+		return;
+	n->news_ns = now_ns + delay(s);
+	wfi_member_view_keep(n->view, now_ns + WFI_SIM_LEASE_NS);
 }
 
 void sim_store_reach(struct sim_store *s, unsigned idx, bool reached, uint64_t now_ns)
@@ -231,10 +310,27 @@ void sim_store_wipe(struct sim_store *s, uint64_t now_ns)
 	settle(s, now_ns);
 	for (i = 0; i < WFI_MEMBERS_MAX; i++)
 		s->records[i].present = false;
-	news(s, now_ns);
+	news(s, NULL, now_ns);
 	for (i = 0; i < WFI_SIM_MAX_NODES; i++)
 		if (s->nodes[i].wanted && !s->nodes[i].publish_ns)
 			s->nodes[i].publish_ns = now_ns + delay(s);
+}
+
+void sim_store_compact(struct sim_store *s)
+{
+	s->forgotten = s->epoch;
+}
+
+void sim_store_lose(struct sim_store *s, unsigned idx, uint64_t now_ns)
+{
+	struct sim_record *r;
+
+	settle(s, now_ns);
+	r = record_of(s, idx);
+	if (!r || s->down)
+		return;
+	record_drop(s, r, false, now_ns);
+	s->nodes[idx].publish_ns = now_ns + delay(s);
 }
 
 void sim_store_set(struct sim_store *s, const struct wfi_member *list, unsigned nr)
@@ -246,10 +342,13 @@ void sim_store_set(struct sim_store *s, const struct wfi_member *list, unsigned 
 		if (i < nr)
 			s->records[i].m = list[i];
 	}
-	s->epoch++;
-	for (i = 0; i < WFI_SIM_MAX_NODES; i++)
-		if (s->nodes[i].view)
-			(void)wfi_member_view_load(s->nodes[i].view, list, nr, s->epoch, 0);
+	s->forgotten = ++s->epoch;
+	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
+		if (!s->nodes[i].view)
+			continue;
+		s->nodes[i].heard = s->epoch;
+		(void)wfi_member_view_load(s->nodes[i].view, list, nr, s->epoch, 0);
+	}
 }
 
 void sim_store_crash(struct sim_store *s, unsigned idx, uint64_t now_ns)
@@ -257,11 +356,13 @@ void sim_store_crash(struct sim_store *s, unsigned idx, uint64_t now_ns)
 	struct sim_member *n = &s->nodes[idx];
 
 	settle(s, now_ns);
-	n->wanted = false;
+	n->wanted = n->has = false;
+	n->self.epoch = 0;
 	n->publish_ns = 0;
 	untouched(n, now_ns);
 	free(n->view);
 	n->view = NULL;
+	n->heard = 0;
 	n->news_ns = 0;
 }
 

@@ -253,7 +253,7 @@ struct wfi_sim_faults {
 	uint32_t alloc_fail_nth; /* the nth allocation or map from now on fails, once; 0: none */
 	uint64_t disk_latency_ns; /* a request takes 0 to this long; 0: done at the next poll */
 	uint64_t store_delay_ns; /* records take 0 to this long to the store, and news from there */
-	uint32_t store_lost_ppm; /* news is lost; the node asks anew after WFI_SIM_REREAD_NS */
+	uint32_t store_lost_ppm; /* news is lost; the node reads all after WFI_SIM_REREAD_NS */
 };
 int wfi_sim_create(uint64_t seed, struct wfi_sim **out);
 void wfi_sim_destroy(struct wfi_sim *sim);
@@ -272,7 +272,8 @@ void wfi_sim_set_faults(struct wfi_sim *sim, const struct wfi_sim_faults *faults
 /*
  * The store of members. A record lives WFI_SIM_LEASE_NS longer than its node runs and reaches the
  * store; a node whose record was lost publishes it anew when it can. Of two nodes that claim one
- * name or id, the first has it until its lease ends.
+ * name or id, the first has it until its lease ends, or until the next life of its place takes it
+ * (wfi_member_may_take()). A watch tells each node of changes in their order, late and in parts.
  */
 #define WFI_SIM_LEASE_NS (2 * WFI_NSEC_PER_SEC)
 #define WFI_SIM_REREAD_NS WFI_NSEC_PER_SEC
@@ -282,6 +283,10 @@ void wfi_sim_store_reach(struct wfi_sim *sim, unsigned idx, bool reached);
 void wfi_sim_store_down(struct wfi_sim *sim, bool down);
 /* it has lost all records */
 void wfi_sim_store_wipe(struct wfi_sim *sim);
+/* who has not heard of a change yet reads all: the watch does not tell it any more */
+void wfi_sim_store_compact(struct wfi_sim *sim);
+/* a node's record is lost, and it knows */
+void wfi_sim_store_lose(struct wfi_sim *sim, unsigned idx);
 /* in place of all records, without leases, known to all at once; the next epoch begins. At most
  * WFI_MEMBERS_MAX. Return: 0, -EINVAL */
 int wfi_sim_set_members(struct wfi_sim *sim, const struct wfi_member *members, unsigned nr);

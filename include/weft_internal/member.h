@@ -6,8 +6,10 @@
  * simulated store, and knows nothing of them.
  *
  * Who lost its record without having left is held for a moment. When the node that looks lost its
- * own in that moment, the store did not tell of the others' deaths but of its own trouble: then all
- * of them are kept as long as a lease lasts, so that they can come back to it.
+ * own in that moment, the store did not tell of the others' deaths but of its own trouble: then
+ * all of them are kept as long as a lease lasts, so that they can come back to it. While the store
+ * can't be reached nobody's time runs: its source does not call wfi_member_view_tick(), and has
+ * all kept for a lease once the store is there again.
  *
  * Context: one thread at a time.
  */
@@ -52,6 +54,15 @@ void wfi_member_view_keep(struct wfi_member_view *v, uint64_t until_ns);
 
 /* drops those that were held long enough. Return: when to look again, UINT64_MAX: nobody is held */
 uint64_t wfi_member_view_tick(struct wfi_member_view *v, uint64_t now_ns);
+
+/**
+ * wfi_member_may_take - a record has our name: may ours be put in its place?
+ * @self: its .epoch is that of its last record; 0: it had none in this life
+ *
+ * It may when the record is its own, or that of an earlier life in the same place. One that came
+ * later is the next life, whatever place it has: who lost its name to that does not take it back.
+ */
+bool wfi_member_may_take(const struct wfi_member *self, const struct wfi_member *theirs);
 
 /* Return: at most @max of them in @out */
 unsigned wfi_member_view_copy(const struct wfi_member_view *v, struct wfi_member *out,

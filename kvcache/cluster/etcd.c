@@ -53,6 +53,9 @@ struct etcd {
 	uint64_t keep_ns; /* when to renew it, or to ask for a sign of life */
 	bool put; /* our record is there */
 	uint64_t put_rev; /* it was made, or changed, then */
+	uint64_t create_rev; /* that it has, of its own or an earlier life's */
+	uint64_t over; /* as in struct member_record */
+	uint64_t epoch; /* of our last record; 0: there was none */
 	uint64_t self_changes; /* that the record has */
 	struct wfi_member self; /* that it has */
 	bool wanted; /* there is to be one */
@@ -109,7 +112,7 @@ static int record_decode(struct etcd *e, const struct etcd_kv *kv, struct member
 		record_bad(e, kv->key, why);
 		return ret;
 	}
-	r->m.epoch = r->base + kv->create_rev;
+	r->m.epoch = r->base + r->over + kv->create_rev;
 	return 0;
 }
 
@@ -513,7 +516,9 @@ static int keep(struct etcd *e)
 /* Return: the answer to a put under our name; what is there, in its place, when it was not done */
 static json_t *record_put(struct etcd *e, bool leaving, bool created, uint64_t rev, int *ret)
 {
-	struct member_record r = { .m = e->self, .base = e->base, .leaving = leaving };
+	struct member_record r = {
+		.m = e->self, .base = e->base, .over = e->over, .leaving = leaving
+	};
 	char key[ETCD_KEY_MAX], *text = member_encode(&r), *body;
 
 	snprintf(key, sizeof(key), "%s" NODES "%s", e->prefix, e->self.name);
@@ -522,13 +527,15 @@ static json_t *record_put(struct etcd *e, bool leaving, bool created, uint64_t r
 	return ask(e, "/v3/kv/txn", body, ret);
 }
 
-/* the next life of whoever listened on our socket, or our own record, under a lease of before */
-static bool is_ours(const struct wfi_member *r, const struct wfi_member *self)
+/* what is put over @kv has a later epoch, unless @r in it is this life's own. @r: NULL: none */
+static void claim_over(struct etcd *e, const struct etcd_kv *kv, const struct member_record *r)
 {
-	if (r->incarnation == self->incarnation)
-		return true;
-	return self->host[0] && self->socket[0] && !strcmp(r->host, self->host) &&
-	       !strcmp(r->socket, self->socket);
+	const bool own = r && r->m.incarnation == e->self.incarnation;
+
+	if (r)
+		e->base = wfi_max(e->base, r->base);
+	e->create_rev = kv->create_rev;
+	e->over = own ? r->over : kv->mod_rev + 1 - kv->create_rev;
 }
 
 /* somebody's record has our name: @rev is when it may be written over, 0 if not. Return: 0, error
@@ -537,32 +544,43 @@ static int claim_taken(struct etcd *e, const json_t *answer, uint64_t *rev)
 {
 	const json_t *rep = json_array_get(json_object_get(answer, "responses"), 0);
 	const json_t *kvs = json_object_get(json_object_get(rep, "response_range"), "kvs");
+	struct wfi_member self = e->self;
 	struct member_record r;
 	struct etcd_kv kv;
+	int bad;
 
 	*rev = 0;
+	self.epoch = e->epoch;
 	/* gone meanwhile */
 	if (!json_array_size(kvs)) {
 		e->claim_ns = now(e) + PAUSE_MIN_NS;
 		return 0;
 	}
-	if (kv_take(e, json_array_get(kvs, 0), &kv) || !is_node(e, &kv))
+	if (kv_take(e, json_array_get(kvs, 0), &kv) || !is_node(e, &kv) ||
+	    kv.create_rev > kv.mod_rev)
 		return -EBADMSG;
 	members_lock(e->m);
-	if (record_decode(e, &kv, &r) || is_ours(&r.m, &e->self))
+	bad = record_decode(e, &kv, &r);
+	if (bad || wfi_member_may_take(&self, &r.m)) {
+		claim_over(e, &kv, bad ? NULL : &r);
 		*rev = kv.mod_rev;
-	else
+	} else {
 		refuse_name(e, &r.m);
+	}
 	members_unlock(e->m);
 	return 0;
 }
 
-static void claim_done(struct etcd *e, const json_t *answer, const struct wfi_member *self)
+static void claim_done(struct etcd *e, const json_t *answer, bool created)
 {
 	if (!e->put)
-		wfi_info("membership: this node is %s in cluster %s", self->name, e->opts.cluster);
+		wfi_info("membership: this node is %s in cluster %s", e->self.name,
+			 e->opts.cluster);
 	e->put = true;
 	e->put_rev = etcd_revision(answer);
+	if (created)
+		e->create_rev = e->put_rev;
+	e->epoch = e->base + e->over + e->create_rev;
 	e->refused = false;
 }
 
@@ -594,6 +612,7 @@ static int claim(struct etcd *e)
 	const bool update = e->put;
 	json_t *answer;
 	uint64_t rev = update ? e->put_rev : 0;
+	bool created;
 	int ret = 0;
 
 	if (id_taken(e))
@@ -602,11 +621,14 @@ static int claim(struct etcd *e)
 		ret = grant(e);
 	/* the second time over what may be written over */
 	for (int tries = 0; !ret && tries < 2; tries++) {
-		answer = record_put(e, false, !update && !tries, rev, &ret);
+		created = !update && !tries;
+		if (created)
+			e->over = 0;
+		answer = record_put(e, false, created, rev, &ret);
 		if (!answer)
 			return ret;
 		if (json_is_true(json_object_get(answer, "succeeded"))) {
-			claim_done(e, answer, &e->self);
+			claim_done(e, answer, created);
 			json_decref(answer);
 			return 0;
 		}
@@ -762,8 +784,10 @@ static void succeeded(struct etcd *e)
 		return;
 	e->failures = 0;
 	members_lock(m);
-	if (m->status.state == WFI_MEMBERS_AWAY)
+	if (m->status.state == WFI_MEMBERS_AWAY) {
 		wfi_info("membership: %s answers again", e->http.base);
+		wfi_member_view_keep(&m->view, now(e) + e->lease_ns);
+	}
 	members_state(m, e->refused ? WFI_MEMBERS_REFUSED : WFI_MEMBERS_OK,
 		      e->refused ? e->refused_why : "");
 	m->status.clock_skew_ms = e->http.skew_ms;
@@ -773,10 +797,12 @@ static void succeeded(struct etcd *e)
 
 static uint64_t next_ns(struct etcd *e)
 {
-	uint64_t at_ns;
+	uint64_t at_ns = UINT64_MAX;
 
 	members_lock(e->m);
-	at_ns = wfi_member_view_tick(&e->m->view, now(e));
+	/* nor does anybody's time run out who could not tell of himself */
+	if (e->m->status.state != WFI_MEMBERS_AWAY)
+		at_ns = wfi_member_view_tick(&e->m->view, now(e));
 	members_unlock(e->m);
 	if (e->retry_ns)
 		return wfi_min(at_ns, e->retry_ns);

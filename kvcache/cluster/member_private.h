@@ -25,6 +25,7 @@ int member_complain(char *why, size_t why_len, const char *fmt, ...)
 struct member_record {
 	struct wfi_member m;
 	uint64_t base; /* what the store's revisions are added to */
+	uint64_t over; /* how much later than its key it is: it was put over an earlier life's */
 	bool leaving;
 };
 

@@ -184,14 +184,14 @@ int member_decode(const json_t *json, struct member_record *out, char *why, size
 	    text_get(&s, "version", r.m.version, sizeof(r.m.version)) ||
 	    number_get(&s, "node", &r.m.node) || number_get(&s, "incarnation", &r.m.incarnation) ||
 	    number_get(&s, "capacity", &r.m.capacity) || number_get(&s, "base", &r.base) ||
-	    state_get(&s, &r))
+	    number_get(&s, "over", &r.over) || state_get(&s, &r))
 		return -EINVAL;
 	if (!member_name_ok(r.m.name))
 		return member_complain(why, why_len, "name \"%s\" is none", r.m.name);
 	if (r.m.socket[0] && r.m.socket[0] != '/')
 		return member_complain(why, why_len, "socket does not start with '/'");
-	if (r.base > UINT64_MAX / 2)
-		return member_complain(why, why_len, "base is out of range");
+	if (r.base > UINT64_MAX / 4 || r.over > UINT64_MAX / 4)
+		return member_complain(why, why_len, "base or over is out of range");
 	if (!r.m.node)
 		r.m.node = wfi_member_id(r.m.name);
 	memcpy(out, &r, sizeof(r));
@@ -209,11 +209,11 @@ char *member_encode(const struct member_record *r)
 
 	snprintf(node, sizeof(node), "0x%" PRIx64, r->m.node);
 	snprintf(incarnation, sizeof(incarnation), "0x%" PRIx64, r->m.incarnation);
-	json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s}", "name",
+	json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s}", "name",
 			 r->m.name, "node", node, "incarnation", incarnation, "host", r->m.host,
 			 "socket", r->m.socket, "address", r->m.addr, "transport", r->m.transport,
 			 "version", r->m.version, "capacity", (json_int_t)r->m.capacity, "base",
-			 (json_int_t)r->base, "state", state);
+			 (json_int_t)r->base, "over", (json_int_t)r->over, "state", state);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	return text;

@@ -15,6 +15,7 @@
 #include "weft_internal/members.h"
 
 #define LEASE_NS WFI_NSEC_PER_SEC
+#define LEASE_MS (LEASE_NS / WFI_NSEC_PER_MSEC)
 #define SOON_MS 30000
 
 static struct test_etcd etcd;
@@ -222,13 +223,30 @@ static void test_stopped(void **ctx)
 	wfi_members_close(a.m);
 }
 
+/* one life has its name, at one epoch, for so long at least */
+static bool record_stays(struct one *o, const struct wfi_member *was, unsigned ms)
+{
+	const uint64_t end_ms = test_now_ms() + ms;
+	struct wfi_member m;
+
+	do {
+		if (one_sees(o, was->name, &m) != 1 || m.incarnation != was->incarnation ||
+		    m.epoch != was->epoch)
+			return false;
+		usleep(2000);
+	} while (test_now_ms() < end_ms);
+	return true;
+}
+
 static void test_one_name(void **ctx)
 {
 	struct one a, b, c;
+	struct wfi_member first, next;
 
 	(void)ctx;
 	one_start(&a, "names", "same", 1);
 	expect(&a, 1, .name = "same");
+	one_sees(&a, "same", &first);
 	{
 		const struct how how = { .cluster = "names" };
 
@@ -244,10 +262,16 @@ static void test_one_name(void **ctx)
 		one_open(&c, &how);
 		one_publish(&c, "same", 3, "same");
 	}
-	expect(&b, 1, .name = "same", .incarnation = 3);
+	expect(&b, 1, .name = "same", .incarnation = 3, .after_epoch = first.epoch);
+	one_sees(&b, "same", &next);
 	/* the one whose place was taken knows, and does not take it back */
-	a.self.host[0] = 0;
 	expect(&a, 1, .state = REFUSED);
+	assert_true(record_stays(&b, &next, 2 * LEASE_MS));
+	/* what the next life changes in its record is no life of its own */
+	c.self.flags = WFI_MEMBER_DRAINING;
+	c.env.membership->publish(&c.env, &c.self);
+	expect(&b, 1, .name = "same", .flags = WFI_MEMBER_DRAINING);
+	assert_true(record_stays(&b, &next, 0));
 	wfi_members_close(a.m);
 	wfi_members_close(c.m);
 	expect(&b, 1, .name = "same", .incarnation = 2, .state = OK);
@@ -437,6 +461,44 @@ static void test_store_killed(void **ctx)
 	one_sees(&t.a, "b", &t.seen);
 	assert_int_equal(status_of(&t.a).lost, 0);
 	pair_end(&t);
+}
+
+static int sees_count(struct one *o)
+{
+	return one_sees(o, "", &(struct wfi_member){ .node = 0 });
+}
+
+/* who has lost its record is not given up while nothing can be heard of its next one */
+static void test_store_killed_in_the_moment(void **ctx)
+{
+	struct test_child child;
+	uint64_t begin_ms, end_ms;
+	struct one a;
+
+	(void)ctx;
+	child_start(&child, "moment");
+	one_start(&a, "moment", "a", 1);
+	do {
+		expect(&a, 2, .name = "child", .state = OK);
+		kill(child.pid, SIGSTOP);
+		begin_ms = test_now_ms();
+		test_etcdctl(&etcd, NULL, 0, "del", "/weft/moment/nodes/child", NULL);
+		test_etcd_kill(&etcd);
+		end_ms = test_now_ms() + 2 * LEASE_MS;
+		/* a machine so slow that its moment was over before */
+		if (test_now_ms() - begin_ms > 700)
+			end_ms = 0;
+		while (test_now_ms() < end_ms) {
+			assert_int_equal(sees_count(&a), 2);
+			usleep(2000);
+		}
+		test_etcd_start(&etcd);
+		kill(child.pid, SIGCONT);
+	} while (!end_ms);
+	expect(&a, 2, .name = "child", .state = OK);
+	assert_int_equal(status_of(&a).lost, 0);
+	test_child_kill(&child);
+	wfi_members_close(a.m);
 }
 
 static void test_store_emptied(void **ctx)
@@ -754,9 +816,13 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_endpoints),
 	};
 	const struct CMUnitTest stores[] = {
-		cmocka_unit_test(test_password),      cmocka_unit_test(test_tls),
-		cmocka_unit_test(test_store_frozen),  cmocka_unit_test(test_closed_while_frozen),
-		cmocka_unit_test(test_store_killed),  cmocka_unit_test(test_store_compacted),
+		cmocka_unit_test(test_password),
+		cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_store_frozen),
+		cmocka_unit_test(test_closed_while_frozen),
+		cmocka_unit_test(test_store_killed),
+		cmocka_unit_test(test_store_compacted),
+		cmocka_unit_test(test_store_killed_in_the_moment),
 		cmocka_unit_test(test_store_emptied),
 	};
 	const char *missing = test_etcd_missing();

@@ -210,8 +210,6 @@ static void test_store_join_leave(void **ctx)
 	assert_int_equal(count(0), 3);
 	assert_int_equal(env->membership->changes(env), changes);
 	leave(2);
-	assert_int_equal(count(0), 3);
-	wfi_sim_advance(sim, WFI_MEMBER_HOLD_NS);
 	assert_int_equal(count(0), 2);
 	assert_true(env->membership->changes(env) > changes);
 }
@@ -305,6 +303,74 @@ static void test_store_clash(void **ctx)
 	assert_int_equal(got[0].incarnation, 55);
 }
 
+/* the next life of a place has its name, later, and the one before does not take it back */
+static void test_store_next_life(void **ctx)
+{
+	struct wfi_member got[WFI_MEMBERS_MAX], m = member(1, 0);
+	struct wfi_env *first = wfi_sim_node(sim, 0), *next = wfi_sim_node(sim, 1);
+	uint64_t epoch;
+
+	(void)ctx;
+	strcpy(m.host, "h");
+	strcpy(m.socket, "/s");
+	first->membership->publish(first, &m);
+	assert_int_equal(sees(2, got), 1);
+	epoch = got[0].epoch;
+	m.incarnation = 7;
+	next->membership->publish(next, &m);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 7);
+	assert_true(got[0].epoch > epoch);
+	wfi_sim_advance(sim, 10 * WFI_SIM_REREAD_NS);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 7);
+	/* but for when there is nobody else */
+	wfi_sim_crash(sim, 1);
+	wfi_sim_advance(sim, WFI_SIM_LEASE_NS);
+	(void)count(2);
+	wfi_sim_advance(sim, WFI_SIM_REREAD_NS);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 101);
+}
+
+/* who was missed when the store went away is no more missed for that */
+static void test_store_down_in_the_moment(void **ctx)
+{
+	(void)ctx;
+	join_three();
+	wfi_sim_store_reach(sim, 2, false);
+	wfi_sim_advance(sim, WFI_SIM_LEASE_NS);
+	assert_int_equal(count(0), 3);
+	wfi_sim_store_down(sim, true);
+	wfi_sim_advance(sim, 600 * SEC);
+	assert_int_equal(count(0), 3);
+	wfi_sim_store_down(sim, false);
+	assert_int_equal(count(0), 3);
+	wfi_sim_advance(sim, WFI_SIM_LEASE_NS - 1);
+	assert_int_equal(count(0), 3);
+	wfi_sim_advance(sim, 1);
+	assert_int_equal(count(0), 2);
+}
+
+/* news that the watch does not tell any more is read */
+static void test_store_compact(void **ctx)
+{
+	const struct wfi_sim_faults faults = { .store_delay_ns = SEC / 3 };
+	unsigned i;
+
+	(void)ctx;
+	join_three();
+	wfi_sim_set_faults(sim, &faults);
+	leave(2);
+	wfi_sim_store_lose(sim, 1);
+	wfi_sim_store_compact(sim);
+	for (i = 0; i < 30; i++) {
+		wfi_sim_advance(sim, SEC / 5);
+		assert_in_range(count(0), 2, 3);
+	}
+	assert_int_equal(count(0), 2);
+}
+
 static void test_store_delay(void **ctx)
 {
 	const struct wfi_sim_faults faults = { .store_delay_ns = SEC, .store_lost_ppm = 300000 };
@@ -338,6 +404,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_store_down, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_wipe, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_clash, sim_setup, sim_teardown),
+		cmocka_unit_test_setup_teardown(test_store_next_life, sim_setup, sim_teardown),
+		cmocka_unit_test_setup_teardown(test_store_down_in_the_moment, sim_setup,
+						sim_teardown),
+		cmocka_unit_test_setup_teardown(test_store_compact, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_delay, sim_setup, sim_teardown),
 	};
 
