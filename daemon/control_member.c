@@ -2,10 +2,8 @@
 /*
  * control_member.c - peers that come and go with the membership
  *
- * Members are dialled as configured peers are, in places behind theirs. Of two members the one with
- * the lower id dials, or the one that can. A connection lives as long as the other side is a
- * member, and in the life that its record names: who was dropped is let in again when the
- * membership shows it anew, with a later epoch, and not before.
+ * Members are dialled as configured peers are, in places behind theirs. Whom, and who may stay,
+ * says roster.c.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -14,6 +12,7 @@
 #include <string.h>
 
 #include "control_private.h"
+#include "roster.h"
 #include "value.h"
 #include "weft_internal/log.h"
 
@@ -28,44 +27,19 @@ struct member_dial {
 };
 
 struct control_members {
-	struct wfi_member self;
-	struct wfi_member list[WFI_MEMBERS_MAX];
-	unsigned nr;
-	uint64_t epoch;
-	uint64_t changes;
+	struct roster roster;
 	unsigned first; /* of c->peers: configured ones come before */
 	struct member_dial dials[NODE_PEERS_MAX];
 	const struct control_membership *opts;
 };
 
-static uint64_t arenas_bytes(const struct node *node)
-{
-	uint64_t sum = 0;
-	unsigned i;
-
-	for (i = 0; i < node->nr_tenants; i++)
-		sum += wfi_tenant_arena(node->tenants[i])->len;
-	return sum;
-}
-
-static void self_fill(const struct control *c, const struct control_opts *opts,
-		      struct wfi_member *self)
+/* where this node is reached */
+static void self_places(const struct control *c, struct wfi_member *self)
 {
 	size_t used = 0;
 	unsigned i;
 
-	*self = (struct wfi_member){
-		.node = c->node->id,
-		.incarnation = wfi_kv_incarnation(c->node->kv),
-		.capacity = arenas_bytes(c->node),
-	};
-	snprintf(self->name, sizeof(self->name), "%s", c->node->name);
-	snprintf(self->host, sizeof(self->host), "%s", opts->membership->host);
 	snprintf(self->socket, sizeof(self->socket), "%s", c->socket);
-	snprintf(self->version, sizeof(self->version), "%s", WEFT_VERSION);
-	if (!c->node->nr_nets)
-		return;
-	snprintf(self->transport, sizeof(self->transport), "%s", c->node->nets[0].transport->name);
 	for (i = 0; i < c->nr_net_fds && used < sizeof(self->addr); i++)
 		used += (size_t)snprintf(self->addr + used, sizeof(self->addr) - used, "%s%s",
 					 i ? "," : "", c->listens[i]);
@@ -78,14 +52,6 @@ static void self_fill(const struct control *c, const struct control_opts *opts,
 	}
 }
 
-static void publish(struct control *c)
-{
-	struct wfi_member *self = &c->members->self;
-
-	self->flags = c->node->draining ? WFI_MEMBER_DRAINING : 0;
-	(void)c->env->membership->publish(c->env, self);
-}
-
 static int members_init(struct control *c, const struct control_opts *opts)
 {
 	c->members = wfi_alloc(c->env, sizeof(*c->members));
@@ -93,8 +59,9 @@ static int members_init(struct control *c, const struct control_opts *opts)
 		return -ENOMEM;
 	c->members->opts = opts->membership;
 	c->members->first = opts->nr_peers;
-	self_fill(c, opts, &c->members->self);
-	publish(c);
+	roster_init(&c->members->roster, c->node, opts->membership->host);
+	self_places(c, &c->members->roster.self);
+	roster_publish(&c->members->roster, c->node->draining);
 	return 0;
 }
 
@@ -126,34 +93,10 @@ void peers_fini(struct control *c)
 void members_drain(struct control *c)
 {
 	if (c->members)
-		publish(c);
+		roster_publish(&c->members->roster, c->node->draining);
 }
 
 /* ---- whom to dial ---- */
-
-static bool same_host(const struct wfi_member *a, const struct wfi_member *b)
-{
-	/* who names a socket and nothing else means this host */
-	if (!a->host[0] || !b->host[0])
-		return !b->addr[0];
-	return !strcmp(a->host, b->host);
-}
-
-/* @from could dial @to */
-static bool reaches(const struct wfi_member *from, const struct wfi_member *to)
-{
-	if (to->socket[0] && same_host(from, to))
-		return true;
-	return to->addr[0] && from->transport[0] &&
-	       (!to->transport[0] || !strcmp(from->transport, to->transport));
-}
-
-static bool is_mine_to_dial(const struct wfi_member *self, const struct wfi_member *m)
-{
-	if (!reaches(self, m))
-		return false;
-	return self->node < m->node || !reaches(m, self);
-}
 
 static bool is_configured(const struct control *c, const char *name)
 {
@@ -163,16 +106,6 @@ static bool is_configured(const struct control *c, const char *name)
 		if (!strcmp(c->peers[i].name, name))
 			return true;
 	return false;
-}
-
-static const struct wfi_member *member_find(const struct control_members *ms, uint64_t node)
-{
-	unsigned i;
-
-	for (i = 0; i < ms->nr; i++)
-		if (ms->list[i].node == node)
-			return &ms->list[i];
-	return NULL;
 }
 
 static struct member_dial *dial_find(struct control_members *ms, const struct member_dial *want)
@@ -219,14 +152,13 @@ static void dial_add(struct control *c, const struct member_dial *want, bool *ke
 /* the places for one member */
 static void member_dial(struct control *c, const struct wfi_member *m, bool *kept)
 {
-	const struct wfi_member *self = &c->members->self;
 	struct member_dial want = { .node = m->node, .incarnation = m->incarnation };
 	char text[sizeof(m->addr)];
 	const char *addrs[NODE_NETS_MAX];
 	unsigned nr, i;
 
 	snprintf(want.name, sizeof(want.name), "%s", m->name);
-	if (m->socket[0] && same_host(self, m)) {
+	if (m->socket[0] && roster_same_host(&c->members->roster, m)) {
 		snprintf(want.addr, sizeof(want.addr), "%s", m->socket);
 		dial_add(c, &want, kept);
 		return;
@@ -258,26 +190,16 @@ static void dial_drop(struct control *c, unsigned i)
 	c->dials[idx] = (struct dial){ .open = false };
 }
 
-/* this node is one, in this life */
-static bool is_member(const struct control_members *ms)
-{
-	const struct wfi_member *m = member_find(ms, ms->self.node);
-
-	return m && !strcmp(m->name, ms->self.name) &&
-	       (!m->incarnation || m->incarnation == ms->self.incarnation);
-}
-
 static void dials_sync(struct control *c)
 {
 	struct control_members *ms = c->members;
 	bool kept[NODE_PEERS_MAX] = { false };
+	const struct roster *r = &ms->roster;
 	const struct wfi_member *m;
 	unsigned i;
 
-	/* who is no member would be sent away */
-	for (m = ms->list; is_member(ms) && m < ms->list + ms->nr; m++)
-		if (m->node != ms->self.node && is_mine_to_dial(&ms->self, m) &&
-		    !is_configured(c, m->name))
+	for (m = r->list; m < r->list + r->nr; m++)
+		if (roster_calls(r, m) && !is_configured(c, m->name))
 			member_dial(c, m, kept);
 	for (i = 0; i < NODE_PEERS_MAX; i++)
 		if (ms->dials[i].node && !kept[i])
@@ -289,25 +211,9 @@ static void dials_sync(struct control *c)
 int member_check(const struct control *c, const struct wire_hello *who, char ours[SECURE_WHY],
 		 char theirs[SECURE_WHY])
 {
-	const struct wfi_member *m;
-
 	if (!c->members || is_configured(c, who->name))
 		return 0;
-	m = member_find(c->members, who->node);
-	if (!m || strcmp(m->name, who->name) != 0) {
-		snprintf(ours, SECURE_WHY, "is no member of this cluster, or not known yet");
-		snprintf(theirs, SECURE_WHY, "it does not know node %s as a member of its cluster",
-			 who->name);
-		return -EACCES;
-	}
-	if (m->incarnation && m->incarnation != who->incarnation) {
-		snprintf(ours, SECURE_WHY,
-			 "is incarnation %#" PRIx64 " of a node whose record has %#" PRIx64,
-			 who->incarnation, m->incarnation);
-		snprintf(theirs, SECURE_WHY, "it knows another incarnation of node %s", who->name);
-		return -EACCES;
-	}
-	return 0;
+	return roster_check(&c->members->roster, who, ours, theirs);
 }
 
 static void conns_check(struct control *c)
@@ -336,17 +242,9 @@ static void conns_renew(struct control *c)
 void members_poll(struct control *c)
 {
 	struct control_members *ms = c->members;
-	uint64_t changes;
-	int nr;
 
-	if (!ms)
+	if (!ms || !roster_poll(&ms->roster))
 		return;
-	changes = c->env->membership->changes(c->env);
-	if (changes == ms->changes)
-		return;
-	ms->changes = changes;
-	nr = c->env->membership->members(c->env, ms->list, WFI_MEMBERS_MAX, &ms->epoch);
-	ms->nr = nr < 0 ? 0 : (unsigned)nr;
 	dials_sync(c);
 	conns_check(c);
 	if (ms->opts->changed(ms->opts->ctx))
@@ -355,7 +253,7 @@ void members_poll(struct control *c)
 
 /* ---- weft status, weft members ---- */
 
-static json_t *member_json(const struct control_members *ms, const struct wfi_member *m)
+static json_t *member_json(const struct roster *r, const struct wfi_member *m)
 {
 	char node[24], incarnation[24];
 
@@ -364,7 +262,7 @@ static json_t *member_json(const struct control_members *ms, const struct wfi_me
 	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:s, s:s}", "name", m->name,
 			 "id", node, "incarnation", incarnation, "epoch", (json_int_t)m->epoch,
 			 "capacity", (json_int_t)m->capacity, "draining",
-			 !!(m->flags & WFI_MEMBER_DRAINING), "self", m->node == ms->self.node,
+			 !!(m->flags & WFI_MEMBER_DRAINING), "self", m->node == r->self.node,
 			 "socket", m->socket, "address", m->addr, "transport", m->transport,
 			 "version", m->version);
 }
@@ -379,8 +277,8 @@ json_t *members_json(const struct control *c)
 		return NULL;
 	root = ms->opts->status(ms->opts->ctx);
 	list = json_array();
-	for (i = 0; i < ms->nr; i++)
-		json_array_append_new(list, member_json(ms, &ms->list[i]));
+	for (i = 0; i < ms->roster.nr; i++)
+		json_array_append_new(list, member_json(&ms->roster, &ms->roster.list[i]));
 	json_object_set_new(root, "members", list);
 	return root;
 }
