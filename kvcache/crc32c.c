@@ -97,7 +97,7 @@ static wfi_crc32c_copy_fn *best_keep = resolve_keep;
 
 static uint32_t resolve_keep(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
 {
-	wfi_crc32c_copy_fn *fn = wfi_crc32c_keep_machine();
+	wfi_crc32c_copy_fn *fn = wfi_crc32c_keep_machine(0);
 
 	if (!fn)
 		fn = copy_bounced;
@@ -113,14 +113,17 @@ static void try_way(void *ctx, unsigned way, void *dst, const void *src, size_t 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-/* into the cache or around it, and then read, as who asked for it will: to a target that was in no
- * cache, and to the same one again */
+/* into the cache in one of several ways, or, behind those, around it; and then read, as who asked
+ * for it will: to a target that was in no cache, and to the same one again */
 static void try_landing(void *ctx, unsigned way, void *dst, const void *src, size_t len)
 {
+	wfi_crc32c_copy_fn *fn = wfi_crc32c_keep_machine(way);
 	uint32_t *sum = ctx;
 
+	if (!fn)
+		fn = __atomic_load_n(&best_stream, __ATOMIC_RELAXED);
 	for (size_t at = 0; at < len; at += len / 2) {
-		*sum = wfi_crc32c_copy(*sum, dst, (const uint8_t *)src + at, len / 2, way);
+		*sum = fn(*sum, dst, (const uint8_t *)src + at, len / 2);
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		*sum = wfi_crc32c(*sum, dst, len / 2);
 	}
@@ -133,23 +136,48 @@ static uint64_t keeps(void)
 	return __atomic_load_n(&keeps_bytes, __ATOMIC_RELAXED);
 }
 
+/* Return: how many ways there are to @machine */
+static unsigned ways(wfi_crc32c_copy_fn *(*machine)(unsigned n))
+{
+	unsigned nr = 0;
+
+	while (nr < MAX_WAYS && machine(nr))
+		nr++;
+	return nr;
+}
+
+static void pick_keep(struct wfi_env *env)
+{
+	const unsigned nr = ways(wfi_crc32c_keep_machine);
+	uint64_t best_ns[MAX_WAYS + 1];
+	unsigned i, pick = 0;
+	uint32_t sum = 0;
+
+	if (!nr)
+		return;
+	if (wfi_copy_race(env, nr + 1, try_landing, &sum, best_ns) < nr)
+		__atomic_store_n(&keeps_bytes, KEEP_BYTES, __ATOMIC_RELAXED);
+	/* short pieces are kept in any case */
+	for (i = 1; i < nr; i++)
+		if (best_ns[i] < best_ns[pick])
+			pick = i;
+	__atomic_store_n(&best_keep, wfi_crc32c_keep_machine(pick), __ATOMIC_RELAXED);
+}
+
 void wfi_crc32c_pick(struct wfi_env *env)
 {
 	static bool picked;
+	const unsigned nr = ways(wfi_crc32c_copy_machine);
 	uint64_t best_ns[MAX_WAYS];
 	uint32_t sum = 0;
-	unsigned nr = 0;
 
-	while (nr < MAX_WAYS && wfi_crc32c_copy_machine(nr))
-		nr++;
 	if (nr < 2 || __atomic_exchange_n(&picked, true, __ATOMIC_RELAXED))
 		return;
 	/* constants: it does not matter whose choice stays, nor is anything read through them */
 	__atomic_store_n(&best_stream,
 			 wfi_crc32c_copy_machine(wfi_copy_race(env, nr, try_way, &sum, best_ns)),
 			 __ATOMIC_RELAXED);
-	if (wfi_crc32c_keep_machine() && !wfi_copy_race(env, 2, try_landing, &sum, best_ns))
-		__atomic_store_n(&keeps_bytes, KEEP_BYTES, __ATOMIC_RELAXED);
+	pick_keep(env);
 }
 
 uint32_t wfi_crc32c_copy(uint32_t crc, void *dst, const void *src, size_t len, bool stream)

@@ -14,8 +14,9 @@ wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n)
 	return NULL;
 }
 
-wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void)
+wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(unsigned n)
 {
+	(void)n;
 	return NULL;
 }
 

@@ -19,8 +19,8 @@ typedef uint32_t wfi_crc32c_copy_fn(uint32_t reg, uint8_t *dst, const uint8_t *s
 wfi_crc32c_fn *wfi_crc32c_machine(unsigned n);
 /* the n-th of those, what is best unmeasured first */
 wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n);
-/* through the cache; NULL: none in one pass */
-wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void);
+/* the same through the cache; NULL: there is none in one pass */
+wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(unsigned n);
 typedef uint32_t wfi_crc32c_runs_fn(uint32_t reg, const struct wfi_copy_run *runs, unsigned nr);
 /* the same of short runs; NULL: none but one by one */
 wfi_crc32c_runs_fn *wfi_crc32c_runs_machine(void);

@@ -176,20 +176,26 @@ AVX512 static inline __m512i constant(uint64_t low_half, uint64_t high_half)
 	return _mm512_broadcast_i32x4(_mm_set_epi64x((long long)high_half, (long long)low_half));
 }
 
-/* Return: the register after what the four vectors stand for */
+/* Return: the register after what the vector stands for */
+AVX512 static inline uint32_t reduce_vector(__m512i x)
+{
+	const __m128i k128 = _mm_set_epi64x(0x3171d43000000000ll, 0x3743f7bd00000000ll);
+	__m128i lane = _mm512_castsi512_si128(x);
+	uint64_t reg;
+
+	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(x, 1));
+	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(x, 2));
+	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(x, 3));
+	reg = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
+	return (uint32_t)_mm_crc32_u64(reg, (uint64_t)_mm_extract_epi64(lane, 1));
+}
+
+/* the same of four, one behind the other */
 AVX512 static inline uint32_t reduce(const __m512i x[4])
 {
 	const __m512i k512 = constant(0x1c19243b00000000ull, 0x75bba45b00000000ull);
-	const __m128i k128 = _mm_set_epi64x(0x3171d43000000000ll, 0x3743f7bd00000000ll);
-	__m512i sum = fold(fold(fold(x[0], k512, x[1]), k512, x[2]), k512, x[3]);
-	__m128i lane = _mm512_castsi512_si128(sum);
-	uint64_t reg;
 
-	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(sum, 1));
-	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(sum, 2));
-	lane = fold_lane(lane, k128, _mm512_extracti32x4_epi32(sum, 3));
-	reg = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
-	return (uint32_t)_mm_crc32_u64(reg, (uint64_t)_mm_extract_epi64(lane, 1));
+	return reduce_vector(fold(fold(fold(x[0], k512, x[1]), k512, x[2]), k512, x[3]));
 }
 
 AVX512 static uint32_t folded(uint32_t reg, const uint8_t *buf, size_t len)
@@ -217,9 +223,11 @@ AVX512 static uint32_t folded(uint32_t reg, const uint8_t *buf, size_t len)
  * take less of the core than four crc32 instructions do, so that more loads are under way.
  */
 #define WALKERS 4u
+#define WALK_LAG (4096u / WALKERS)
 #define WALK_STEP 256u
 #define WALK_AHEAD 256u
-#define WALK_LAG (4096u / WALKERS)
+#define WALK_STEP_512 128u
+#define WALK_AHEAD_512 384u
 
 struct walk {
 	size_t apart; /* bytes of each walker's part: a power of two, at least a page */
@@ -227,7 +235,11 @@ struct walk {
 	uint32_t past_rest[WALKERS]; /* past what a walker sums up first */
 };
 
-static struct walk walks[] = { { .apart = 64u << 10 }, { .apart = 4u << 10 } };
+typedef uint32_t walk_fn(uint32_t reg, uint8_t *dst, const uint8_t *src, const struct walk *walk);
+
+static struct walk walks[] = { { .apart = 64u << 10 },
+			       { .apart = 16u << 10 },
+			       { .apart = 4u << 10 } };
 static pthread_once_t walks_once = PTHREAD_ONCE_INIT;
 
 /* the crc32 instruction multiplies by x^32, and a product of reflected words is one bit low */
@@ -255,6 +267,71 @@ static void walks_init(void)
 	}
 }
 
+/* @sums: of what each walker went over last, @rest: of what it went over before it went round */
+PCLMUL static uint32_t walk_sum(uint32_t reg, const uint32_t sums[WALKERS],
+				const uint32_t rest[WALKERS], const struct walk *walk)
+{
+	reg = past_by(reg, walk->past_part) ^ sums[0];
+	for (unsigned w = 1; w < WALKERS; w++)
+		reg = past_by(reg, walk->past_part) ^ past_by(sums[w], walk->past_rest[w]) ^
+		      rest[w];
+	return reg;
+}
+
+/* @rest: goes over what no walk fits into */
+static uint32_t walk_all(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len, walk_fn *walk,
+			 wfi_crc32c_copy_fn *rest)
+{
+	const size_t head = -(uintptr_t)dst & 63;
+
+	if (len < head + WALKERS * 4096)
+		return rest(reg, dst, src, len);
+	pthread_once(&walks_once, walks_init);
+	reg = copy_ends(reg, dst, src, head);
+	dst += head;
+	src += head;
+	len -= head;
+	for (unsigned i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
+		const size_t n = WALKERS * walks[i].apart;
+
+		for (; len >= n; len -= n, dst += n, src += n)
+			reg = walk(reg, dst, src, &walks[i]);
+	}
+	return rest(reg, dst, src, len);
+}
+
+/* defines a walk by its steps, whose sums are of a type that is none in @none */
+#define WALK(name, ISA, sum_type, none, step, take_step, reduce_sum)                               \
+	ISA static uint32_t name(uint32_t reg, uint8_t *dst, const uint8_t *src,                   \
+				 const struct walk *walk)                                          \
+	{                                                                                          \
+		sum_type x[WALKERS] = { none, none, none, none };                                  \
+		uint32_t rest[WALKERS] = { 0 }, sums[WALKERS];                                     \
+		const size_t apart = walk->apart;                                                  \
+                                                                                                   \
+		for (size_t i = 0; i < apart; i += (step)) {                                       \
+			_Pragma("GCC unroll 4") for (unsigned w = 0; w < WALKERS; w++)             \
+			{                                                                          \
+				const size_t in = (i + w * WALK_LAG) & (apart - 1);                \
+                                                                                                   \
+				if (w && __builtin_expect(!in, 0)) {                               \
+					rest[w] = reduce_sum(x[w]);                                \
+					x[w] = none;                                               \
+				}                                                                  \
+				x[w] = take_step(x[w], dst + w * apart + in,                       \
+						 src + w * apart + in);                            \
+			}                                                                          \
+		}                                                                                  \
+		for (unsigned w = 0; w < WALKERS; w++)                                             \
+			sums[w] = reduce_sum(x[w]);                                                \
+		return walk_sum(reg, sums, rest, walk);                                            \
+	}
+
+/* the line that one walker has folded all of its own into */
+struct folded_line {
+	__m256i a, b;
+};
+
 FOLD256 static inline __m256i fold256(__m256i x, __m256i y)
 {
 	const __m256i k512 = _mm256_broadcastsi128_si256(
@@ -265,26 +342,21 @@ FOLD256 static inline __m256i fold256(__m256i x, __m256i y)
 				y);
 }
 
-/* the line that one walker has folded all of its own into */
-struct folded_line {
-	__m256i a, b;
-};
-
-FOLD256 static inline uint32_t reduce_line(const struct folded_line *x)
+FOLD256 static inline uint32_t reduce_line(struct folded_line x)
 {
 	const __m128i k128 = _mm_set_epi64x(0x3171d43000000000ll, 0x3743f7bd00000000ll);
-	__m128i lane = _mm256_castsi256_si128(x->a);
+	__m128i lane = _mm256_castsi256_si128(x.a);
 	uint64_t reg;
 
-	lane = fold_lane(lane, k128, _mm256_extracti128_si256(x->a, 1));
-	lane = fold_lane(lane, k128, _mm256_castsi256_si128(x->b));
-	lane = fold_lane(lane, k128, _mm256_extracti128_si256(x->b, 1));
+	lane = fold_lane(lane, k128, _mm256_extracti128_si256(x.a, 1));
+	lane = fold_lane(lane, k128, _mm256_castsi256_si128(x.b));
+	lane = fold_lane(lane, k128, _mm256_extracti128_si256(x.b, 1));
 	reg = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(lane));
 	return (uint32_t)_mm_crc32_u64(reg, (uint64_t)_mm_extract_epi64(lane, 1));
 }
 
-FOLD256 static inline __attribute__((always_inline)) void
-fold_step(struct folded_line *x, uint8_t *dst, const uint8_t *src)
+FOLD256 static inline __attribute__((always_inline)) struct folded_line
+step_256(struct folded_line x, uint8_t *dst, const uint8_t *src)
 {
 #pragma GCC unroll 4
 	for (size_t i = 0; i < WALK_STEP; i += 64) {
@@ -292,58 +364,44 @@ fold_step(struct folded_line *x, uint8_t *dst, const uint8_t *src)
 		const __m256i b = _mm256_loadu_si256((const void *)(src + i + 32));
 
 		_mm_prefetch(src + i + WALK_AHEAD, _MM_HINT_T0);
-		x->a = fold256(x->a, a);
-		x->b = fold256(x->b, b);
+		x.a = fold256(x.a, a);
+		x.b = fold256(x.b, b);
 		_mm256_stream_si256((void *)(dst + i), a);
 		_mm256_stream_si256((void *)(dst + i + 32), b);
 	}
+	return x;
 }
 
-FOLD256 static uint32_t walk_folded(uint32_t reg, uint8_t *dst, const uint8_t *src,
-				    const struct walk *walk)
+AVX512 static inline __attribute__((always_inline)) __m512i
+step_512(__m512i x, uint8_t *dst, const uint8_t *src, bool stream)
 {
-	const struct folded_line none = { _mm256_setzero_si256(), _mm256_setzero_si256() };
-	struct folded_line x[WALKERS] = { none, none, none, none };
-	uint32_t rest[WALKERS] = { 0 };
-	const size_t apart = walk->apart;
+	const __m512i k512 = constant(0x1c19243b00000000ull, 0x75bba45b00000000ull);
 
-	for (size_t i = 0; i < apart; i += WALK_STEP) {
-#pragma GCC unroll 4
-		for (unsigned w = 0; w < WALKERS; w++) {
-			const size_t in = (i + w * WALK_LAG) & (apart - 1);
+#pragma GCC unroll 2
+	for (size_t i = 0; i < WALK_STEP_512; i += 64) {
+		const __m512i line = _mm512_loadu_si512(src + i);
 
-			if (w && __builtin_expect(!in, 0)) {
-				rest[w] = reduce_line(&x[w]);
-				x[w] = none;
-			}
-			fold_step(&x[w], dst + w * apart + in, src + w * apart + in);
-		}
+		_mm_prefetch(src + i + WALK_AHEAD_512, _MM_HINT_T0);
+		if (stream)
+			_mm512_stream_si512((void *)(dst + i), line);
+		else
+			_mm512_storeu_si512(dst + i, line);
+		x = fold(x, k512, line);
 	}
-	reg = past_by(reg, walk->past_part) ^ reduce_line(&x[0]);
-	for (unsigned w = 1; w < WALKERS; w++)
-		reg = past_by(reg, walk->past_part) ^
-		      past_by(reduce_line(&x[w]), walk->past_rest[w]) ^ rest[w];
-	return reg;
+	return x;
 }
 
-static uint32_t copy_folded(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+#define NO_LINE ((struct folded_line){ _mm256_setzero_si256(), _mm256_setzero_si256() })
+#define STEP_STREAMED(x, dst, src) step_512(x, dst, src, true)
+#define STEP_KEPT(x, dst, src) step_512(x, dst, src, false)
+
+WALK(walk_256, FOLD256, struct folded_line, NO_LINE, WALK_STEP, step_256, reduce_line)
+WALK(walk_512, AVX512, __m512i, _mm512_setzero_si512(), WALK_STEP_512, STEP_STREAMED, reduce_vector)
+WALK(walk_kept, AVX512, __m512i, _mm512_setzero_si512(), WALK_STEP_512, STEP_KEPT, reduce_vector)
+
+static uint32_t walked_256(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
 {
-	const size_t head = -(uintptr_t)dst & 63;
-
-	if (len < head + WALKERS * 4096)
-		return copy_streams(reg, dst, src, len);
-	pthread_once(&walks_once, walks_init);
-	reg = copy_ends(reg, dst, src, head);
-	dst += head;
-	src += head;
-	len -= head;
-	for (unsigned i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
-		const size_t n = WALKERS * walks[i].apart;
-
-		for (; len >= n; len -= n, dst += n, src += n)
-			reg = walk_folded(reg, dst, src, &walks[i]);
-	}
-	return copy_streams(reg, dst, src, len);
+	return walk_all(reg, dst, src, len, walk_256, copy_streams);
 }
 
 /* ---- a copy that folds, from one end to the other ---- */
@@ -411,6 +469,16 @@ AVX512 static uint32_t straight_streamed(uint32_t reg, uint8_t *dst, const uint8
 AVX512 static uint32_t straight_kept(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
 {
 	return copy_straight(reg, dst, src, len, false);
+}
+
+static uint32_t walked_streamed(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	return walk_all(reg, dst, src, len, walk_512, straight_streamed);
+}
+
+static uint32_t walked_kept(uint32_t reg, uint8_t *dst, const uint8_t *src, size_t len)
+{
+	return walk_all(reg, dst, src, len, walk_kept, straight_kept);
 }
 
 /* ---- runs that lie apart ---- */
@@ -485,24 +553,28 @@ wfi_crc32c_fn *wfi_crc32c_machine(unsigned n)
 
 wfi_crc32c_copy_fn *wfi_crc32c_copy_machine(unsigned n)
 {
-	wfi_crc32c_copy_fn *found[3];
+	wfi_crc32c_copy_fn *found[4];
 	unsigned nr = 0;
 
 	__builtin_cpu_init();
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("sse4.2")) {
 		if (__builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("pclmul"))
-			found[nr++] = copy_folded;
-		if (folds_by_line())
+			found[nr++] = walked_256;
+		if (folds_by_line()) {
+			found[nr++] = walked_streamed;
 			found[nr++] = straight_streamed;
+		}
 		found[nr++] = copy_streams;
 	}
 	return n < nr ? found[n] : NULL;
 }
 
-wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(void)
+wfi_crc32c_copy_fn *wfi_crc32c_keep_machine(unsigned n)
 {
+	wfi_crc32c_copy_fn *const found[] = { straight_kept, walked_kept };
+
 	__builtin_cpu_init();
-	return folds_by_line() ? straight_kept : NULL;
+	return folds_by_line() && n < sizeof(found) / sizeof(found[0]) ? found[n] : NULL;
 }
 
 wfi_crc32c_runs_fn *wfi_crc32c_runs_machine(void)
