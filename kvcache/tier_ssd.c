@@ -487,6 +487,7 @@ static void ssd_block(const struct wfi_tier *t, uint32_t slot, struct wfi_tier_b
 		.crc = st->crc,
 		.depth = st->depth,
 		.chain = to_ssd(t)->chains[slot],
+		.visits = st->visits,
 	};
 }
 

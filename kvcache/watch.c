@@ -86,9 +86,14 @@ uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot)
 	return kv_run(kv, slot)->space->info.tag;
 }
 
-void wfi_kv_slot_geometry(const struct wfi_kv *kv, uint32_t slot, struct wfi_geometry *out)
+uint32_t wfi_kv_slot_space(const struct wfi_kv *kv, uint32_t slot)
 {
-	const struct kv_space *space = kv_run(kv, slot)->space;
+	return kv_run(kv, slot)->space->info.id;
+}
+
+void wfi_kv_space_geometry(const struct wfi_kv *kv, uint32_t id, struct wfi_geometry *out)
+{
+	const struct kv_space *space = kv_space(kv, id);
 
 	*out = (struct wfi_geometry){
 		.tag = space->info.tag,

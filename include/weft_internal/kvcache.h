@@ -406,8 +406,10 @@ uint64_t wfi_kv_max_slots(const struct wfi_kv *kv);
 uint64_t wfi_kv_slot_space_tag(const struct wfi_kv *kv, uint32_t slot);
 /* of a sealed slot. Return: the one that it hangs under, WFI_SLOT_NONE: none */
 uint32_t wfi_kv_slot_parent(const struct wfi_kv *kv, uint32_t slot);
-/* of the space of a slot */
-void wfi_kv_slot_geometry(const struct wfi_kv *kv, uint32_t slot, struct wfi_geometry *out);
+/* of a space that is open */
+void wfi_kv_space_geometry(const struct wfi_kv *kv, uint32_t id, struct wfi_geometry *out);
+/* the id of a slot's space */
+uint32_t wfi_kv_slot_space(const struct wfi_kv *kv, uint32_t slot);
 uint32_t wfi_kv_slot_replicas(const struct wfi_kv *kv, uint32_t slot);
 /* does a slot still hold, to be found, the block that it held when it had this generation? */
 bool wfi_kv_slot_held(const struct wfi_kv *kv, uint32_t slot, uint32_t gen);

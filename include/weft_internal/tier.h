@@ -38,6 +38,7 @@ struct wfi_tier_block {
 	uint32_t crc; /* CRC32C of the bytes */
 	uint32_t depth;
 	uint32_t chain; /* what its place in the directory follows from; 0: not known */
+	uint32_t visits; /* of requests, of late; of what is found in a tier */
 };
 
 /*

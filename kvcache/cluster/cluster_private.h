@@ -267,8 +267,9 @@ struct wfi_cluster {
 	/* offer.c */
 	uint32_t nr_takes;
 	bool draining, left;
-	bool drain_walks;
+	bool drain_walks, drain_walks_below;
 	uint32_t drain_at;
+	uint64_t drain_left; /* bytes of the SSD tier that may still be offered */
 	uint64_t drain_end_ns;
 
 	/* pull.c, flight.c */

@@ -3,8 +3,9 @@
  * offer.c - blocks that others are asked to hold as well
  *
  * Replicas of a space go to the nodes that rendezvous hashing of their chain's head names; a node
- * that leaves offers what was used of late to those that will have its chains. An offer names
- * blocks in the order of a chain; who takes it pulls them as any other, and says when it is over.
+ * that leaves offers what was used of late to those that will have its chains: what it has in
+ * memory, then what was asked for in its SSD tier. An offer names blocks in the order of a chain;
+ * who takes it pulls them as any other, and says when it is over.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,28 +22,45 @@
 #define DRAIN_NS (5 * WFI_NSEC_PER_SEC)
 #define HOT_NS (60 * WFI_NSEC_PER_SEC) /* used within: worth to be handed on */
 #define DRAIN_SLOTS 256u /* a poll */
+#define BELOW_QUEUE 1024u
+/* of the SSD tier: what takes its place in others' memory pushes out what is of use there */
+#define DRAIN_BELOW_BYTES (4ull << 30)
+
+/* slots of the tier are good for a moment only */
+struct below {
+	uint64_t space_tag;
+	struct weft_key key;
+};
 
 struct offers {
 	uint32_t slots[QUEUE];
 	uint32_t gens[QUEUE];
 	uint32_t head, tail;
+	struct below below[BELOW_QUEUE];
+	uint32_t below_head, below_tail;
 	uint32_t nr_open;
 	uint64_t answer_ns;
 };
 
 /* ---- what is to be offered ---- */
 
-static void offer_add(struct wfi_cluster *c, uint8_t peer, uint32_t slot)
+/* Return: NULL: no memory */
+static struct offers *offers_of(struct wfi_cluster *c, uint8_t peer)
 {
 	struct cluster_peer *p = &c->peers[peer];
-	struct offers *q = p->offers;
+
+	if (!p->offers)
+		p->offers = wfi_alloc(c->o.env, sizeof(*p->offers));
+	return p->offers;
+}
+
+static void offer_add(struct wfi_cluster *c, uint8_t peer, uint32_t slot)
+{
+	struct offers *q = offers_of(c, peer);
 	struct weft_slot ref;
 
-	if (!q) {
-		q = p->offers = wfi_alloc(c->o.env, sizeof(*q));
-		if (!q)
-			return;
-	}
+	if (!q)
+		return;
 	if (q->tail - q->head == QUEUE) {
 		cl_count(c, CL_C_NOT_OFFERED, 1);
 		return;
@@ -118,7 +136,8 @@ static uint32_t offer_fill(struct wfi_cluster *c, struct offers *q, struct clust
 		if (nr && parent != last)
 			break;
 		if (!nr) {
-			wfi_kv_slot_geometry(c->o.kv, slot, &m->geometry);
+			wfi_kv_space_geometry(c->o.kv, wfi_kv_slot_space(c->o.kv, slot),
+					      &m->geometry);
 			m->chain = wfi_cl_head_of(c, slot);
 			m->parent = parent == WFI_SLOT_NONE
 					    ? (struct weft_key){ 0 }
@@ -130,20 +149,58 @@ static uint32_t offer_fill(struct wfi_cluster *c, struct offers *q, struct clust
 	return nr;
 }
 
+static bool same_key(const struct weft_key *a, const struct weft_key *b)
+{
+	return a->lo == b->lo && a->hi == b->hi;
+}
+
+/* the same of the SSD tier's */
+static uint32_t offer_fill_below(struct wfi_cluster *c, struct offers *q, struct cluster_offer *m)
+{
+	struct wfi_tier_block b, last = { 0 };
+	struct wfi_space_info space;
+	uint32_t slot, nr = 0;
+
+	for (; q->below_head != q->below_tail && nr < CLUSTER_OFFER_MAX; q->below_head++) {
+		const struct below *at = &q->below[q->below_head % BELOW_QUEUE];
+
+		slot = wfi_kv_below_find(c->o.kv, at->space_tag, &at->key);
+		/* evicted or dropped meanwhile, or its space has gone */
+		if (slot == WFI_SLOT_NONE || wfi_kv_space_by_tag(c->o.kv, at->space_tag, &space))
+			continue;
+		wfi_kv_below_block(c->o.kv, slot, &b);
+		if (nr && (b.space_tag != last.space_tag || !same_key(&b.parent, &last.key)))
+			break;
+		if (!nr) {
+			wfi_kv_space_geometry(c->o.kv, space.id, &m->geometry);
+			m->chain = wfi_cl_head_below(c, slot);
+			m->parent = b.parent;
+		}
+		m->keys[nr++] = b.key;
+		last = b;
+	}
+	return nr;
+}
+
 static int offers_send(struct wfi_cluster *c, struct cluster_peer *p)
 {
 	struct offers *q = p->offers;
-	const uint32_t head = q->head;
+	const uint32_t head = q->head, below_head = q->below_head;
 	union cluster_msg m;
 	uint32_t nr;
 
+	m.offer.flags = 0;
 	nr = offer_fill(c, q, &m.offer);
+	if (!nr) {
+		m.offer.flags = CLUSTER_OFFER_SSD;
+		nr = offer_fill_below(c, q, &m.offer);
+	}
 	if (!nr)
 		return 0;
-	m.offer.reserved = 0;
 	cluster_msg_head(&m, CLUSTER_OFFER, nr, 0);
 	if (p->conns[0]->send(p->conns[0], &m, m.head.len)) {
 		q->head = head;
+		q->below_head = below_head;
 		cl_event(c, c->now_ns + RETRY_NS);
 		return 0;
 	}
@@ -206,6 +263,7 @@ static int take_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn
 	struct wfi_pull_opts o = { .done = take_done };
 	struct wfi_space_info space;
 	struct wfi_pull *pull;
+	const uint8_t from = m->flags & CLUSTER_OFFER_SSD ? peer | WFI_PEER_SSD : peer;
 	struct take *t;
 	uint32_t i;
 	int ret;
@@ -239,7 +297,7 @@ static int take_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn
 	o.deadline_ns = c->now_ns + TAKE_NS;
 	o.ctx = t;
 	c->nr_takes++;
-	ret = wfi_cl_pull_from(c, &o, peer, m->chain, &pull);
+	ret = wfi_cl_pull_from(c, &o, from, m->chain, &pull);
 	if (!ret)
 		return 0;
 	c->nr_takes--;
@@ -261,6 +319,11 @@ void wfi_cl_heard_offer(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *co
 
 /* ---- leaving ---- */
 
+static bool is_queued(const struct offers *q)
+{
+	return q->head != q->tail || q->below_head != q->below_tail;
+}
+
 static bool offers_left(const struct wfi_cluster *c)
 {
 	unsigned i;
@@ -268,7 +331,7 @@ static bool offers_left(const struct wfi_cluster *c)
 	for (i = 0; i < c->hi_peers; i++) {
 		const struct offers *q = c->peers[i].offers;
 
-		if (c->peers[i].node && q && (q->head != q->tail || q->nr_open))
+		if (c->peers[i].node && q && (is_queued(q) || q->nr_open))
 			return true;
 	}
 	return false;
@@ -278,11 +341,49 @@ static bool room_to_offer(const struct wfi_cluster *c)
 {
 	unsigned i;
 
-	for (i = 0; i < c->hi_peers; i++)
-		if (c->peers[i].offers &&
-		    c->peers[i].offers->tail - c->peers[i].offers->head + DRAIN_SLOTS > QUEUE)
+	for (i = 0; i < c->hi_peers; i++) {
+		const struct offers *q = c->peers[i].offers;
+
+		if (q && (q->tail - q->head + DRAIN_SLOTS > QUEUE ||
+			  q->below_tail - q->below_head + DRAIN_SLOTS > BELOW_QUEUE))
 			return false;
+	}
 	return true;
+}
+
+/* Return: whether more of the SSD tier may be offered */
+static bool below_add(struct wfi_cluster *c, uint32_t slot)
+{
+	struct wfi_tier_block b;
+	struct offers *q = NULL;
+	uint8_t peer;
+
+	wfi_kv_below_block(c->o.kv, slot, &b);
+	if (!b.visits)
+		return true;
+	if (b.len > c->drain_left)
+		return false;
+	peer = other_owner(c, wfi_cl_head_below(c, slot), 0);
+	if (peer != WFI_PEER_NONE)
+		q = offers_of(c, peer);
+	if (!q)
+		return true;
+	q->below[q->below_tail++ % BELOW_QUEUE] =
+		(struct below){ .space_tag = b.space_tag, .key = b.key };
+	c->drain_left -= b.len;
+	cl_event(c, c->now_ns);
+	return true;
+}
+
+static void drain_below(struct wfi_cluster *c)
+{
+	uint32_t slots[DRAIN_SLOTS], n, i;
+	bool more = true;
+
+	n = wfi_kv_below_walk(c->o.kv, &c->drain_at, DRAIN_SLOTS, slots);
+	for (i = 0; i < n && more; i++)
+		more = below_add(c, slots[i]);
+	c->drain_walks_below = more && c->drain_at != 0;
 }
 
 static int drain_poll(struct wfi_cluster *c)
@@ -291,12 +392,18 @@ static int drain_poll(struct wfi_cluster *c)
 	uint8_t peer;
 
 	cl_event(c, c->now_ns + RETRY_NS);
-	if (!c->drain_walks) {
+	if (c->now_ns >= c->drain_end_ns)
+		c->drain_walks = c->drain_walks_below = false;
+	if (!c->drain_walks && !c->drain_walks_below) {
 		c->left |= !offers_left(c) || c->now_ns >= c->drain_end_ns;
 		return 0;
 	}
 	if (!room_to_offer(c))
 		return 0;
+	if (!c->drain_walks) {
+		drain_below(c);
+		return 1;
+	}
 	n = wfi_kv_walk(c->o.kv, &c->drain_at, DRAIN_SLOTS, slots);
 	for (i = 0; i < n; i++) {
 		if (wfi_kv_slot_idle_ns(c->o.kv, slots[i], c->now_ns) > HOT_NS)
@@ -305,7 +412,7 @@ static int drain_poll(struct wfi_cluster *c)
 		if (peer != WFI_PEER_NONE)
 			offer_add(c, peer, slots[i]);
 	}
-	c->drain_walks = c->drain_at != 0 && c->now_ns < c->drain_end_ns;
+	c->drain_walks = c->drain_at != 0;
 	return 1;
 }
 
@@ -316,7 +423,9 @@ bool wfi_cluster_drain(struct wfi_cluster *c, uint64_t now_ns)
 	if (!c->draining) {
 		c->draining = true;
 		c->drain_walks = true;
+		c->drain_walks_below = wfi_kv_has_tier(c->o.kv);
 		c->drain_at = 0;
+		c->drain_left = DRAIN_BELOW_BYTES;
 		c->drain_end_ns = now_ns + DRAIN_NS;
 		cl_event(c, now_ns);
 	}
@@ -338,8 +447,7 @@ int wfi_cl_offers_poll(struct wfi_cluster *c)
 			continue;
 		if (q->nr_open && c->now_ns >= q->answer_ns)
 			q->nr_open = 0;
-		while (q->head != q->tail && q->nr_open < WINDOW && p->nr_conns &&
-		       offers_send(c, p))
+		while (is_queued(q) && q->nr_open < WINDOW && p->nr_conns && offers_send(c, p))
 			work++;
 		if (q->nr_open)
 			cl_event(c, q->answer_ns);

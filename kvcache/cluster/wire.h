@@ -126,11 +126,15 @@ struct cluster_looked { /* LOOKED, HELD */
 	struct cluster_run runs[];
 };
 
+enum cluster_offer_flags {
+	CLUSTER_OFFER_SSD = 1u << 0, /* they lie in the SSD tier of who offers them */
+};
+
 struct cluster_offer {
 	struct cluster_head head;
 	struct wfi_geometry geometry; /* the space may not be open where they go */
 	uint32_t chain; /* what its place in the directory follows from */
-	uint32_t reserved;
+	uint32_t flags; /* others are of no meaning */
 	struct weft_key parent; /* of the first, or zero */
 	struct weft_key keys[];
 };

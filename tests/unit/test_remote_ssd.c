@@ -629,6 +629,65 @@ static void test_holder_leaves(void **state)
 }
 
 /* a drive that hangs: what is there by the time that it matters comes, and nothing is late */
+/* a node goes, whose memory was not used for a while */
+static void drain_node(struct fixture *f, uint32_t n)
+{
+	uint32_t i;
+
+	wfi_sim_advance(f->sim, 100 * WFI_NSEC_PER_SEC);
+	turns(f, SETTLE_NS);
+	f->nr_sent[CLUSTER_OFFER] = 0;
+	for (i = 0; i < 1000 && !wfi_cluster_drain(f->nodes[n].cluster, now(f)); i++)
+		turns(f, WFI_NSEC_PER_MSEC);
+	assert_true(i < 1000);
+	for (i = 0; i < NODES; i++)
+		if (i != n)
+			link_close(f, i, n);
+	turns(f, SETTLE_NS);
+}
+
+/* what was asked for in the tier of one that goes is others' */
+static void test_drain_hands_on(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t taker;
+
+	put_below(f);
+	assert_int_equal(get(f, 0), CHAIN);
+	flood(f, 1);
+	drain_node(f, 1);
+	assert_in_range(f->nr_sent[CLUSTER_OFFER], 1, 2 * CHAIN);
+	taker = held(f, 0) ? 0 : 2;
+	assert_int_equal(held(f, taker), CHAIN);
+	assert_int_equal(seek(f, 2 - taker).reached, CHAIN);
+	assert_int_equal(get(f, 2 - taker), CHAIN);
+}
+
+/* what nobody wanted goes with it */
+static void test_drain_leaves_the_rest(void **state)
+{
+	struct fixture *f = *state;
+
+	put_below(f);
+	drain_node(f, 1);
+	assert_int_equal(f->nr_sent[CLUSTER_OFFER], 0);
+	assert_int_equal(get(f, 0), 0);
+}
+
+/* a drive that gives nothing holds up nobody's end */
+static void test_drain_at_fault(void **state)
+{
+	struct fixture *f = *state;
+
+	put_below(f);
+	assert_int_equal(get(f, 0), CHAIN);
+	flood(f, 1);
+	faults(f, (struct wfi_sim_faults){ .disk_error_ppm = 1000000 });
+	drain_node(f, 1);
+	assert_int_equal(get(f, 0), 0);
+	faults(f, (struct wfi_sim_faults){ .disk_error_ppm = 0 });
+}
+
 static void test_deadline(void **state)
 {
 	const struct wfi_sim_faults hangs = { .disk_latency_ns = 20 * WFI_NSEC_PER_SEC };
@@ -790,6 +849,9 @@ int main(void)
 		TEST(test_no_room),
 		TEST(test_estimate),
 		TEST(test_holder_leaves),
+		TEST(test_drain_hands_on),
+		TEST(test_drain_leaves_the_rest),
+		TEST(test_drain_at_fault),
 		TEST(test_deadline),
 		TEST(test_greedy_peer),
 		TEST(test_asker_lost),
