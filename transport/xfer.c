@@ -190,6 +190,18 @@ static void op_failed(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wf
 		wfi_list_add_tail(&eng->run, &x->run);
 }
 
+/* without the sums that were wanted nothing of it is good, and none of it is tried again here */
+static void op_unsummed(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wfi_xfer_op *op,
+			const struct weft_wc *wc, uint64_t now_ns)
+{
+	const int status = x->end_status ? x->end_status : wc->status ? wc->status : -EAGAIN;
+
+	xfer_fail_range(x, &op->range, status);
+	op_put(eng, op);
+	if (wc->status && wc->scope > WEFT_SCOPE_OP)
+		xfer_end(eng, x, status, now_ns);
+}
+
 void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const struct weft_wc *wc,
 		     uint64_t now_ns)
 {
@@ -197,6 +209,10 @@ void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const 
 	int status;
 
 	x->nr_open--;
+	if (wfi_unlikely(x->o.device_sums) && (wc->status || !wc->data)) {
+		op_unsummed(eng, x, op, wc, now_ns);
+		return;
+	}
 	if (wfi_unlikely(x->sums_come)) {
 		wfi_xfer_sums_take(eng, op, wc);
 		/* nobody makes them any more */
@@ -657,7 +673,8 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	if (wfi_unlikely(opts->ep->send_cq == opts->ep->recv_cq || !opts->sums != !opts->sum_ops ||
 			 (opts->dir == WFI_XFER_SUM && !opts->sums)))
 		return -EINVAL;
-	if (wfi_unlikely(opts->dir == WFI_XFER_SUM_THERE && !can_sum_there(opts)))
+	if (wfi_unlikely((opts->dir == WFI_XFER_SUM_THERE || opts->device_sums) &&
+			 !can_sum_there(opts)))
 		return -EOPNOTSUPP;
 	ret = wfi_plan_check(opts, &bytes, &direct);
 	if (wfi_unlikely(ret))

@@ -204,6 +204,9 @@ enum weft_mr_kind {
 	WEFT_MR_HOST = 0, /* memory of this process */
 	WEFT_MR_MEMFD = 1, /* the same, backed by .fd at .fd_off: peers here map it */
 	WEFT_MR_DMABUF = 2, /* .addr is a device address, .fd the dma-buf */
+	/* .addr is in the memory of a GPU, and this process's: a provider of GPU memory alone takes
+	 * it, for posts over endpoints to that GPU */
+	WEFT_MR_GPU = 3,
 };
 
 /**

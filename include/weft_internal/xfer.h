@@ -77,6 +77,9 @@ struct wfi_xfer_opts {
 	 * are moved, in the order of its pieces. @sums: per block; lent until the completion */
 	const struct wfi_sum_ops *sum_ops;
 	uint32_t *sums;
+	/* the remote bytes, summed up by the device, or nothing: .local is not for the CPU to read,
+	 * or proves nothing. Blocks whose sums the device can't make now fail with -EAGAIN */
+	bool device_sums;
 	uint64_t batch_bytes; /* of all that is wanted, of which this is a part; 0: all of it */
 	uint64_t deadline_ns; /* absolute, env clock */
 	/* called once, from wfi_xfer_poll() or, for a transfer that is done at once, from
@@ -109,8 +112,8 @@ int wfi_xfer_queue_add(struct wfi_xfer_engine *eng, struct weft_cq *cq);
 void wfi_xfer_queue_del(struct wfi_xfer_engine *eng, struct weft_cq *cq);
 /* Hot. Return: 0 accepted (when done was called already, *out is NULL), -EAGAIN too many in flight,
  * -EINVAL a piece outside its region, an rkey of another endpoint, or send_cq is recv_cq; -EACCES
- * an rkey without the right, -EOPNOTSUPP no sums are made there. Refused: done is not called. An
- * endpoint that is not connected is a result: -ENOTCONN */
+ * an rkey without the right, -EOPNOTSUPP no sums are made there, of .device_sums neither. Refused:
+ * done is not called. An endpoint that is not connected is a result: -ENOTCONN */
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
 		    struct wfi_xfer **out);
 /* starts the end of a transfer: done comes with -ECANCELED once it is fenced (or with its real

@@ -132,7 +132,8 @@ void choose(struct rig *r, uint64_t small)
 {
 	struct wfi_cuda_gpu *g = wfi_cuda_ep(r->ep)->gpu;
 
-	g->small[WFI_CUDA_TO_GPU] = g->small[WFI_CUDA_TO_HOST] = small;
+	for (unsigned way = 0; way < WFI_CUDA_WAYS; way++)
+		g->small[way] = small;
 }
 
 int post(struct rig *r, bool write, const struct weft_piece *pieces, uint32_t nr, uint64_t cookie,

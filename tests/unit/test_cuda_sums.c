@@ -197,6 +197,8 @@ struct xfer {
 	uint32_t nr_pieces;
 	int32_t results[NR];
 	uint32_t sums[NR];
+	const struct weft_mr *mr;
+	bool device_sums;
 	unsigned done;
 	int res;
 };
@@ -218,6 +220,7 @@ static void xfer_open(struct rig *r, struct xfer *x, const struct wfi_gpu_shape 
 	memset(x, 0, sizeof(*x));
 	assert_int_equal(wfi_xfer_engine_create(&eng, &x->eng), 0);
 	x->rkey = import(r, shape);
+	x->mr = r->mr;
 	for (unsigned i = 0; i < NR; i++)
 		for (unsigned k = 0; k < cuts; k++) {
 			const uint64_t off = len / cuts * k;
@@ -232,12 +235,12 @@ static void xfer_open(struct rig *r, struct xfer *x, const struct wfi_gpu_shape 
 		}
 }
 
-static void xfer_run(struct rig *r, struct xfer *x, enum wfi_xfer_dir dir)
+static int xfer_submit(struct rig *r, struct xfer *x, enum wfi_xfer_dir dir)
 {
 	const struct wfi_xfer_opts o = {
 		.ep = r->ep,
 		.dir = dir,
-		.local_mr = r->mr,
+		.local_mr = x->mr,
 		.rkeys = &x->rkey,
 		.nr_rkeys = 1,
 		.pieces = x->pieces,
@@ -246,6 +249,7 @@ static void xfer_run(struct rig *r, struct xfer *x, enum wfi_xfer_dir dir)
 		.results = x->results,
 		.sum_ops = &wfi_crc32c_sums,
 		.sums = x->sums,
+		.device_sums = x->device_sums,
 		.deadline_ns = wfi_now(&r->env) + 60 * WFI_NSEC_PER_SEC,
 		.done = xfer_done,
 		.ctx = x,
@@ -254,7 +258,12 @@ static void xfer_run(struct rig *r, struct xfer *x, enum wfi_xfer_dir dir)
 
 	x->done = 0;
 	memset(x->sums, 0xee, sizeof(x->sums));
-	assert_int_equal(wfi_xfer_submit(x->eng, &o, &open), 0);
+	return wfi_xfer_submit(x->eng, &o, &open);
+}
+
+static void xfer_run(struct rig *r, struct xfer *x, enum wfi_xfer_dir dir)
+{
+	assert_int_equal(xfer_submit(r, x, dir), 0);
 	while (!x->done)
 		wfi_xfer_poll(x->eng, wfi_now(&r->env));
 	assert_int_equal(x->done, 1);
@@ -409,7 +418,152 @@ static void test_there_none(void **state)
 	bare.sum_ops = &wfi_crc32c_sums;
 	bare.sums = x.sums;
 	assert_int_equal(wfi_xfer_submit(x.eng, &bare, &open), -EOPNOTSUPP);
+	bare.dir = WFI_XFER_READ;
+	bare.device_sums = true;
+	assert_int_equal(wfi_xfer_submit(x.eng, &bare, &open), -EOPNOTSUPP);
 	xfer_close(r, &x);
+}
+
+/* ---- within a GPU ---- */
+
+static int gpu_reg(struct rig *r, uint64_t mem, uint64_t len, struct weft_mr **out)
+{
+	const struct weft_mr_opts opts = {
+		.size = sizeof(opts),
+		.addr = at(mem),
+		.len = len,
+		.access = WEFT_ACCESS_LOCAL_WRITE,
+		.kind = WEFT_MR_GPU,
+	};
+
+	return r->t->mr_reg(r->dev, &opts, out);
+}
+
+static void gpu_free(struct rig *r, int gpu, uint64_t mem)
+{
+	struct CUctx_st *ctx;
+
+	assert_int_equal(r->cuda->cuCtxPushCurrent(r->ctx[gpu]), 0);
+	assert_int_equal(r->cuda->cuMemFree(mem), 0);
+	r->cuda->cuCtxPopCurrent(&ctx);
+}
+
+static void test_gpu_mr(void **state)
+{
+	struct rig *r = *state;
+	const uint64_t mem = alloc_on(r, 0, 8192), other = alloc_on(r, 1, 8192);
+	struct weft_rkey *rkey, *there;
+	struct weft_mr *mr = NULL;
+	struct weft_ep *ep = ep_new(r, 0);
+	struct weft_piece piece = { at(mem), 0, 4096, NULL };
+	struct weft_post p = { .pieces = &piece, .nr_pieces = 1 };
+
+	/* of a GPU that is in use, all in one allocation, and no memory of the host's */
+	assert_int_equal(gpu_reg(r, mem, 8192, &mr), -ENOTCONN);
+	rkey = import(r, NULL);
+	assert_int_equal(gpu_reg(r, other, 8192, &mr), -ENOTCONN);
+	assert_int_equal(gpu_reg(r, (uintptr_t)r->host, 8192, &mr), -ENOTCONN);
+	assert_int_equal(gpu_reg(r, mem, 8193, &mr), -EINVAL);
+	assert_null(mr);
+	assert_int_equal(gpu_reg(r, mem, 8192, &mr), 0);
+	/* nothing of it goes to another GPU, nor through an endpoint that is for none yet */
+	p.local_mr = mr;
+	assert_int_equal(weft_ep_post_write(ep, &p), -EINVAL);
+	assert_int_equal(import_at(r, ep, other, 8192, NULL, &there), 0);
+	piece.rkey = there;
+	assert_int_equal(weft_ep_post_write(ep, &p), -EINVAL);
+	assert_int_equal(weft_ep_post_read(ep, &p), -EINVAL);
+	r->t->rkey_destroy(there);
+	r->t->rkey_destroy(rkey);
+	r->t->mr_dereg(mr);
+	r->t->ep_destroy(ep);
+	gpu_free(r, 0, mem);
+	gpu_free(r, 1, other);
+}
+
+/* as test_transfers(), but the local side is the GPU's as well; in @mem */
+static uint64_t within_open(struct rig *r, struct xfer *x, const struct wfi_gpu_shape *shape,
+			    uint64_t len, unsigned cuts)
+{
+	const uint64_t mem = alloc_on(r, 0, GPU_BYTES);
+	struct weft_mr *mr;
+
+	xfer_open(r, x, shape, len, cuts);
+	assert_int_equal(gpu_reg(r, mem, GPU_BYTES, &mr), 0);
+	x->mr = mr;
+	x->device_sums = true;
+	for (unsigned i = 0; i < x->nr_pieces; i++)
+		x->pieces[i].local = at(mem) + ((uint8_t *)x->pieces[i].local - r->host);
+	return mem;
+}
+
+static void within_close(struct rig *r, struct xfer *x, uint64_t mem)
+{
+	r->t->mr_dereg((struct weft_mr *)x->mr);
+	xfer_close(r, x);
+	gpu_free(r, 0, mem);
+}
+
+static void test_within(void **state)
+{
+	static const uint64_t lens[] = { 30000, 16384, 13000 };
+	struct rig *r = *state;
+	uint64_t mem;
+	struct xfer x;
+
+	for (unsigned n = 0; n < 3 * 4 * 2; n++) {
+		const unsigned shape = n % 3, cuts = 1 + n / 3 % 4;
+
+		mem = within_open(r, &x, shapes[shape], lens[shape], cuts);
+		fill(at(mem), GPU_BYTES, n);
+		fill(at(r->mem), GPU_BYTES, 100 + n);
+		choose(r, n % 2 ? UINT64_MAX : 0);
+		xfer_run(r, &x, n < 12 ? WFI_XFER_READ : WFI_XFER_WRITE);
+		assert_int_equal(x.res, 0);
+		for (unsigned i = 0; i < NR; i++)
+			assert_int_equal(x.sums[i], block_sum(&x, i));
+		within_close(r, &x, mem);
+	}
+}
+
+/* sums of the GPU's, or none: a block without is not good */
+static void test_device_sums(void **state)
+{
+	struct rig *r = *state;
+	struct wfi_cuda_gpu *g;
+	uint64_t mem;
+	struct xfer x;
+
+	mem = within_open(r, &x, NULL, 16384, 2);
+	g = wfi_cuda_ep(r->ep)->gpu;
+	choose(r, 0);
+	fill(at(mem), GPU_BYTES, 1);
+	mock_cuda.flip = true;
+	xfer_run(r, &x, WFI_XFER_WRITE);
+	assert_int_equal(x.res, 0);
+	assert_int_not_equal(x.sums[0], block_sum(&x, 0));
+	for (unsigned i = 1; i < NR; i++)
+		assert_int_equal(x.sums[i], block_sum(&x, i));
+	g->free_tables = 0;
+	xfer_run(r, &x, WFI_XFER_WRITE);
+	g->free_tables = UINT32_MAX;
+	assert_int_equal(x.res, -EAGAIN);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(x.results[i], -EAGAIN);
+	mock_cuda.fail_call = "cuMemcpyAsync";
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	xfer_run(r, &x, WFI_XFER_WRITE);
+	assert_int_equal(x.res, -ENOMEM);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(x.results[i], -ENOMEM);
+	mock_cuda.fail_call = "cuEventQuery";
+	mock_cuda.fail_res = WFI_CUDA_LAUNCH_FAILED;
+	xfer_run(r, &x, WFI_XFER_WRITE);
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(x.res, -EIO);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(x.results[i], -EIO);
+	within_close(r, &x, mem);
 }
 
 int main(void)
@@ -425,6 +579,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gpu_mr, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_within, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_device_sums, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

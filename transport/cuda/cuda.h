@@ -33,10 +33,11 @@
 struct wfi_cuda_device;
 struct wfi_cuda_ep;
 
-/* streams of one endpoint, so that both ways are used at a time, and nobody waits for others */
+/* streams of one endpoint, so that all ways are used at a time, and nobody waits for others */
 enum wfi_cuda_way {
 	WFI_CUDA_TO_GPU,
 	WFI_CUDA_TO_HOST,
+	WFI_CUDA_WITHIN, /* from one place in the GPU's memory to another */
 	WFI_CUDA_WAYS,
 };
 
@@ -64,10 +65,13 @@ struct wfi_cuda_gpu {
  * host memory. @pinned: a kernel may touch it, and copies of it need no other. @stops: it can't be
  * pinned, and bytes stop in memory that is. Pinning takes long: who imports the next region does
  * it, not who registers
+ *
+ * Or memory of a GPU, which nobody has to pin: @on, and nothing else.
  */
 struct wfi_cuda_mr {
 	struct weft_mr base;
 	struct wfi_cuda_mr *next;
+	const struct wfi_cuda_gpu *on; /* NULL: the host */
 	struct wfi_cuda_gpu *home; /* in whose context it is pinned */
 	bool tried;
 	_Atomic bool pinned;

@@ -43,14 +43,46 @@ void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev, struct wfi_cuda_gpu *g)
 			mr_pin(mr, g);
 }
 
+/* in the memory of which GPU that is open all of it lies. Context: .lock is held. Return: 0;
+ * -ENOTCONN of none; -EINVAL more than an allocation; as wfi_cuda_errno(). Logged */
+static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *o,
+		  const struct wfi_cuda_gpu **out)
+{
+	const struct wfi_gpu_export e = { .addr = (uintptr_t)o->addr, .len = o->len };
+	struct wfi_gpu_region region;
+	int ordinal, ret;
+	unsigned i;
+
+	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++) {
+		struct wfi_gpu *gpu = dev->gpus[i].gpu;
+
+		if (!gpu || wfi_gpu_enter(gpu))
+			continue;
+		ret = gpu->cuda->cuPointerGetAttribute(&ordinal, WFI_CUDA_POINTER_ORDINAL, e.addr);
+		wfi_gpu_leave(gpu);
+		if (ret || ordinal != gpu->ordinal)
+			continue;
+		ret = wfi_gpu_region_here(gpu, &e, &region);
+		if (!ret)
+			*out = &dev->gpus[i];
+		return ret;
+	}
+	wfi_err("cuda: memory that is to be registered is of no GPU that is in use");
+	return -ENOTCONN;
+}
+
 int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, struct weft_mr **out)
 {
 	struct wfi_cuda_device *dev = wfi_cuda_device(base);
 	struct weft_mr_opts o;
 	struct wfi_cuda_mr *mr;
+	bool on_gpu;
 	int ret;
 
 	ret = wfi_opts_read(&o, sizeof(o), opts);
+	on_gpu = !ret && o.kind == WEFT_MR_GPU;
+	if (on_gpu)
+		o.kind = WEFT_MR_HOST; /* to be checked as that */
 	if (!ret)
 		ret = wfi_mr_opts_check(&o);
 	if (ret)
@@ -62,7 +94,14 @@ int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, s
 	mr->base.addr = o.addr;
 	mr->base.len = o.len;
 	mr->base.access = o.access;
+	mr->tried = on_gpu;
 	pthread_mutex_lock(&dev->lock);
+	ret = on_gpu ? gpu_of(dev, &o, &mr->on) : 0;
+	if (ret) {
+		pthread_mutex_unlock(&dev->lock);
+		wfi_free(base->env, mr, sizeof(*mr));
+		return ret;
+	}
 	mr->next = dev->mrs;
 	dev->mrs = mr;
 	pthread_mutex_unlock(&dev->lock);

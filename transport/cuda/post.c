@@ -12,9 +12,30 @@ struct job {
 	struct CUstream_st *stream;
 	const struct weft_piece *pieces;
 	uint32_t nr; /* good ones */
-	bool to_gpu;
+	enum wfi_cuda_way way;
+	bool write; /* to what the pieces call remote */
 	bool bounced;
 };
+
+static const struct wfi_cuda_mr *mr_of(const struct weft_mr *mr)
+{
+	return wfi_container_of(mr, struct wfi_cuda_mr, base);
+}
+
+/* Context: the endpoint's thread */
+static void job_init(struct job *j, const struct wfi_cuda_ep *ep, const struct weft_mr *mr,
+		     bool write)
+{
+	*j = (struct job){
+		.dev = wfi_cuda_device(ep->base.dev),
+		.g = ep->gpu,
+		.way = write ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST,
+		.write = write,
+	};
+	if (mr_of(mr)->on)
+		j->way = WFI_CUDA_WITHIN;
+	j->stream = ep->streams[j->way];
+}
 
 /* a run: part of a piece that is one piece on both sides */
 struct run {
@@ -26,12 +47,12 @@ struct run {
 /* the next run of a piece, of which @done bytes are behind us */
 static struct run run_next(const struct job *j, const struct weft_piece *p, uint64_t done)
 {
-	const uint64_t host = (uintptr_t)p->local + done;
-	uint64_t gpu, len = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, &gpu);
+	const uint64_t local = (uintptr_t)p->local + done;
+	uint64_t remote, len = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, &remote);
 
 	return (struct run){
-		.dst = j->to_gpu ? gpu : host,
-		.src = j->to_gpu ? host : gpu,
+		.dst = j->write ? remote : local,
+		.src = j->write ? local : remote,
 		.len = wfi_min(len, p->len - done),
 	};
 }
@@ -135,10 +156,10 @@ static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
 /* few large ones, or many small ones? */
 static bool is_small(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes)
 {
-	const uint64_t small = j->g->small[j->to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
+	const uint64_t small = j->g->small[j->way];
 	uint64_t addr, run;
 
-	if (!(mr->pinned || j->bounced) || !j->nr)
+	if (!(mr->pinned || mr->on || j->bounced) || !j->nr)
 		return false;
 	run = wfi_min(bytes / j->nr,
 		      wfi_cuda_run(wfi_cuda_rkey(j->pieces[0].rkey), j->pieces[0].remote, &addr));
@@ -191,11 +212,6 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 	p->summed = sums(j, p);
 	event_record(j, p);
 	return 0;
-}
-
-static const struct wfi_cuda_mr *mr_of(const struct weft_mr *mr)
-{
-	return wfi_container_of(mr, struct wfi_cuda_mr, base);
 }
 
 /* the good pieces of a post that is counted already, by its place in the ring */
@@ -275,14 +291,11 @@ static void hold(struct wfi_cuda_ep *ep, const struct weft_post *post, uint64_t 
 void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
 {
 	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
-	struct job j = {
-		.dev = wfi_cuda_device(ep->base.dev),
-		.g = ep->gpu,
-		.pieces = wfi_cuda_held(ep, at),
-		.nr = p->idx,
-		.stream = ep->streams[WFI_CUDA_TO_HOST],
-	};
+	struct job j;
 
+	job_init(&j, ep, p->mr, false);
+	j.pieces = wfi_cuda_held(ep, at);
+	j.nr = p->idx;
 	p->held = false;
 	start(ep, at, &j, p->mr, p->bytes);
 }
@@ -297,18 +310,14 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 {
 	struct wfi_cuda_ep *ep = wfi_cuda_ep(base);
 	struct wfi_cuda_post *p = &ep->posts[ep->tail % ep->depth];
-	const bool to_gpu = op == WEFT_WC_WRITE;
-	struct job j = {
-		.dev = wfi_cuda_device(base->dev),
-		.g = ep->gpu,
-		.pieces = post->pieces,
-		.to_gpu = to_gpu,
-	};
+	const bool write = op == WEFT_WC_WRITE;
+	struct job j;
 	int64_t bytes;
 	int ret;
 
 	if (wfi_unlikely(post->nr_pieces > base->dev->caps.max_pieces || !post->local_mr ||
-			 post->local_mr->dev != base->dev))
+			 post->local_mr->dev != base->dev ||
+			 (mr_of(post->local_mr)->on && mr_of(post->local_mr)->on != ep->gpu)))
 		return -EINVAL;
 	if (wfi_unlikely(ep->tail - ep->head == ep->depth))
 		return -EAGAIN;
@@ -321,15 +330,16 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	bytes = pieces_check(ep, post, need, p);
 	if (wfi_unlikely(bytes < 0))
 		return (int)bytes;
+	job_init(&j, ep, post->local_mr, write);
+	j.pieces = post->pieces;
 	j.nr = p->idx;
-	j.stream = ep->streams[to_gpu ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST];
 	/* what does not wait may not be followed by what should have */
-	ret = wfi_unlikely(!bytes) && !to_gpu ? gate_look(&j, p) : 0;
+	ret = wfi_unlikely(!bytes) && !write ? gate_look(&j, p) : 0;
 	if (wfi_unlikely(ret))
 		return ret;
 	if (wfi_unlikely(bytes && wfi_cuda_stops(ep, mr_of(post->local_mr)) && !j.g->free_bounces))
 		return -EAGAIN;
-	if (wfi_unlikely(ep->nr_waiting) && bytes && !to_gpu)
+	if (wfi_unlikely(ep->nr_waiting) && bytes && !write)
 		hold(ep, post, (uint64_t)bytes, p);
 	else if (bytes && wfi_likely(!j.g->lost))
 		start(ep, ep->tail, &j, post->local_mr, (uint64_t)bytes);

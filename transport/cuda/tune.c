@@ -2,7 +2,7 @@
 /*
  * tune.c - how small pieces are that a kernel moves faster than the copy engine
  *
- * Some pieces of each size go both ways by both, host memory pinned, until the event behind them
+ * Some pieces of each size go all ways by both, host memory pinned, until the event behind them
  * has come: that is what a post takes, launches included. The GPU is the engine's, too, and may be
  * busy: the best of some rounds counts.
  */
@@ -31,10 +31,12 @@ struct trial {
 static void places(const struct trial *t, uint32_t i, uint64_t *dst, uint64_t *src)
 {
 	/* every second one: no neighbours */
-	const uint64_t off = 2ull * i * t->size;
+	const uint64_t off = 2ull * i * t->size, host = (uintptr_t)t->host + off;
 
-	*dst = t->way == WFI_CUDA_TO_GPU ? t->mem + off : (uintptr_t)t->host + off;
-	*src = t->way == WFI_CUDA_TO_GPU ? (uintptr_t)t->host + off : t->mem + off;
+	*dst = t->way == WFI_CUDA_TO_HOST ? host : t->mem + off;
+	*src = t->way == WFI_CUDA_TO_GPU ? host : t->mem + off;
+	if (t->way == WFI_CUDA_WITHIN)
+		*src += BYTES;
 }
 
 /* Return: as wfi_cuda_errno(), logged */
@@ -114,12 +116,12 @@ static int one_way(struct trial *t)
 }
 
 /* in the GPU's context, but for the pinned memory */
-static int both_ways(struct trial *t)
+static int all_ways(struct trial *t)
 {
 	const struct wfi_cuda *cuda = t->g->gpu->cuda;
 	int res, ret = 0;
 
-	res = cuda->cuMemAlloc(&t->mem, BYTES);
+	res = cuda->cuMemAlloc(&t->mem, 2ull * BYTES);
 	if (!res)
 		res = cuda->cuEventCreate(&t->event, WFI_CUDA_EVENT_NO_TIMING);
 	if (res)
@@ -152,14 +154,15 @@ int wfi_cuda_tune(struct wfi_env *env, struct wfi_cuda_gpu *g)
 	if (res) {
 		ret = wfi_gpu_failed(g->gpu, "no trial of copies", res);
 	} else {
-		ret = both_ways(&t);
+		ret = all_ways(&t);
 		wfi_gpu_leave(g->gpu);
 	}
 	wfi_gpu_unpin(g->gpu, host);
 	if (!ret)
 		wfi_info("gpu %d: pieces under %llu KiB go to it by a kernel, under %llu KiB from "
-			 "it; all others by the copy engine",
+			 "it, under %llu KiB within it; all others by the copy engine",
 			 g->gpu->ordinal, (unsigned long long)g->small[WFI_CUDA_TO_GPU] >> 10,
-			 (unsigned long long)g->small[WFI_CUDA_TO_HOST] >> 10);
+			 (unsigned long long)g->small[WFI_CUDA_TO_HOST] >> 10,
+			 (unsigned long long)g->small[WFI_CUDA_WITHIN] >> 10);
 	return ret;
 }
