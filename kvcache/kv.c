@@ -881,12 +881,19 @@ int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot)
 		run ? wfi_crc32c(0, wfi_kv_slot_addr(kv, slot), run->space->info.block_bytes) : 0);
 }
 
-int wfi_kv_verify_arrived(struct wfi_kv *kv, uint32_t slot, uint32_t crc)
+int wfi_kv_crc_check(const struct wfi_kv *kv, uint32_t slot, uint32_t crc)
 {
 	const struct kv_run *run = kv_run_checked(kv, slot);
 
 	if (run && kv_slot(kv, slot)->state == KV_SEALED &&
 	    verify(kv, run, slot, crc) == KV_NR_COUNTERS)
+		return 0;
+	return -EBADMSG;
+}
+
+int wfi_kv_verify_arrived(struct wfi_kv *kv, uint32_t slot, uint32_t crc)
+{
+	if (!wfi_kv_crc_check(kv, slot, crc))
 		return 0;
 	/* as what other nodes were sent: good there, and not where it was wanted */
 	if (!wfi_kv_verify(kv, slot))

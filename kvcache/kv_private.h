@@ -13,6 +13,7 @@
  * index.c   from keys to slots
  * watch.c   who is told of blocks that come and go; events.c keeps them for another thread
  * tier.c    the mover, between the arena and the tier below; tier_ssd*.c are such a tier
+ * tier_gpu.c, tier_gpu_slots.c  the tier above: copies in a GPU's memory
  *
  * A slot number is (granule, offset): a granule is 256 numbers of one run, and the table of
  * granules leads to the run, which knows the space and, without a division, the address. The

@@ -131,6 +131,7 @@ static void block_fill(const struct wfi_kv *kv, uint32_t slot, struct wfi_block_
 
 	*out = (struct wfi_block_stat){
 		.pins = st->pins,
+		.slot = st->state == KV_SEALED && st->indexed ? slot : WFI_SLOT_NONE,
 		.tier = WEFT_TIER_DRAM,
 		.state = state_name(st),
 	};
@@ -196,6 +197,7 @@ static void below_fill(void *ctx, const struct wfi_tier_block *b)
 		.key = b->key,
 		.parent = b->parent,
 		.depth = b->depth,
+		.slot = WFI_SLOT_NONE,
 		.tier = below->tier,
 		.state = "held",
 	};

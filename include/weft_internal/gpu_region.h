@@ -91,6 +91,26 @@ struct wfi_gpu_region {
 	uint64_t len;
 };
 
+/* memory of a GPU's that is this process's own. @ordinal: the GPU's number */
+struct wfi_gpu_memory {
+	struct wfi_gpu *gpu; /* NULL: none */
+	int ordinal;
+	uint64_t addr;
+	uint64_t len;
+};
+
+/**
+ * wfi_gpu_memory_open - @len bytes in the memory of the GPU of that name
+ *
+ * Where kernels can be launched, too: who has bytes there wants to know what they are.
+ * Context: any thread. Takes up to seconds.
+ * Return: 0; -EOPNOTSUPP built without kernels; -ENODEV; as wfi_cuda_errno(); logged
+ */
+int wfi_gpu_memory_open(struct wfi_env *env, const struct wfi_cuda *cuda, const uint8_t uuid[16],
+			uint64_t len, struct wfi_gpu_memory *out);
+/* waits for what is under way there. Does nothing to memory that is zero */
+void wfi_gpu_memory_close(struct wfi_gpu_memory *memory);
+
 /**
  * wfi_gpu_export - @len bytes at @addr, in memory of this process
  * @fd: -1, or to be passed beside it; the caller's to close

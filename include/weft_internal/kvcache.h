@@ -254,8 +254,11 @@ int wfi_kv_verify(struct wfi_kv *kv, uint32_t slot);
 /* the same where the bytes were read already: @crc is their CRC32C. A pinned block that fails goes
  * when its last pin does */
 int wfi_kv_verify_crc(struct wfi_kv *kv, uint32_t slot, uint32_t crc);
-/* the same of bytes as they arrived elsewhere. Where they are not the block's the slot is looked at
- * as well, and that alone decides what becomes of the block. Return: 0, -EBADMSG (counted) */
+/* the same of a copy: nothing is counted, and nothing becomes of what fails. Return: 0, -EBADMSG */
+int wfi_kv_crc_check(const struct wfi_kv *kv, uint32_t slot, uint32_t crc);
+/* as wfi_kv_verify_crc() of bytes as they arrived elsewhere. Where they are not the block's the
+ * slot is looked at as well, and that alone decides what becomes of the block. Return: 0, -EBADMSG
+ * (counted) */
 int wfi_kv_verify_arrived(struct wfi_kv *kv, uint32_t slot, uint32_t crc);
 
 /* ---- readers: other threads that look up while the owner works ---- */
@@ -477,6 +480,7 @@ struct wfi_block_stat {
 	uint64_t idle_ns; /* since it was used */
 	uint32_t depth;
 	uint32_t pins;
+	uint32_t slot; /* of a block that is found in memory; else WFI_SLOT_NONE */
 	enum weft_tier tier; /* of an ssd tier only what stands above this is known */
 	const char *state;
 };

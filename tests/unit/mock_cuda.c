@@ -78,7 +78,7 @@ int cuDeviceGetUuid(struct wfi_cuda_uuid *uuid, int dev)
 
 int cuDeviceTotalMem(size_t *bytes, int dev)
 {
-	*bytes = (size_t)80 << 30;
+	*bytes = MOCK_CUDA_BYTES;
 	return no_device(dev);
 }
 

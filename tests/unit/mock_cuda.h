@@ -8,6 +8,7 @@
 struct wfi_cuda;
 
 #define MOCK_CUDA_GPUS 4
+#define MOCK_CUDA_BYTES (80ull << 30) /* of memory that each has, as it says */
 
 struct mock_cuda {
 	int nr_gpus;

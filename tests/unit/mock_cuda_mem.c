@@ -180,6 +180,8 @@ int cuMemAlloc(uint64_t *mem, size_t bytes)
 	char name[32];
 	void *at;
 
+	if (!res && bytes > MOCK_CUDA_BYTES)
+		res = WFI_CUDA_OUT_OF_MEMORY;
 	if (res)
 		return res;
 	r.gpu = current_gpu();
