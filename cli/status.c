@@ -80,6 +80,34 @@ static void show_tiers(const json_t *tiers)
 	}
 }
 
+static void show_gpu_tiers(const json_t *tiers)
+{
+	char number[WFI_TEXT], state[CLEAN], why[256];
+	char held[WFI_TEXT], size[WFI_TEXT], given[WFI_TEXT];
+	size_t i;
+	json_t *t;
+
+	if (!json_array_size(tiers))
+		return;
+	printf("\n%-8s %-8s %10s %10s %10s %10s %10s %10s %8s\n", "GPU TIER", "STATE", "SIZE",
+	       "HELD", "BLOCKS", "HITS", "GIVEN", "EVICTED", "BAD");
+	for (i = 0; i < json_array_size(tiers); i++) {
+		t = json_array_get(tiers, i);
+		snprintf(number, sizeof(number), "%" PRIu64, wfi_json_u64(t, "gpu"));
+		wfi_text_bytes((double)wfi_json_u64(t, "bytes"), size);
+		wfi_text_bytes((double)wfi_json_u64(t, "bytes_held"), held);
+		wfi_text_bytes((double)wfi_json_u64(t, "hit_bytes"), given);
+		printf("%-8s %-8s %10s %10s %10" PRIu64 " %10" PRIu64 " %10s %10" PRIu64
+		       " %8" PRIu64 "\n",
+		       json_object_get(t, "gpu") ? number : "-", clean(t, "state", state), size,
+		       held, wfi_json_u64(t, "blocks"), wfi_json_u64(t, "hits"), given,
+		       wfi_json_u64(t, "evicted"), wfi_json_u64(t, "bad"));
+		wfi_text_clean(wfi_json_str(t, "why"), why, sizeof(why));
+		if (*why)
+			printf("  %s\n", why);
+	}
+}
+
 static void show_engines(const json_t *engines)
 {
 	char name[CLEAN], tenant[CLEAN];
@@ -193,6 +221,7 @@ static int run_status(const void *opts, int argc, char **argv)
 	wfi_cli_show_membership(json_object_get(json_object_get(root, "network"), "membership"));
 	show_tenants(json_object_get(root, "tenants"));
 	show_tiers(json_object_get(root, "tiers"));
+	show_gpu_tiers(json_object_get(root, "gpu_tiers"));
 	show_engines(json_object_get(root, "engines"));
 	show_peers(json_object_get(root, "peers"));
 	show_network(json_object_get(root, "network"));

@@ -79,6 +79,8 @@ struct wfi_config {
 	uint64_t tier_bytes;
 	uint64_t tier_write_bytes; /* a second; 0: no bound */
 	uint64_t tier_scrub_bytes; /* a second; 0: none */
+	uint64_t gpu_tier_bytes; /* on each GPU; 0: no tier there */
+	uint64_t gpu_tier_write_bytes; /* a second; 0: no bound */
 	uint64_t ring_bytes; /* of all rings of one tenant */
 	uint64_t spin_us;
 	uint64_t lease_ms;

@@ -355,6 +355,11 @@ static void run_blocks(struct node *node, void *arg)
 	if (t && (!call->only || call->only == t))
 		call->b.nr = wfi_kv_blocks(node->kv, call->b.space, &call->b.at, wfi_now(node->env),
 					   call->b.blocks);
+	for (int i = 0; i < call->b.nr; i++) {
+		const uint32_t slot = call->b.blocks[i].slot;
+
+		call->b.gpus[i] = slot == WFI_SLOT_NONE ? 0 : gpu_tiers_holding(node, slot);
+	}
 }
 
 /* a page of slices, between which the worker serves */

@@ -22,6 +22,7 @@ struct gpu_call {
 	struct node_link *link; /* to be the node's */
 	unsigned idx; /* in .gpus */
 	struct weft_rkey *rkey; /* to be the session's */
+	const struct node_gpu_tier *tier; /* of its GPU */
 	uint32_t id;
 	char *why;
 	int ret;
@@ -200,6 +201,7 @@ static void run_give(struct node *node, void *arg)
 {
 	struct gpu_call *c = arg;
 
+	c->s->gpus[c->idx].tier = c->tier;
 	c->ret = session_region_give(c->s, c->rkey, c->idx, &c->id, c->why);
 	if (c->ret)
 		node->gpu.transport->rkey_destroy(c->rkey);
@@ -285,6 +287,8 @@ int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, ui
 		gpu_why(why, ret);
 		return ret;
 	}
+	/* its GPU is open now */
+	c.tier = gpu_tier_get(s->node, source.memory.uuid);
 	node_call(s->node, run_give, &c);
 	if (!c.ret)
 		*id = c.id;

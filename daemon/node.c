@@ -326,6 +326,8 @@ int node_create(const struct node_opts *opts, struct node **out)
 	node->op_timeout_ns = opts->op_timeout_ns;
 	node->ring_bytes = opts->ring_bytes ? opts->ring_bytes : RING_BYTES_DEFAULT;
 	node->memfds_only = opts->memfds_only;
+	node->gpu_tier_bytes = opts->gpu_tier_bytes;
+	node->gpu_tier_write_bps = opts->gpu_tier_write_bps;
 	node->start_ns = wfi_now(opts->env);
 	snprintf(node->name, sizeof(node->name), "%s", opts->name);
 	node->poke_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -373,6 +375,7 @@ void node_destroy(struct node *node)
 	if (node->shard)
 		node->host.transport->mr_dereg(node->shard);
 	link_close(&node->host);
+	gpu_tiers_destroy(node);
 	link_close(&node->gpu);
 	while (node->nr_nets)
 		link_close(&node->nets[--node->nr_nets]);
@@ -513,6 +516,8 @@ static int housekeeping(struct node *node)
 	work += peers_poll(node);
 	work += wfi_cluster_poll(node->cluster, now_ns);
 	work += wfi_kv_poll(node->kv, now_ns);
+	if (wfi_unlikely(node->nr_gpu_tiers))
+		work += gpu_tiers_poll(node, now_ns);
 	if (wfi_unlikely(node->nr_ending))
 		endings_poll(node);
 	if (wfi_unlikely(node->guard_hits != wfi_guard_hits()))

@@ -19,6 +19,7 @@
 #include "weft_internal/cluster.h"
 #include "weft_internal/env.h"
 #include "weft_internal/channel.h"
+#include "weft_internal/gpu_region.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
@@ -40,6 +41,7 @@
 struct json_t;
 struct node;
 struct session;
+struct wfi_tier_gpu;
 
 /* a word of the engine's that says that an operation has ended */
 struct op_signal {
@@ -48,12 +50,24 @@ struct op_signal {
 	uint32_t region; /* that it lies in */
 };
 
+/* what of a get comes from copies in its GPU's memory: see ops_hot.c */
+struct op_hot {
+	struct wfi_tier_gpu *tier;
+	void *buf; /* NULL: nothing does */
+	struct wfi_xfer *xfer; /* NULL: it has ended */
+	uint32_t nr; /* pieces */
+	uint32_t nr_again; /* of these, those that come from memory after all */
+	bool cold_open; /* the rest has not ended */
+	int res; /* of the rest */
+};
+
 /* one operation that did not complete at once */
 struct node_op {
 	struct session *session;
 	struct node_ring *ring; /* NULL: closed meanwhile, nobody to tell */
 	struct node_op *prev, *next; /* of the session's list; next also of the free list */
 	struct wfi_xfer *xfer;
+	struct op_hot hot; /* of GET */
 	struct weft_sqe sqe;
 	uint64_t start_ns;
 	uint64_t handoff; /* of HANDOFF_EXPECT */
@@ -110,6 +124,19 @@ struct session_gpu {
 	struct ep_owner owner;
 	struct weft_ep *ep; /* NULL: none */
 	uint32_t nr_regions;
+	const struct node_gpu_tier *tier; /* of that GPU; NULL: none is wanted */
+};
+
+/* the tier of one GPU. @tier: NULL: it can't be had, and .why says why */
+struct node_gpu_tier {
+	uint8_t uuid[16];
+	struct wfi_gpu_memory memory;
+	struct ep_owner owner;
+	struct weft_ep *ep; /* to .memory, as what follows */
+	struct weft_rkey *rkey;
+	struct weft_mr *mr;
+	struct wfi_tier_gpu *tier;
+	char why[160];
 };
 
 struct session {
@@ -178,6 +205,8 @@ struct node_opts {
 	const char *tier_path; /* of the SSD tier; NULL or "": none */
 	uint64_t tier_bytes;
 	uint64_t tier_write_bps, tier_scrub_bps;
+	uint64_t gpu_tier_bytes; /* of each GPU that engines have regions on; 0: no tier there */
+	uint64_t gpu_tier_write_bps; /* 0: no bound */
 	uint64_t memory_bytes; /* of all arenas together; 0: not shared */
 	uint64_t tenant_idle_ns; /* 0: the default */
 	uint64_t spin_ns; /* of idleness before the worker sleeps */
@@ -210,6 +239,9 @@ struct node {
 	struct node_link nets[NODE_NETS_MAX]; /* reach nodes of other hosts: a rail each */
 	unsigned nr_nets;
 	struct node_link gpu; /* reaches engines' memory on GPUs; open when it is first wanted */
+	struct node_gpu_tier *gpu_tiers[SESSION_GPUS_MAX];
+	unsigned nr_gpu_tiers;
+	uint64_t gpu_tier_bytes, gpu_tier_write_bps;
 	bool net_fell_back; /* to TCP, where RDMA was looked for */
 	struct node_rails *rails; /* by the nodes that they lead to */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
@@ -375,6 +407,23 @@ int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep);
 /* the host memory of a tenant, where the endpoint wants it named, else NULL */
 const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
 
+/* ---- gpu_tier.c ---- */
+
+/* of the GPU of that name, on which a region is open: the first who asks has it opened. Waits for
+ * the worker, and for the driver. Context: the control thread. Return: NULL none is wanted */
+struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16]);
+/* Return: that of the GPU whose endpoint it is, if there is one and it works; NULL. Hot */
+struct wfi_tier_gpu *gpu_tier_of(const struct session *s, const struct weft_ep *ep);
+/* Return: a bit for each GPU, by its number, whose tier has a copy of the block in a sealed slot */
+uint32_t gpu_tiers_holding(const struct node *node, uint32_t slot);
+/* Return: whether one of them is a GPU that the session has a region on */
+bool gpu_tiers_near(const struct session *s, uint32_t slot);
+/* Return: work done */
+int gpu_tiers_poll(struct node *node, uint64_t now_ns);
+uint64_t gpu_tiers_next_event_ns(const struct node *node);
+/* no transfer is polled any more */
+void gpu_tiers_destroy(struct node *node);
+
 /* ---- ops_route.c ---- */
 
 /* wfi_cluster_route() with what is here: fills in .here_memory and .here_ssd. Return: the same */
@@ -460,6 +509,7 @@ struct node_blocks {
 	int nr; /* or -ENOENT */
 	uint64_t at;
 	struct wfi_block_stat blocks[WFI_BLOCKS_SLICE];
+	uint32_t gpus[WFI_BLOCKS_SLICE]; /* a bit for each whose tier has a copy */
 };
 
 /* ---- status.c ---- */

@@ -19,6 +19,7 @@
 #define EMBEDDED_SPIN_NS (50 * WFI_NSEC_PER_USEC)
 #define EMBEDDED_LEASE_NS (10 * WFI_NSEC_PER_SEC)
 #define EMBEDDED_TIMEOUT_NS (5 * WFI_NSEC_PER_SEC)
+#define EMBEDDED_GPU_TIER_BPS (1ull << 30)
 
 /* a node in this process: the same two threads as weftd's, and a socketpair instead of a path */
 struct embedded {
@@ -74,12 +75,12 @@ static void embedded_destroy(struct wfi_connector *base)
 	free(e);
 }
 
-static int embedded_node(struct embedded *e, uint64_t arena_bytes)
+static int embedded_node(struct embedded *e, const struct weft_opts *o)
 {
 	struct wfi_tenant_opts tenant = {
 		.name = "default",
 		.token = "",
-		.arena_bytes = arena_bytes ? arena_bytes : EMBEDDED_ARENA_BYTES,
+		.arena_bytes = o->arena_bytes ? o->arena_bytes : EMBEDDED_ARENA_BYTES,
 		.map_flags = WFI_MAP_HUGE,
 	};
 	struct node_opts opts = {
@@ -88,6 +89,8 @@ static int embedded_node(struct embedded *e, uint64_t arena_bytes)
 		.spin_ns = EMBEDDED_SPIN_NS,
 		.lease_ns = EMBEDDED_LEASE_NS,
 		.op_timeout_ns = EMBEDDED_TIMEOUT_NS,
+		.gpu_tier_bytes = o->gpu_tier_bytes,
+		.gpu_tier_write_bps = EMBEDDED_GPU_TIER_BPS,
 		.tenants = &tenant,
 		.nr_tenants = 1,
 	};
@@ -116,7 +119,7 @@ static int thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg)
 	return ret;
 }
 
-static int embedded_start(uint64_t arena_bytes, struct wfi_connector **out)
+static int embedded_start(const struct weft_opts *o, struct wfi_connector **out)
 {
 	struct embedded *e = calloc(1, sizeof(*e));
 	struct control_opts c = { 0 };
@@ -127,7 +130,7 @@ static int embedded_start(uint64_t arena_bytes, struct wfi_connector **out)
 	e->base.connect = embedded_connect;
 	e->base.destroy = embedded_destroy;
 	e->pid = getpid();
-	ret = embedded_node(e, arena_bytes);
+	ret = embedded_node(e, o);
 	if (ret)
 		goto err_free;
 	c.node = e->node;
@@ -166,7 +169,7 @@ int weft_open(const struct weft_opts *opts, struct weft **out)
 	if (ret)
 		return ret;
 	if (o.mode == WEFT_EMBEDDED) {
-		ret = embedded_start(o.arena_bytes, &connector);
+		ret = embedded_start(&o, &connector);
 		if (ret)
 			wfi_client_why("the embedded node can't start: %s", strerror(-ret));
 	} else if (o.mode == WEFT_ATTACH) {

@@ -51,12 +51,12 @@ static size_t buf_bytes(uint32_t nr)
 		     2 * sizeof(uint32_t) + sizeof(int32_t));
 }
 
-struct op_buf op_buf_of(const struct node_op *op)
+struct op_buf op_buf_at(const struct node_op *op, void *buf)
 {
 	uint32_t nr = buf_blocks[op->buf_class];
 	struct op_buf b;
 
-	b.pieces = op->buf;
+	b.pieces = buf;
 	b.keys = (struct weft_key *)(b.pieces + nr);
 	b.slots = (struct weft_slot *)(b.keys + nr + 1);
 	b.idx = (uint32_t *)(b.slots + nr);
@@ -64,6 +64,11 @@ struct op_buf op_buf_of(const struct node_op *op)
 	b.sums = (uint32_t *)(b.results + nr);
 	b.places = (void **)b.slots;
 	return b;
+}
+
+struct op_buf op_buf_of(const struct node_op *op)
+{
+	return op_buf_at(op, op->buf);
 }
 
 static void *buf_get(struct node *node, unsigned class)
@@ -80,6 +85,16 @@ static void buf_put(struct node *node, unsigned class, void *buf)
 {
 	*(void **)buf = node->free_bufs[class];
 	node->free_bufs[class] = buf;
+}
+
+void *op_buf_get(const struct node_op *op)
+{
+	return buf_get(op->session->node, op->buf_class);
+}
+
+void op_buf_put(const struct node_op *op, void *buf)
+{
+	buf_put(op->session->node, op->buf_class, buf);
 }
 
 struct node_op *op_open(struct node *node, struct node_ring *r, const struct weft_sqe *sqe,
@@ -340,6 +355,14 @@ int ops_poll_ring(struct node *node, struct node_ring *r)
 	return work + nr;
 }
 
+static void xfers_cancel(struct node *node, const struct node_op *op)
+{
+	if (op->xfer)
+		wfi_xfer_cancel(node->xfer, op->xfer);
+	if (op->hot.xfer)
+		wfi_xfer_cancel(node->xfer, op->hot.xfer);
+}
+
 /* a push ends by its deadline */
 static void op_cancel(struct session *s, struct node_op *op)
 {
@@ -356,7 +379,7 @@ static void op_cancel(struct session *s, struct node_op *op)
 	else if (op->pull)
 		wfi_cluster_cancel(node->cluster, op->pull);
 	else if (op->sqe.op != WEFT_OP_HANDOFF_PUSH)
-		wfi_xfer_cancel(node->xfer, op->xfer);
+		xfers_cancel(node, op);
 }
 
 void ops_cancel(struct session *s, const struct node_ring *only)

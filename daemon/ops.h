@@ -6,6 +6,7 @@
  * ops_find.c     what ends at once: stat, claim, match, map, release, prefetch, drop
  * ops_put.c      put, in place and copied
  * ops_get.c      get
+ * ops_hot.c      what of a get the tier of a GPU has
  * ops_fetch.c    what of a get or a map lies in a slower tier
  * ops_afar.c     what of a match, a get or a map other nodes have
  * ops_handoff.c  expectations and pushes
@@ -52,6 +53,10 @@ struct node_op *op_open(struct node *node, struct node_ring *r, const struct wef
 			uint64_t now_ns);
 void op_close(struct node_op *op);
 struct op_buf op_buf_of(const struct node_op *op);
+/* another one of that size. Return: NULL no memory */
+void *op_buf_get(const struct node_op *op);
+void op_buf_put(const struct node_op *op, void *buf);
+struct op_buf op_buf_at(const struct node_op *op, void *buf);
 /* the last completion of an operation; closes it */
 void op_complete(struct node_op *op, int res, uint64_t value);
 /* one completion; what finds no room waits for it */
@@ -98,6 +103,12 @@ void op_get_done(void *ctx, int res);
  * error that ends it at once */
 int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
 
+/* (ops_hot.c) starts the bytes of a get, from copies on its GPU and from memory; op_get_done() ends
+ * it. Return: as op_transfer() */
+int op_get_transfer(struct node_op *op);
+/* in op_get_done(): the results of what had copies; their slots and regions may go */
+void op_hot_end(struct node_op *op, const struct op_buf *b);
+
 /* (ops_fetch.c) pieces of all places, in the engine's memory. Return: 0, -EINVAL, -EFAULT */
 int op_get_places(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
 /* what is here by now goes to the engine, and the get ends; what is pinned in .idx is let go */
@@ -105,9 +116,9 @@ void op_get_fetched(struct node_op *op);
 
 /* ---- ops_afar.c ---- */
 
-/* a match whose first @n blocks are here, of which the first @here in memory: who has the rest?
- * What lies in slower tiers stands in node->where. Return: OP_OPEN, or 0: nobody is to be asked */
-int op_match_afar(struct op_ctx *c, uint32_t here, uint32_t n);
+/* a match whose first @n blocks are here, where node->where says if that is asked for: who has the
+ * rest? Return: OP_OPEN, or 0: nobody is to be asked */
+int op_match_afar(struct op_ctx *c, uint32_t n);
 /* a get whose .idx says what is here, with pieces of all places: the rest is fetched. Return:
  * OP_OPEN, or 0: nobody is to be asked. What is here is pinned then, and the regions are held */
 int op_get_afar(struct node_op *op, uint64_t now_ns);

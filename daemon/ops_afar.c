@@ -61,14 +61,11 @@ static uint32_t match_on(struct node_op *op, const struct op_buf *b, const struc
 	}
 }
 
-/* for the engine: the first .reached blocks are in memory, and of those from @end on nobody has
- * any; the others are known */
+/* for the engine: of the blocks from @end on nobody has any; the others are known */
 static void match_where(struct node_op *op, const struct op_buf *b, uint32_t end)
 {
 	uint32_t i;
 
-	for (i = 0; i < op->reached; i++)
-		b->idx[i] = WEFT_TIER_DRAM;
 	for (i = end; i < op->nr; i++)
 		b->idx[i] = WEFT_TIER_NONE;
 	wfi_ring_args_write(op->ring->ring, op->sqe.arg_off + op->nr * sizeof(struct weft_key),
@@ -90,7 +87,7 @@ static void match_found(void *ctx, const struct wfi_found *found)
 	op_complete(op, (int)end, found->fetch_us);
 }
 
-int op_match_afar(struct op_ctx *c, uint32_t here, uint32_t n)
+int op_match_afar(struct op_ctx *c, uint32_t n)
 {
 	struct wfi_seek_opts o = {
 		.space = c->sqe->space,
@@ -110,9 +107,8 @@ int op_match_afar(struct op_ctx *c, uint32_t here, uint32_t n)
 	if (!op)
 		return 0;
 	b = op_buf_of(op);
-	memcpy(b.idx + here, c->node->where + here, (n - here) * sizeof(*b.idx));
+	memcpy(b.idx, c->node->where, n * sizeof(*b.idx));
 	memcpy(b.keys + n, c->node->keys + n, (op->nr - n) * sizeof(*b.keys));
-	op->reached = here;
 	op->nr_pieces = n;
 	o.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns);
 	if (!c->sqe->timeout_us)

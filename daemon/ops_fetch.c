@@ -46,7 +46,7 @@ void op_get_fetched(struct node_op *op)
 	op_regions_hold(op->session, b.pieces, op->nr_pieces, 1);
 	op->kept = true;
 	op->summed = op->verify;
-	if (op->ring && op->nr_pieces && op_transfer(op, WFI_XFER_WRITE, op_get_done) == OP_OPEN)
+	if (op->ring && op->nr_pieces && op_get_transfer(op) == OP_OPEN)
 		return;
 	/* nobody is there any more, or nothing came, or nothing can be sent */
 	op_let_go(op, &b);

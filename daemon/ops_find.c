@@ -63,14 +63,21 @@ static int lease_prefix(struct op_ctx *c, uint32_t nr)
 			    c->now_ns + c->node->lease_ns, &c->value);
 }
 
-/* of each key of a match whose first @n are held, and of them the first @here in memory; those
- * between are written already */
-static void write_where(struct op_ctx *c, uint32_t here, uint32_t n)
+/* of the first @here keys of a match, which are in memory, at c->node->idx */
+static void where_here(struct op_ctx *c, uint32_t here)
+{
+	const bool gpus = c->node->nr_gpu_tiers;
+
+	for (uint32_t i = 0; i < here; i++)
+		c->node->where[i] = gpus && gpu_tiers_near(c->s, c->node->idx[i]) ? WEFT_TIER_GPU
+										  : WEFT_TIER_DRAM;
+}
+
+/* of each key of a match whose first @n are held: those are written already */
+static void write_where(struct op_ctx *c, uint32_t n)
 {
 	const uint32_t nr = c->sqe->nr;
 
-	for (uint32_t i = 0; i < here; i++)
-		c->node->where[i] = WEFT_TIER_DRAM;
 	for (uint32_t i = n; i < nr; i++)
 		c->node->where[i] = WEFT_TIER_NONE;
 	wfi_ring_args_write(c->r->ring, op_after_keys(c), c->node->where, nr * sizeof(uint32_t));
@@ -80,16 +87,19 @@ static void write_where(struct op_ctx *c, uint32_t here, uint32_t n)
 int op_match(struct op_ctx *c)
 {
 	struct wfi_space_info space;
-	const bool lease = c->sqe->flags & WEFT_F_LEASE;
+	const bool lease = c->sqe->flags & WEFT_F_LEASE, where = c->sqe->flags & WEFT_F_WHERE;
 	const uint32_t nr = c->sqe->nr;
 	uint32_t here, n;
 	int ret;
 
-	ret = op_take_keys(c, c->sqe->flags & WEFT_F_WHERE ? nr * sizeof(uint32_t) : 0, &space);
+	ret = op_take_keys(c, where ? nr * sizeof(uint32_t) : 0, &space);
 	if (ret)
 		return ret;
 	here = lease ? lookup_prefix(c, nr, c->node->idx)
-		     : (uint32_t)wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr, NULL);
+		     : (uint32_t)wfi_kv_match(c->node->kv, c->sqe->space, c->node->keys, nr,
+					      where && c->node->nr_gpu_tiers ? c->node->idx : NULL);
+	if (where)
+		where_here(c, here);
 	n = here;
 	if (here < nr && wfi_kv_has_tier(c->node->kv))
 		n = (uint32_t)wfi_kv_match_tiers(c->node->kv, c->sqe->space, c->node->keys, nr,
@@ -97,10 +107,10 @@ int op_match(struct op_ctx *c)
 	ret = lease ? lease_prefix(c, n) : 0;
 	if (ret)
 		return ret;
-	if (n < nr && !lease && op_match_afar(c, here, n) == OP_OPEN)
+	if (n < nr && !lease && op_match_afar(c, n) == OP_OPEN)
 		return OP_OPEN;
-	if (c->sqe->flags & WEFT_F_WHERE)
-		write_where(c, here, n);
+	if (where)
+		write_where(c, n);
 	return (int)n;
 }
 

@@ -52,7 +52,9 @@ void op_get_done(void *ctx, int res)
 		get_misses(op, &b);
 	if (op->summed)
 		get_check(op, &b);
-	if (res < 0 || op->summed || op->afar)
+	if (wfi_unlikely(op->hot.buf != NULL))
+		op_hot_end(op, &b);
+	if (res < 0 || op->summed || op->afar || op->hot.nr)
 		for (i = 0, arrived = 0; i < op->nr; i++)
 			arrived += b.results[i] == 0;
 	op_let_go(op, &b);
@@ -142,7 +144,7 @@ int op_get(struct op_ctx *c)
 		op_get_done(op, 0);
 		return OP_OPEN;
 	}
-	ret = op_transfer(op, WFI_XFER_WRITE, op_get_done);
+	ret = op_get_transfer(op);
 	if (ret == OP_OPEN)
 		return ret;
 err_close:

@@ -130,6 +130,7 @@ static uint64_t next_event_ns(struct node *node)
 	uint64_t at_ns = wfi_min(wfi_kv_next_event_ns(node->kv), rails_next_event_ns(node));
 
 	at_ns = wfi_min(at_ns, wfi_xfer_next_event_ns(node->xfer));
+	at_ns = wfi_min(at_ns, gpu_tiers_next_event_ns(node));
 	at_ns = wfi_min(at_ns, wfi_handoffs_next_event_ns(node->handoffs));
 	at_ns = wfi_min(at_ns, wfi_cluster_next_event_ns(node->cluster));
 	if (node->self && self_waits(node))

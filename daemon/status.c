@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "node.h"
+#include "weft_internal/tier_gpu.h"
 
 #define STAT_SLICE 4u /* spaces: some 10 us each */
 
@@ -149,6 +150,35 @@ static json_t *tiers_json(struct node *node)
 	return list;
 }
 
+static json_t *gpu_tier_json(const struct node_gpu_tier *t)
+{
+	struct wfi_tier_gpu_stat st;
+	json_t *json;
+
+	if (!t->tier)
+		return json_pack("{s:s, s:s, s:s}", "name", "gpu", "state", "off", "why", t->why);
+	wfi_tier_gpu_stat(t->tier, &st);
+	json = json_pack("{s:s, s:i, s:s, s:s}", "name", "gpu", "gpu", t->memory.ordinal, "state",
+			 wfi_tier_state_name(st.state), "why",
+			 st.state == WFI_TIER_OK ? "" : "the GPU, or the way to it, has failed");
+	json_object_update_new(
+		json, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "bytes",
+				(json_int_t)st.bytes, "bytes_held", (json_int_t)st.bytes_held,
+				"blocks", (json_int_t)st.copies, "hits", (json_int_t)st.hits,
+				"hit_bytes", (json_int_t)st.hit_bytes, "kept", (json_int_t)st.kept,
+				"evicted", (json_int_t)st.evicted, "bad", (json_int_t)st.bad));
+	return json;
+}
+
+static json_t *gpu_tiers_json(struct node *node)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < node->nr_gpu_tiers; i++)
+		json_array_append_new(list, gpu_tier_json(node->gpu_tiers[i]));
+	return list;
+}
+
 static json_t *slow_paths_json(struct node *node)
 {
 	json_t *list = json_array();
@@ -191,6 +221,8 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only, json_t 
 		"draining", (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
 		tenants_json(node, only), "engines", engines_json(node, only), "peers",
 		peers_json(node, dials), "tiers", only ? json_array() : tiers_json(node));
+	if (root)
+		json_object_set_new(root, "gpu_tiers", only ? json_array() : gpu_tiers_json(node));
 	if (network)
 		json_object_set_new(root, "network", network);
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;
@@ -279,23 +311,41 @@ static json_t *key_json(const struct weft_key *key)
 	return json_string(text);
 }
 
-void node_blocks_json(const struct node_blocks *b, json_t *list)
+static json_t *block_json(const struct wfi_block_stat *st, enum weft_tier tier)
 {
 	static const char *const tiers[] = {
 		[WEFT_TIER_GPU] = "gpu",
 		[WEFT_TIER_DRAM] = "dram",
 		[WEFT_TIER_SSD] = "ssd",
 	};
+	json_t *json = json_pack("{s:s, s:s}", "tier", tiers[tier], "state", st->state);
+
+	if (!st->key.lo && !st->key.hi)
+		return json;
+	json_object_set_new(json, "key", key_json(&st->key));
+	if (st->parent.lo || st->parent.hi)
+		json_object_set_new(json, "parent", key_json(&st->parent));
+	json_object_set_new(json, "depth", json_integer((json_int_t)st->depth));
+	return json;
+}
+
+/* what lies in two tiers is there twice */
+static void copies_json(const struct wfi_block_stat *st, uint32_t gpus, json_t *list)
+{
+	for (; gpus; gpus &= gpus - 1) {
+		json_t *json = block_json(st, WEFT_TIER_GPU);
+
+		json_object_set_new(json, "gpu", json_integer(__builtin_ctz(gpus)));
+		json_array_append_new(list, json);
+	}
+}
+
+void node_blocks_json(const struct node_blocks *b, json_t *list)
+{
 	for (int i = 0; i < b->nr; i++) {
 		const struct wfi_block_stat *st = &b->blocks[i];
-		json_t *json = json_pack("{s:s, s:s}", "tier", tiers[st->tier], "state", st->state);
+		json_t *json = block_json(st, st->tier);
 
-		if (st->key.lo || st->key.hi) {
-			json_object_set_new(json, "key", key_json(&st->key));
-			if (st->parent.lo || st->parent.hi)
-				json_object_set_new(json, "parent", key_json(&st->parent));
-			json_object_set_new(json, "depth", json_integer((json_int_t)st->depth));
-		}
 		if (st->tier == WEFT_TIER_DRAM)
 			json_object_update_new(
 				json,
@@ -303,5 +353,6 @@ void node_blocks_json(const struct node_blocks *b, json_t *list)
 					  (json_int_t)(st->age_ns / WFI_NSEC_PER_MSEC), "idle_ms",
 					  (json_int_t)(st->idle_ns / WFI_NSEC_PER_MSEC)));
 		json_array_append_new(list, json);
+		copies_json(st, b->gpus[i], list);
 	}
 }

@@ -153,6 +153,8 @@ static int create_node(const struct wfi_config *cfg, struct wfi_env *env, struct
 		.tier_bytes = cfg->tier_bytes,
 		.tier_write_bps = cfg->tier_write_bytes,
 		.tier_scrub_bps = cfg->tier_scrub_bytes,
+		.gpu_tier_bytes = cfg->gpu_tier_bytes,
+		.gpu_tier_write_bps = cfg->gpu_tier_write_bytes,
 		.policy = cfg->policy[0] ? cfg->policy : NULL,
 		.transport = wfi_config_has_net(cfg) ? cfg->transport : NULL,
 		.silent_ms = (uint32_t)cfg->silent_ms,

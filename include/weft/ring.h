@@ -249,6 +249,7 @@ enum weft_tier {
  * where a block is: its enum weft_tier, and above it
  *   of other nodes'      a hint at the node, 0 when there is none to give: the block may have moved
  *                        when it is asked for
+ *   of a GPU's tier      0. It is in memory, and a copy on a GPU where the engine has a region
  *   of slower tiers      the microseconds after which this block and all before it in the prefix
  *                        would be in memory, if they were asked for now, from what the tier's
  *                        bandwidth was measured to be and what is queued; WEFT_WHERE_US_MAX is that

@@ -68,6 +68,8 @@ enum weft_mode {
  * @token: of the tenant; NULL: WEFT_TOKEN, else empty (the default tenant)
  * @name: of this engine, shown in weft status; NULL: the program's name
  * @arena_bytes: WEFT_EMBEDDED only; 0: 256 MiB
+ * @gpu_tier_bytes: WEFT_EMBEDDED only: memory of each GPU with a region of this program's, for
+ *                  copies of blocks that it gets there again and again; 0: none
  */
 struct weft_opts {
 	size_t size;
@@ -77,6 +79,7 @@ struct weft_opts {
 	const char *token;
 	const char *name;
 	uint64_t arena_bytes;
+	uint64_t gpu_tier_bytes;
 };
 
 /**

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * tier.h - the contract of a tier below (or above) the arena, and the SSD tier
+ * tier.h - the contract of a tier below the arena, and the SSD tier
  *
  * A tier keeps blocks by key: what evicts from one tier is offered to the next slower one, and what
  * is asked for again comes back. Tiers are ordered gpu, dram, ssd. The arena is the dram tier and
- * needs no table; the others are one const table each, so that the mover (kvcache/tier.c) does not
- * know what they are made of.
+ * needs no table; those below are one const table each, so that the mover (kvcache/tier.c) does not
+ * know what they are made of. The one above has copies of what the arena holds: tier_gpu.h.
  *
  * A tier proves each block that it gives: header and bytes are as they were when it was put, or the
  * answer is an error, and the block is forgotten.

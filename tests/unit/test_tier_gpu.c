@@ -195,8 +195,8 @@ static bool want(struct fx *f, uint32_t slot)
 	crc = wfi_crc32c(0, wfi_tier_gpu_addr(f->tier, copy), len);
 	ret = wfi_tier_gpu_check(f->tier, copy, slot, crc);
 	if (!ret)
-		assert_memory_equal(wfi_tier_gpu_addr(f->tier, copy),
-				    wfi_kv_slot_addr(f->kv, slot), len);
+		assert_memory_equal(wfi_tier_gpu_addr(f->tier, copy), wfi_kv_slot_addr(f->kv, slot),
+				    len);
 	wfi_tier_gpu_put(f->tier, copy);
 	return !ret;
 }
@@ -666,11 +666,11 @@ static void test_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(second_want), TEST(slot_reused),	    TEST(dropped_meanwhile),
-		TEST(evict),	   TEST(evict_gone),	    TEST(sizes),
-		TEST(no_place),	   TEST(flipped),	    TEST(bad_while_pinned),
-		TEST(copies_fail), TEST(lost),		    TEST(lost_meanwhile),
-		TEST(hangs),	   TEST(pace),		    TEST(tenants),
+		TEST(second_want), TEST(slot_reused), TEST(dropped_meanwhile),
+		TEST(evict),	   TEST(evict_gone),  TEST(sizes),
+		TEST(no_place),	   TEST(flipped),     TEST(bad_while_pinned),
+		TEST(copies_fail), TEST(lost),	      TEST(lost_meanwhile),
+		TEST(hangs),	   TEST(pace),	      TEST(tenants),
 		TEST(many),	   TEST(memory),
 	};
 

@@ -1,0 +1,648 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Copies of blocks in a GPU's memory, through a weftd, and through a node in this process, where
+ * the mocked driver (tests/unit/mock_cuda.h) can be made to hold copies back and to fail
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "gpu/cuda.h"
+#include "gpu/device.h"
+#include "gpu/error.h"
+#include "tests/integration/node.h"
+#include "tests/unit/mock_cuda.h"
+
+#define BLOCK 4096u
+#define NR 16u
+#define MEM (1u << 20)
+#define TIER (16u << 20)
+
+static const char *const sets[] = { "arena_bytes=64M", "gpu_tier_bytes=16M",
+				    "gpu_tier_write_bytes=0", NULL };
+
+static const struct weft_space_opts geometry = {
+	.size = sizeof(geometry),
+	.block_bytes = BLOCK,
+	.model = "gpu tier",
+	.layout = "test",
+	.tokens_per_block = 16,
+	.nr_layers = 4,
+};
+
+static struct test_node node;
+static const struct wfi_cuda *cuda;
+static struct mock_cuda *how; /* of this process */
+static void (*release)(void);
+
+/* ---- an engine with memory on the GPU, and blocks ---- */
+
+struct rig {
+	struct test_engine e;
+	char *mem;
+	uint32_t region;
+};
+
+static void rig_memory(struct rig *r)
+{
+	const struct weft_region_opts opts = {
+		.size = sizeof(opts), .addr = r->mem, .len = MEM, .fd = -1, .kind = WEFT_REGION_GPU
+	};
+
+	if (weft_region_reg(r->e.w, &opts, &r->region))
+		fail_msg("%s", weft_why());
+}
+
+static void rig_open(struct rig *r, const struct test_node *n)
+{
+	uint64_t mem;
+
+	test_engine_open(&r->e, n, NULL, &geometry);
+	test_must(!cuda->cuMemAlloc(&mem, MEM));
+	r->mem = (char *)(uintptr_t)mem;
+	rig_memory(r);
+}
+
+/* the node is in this process */
+static void rig_open_here(struct rig *r)
+{
+	const struct weft_opts opts = { .size = sizeof(opts),
+					.mode = WEFT_EMBEDDED,
+					.gpu_tier_bytes = TIER };
+	uint64_t mem;
+
+	memset(r, 0, sizeof(*r));
+	if (weft_open(&opts, &r->e.w) || weft_space_open(r->e.w, &geometry, &r->e.space) ||
+	    weft_ring_open(r->e.w, NULL, &r->e.ring))
+		fail_msg("%s", weft_why());
+	test_must(!cuda->cuMemAlloc(&mem, MEM));
+	r->mem = (char *)(uintptr_t)mem;
+	rig_memory(r);
+}
+
+static void rig_close(struct rig *r)
+{
+	test_engine_close(&r->e);
+	assert_int_equal(cuda->cuMemFree((uintptr_t)r->mem), 0);
+}
+
+static struct weft_op op_of(const struct rig *r, enum weft_opcode op, const struct weft_key *keys,
+			    unsigned nr, struct weft_place *places, int32_t *results)
+{
+	for (unsigned i = 0; i < nr; i++)
+		places[i] = (struct weft_place){ .off = 2ull * i * BLOCK, .region = r->region };
+	return (struct weft_op){
+		.op = (uint8_t)op,
+		.flags = op == WEFT_OP_PUT ? WEFT_F_COPY : 0,
+		.nr = nr,
+		.space = r->e.space,
+		.keys = keys,
+		.places = places,
+		.results = results,
+	};
+}
+
+/* blocks @from and on of the chain @name, with bytes of @seed */
+static void put(struct rig *r, uint64_t name, unsigned nr, uint64_t seed)
+{
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	int32_t results[NR];
+	const struct weft_op op = op_of(r, WEFT_OP_PUT, keys, nr, places, results);
+
+	test_keys(&r->e, name, nr, keys);
+	for (unsigned i = 0; i < nr; i++)
+		test_fill(r->mem + places[i].off, BLOCK, seed + i);
+	assert_int_equal(weft_call(r->e.ring, &op, NULL), nr);
+}
+
+static void get(struct rig *r, uint64_t name, unsigned nr, uint64_t seed)
+{
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	int32_t results[NR];
+	const struct weft_op op = op_of(r, WEFT_OP_GET, keys, nr, places, results);
+
+	test_keys(&r->e, name, nr, keys);
+	memset(r->mem, 0, MEM);
+	assert_int_equal(weft_call(r->e.ring, &op, NULL), nr);
+	for (unsigned i = 0; i < nr; i++) {
+		assert_int_equal(results[i], 0);
+		assert_true(test_filled(r->mem + places[i].off, BLOCK, seed + i));
+	}
+}
+
+static void drop(struct rig *r, uint64_t name, unsigned nr)
+{
+	struct weft_key keys[NR];
+
+	test_keys(&r->e, name, nr, keys);
+	assert_int_equal(weft_drop(r->e.ring, r->e.space, keys, nr), nr);
+}
+
+/* ---- what the tier says ---- */
+
+static uint64_t kept(struct rig *r)
+{
+	return test_counter(r->e.w, "weft_tier_put");
+}
+
+static uint64_t hits(struct rig *r)
+{
+	return test_counter(r->e.w, "weft_tier_get");
+}
+
+static uint64_t bad(struct rig *r)
+{
+	return test_counter(r->e.w, "weft_tier_bad");
+}
+
+struct wait {
+	struct rig *r;
+	uint64_t kept;
+};
+
+static bool is_kept(void *ctx)
+{
+	struct wait *w = ctx;
+
+	return kept(w->r) >= w->kept;
+}
+
+/* gets them until they have copies */
+static void keep(struct rig *r, uint64_t name, unsigned nr, uint64_t seed)
+{
+	struct wait w = { r, kept(r) + nr };
+
+	get(r, name, nr, seed);
+	get(r, name, nr, seed);
+	assert_true(test_until(5000, is_kept, &w));
+}
+
+/* what weft shows of it */
+static void show(const struct test_node *n, const char *what)
+{
+	struct test_run run = { .argv = { getenv("WEFT"), "status", "--socket", n->socket } };
+
+	if (!run.argv[0])
+		return;
+	if (test_run(&run) || !strstr(run.out, what))
+		fail_msg("%s", run.out);
+}
+
+static bool status_says(struct rig *r, const char *what)
+{
+	char *text;
+	bool says;
+
+	assert_int_equal(weft_status_json(r->e.w, &text), 0);
+	says = strstr(text, what) != NULL;
+	free(text);
+	return says;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	test_node_init(&node, sets);
+	test_node_start(&node);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	test_node_fini(&node);
+	return 0;
+}
+
+/* ---- served ---- */
+
+static void test_served(void **state)
+{
+	struct weft_key keys[NR];
+	uint32_t where[NR];
+	struct weft_op match = { .op = WEFT_OP_MATCH, .flags = WEFT_F_WHERE, .nr = NR };
+	uint32_t id;
+	char *text;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r, &node);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), 0);
+	for (unsigned i = 1; i <= 3; i++) {
+		get(&r, 1, NR, 100);
+		assert_int_equal(hits(&r), i * NR);
+	}
+	assert_int_equal(test_counter(r.e.w, "weft_tier_read"), 3 * NR * BLOCK);
+	assert_int_equal(bad(&r), 0);
+	assert_true(status_says(&r, "\"gpu_tiers\":[{\"name\":\"gpu\",\"gpu\":0,\"state\":\"ok\""));
+	show(&node, "GPU TIER");
+	/* where they are: on this engine's GPU, and in memory */
+	put(&r, 2, NR, 500);
+	test_keys(&r.e, 1, NR, keys);
+	test_keys(&r.e, 2, 1, &keys[NR - 1]);
+	match.space = r.e.space;
+	match.keys = keys;
+	match.where = where;
+	assert_int_equal(weft_call(r.e.ring, &match, NULL), NR);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(where[i], i < NR - 1 ? WEFT_TIER_GPU : WEFT_TIER_DRAM);
+	assert_int_equal(weft_ls_json(r.e.w, &text), 0);
+	id = (uint32_t)strtoul(strstr(text, "\"id\":") + 5, NULL, 10);
+	free(text);
+	assert_int_equal(weft_blocks_json(r.e.w, id, 0, &text), 0);
+	assert_non_null(strstr(text, "\"tier\":\"gpu\",\"state\":\"held\""));
+	free(text);
+	rig_close(&r);
+}
+
+/* some from copies, some from memory, some nowhere, in one get */
+static void test_mixed(void **state)
+{
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	int32_t results[NR];
+	uint64_t before;
+	struct weft_op op;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r, &node);
+	put(&r, 1, NR, 100);
+	put(&r, 2, NR, 300);
+	keep(&r, 1, NR, 100);
+	for (unsigned flags = 0; flags <= WEFT_F_VERIFY; flags += WEFT_F_VERIFY) {
+		op = op_of(&r, WEFT_OP_GET, keys, NR, places, results);
+		op.flags = (uint8_t)flags;
+		for (unsigned i = 0; i < NR; i++) {
+			struct weft_key chain[NR];
+
+			test_keys(&r.e, i % 3 == 2 ? 77 : 1 + i % 3, NR, chain);
+			keys[i] = chain[i];
+		}
+		before = hits(&r);
+		memset(r.mem, 0, MEM);
+		assert_int_equal(weft_call(r.e.ring, &op, NULL), NR - NR / 3);
+		for (unsigned i = 0; i < NR; i++) {
+			assert_int_equal(results[i], i % 3 == 2 ? -ENOENT : 0);
+			assert_int_equal(test_filled(r.mem + places[i].off, BLOCK,
+						     (i % 3 ? 300 : 100) + i),
+					 i % 3 != 2);
+		}
+		assert_int_equal(hits(&r), before + (NR + 2) / 3);
+	}
+	rig_close(&r);
+}
+
+/* what is in host memory never comes from there */
+static void test_host_places(void **state)
+{
+	static char block[BLOCK];
+	void *out = block;
+	struct weft_key key;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r, &node);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	test_keys(&r.e, 1, 1, &key);
+	assert_int_equal(weft_get(r.e.ring, r.e.space, &key, 1, &out), 1);
+	assert_true(test_filled(block, BLOCK, 100));
+	assert_int_equal(hits(&r), 0);
+	rig_close(&r);
+}
+
+/* ---- never other bytes ---- */
+
+/* all bytes of the node's own memory on the GPU are others from here on */
+static void spoil(const struct test_node *n)
+{
+	static uint8_t bytes[1 << 20];
+	unsigned long start, end;
+	char path[64], line[512];
+	bool found = false;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)n->pid);
+	maps = fopen(path, "r");
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		if (!strstr(line, "mock-gpu-") || sscanf(line, "%lx-%lx", &start, &end) != 2 ||
+		    end - start != TIER)
+			continue;
+		found = true;
+		for (; start < end; start += sizeof(bytes)) {
+			const struct iovec here = { bytes, sizeof(bytes) };
+			const struct iovec there = { (void *)start, sizeof(bytes) };
+
+			assert_int_equal(process_vm_readv(n->pid, &here, 1, &there, 1, 0),
+					 sizeof(bytes));
+			for (unsigned i = 0; i < sizeof(bytes); i++)
+				bytes[i] ^= 0x20;
+			assert_int_equal(process_vm_writev(n->pid, &here, 1, &there, 1, 0),
+					 sizeof(bytes));
+		}
+	}
+	fclose(maps);
+	assert_true(found);
+}
+
+static void test_spoiled(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_open(&r, &node);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	spoil(&node);
+	/* they come from memory after all, and are copied anew when they are wanted again */
+	get(&r, 1, NR, 100);
+	assert_int_equal(bad(&r), NR);
+	assert_int_equal(hits(&r), 0);
+	keep(&r, 1, NR, 100);
+	get(&r, 1, NR, 100);
+	assert_int_equal(bad(&r), NR);
+	assert_int_equal(hits(&r), NR);
+	assert_int_equal(test_counter(r.e.w, "weft_verify_failures"), 0);
+	rig_close(&r);
+}
+
+/* other blocks in the same slots, under the same keys */
+static void test_other_life(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_open(&r, &node);
+	for (unsigned i = 0; i < 5; i++) {
+		put(&r, 1, NR, 1000 * i);
+		keep(&r, 1, NR, 1000 * i);
+		get(&r, 1, NR, 1000 * i);
+		assert_int_equal(hits(&r), (i + 1) * NR);
+		drop(&r, 1, NR);
+	}
+	assert_int_equal(bad(&r), 0);
+	rig_close(&r);
+}
+
+/* two engines of one GPU have the same copies; one that ends takes none along */
+static void gets(int in, int out, void *ctx)
+{
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	char byte = 0;
+	struct rig r;
+	struct weft_op op;
+
+	(void)in;
+	(void)ctx;
+	rig_open(&r, &node);
+	op = op_of(&r, WEFT_OP_GET, keys, NR, places, NULL);
+	test_keys(&r.e, 1, NR, keys);
+	for (unsigned i = 0;; i++) {
+		test_must(weft_call(r.e.ring, &op, NULL) == (int)NR);
+		if (i == 3)
+			test_must(test_say(out, &byte, 1));
+	}
+}
+
+static void test_engine_dies(void **state)
+{
+	struct weft_stat before;
+	struct test_child c;
+	struct rig r;
+	char byte;
+
+	(void)state;
+	rig_open(&r, &node);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	before = test_stat(r.e.ring);
+	for (unsigned i = 0; i < 10; i++) {
+		test_child_start(&c, gets, NULL);
+		assert_true(test_hear(c.from, &byte, 1));
+		test_child_kill(&c);
+		assert_true(test_alone(r.e.w, 1000));
+		get(&r, 1, NR, 100);
+	}
+	assert_true(test_stat_settles(r.e.ring, &before, 1000));
+	assert_true(hits(&r) >= 20 * NR);
+	assert_int_equal(bad(&r), 0);
+	drop(&r, 1, NR);
+	rig_close(&r);
+}
+
+/* ---- no tier ---- */
+
+/* more than a GPU has: said once, and the engine is served as if nobody had asked for it */
+static void test_too_large(void **state)
+{
+	static const char *const huge[] = { "gpu_tier_bytes=1T", NULL };
+	struct test_node n;
+	struct rig r;
+
+	(void)state;
+	test_node_init(&n, huge);
+	test_node_start(&n);
+	rig_open(&r, &n);
+	rig_memory(&r);
+	put(&r, 1, NR, 100);
+	for (unsigned i = 0; i < 3; i++)
+		get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), 0);
+	assert_true(status_says(&r, "\"gpu_tiers\":[{\"name\":\"gpu\",\"state\":\"off\""));
+	assert_int_equal(test_node_logged(&n, "serves a GPU without a tier"), 1);
+	show(&n, "has no memory left for it");
+	rig_close(&r);
+	test_node_fini(&n);
+}
+
+/* ---- faults, in this process ---- */
+
+/* a get that is on its way, and does not end before copies are released */
+static void get_held(struct rig *r, struct weft_ring *ring, const struct weft_key *keys,
+		     int32_t *results, uint32_t timeout_us)
+{
+	struct weft_place places[NR];
+	struct weft_op op = op_of(r, WEFT_OP_GET, keys, NR, places, results);
+	struct weft_completion done;
+
+	op.timeout_us = timeout_us;
+	how->hold = true;
+	assert_int_equal(weft_submit(ring, &op, 1), 1);
+	assert_int_equal(weft_wait(ring, &done, 1, 20000), 0);
+	how->hold = false;
+}
+
+static void hot(struct rig *r, struct weft_key *keys)
+{
+	rig_open_here(r);
+	put(r, 1, NR, 100);
+	keep(r, 1, NR, 100);
+	get(r, 1, NR, 100);
+	assert_int_equal(hits(r), NR);
+	test_keys(&r->e, 1, NR, keys);
+}
+
+static void test_gpu_lost(void **state)
+{
+	static char block[BLOCK];
+	void *out = block;
+	struct weft_key keys[NR];
+	int32_t results[NR];
+	struct weft_completion done;
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	get_held(&r, r.e.ring, keys, results, 0);
+	how->fail_res = WFI_CUDA_LAUNCH_FAILED;
+	how->fail_call = "cuEventQuery";
+	test_next(r.e.ring, &done);
+	assert_int_equal(done.res, 0);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(results[i], -EIO);
+	assert_true(status_says(&r, "\"gpu\":0,\"state\":\"failed\""));
+	/* memory is as it was */
+	assert_int_equal(weft_get(r.e.ring, r.e.space, keys, 1, &out), 1);
+	assert_true(test_filled(block, BLOCK, 100));
+	how->fail_call = NULL;
+	release();
+	drop(&r, 1, NR);
+	assert_int_equal(test_stat(r.e.ring).slots_quarantined, 0);
+	rig_close(&r);
+}
+
+struct all_free {
+	struct weft_ring *ring;
+	uint64_t nr;
+};
+
+static bool is_free(void *ctx)
+{
+	const struct all_free *f = ctx;
+
+	return test_stat(f->ring).slots_free == f->nr;
+}
+
+/* a ring is closed, as when its engine has died, while copies are under way */
+static void test_cancelled(void **state)
+{
+	struct weft_key keys[NR];
+	int32_t results[NR];
+	struct all_free free = { .nr = NR };
+	struct weft_ring *ring;
+	uint64_t before;
+	struct rig r;
+
+	(void)state;
+	rig_open_here(&r);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	test_keys(&r.e, 1, NR, keys);
+	assert_int_equal(weft_ring_open(r.e.w, NULL, &ring), 0);
+	get_held(&r, ring, keys, results, 0);
+	weft_ring_close(ring);
+	/* what they are of can go; its slots are nobody's before they end */
+	free.ring = r.e.ring;
+	free.nr += test_stat(r.e.ring).slots_free;
+	drop(&r, 1, NR);
+	assert_int_equal(test_stat(r.e.ring).slots_free, free.nr - NR);
+	release();
+	assert_true(test_until(5000, is_free, &free));
+	/* a late end may have cost the region, as it does without a tier */
+	assert_int_equal(weft_region_dereg(r.e.w, r.region), 0);
+	rig_memory(&r);
+	put(&r, 1, NR, 900);
+	keep(&r, 1, NR, 900);
+	before = hits(&r);
+	get(&r, 1, NR, 900);
+	assert_int_equal(hits(&r), before + NR);
+	rig_close(&r);
+}
+
+/* copies that end too late */
+static void test_late(void **state)
+{
+	struct weft_key keys[NR];
+	int32_t results[NR];
+	struct weft_completion done;
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	get_held(&r, r.e.ring, keys, results, 50000);
+	assert_int_equal(weft_wait(r.e.ring, &done, 1, 200000), 0);
+	release();
+	test_next(r.e.ring, &done);
+	/* whatever the results: they are true */
+	for (unsigned i = 0; i < NR; i++)
+		assert_true(results[i] || test_filled(r.mem + 2 * i * BLOCK, BLOCK, 100 + i));
+	assert_int_equal(weft_match(r.e.ring, r.e.space, keys, NR), NR);
+	rig_close(&r);
+}
+
+/* no sums are to be had: what has a copy comes from memory */
+static void test_no_sums(void **state)
+{
+	struct weft_key keys[NR];
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	how->fail_res = WFI_CUDA_LAUNCH_RESOURCES;
+	how->fail_call = "cuLaunchKernel";
+	get(&r, 1, NR, 100);
+	how->fail_call = NULL;
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), 2 * NR);
+	rig_close(&r);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(served),
+		TEST(mixed),
+		TEST(host_places),
+		TEST(spoiled),
+		TEST(other_life),
+		TEST(engine_dies),
+		cmocka_unit_test(test_too_large),
+		cmocka_unit_test(test_gpu_lost),
+		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_late),
+		cmocka_unit_test(test_no_sums),
+	};
+	struct CUctx_st *ctx;
+	const char *why;
+	void *mock, *sym;
+
+	cuda = wfi_cuda_load(&why);
+	if (!cuda) {
+		printf("no mocked driver: %s\n", why);
+		return 77;
+	}
+	if (!wfi_gpu_image()) {
+		printf("no kernels were built: no tier\n");
+		return 77;
+	}
+	mock = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+	how = mock ? dlsym(mock, "mock_cuda") : NULL;
+	sym = mock ? dlsym(mock, "mock_cuda_release") : NULL;
+	test_must(how && sym);
+	memcpy(&release, &sym, sizeof(sym));
+	test_must(!cuda->cuDevicePrimaryCtxRetain(&ctx, 0));
+	test_must(!cuda->cuCtxPushCurrent(ctx));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
