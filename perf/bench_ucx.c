@@ -13,6 +13,7 @@
 #define MIB 1048576.0
 #define WINDOW 16u
 #define LAT_ITERS 20000u
+#define LAT_BYTES 4096u
 
 struct place {
 	const char *name; /* in the cases' */
@@ -49,9 +50,11 @@ static bool is_wanted(const char *name)
 }
 
 struct moves {
-	struct wfi_pair *pair;
-	const struct bw_case *c;
+	const char *device;
+	uint64_t bytes; /* of memory on each side */
+	const struct bw_case *c; /* NULL: messages */
 	uint32_t iters;
+	struct wfi_pair *pair;
 };
 
 /* Return: completions, -errno of one */
@@ -98,51 +101,9 @@ static int bw_window(const struct moves *m, uint32_t iters)
 	return 0;
 }
 
-static int bw_round(void *ctx, double *out)
+static int ping_pong(const struct moves *m, uint32_t iters)
 {
-	const struct moves *m = ctx;
-	uint64_t start_ns;
-	int ret = wfi_pair_begin(m->pair);
-
-	if (!ret)
-		ret = bw_window(m, warmup(m->iters));
-	start_ns = wfi_perf_now_ns();
-	if (!ret)
-		ret = bw_window(m, m->iters);
-	*out = (double)m->iters * m->c->bytes / MIB /
-	       ((double)(wfi_perf_now_ns() - start_ns) / 1e9);
-	return ret ? ret : wfi_pair_end(m->pair);
-}
-
-static int bw_run(const struct wfi_perf *p, const struct place *place, const struct bw_case *c)
-{
-	char name[48];
-	const struct wfi_perf_case row = { "ucx", name, "MiB/s", true };
-	struct moves m = { .c = c, .iters = p->quick ? c->iters / 50 : c->iters };
-	struct wfi_peer_ucx_perftest peer = {
-		.tls = place->tls,
-		.test = c->test,
-		.bytes = c->bytes,
-		.iters = m.iters,
-		.window = WINDOW,
-	};
-	const struct wfi_perf_side sides[] = { { NULL, bw_round, &m, NULL },
-					       { "ucx_perftest", wfi_peer_ucx_perftest_round, &peer,
-						 wfi_peer_ucx_perftest_skipped() } };
-	int ret;
-
-	snprintf(name, sizeof(name), "%s_%s", c->name, place->name);
-	if (!is_wanted(name))
-		return 0;
-	ret = wfi_pair_open("ucx", place->device, c->bytes, &m.pair);
-	if (!ret)
-		ret = wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
-	wfi_pair_close(m.pair);
-	return ret;
-}
-
-static int ping_pong(struct weft_ep *ep, uint32_t iters)
-{
+	struct weft_ep *ep = wfi_pair_ep(m->pair);
 	uint64_t value = 0;
 	struct weft_wc wc;
 	int ret = 0, nr;
@@ -159,28 +120,87 @@ static int ping_pong(struct weft_ep *ep, uint32_t iters)
 	return ret;
 }
 
+static int move(const struct moves *m, uint32_t iters)
+{
+	return m->c ? bw_window(m, iters) : ping_pong(m, iters);
+}
+
+/* how long all of it takes. With new processes and memory, as the peer has each time: which caches
+ * a line meets in depends on where it lies. Return: 0, -errno */
+static int moves_time(struct moves *m, double *ns)
+{
+	uint64_t start_ns;
+	int ret;
+
+	m->pair = NULL;
+	ret = wfi_pair_open("ucx", m->device, m->bytes, &m->pair);
+	if (!ret)
+		ret = wfi_pair_begin(m->pair);
+	if (!ret)
+		ret = move(m, warmup(m->iters));
+	start_ns = wfi_perf_now_ns();
+	if (!ret)
+		ret = move(m, m->iters);
+	*ns = (double)(wfi_perf_now_ns() - start_ns);
+	if (!ret)
+		ret = wfi_pair_end(m->pair);
+	wfi_pair_close(m->pair);
+	return ret;
+}
+
+static int bw_round(void *ctx, double *out)
+{
+	struct moves *m = ctx;
+	double ns;
+	int ret = moves_time(m, &ns);
+
+	*out = (double)m->iters * m->c->bytes / MIB / (ns / 1e9);
+	return ret;
+}
+
 /* half of a round trip of a message */
 static int lat_round(void *ctx, double *out)
 {
-	const struct moves *m = ctx;
-	struct weft_ep *ep = wfi_pair_ep(m->pair);
-	uint64_t start_ns;
-	int ret = wfi_pair_begin(m->pair);
+	struct moves *m = ctx;
+	double ns;
+	int ret = moves_time(m, &ns);
 
-	if (!ret)
-		ret = ping_pong(ep, warmup(m->iters));
-	start_ns = wfi_perf_now_ns();
-	if (!ret)
-		ret = ping_pong(ep, m->iters);
-	*out = (double)(wfi_perf_now_ns() - start_ns) / 2000 / m->iters;
-	return ret ? ret : wfi_pair_end(m->pair);
+	*out = ns / 2000 / m->iters;
+	return ret;
+}
+
+static int bw_run(const struct wfi_perf *p, const struct place *place, const struct bw_case *c)
+{
+	char name[48];
+	const struct wfi_perf_case row = { "ucx", name, "MiB/s", true };
+	struct moves m = { .device = place->device,
+			   .bytes = c->bytes,
+			   .c = c,
+			   .iters = p->quick ? c->iters / 50 : c->iters };
+	struct wfi_peer_ucx_perftest peer = {
+		.tls = place->tls,
+		.test = c->test,
+		.bytes = c->bytes,
+		.iters = m.iters,
+		.window = WINDOW,
+	};
+	const struct wfi_perf_side sides[] = { { NULL, bw_round, &m, NULL },
+					       { "ucx_perftest", wfi_peer_ucx_perftest_round, &peer,
+						 wfi_peer_ucx_perftest_skipped() } };
+
+	snprintf(name, sizeof(name), "%s_%s", c->name, place->name);
+	if (!is_wanted(name))
+		return 0;
+	return wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
 }
 
 static int lat_run(const struct wfi_perf *p, const struct place *place)
 {
 	char name[48];
 	const struct wfi_perf_case row = { "ucx", name, "us", false };
-	struct moves m = { .iters = p->quick ? LAT_ITERS / 50 : LAT_ITERS };
+	struct moves m = { .device = place->device,
+			   .bytes = LAT_BYTES,
+			   .iters = p->quick ? LAT_ITERS / 50 : LAT_ITERS };
 	struct wfi_peer_ucx_perftest peer = {
 		.tls = place->tls,
 		.test = "ucp_am_lat",
@@ -192,16 +212,11 @@ static int lat_run(const struct wfi_perf *p, const struct place *place)
 	const struct wfi_perf_side sides[] = { { NULL, lat_round, &m, NULL },
 					       { "ucx_perftest", wfi_peer_ucx_perftest_round, &peer,
 						 wfi_peer_ucx_perftest_skipped() } };
-	int ret;
 
 	snprintf(name, sizeof(name), "am_lat_8B_%s", place->name);
 	if (!is_wanted(name))
 		return 0;
-	ret = wfi_pair_open("ucx", place->device, 4096, &m.pair);
-	if (!ret)
-		ret = wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
-	wfi_pair_close(m.pair);
-	return ret;
+	return wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
 }
 
 static int run(const struct wfi_perf *p, int nr_args, char **args)
