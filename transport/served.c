@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "transport/served.h"
+#include "weft_internal/log.h"
 
 #define EXPORTS_FIRST 64u
 #define EXPORTS_MAX (1u << 20)
@@ -12,6 +13,7 @@
 #define SILENT_MS_DEFAULT 3000u
 #define TICK_NS (2 * WFI_NSEC_PER_MSEC)
 #define TICK_POLLS 64u
+#define RETRACT_NS (100 * WFI_NSEC_PER_MSEC) /* for an answer with bytes of a region to leave */
 
 /* ---- device ---- */
 
@@ -83,6 +85,71 @@ int wfi_srv_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, str
 	return 0;
 }
 
+static bool lends(const struct wfi_srv_ep *ep, uint32_t export_idx)
+{
+	uint32_t i;
+
+	for (i = 0; i < WFI_SRV_TX; i++)
+		if (ep->tx_mem[i].used && ep->tx_mem[i].lends & wfi_srv_export_bit(export_idx))
+			return true;
+	return false;
+}
+
+static void debts_retract(struct wfi_srv_ep *ep, uint32_t export_idx)
+{
+	uint32_t i, k, read = ep->served_head;
+
+	for (i = ep->debt_head; i != ep->debt_tail; i++) {
+		struct wfi_srv_debt *debt = &ep->debts[i % WFI_SRV_DEPTH];
+		const struct wfi_srv_piece *from = ep->served[read % WFI_SRV_READS];
+
+		if (!debt->read)
+			continue;
+		read++;
+		for (k = 0; k < debt->idx; k++)
+			if (from[k].export_idx == export_idx)
+				break;
+		if (k == debt->idx)
+			continue;
+		debt->idx = k;
+		debt->status = -ESTALE;
+	}
+}
+
+/* an export is no more: nothing of it is read or written when this returns */
+static void retract(struct wfi_srv_ep *ep, uint32_t export_idx)
+{
+	struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
+	struct wfi_srv_rx *rx = &ep->rx;
+	uint64_t limit;
+	uint32_t i;
+
+	for (i = rx->at; rx->busy && rx->f.h.kind == WFI_SRV_WRITE && i < rx->nr; i++) {
+		if (rx->to[i].export_idx == export_idx && !rx->status) {
+			rx->status = -ESTALE;
+			rx->idx = i;
+		}
+		if (rx->status)
+			rx->to[i].mem = NULL;
+	}
+	debts_retract(ep, export_idx);
+	if (!lends(ep, export_idx))
+		return;
+	limit = wfi_now(dev->base.env) + RETRACT_NS;
+	while (lends(ep, export_idx) && !ep->stopped && wfi_now(dev->base.env) < limit)
+		dev->wire->progress(dev);
+	if (!lends(ep, export_idx) || ep->stopped)
+		return;
+	wfi_warn("%s: a peer does not take the bytes that it asked for, and their memory is taken "
+		 "back: its endpoint ends",
+		 dev->base.transport->name);
+	wfi_srv_lost(ep, -ETIMEDOUT);
+	ep->stopping = true;
+	dev->wire->stop(ep);
+	while (!ep->stopped)
+		dev->wire->progress(dev);
+}
+
 static void export_drop(struct wfi_srv_device *dev, uint32_t idx)
 {
 	struct wfi_srv_ep *ep;
@@ -91,7 +158,7 @@ static void export_drop(struct wfi_srv_device *dev, uint32_t idx)
 	if (dev->local && idx < WFI_GENS)
 		wfi_gens_end(&dev->gens, idx);
 	for (ep = dev->first; ep; ep = ep->next)
-		wfi_srv_ep_retract(ep, idx);
+		retract(ep, idx);
 }
 
 void wfi_srv_mr_dereg(struct weft_mr *base)
@@ -265,7 +332,7 @@ void wfi_srv_rkey_destroy(struct weft_rkey *base)
 
 /* ---- completion queues ---- */
 
-static void tick(struct wfi_srv_device *dev)
+static __attribute__((noinline)) void tick(struct wfi_srv_device *dev)
 {
 	uint64_t now = wfi_now(dev->base.env);
 	struct wfi_srv_ep *ep;
@@ -277,17 +344,21 @@ static void tick(struct wfi_srv_device *dev)
 		wfi_srv_ep_tick(ep, now);
 }
 
-static void progress(struct wfi_srv_device *dev)
+static __attribute__((noinline)) void settle(struct wfi_srv_device *dev)
 {
 	struct wfi_srv_ep *ep;
 
-	dev->wire->progress(dev);
-	if (!dev->due)
-		return;
 	/* first: what settling stirs is for the next time */
 	dev->due = false;
 	for (ep = dev->first; ep; ep = ep->next)
 		wfi_srv_ep_settle(ep);
+}
+
+static void progress(struct wfi_srv_device *dev)
+{
+	dev->wire->progress(dev);
+	if (dev->due)
+		settle(dev);
 }
 
 static void lent_end(struct wfi_srv_cq *cq)
@@ -314,29 +385,39 @@ static unsigned cq_take(struct wfi_srv_cq *cq, struct wfi_srv_ep *ep, const stru
 	return n;
 }
 
-static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
+/* Return: the same, of all */
+static __attribute__((noinline)) unsigned cq_turn(struct wfi_srv_cq *cq, struct weft_wc *wcs,
+						  unsigned max)
 {
-	struct wfi_srv_cq *cq = wfi_container_of(base, struct wfi_srv_cq, base);
-	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
-	uint32_t stirs;
-	unsigned n;
+	struct wfi_srv_device *dev = wfi_srv_device(cq->base.dev);
+	const uint32_t stirs = dev->stirs;
+	unsigned n = cq_take(cq, cq->turn, NULL, wcs, max);
 
-	if (cq->lent)
-		lent_end(cq);
-	progress(dev);
-	if (wfi_unlikely(dev->nr_closing || ++dev->polls % TICK_POLLS == 0))
-		tick(dev);
-	stirs = dev->stirs;
-	if (cq->seen == stirs)
-		return 0;
-	n = cq_take(cq, cq->turn, NULL, wcs, max);
 	if (cq->turn != dev->first)
 		n += cq_take(cq, dev->first, cq->turn, wcs + n, max - n);
 	if (n < max)
 		cq->seen = stirs;
 	/* another one is first next time: nobody starves behind a chatty peer */
 	cq->turn = cq->turn && cq->turn->next ? cq->turn->next : dev->first;
-	return (int)n;
+	return n;
+}
+
+static int cq_poll(struct weft_cq *base, struct weft_wc *wcs, unsigned max)
+{
+	struct wfi_srv_cq *cq = wfi_container_of(base, struct wfi_srv_cq, base);
+	struct wfi_srv_device *dev = wfi_srv_device(base->dev);
+	unsigned n;
+
+	if (cq->lent)
+		lent_end(cq);
+	/* who waits longer comes first */
+	dev->poll = (struct wfi_srv_poll){ cq->seen == dev->stirs ? base : NULL, wcs, wcs + max };
+	progress(dev);
+	dev->poll.cq = NULL;
+	if (wfi_unlikely(dev->nr_closing || ++dev->polls % TICK_POLLS == 0))
+		tick(dev);
+	n = (unsigned)(dev->poll.next - wcs);
+	return (int)(cq->seen == dev->stirs ? n : n + cq_turn(cq, wcs + n, max - n));
 }
 
 static const struct weft_cq_fast cq_fast = { .poll = cq_poll };

@@ -157,6 +157,9 @@ struct wfi_srv_wire {
 	int (*connect)(struct wfi_srv_ep *ep, const uint8_t *addr, uint32_t len);
 	/* @tx is the wire's until wfi_srv_tx_done(). Never fails: what is wrong is a loss */
 	void (*push)(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx);
+	/* NULL, or a short way for a frame that is all in its head. Return: whether it has left, in
+	 * its order, and nothing of it is needed any more; else it has to be pushed. Hot */
+	bool (*dart)(struct wfi_srv_ep *ep, const void *head, size_t len);
 	/* ends the connection at once; wfi_srv_stopped() in a later progress() */
 	void (*stop)(struct wfi_srv_ep *ep);
 };
@@ -172,9 +175,18 @@ struct wfi_srv_export {
 	uint32_t reserved;
 };
 
+/* a poll that is under way, and has told all that there was: messages that come in it are written
+ * where it wants them */
+struct wfi_srv_poll {
+	const struct weft_cq *cq; /* NULL: none */
+	struct weft_wc *next;
+	const struct weft_wc *end;
+};
+
 struct wfi_srv_device {
 	struct weft_device base;
 	const struct wfi_srv_wire *wire;
+	struct wfi_srv_poll poll;
 	uint64_t incarnation;
 	uint64_t silent_ns;
 	uint64_t tick_ns;
@@ -268,10 +280,11 @@ struct wfi_srv_ep {
 
 	enum wfi_ep_state state;
 	int close_status;
-	bool shut; /* by its owner */
-	bool lost; /* the wire, or the peer, is beyond repair */
-	bool bye; /* the peer's was here */
-	bool said_bye;
+	/* bits, so that one look sees several */
+	bool shut : 1; /* by its owner */
+	bool lost : 1; /* the wire, or the peer, is beyond repair */
+	bool bye : 1; /* the peer's was here */
+	bool said_bye : 1;
 	bool stopping;
 	bool stopped;
 	bool meeting; /* of the wire: the peer has not shown itself yet */
@@ -352,6 +365,14 @@ static inline struct wfi_srv_ep *wfi_srv_ep_find(const struct wfi_srv_device *de
 	return ep && ep->id == id ? ep : NULL;
 }
 
+/* Return: whether it takes frames */
+static inline bool wfi_srv_ep_hears(const struct wfi_srv_ep *ep)
+{
+	return !ep->lost && (ep->state == WFI_EP_CONNECTED || ep->state == WFI_EP_CLOSING);
+}
+
+/* a frame is here that is all in its head, whoever it is for, if that is anybody. Hot */
+void wfi_srv_rx_frame(struct wfi_srv_device *dev, const uint8_t *frame, size_t len);
 /**
  * wfi_srv_rx_begin - a head has arrived
  * @head: of @len bytes, as the peer sent it
@@ -401,8 +422,6 @@ int wfi_srv_export_find(const struct wfi_srv_ep *ep, const struct wfi_srv_desc *
 			uint8_t **mem);
 /* exports for this endpoint end */
 void wfi_srv_exports_end(struct wfi_srv_ep *ep);
-/* an export is no more: nothing of it is read or written when this returns */
-void wfi_srv_ep_retract(struct wfi_srv_ep *ep, uint32_t export_idx);
 /* what is due: answers, credits, the end. Hot */
 void wfi_srv_ep_settle(struct wfi_srv_ep *ep);
 void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns);

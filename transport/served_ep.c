@@ -11,7 +11,6 @@
 #define RECV_MAX (1u << 28)
 #define RECORD_MAX (WFI_SRV_RECORD + WFI_SRV_MSG)
 #define SHUT_NS (30 * WFI_NSEC_PER_MSEC) /* for what is under way to finish */
-#define RETRACT_NS (100 * WFI_NSEC_PER_MSEC) /* for an answer with bytes of a region to leave */
 #define ERRNO_MAX 4095
 
 /* in front of each message in the ring; records begin at multiples of WFI_SRV_RECORD */
@@ -39,7 +38,7 @@ static struct record *record_at(const struct wfi_srv_ep *ep, uint32_t off)
 /* Return: where the next one of @len bytes goes; the credits have made sure that it is free */
 static struct record *record_next(struct wfi_srv_ep *ep, uint32_t len)
 {
-	if (ep->ring_tail + record_bytes(len) > ep->ring_bytes) {
+	if (wfi_unlikely(ep->ring_tail + record_bytes(len) > ep->ring_bytes)) {
 		if (ep->ring_tail < ep->ring_bytes)
 			record_at(ep, ep->ring_tail)->skip = 1;
 		ep->ring_tail = 0;
@@ -47,9 +46,11 @@ static struct record *record_next(struct wfi_srv_ep *ep, uint32_t len)
 	return record_at(ep, ep->ring_tail);
 }
 
-static void record_add(struct wfi_srv_ep *ep, enum weft_wc_op op, uint32_t len, uint32_t imm)
+/* @r: record_next() */
+static void record_add(struct wfi_srv_ep *ep, struct record *r, enum weft_wc_op op, uint32_t len,
+		       uint32_t imm)
 {
-	*record_next(ep, len) = (struct record){ .len = len, .imm = imm, .op = (uint8_t)op };
+	*r = (struct record){ .len = len, .imm = imm, .op = (uint8_t)op };
 	ep->ring_tail += record_bytes(len);
 	ep->nr_msgs++;
 }
@@ -91,6 +92,19 @@ static void lend(struct wfi_srv_ep *ep, uint32_t bytes)
 	ep->lent_bytes += bytes;
 }
 
+/* what is at .ring_shown */
+static void record_show(struct wfi_srv_ep *ep, const struct record *r, enum weft_wc_op op,
+			uint32_t len, uint32_t imm, struct weft_wc *wc)
+{
+	*wc = (struct weft_wc){ .ep = &ep->base,
+				.op = (uint8_t)op,
+				.imm = imm,
+				.data = (const uint8_t *)r + WFI_SRV_RECORD,
+				.len = len };
+	ep->ring_shown += record_bytes(len);
+	lend(ep, WFI_SRV_RECORD + len);
+}
+
 static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
 {
 	const struct record *r;
@@ -101,14 +115,8 @@ static void message_take(struct wfi_srv_ep *ep, struct weft_wc *wc)
 		ep->ring_shown = 0;
 	}
 	r = record_at(ep, ep->ring_shown);
-	*wc = (struct weft_wc){ .ep = &ep->base,
-				.op = r->op,
-				.imm = r->imm,
-				.data = (const uint8_t *)r + WFI_SRV_RECORD,
-				.len = r->len };
-	ep->ring_shown += record_bytes(r->len);
+	record_show(ep, r, r->op, r->len, r->imm, wc);
 	ep->nr_msgs--;
-	lend(ep, WFI_SRV_RECORD + r->len);
 }
 
 /* all is over but for telling so */
@@ -293,11 +301,21 @@ static int frame_begin(struct wfi_srv_ep *ep, const uint8_t *head)
 
 /* ---- and its bytes have landed ---- */
 
-/* to tell at once: nothing is due before it was taken */
-static void message_end(struct wfi_srv_ep *ep, uint32_t len)
+/* its @len bytes are behind @r. To tell at once: nothing is due before it was taken */
+static void message_end(struct wfi_srv_ep *ep, struct record *r, uint32_t len)
 {
-	record_add(ep, WEFT_WC_RECV, len, 0);
-	wfi_srv_device(ep->base.dev)->stirs++;
+	struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
+	struct wfi_srv_poll *poll = &dev->poll;
+
+	if (wfi_likely(poll->cq == ep->base.recv_cq && poll->next < poll->end && !ep->nr_msgs &&
+		       !ep->shut)) {
+		ep->ring_shown = (uint32_t)((uint8_t *)r - ep->ring);
+		record_show(ep, r, WEFT_WC_RECV, len, 0, poll->next++);
+		ep->ring_tail = ep->ring_shown;
+		return;
+	}
+	record_add(ep, r, WEFT_WC_RECV, len, 0);
+	dev->stirs++;
 }
 
 static int frame_end(struct wfi_srv_ep *ep)
@@ -307,7 +325,7 @@ static int frame_end(struct wfi_srv_ep *ep)
 
 	rx->busy = false;
 	if (rx->f.h.kind == WFI_SRV_SEND) {
-		message_end(ep, rx->pieces[0].len);
+		message_end(ep, record_next(ep, rx->pieces[0].len), rx->pieces[0].len);
 		return 0;
 	}
 	wfi_srv_stir(ep);
@@ -317,7 +335,7 @@ static int frame_end(struct wfi_srv_ep *ep)
 		debt->idx = rx->idx;
 		ep->debt_tail++;
 		if ((rx->f.flags & WFI_SRV_F_IMM) && !rx->status)
-			record_add(ep, WEFT_WC_RECV_IMM, 0, rx->f.imm);
+			record_add(ep, record_next(ep, 0), WEFT_WC_RECV_IMM, 0, rx->f.imm);
 		else if (rx->f.flags & WFI_SRV_F_IMM)
 			ep->msg_taken += WFI_SRV_RECORD;
 		return 0;
@@ -330,31 +348,41 @@ static int frame_end(struct wfi_srv_ep *ep)
 	}
 }
 
-/* @bytes: @len of what is behind the head. Return: as wfi_srv_rx_begin() */
-static int message_begin(struct wfi_srv_ep *ep, const uint8_t *bytes, size_t len)
+/* a message of which not all is here */
+static __attribute__((noinline)) int message_expect(struct wfi_srv_ep *ep,
+						    const struct wfi_srv_head *h, uint8_t *to)
 {
 	struct wfi_srv_rx *rx = &ep->rx;
-	const uint32_t need = rx->f.h.nr;
-	uint8_t *to;
 
-	if (wfi_unlikely(!need || need > WFI_SRV_MSG || !record_came(ep, need)))
-		return -EPROTO;
-	ep->heard = true;
-	ep->msg_credit = rx->f.h.credit;
-	to = (uint8_t *)record_next(ep, need) + WFI_SRV_RECORD;
-	if (wfi_likely(len >= need)) {
-		wfi_copy_few(to, bytes, need);
-		message_end(ep, need);
-		return (int)(sizeof(rx->f.h) + need);
-	}
-	rx->pieces[0] = (struct wfi_srv_piece){ .mem = to, .len = need };
+	rx->f.h = *h;
+	rx->pieces[0] = (struct wfi_srv_piece){ .mem = to, .len = h->nr };
 	rx->to = rx->pieces;
 	rx->nr = 1;
 	rx->at = 0;
 	rx->off = 0;
-	rx->left = need;
+	rx->left = h->nr;
 	rx->busy = true;
-	return sizeof(rx->f.h);
+	return sizeof(*h);
+}
+
+/* @bytes: @len of what is behind the head. Return: as wfi_srv_rx_begin() */
+static inline int message_begin(struct wfi_srv_ep *ep, const struct wfi_srv_head *h,
+				const uint8_t *bytes, size_t len)
+{
+	struct record *r;
+	uint8_t *to;
+
+	if (wfi_unlikely(!h->nr || h->nr > WFI_SRV_MSG || !record_came(ep, h->nr)))
+		return -EPROTO;
+	ep->heard = true;
+	ep->msg_credit = h->credit;
+	r = record_next(ep, h->nr);
+	to = (uint8_t *)r + WFI_SRV_RECORD;
+	if (wfi_unlikely(len < h->nr))
+		return message_expect(ep, h, to);
+	wfi_copy_few(to, bytes, h->nr);
+	message_end(ep, r, h->nr);
+	return (int)(sizeof(*h) + h->nr);
 }
 
 /* a head that is all there is of its frame */
@@ -371,7 +399,8 @@ static int note_begin(struct wfi_srv_ep *ep)
 	return sizeof(*h);
 }
 
-static int request_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
+static __attribute__((noinline)) int request_begin(struct wfi_srv_ep *ep, const uint8_t *head,
+						   size_t len)
 {
 	struct wfi_srv_rx *rx = &ep->rx;
 	size_t need = sizeof(rx->f) + rx->f.h.nr * sizeof(struct wfi_srv_desc);
@@ -397,21 +426,43 @@ static int request_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
 	return (int)need;
 }
 
-int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
+static inline int head_take(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
 {
-	struct wfi_srv_head *h = &ep->rx.f.h;
+	struct wfi_srv_head h;
 
-	if (wfi_unlikely(len < sizeof(*h)))
+	if (wfi_unlikely(len < sizeof(h)))
 		return 0;
-	memcpy(h, head, sizeof(*h));
-	if (wfi_unlikely(h->magic != WFI_SRV_FRAME_MAGIC || h->to != ep->id || ep->bye ||
-			 h->credit - ep->msg_credit > ep->msg_sent - ep->msg_credit))
+	memcpy(&h, head, sizeof(h));
+	if (wfi_unlikely(h.magic != WFI_SRV_FRAME_MAGIC || h.to != ep->id || ep->bye ||
+			 h.credit - ep->msg_credit > ep->msg_sent - ep->msg_credit))
 		return -EPROTO;
-	if (wfi_likely(h->kind == WFI_SRV_SEND))
-		return message_begin(ep, head + sizeof(*h), len - sizeof(*h));
-	if (h->kind == WFI_SRV_CREDIT || h->kind == WFI_SRV_BYE)
+	if (wfi_likely(h.kind == WFI_SRV_SEND))
+		return message_begin(ep, &h, head + sizeof(h), len - sizeof(h));
+	ep->rx.f.h = h;
+	if (h.kind == WFI_SRV_CREDIT || h.kind == WFI_SRV_BYE)
 		return note_begin(ep);
 	return request_begin(ep, head, len);
+}
+
+int wfi_srv_rx_begin(struct wfi_srv_ep *ep, const uint8_t *head, size_t len)
+{
+	return head_take(ep, head, len);
+}
+
+void wfi_srv_rx_frame(struct wfi_srv_device *dev, const uint8_t *frame, size_t len)
+{
+	struct wfi_srv_ep *ep;
+	uint64_t to;
+
+	/* whoever finds our port can say something: to nobody, then */
+	if (wfi_unlikely(len < sizeof(to)))
+		return;
+	memcpy(&to, frame, sizeof(to));
+	ep = wfi_srv_ep_find(dev, to);
+	if (wfi_unlikely(!ep || !wfi_srv_ep_hears(ep)))
+		return;
+	if (wfi_unlikely(ep->rx.left || head_take(ep, frame, len) != (int)len))
+		wfi_srv_lost(ep, -EPROTO);
 }
 
 void wfi_srv_rx_moved(struct wfi_srv_ep *ep, uint64_t bytes)
@@ -626,72 +677,6 @@ void wfi_srv_ep_tick(struct wfi_srv_ep *ep, uint64_t now_ns)
 			 (unsigned long long)(dev->silent_ns / WFI_NSEC_PER_MSEC));
 		wfi_srv_lost(ep, ep->meeting ? -ECONNRESET : -ETIMEDOUT);
 	}
-}
-
-/* ---- memory is taken back ---- */
-
-static bool lends(const struct wfi_srv_ep *ep, uint32_t export_idx)
-{
-	uint32_t i;
-
-	for (i = 0; i < WFI_SRV_TX; i++)
-		if (ep->tx_mem[i].used && ep->tx_mem[i].lends & wfi_srv_export_bit(export_idx))
-			return true;
-	return false;
-}
-
-static void debts_retract(struct wfi_srv_ep *ep, uint32_t export_idx)
-{
-	uint32_t i, k, read = ep->served_head;
-
-	for (i = ep->debt_head; i != ep->debt_tail; i++) {
-		struct wfi_srv_debt *debt = &ep->debts[i % WFI_SRV_DEPTH];
-		const struct wfi_srv_piece *from = ep->served[read % WFI_SRV_READS];
-
-		if (!debt->read)
-			continue;
-		read++;
-		for (k = 0; k < debt->idx; k++)
-			if (from[k].export_idx == export_idx)
-				break;
-		if (k == debt->idx)
-			continue;
-		debt->idx = k;
-		debt->status = -ESTALE;
-	}
-}
-
-void wfi_srv_ep_retract(struct wfi_srv_ep *ep, uint32_t export_idx)
-{
-	struct wfi_srv_device *dev = wfi_srv_device(ep->base.dev);
-	struct wfi_srv_rx *rx = &ep->rx;
-	uint64_t limit;
-	uint32_t i;
-
-	for (i = rx->at; rx->busy && rx->f.h.kind == WFI_SRV_WRITE && i < rx->nr; i++) {
-		if (rx->to[i].export_idx == export_idx && !rx->status) {
-			rx->status = -ESTALE;
-			rx->idx = i;
-		}
-		if (rx->status)
-			rx->to[i].mem = NULL;
-	}
-	debts_retract(ep, export_idx);
-	if (!lends(ep, export_idx))
-		return;
-	limit = wfi_now(dev->base.env) + RETRACT_NS;
-	while (lends(ep, export_idx) && !ep->stopped && wfi_now(dev->base.env) < limit)
-		dev->wire->progress(dev);
-	if (!lends(ep, export_idx) || ep->stopped)
-		return;
-	wfi_warn("%s: a peer does not take the bytes that it asked for, and their memory is taken "
-		 "back: its endpoint ends",
-		 dev->base.transport->name);
-	wfi_srv_lost(ep, -ETIMEDOUT);
-	ep->stopping = true;
-	dev->wire->stop(ep);
-	while (!ep->stopped)
-		dev->wire->progress(dev);
 }
 
 /* ---- life ---- */

@@ -34,14 +34,18 @@ void wfi_srv_tx_frame(struct wfi_srv_tx *tx, const struct wfi_srv_frame *f,
 	tx->iov[0].iov_len = sizeof(*f) + bytes;
 }
 
-void wfi_srv_tx_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
+/* what all have in common */
+static void head_fill(struct wfi_srv_ep *ep, struct wfi_srv_head *h)
 {
-	struct wfi_srv_head *h = (struct wfi_srv_head *)(void *)tx->head;
-
 	h->to = ep->peer_id;
 	h->magic = WFI_SRV_FRAME_MAGIC;
 	h->credit = ep->msg_taken;
 	ep->msg_told = ep->msg_taken;
+}
+
+void wfi_srv_tx_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
+{
+	head_fill(ep, (struct wfi_srv_head *)(void *)tx->head);
 	wfi_srv_device(ep->base.dev)->wire->push(ep, tx);
 }
 
@@ -234,29 +238,46 @@ static int srv_post_read(struct weft_ep *base, const struct weft_post *post)
 	return 0;
 }
 
+static __attribute__((noinline)) void open_sent(struct wfi_srv_ep *ep, uint64_t cookie,
+						uint32_t flags)
+{
+	open_add(ep, cookie, WEFT_WC_SEND, flags)->done = true;
+}
+
+/* what is in the next free frame's head, all of it */
+static __attribute__((noinline)) void send_push(struct wfi_srv_ep *ep, size_t len)
+{
+	struct wfi_srv_tx *tx = wfi_srv_tx_get(ep);
+
+	tx->iov[0].iov_len = len;
+	wfi_srv_device(ep->base.dev)->wire->push(ep, tx);
+}
+
 /* a quiet one is nobody's business once it has its frame: it needs no place among the open ones */
 static int srv_post_send(struct weft_ep *base, const void *buf, uint32_t len, uint64_t cookie,
 			 uint32_t flags)
 {
 	struct wfi_srv_ep *ep = wfi_srv_ep(base);
+	const struct wfi_srv_wire *wire = wfi_srv_device(base->dev)->wire;
 	const bool quiet = flags & WEFT_POST_QUIET;
 	struct wfi_srv_head *h;
-	struct wfi_srv_tx *tx;
 
 	if (wfi_unlikely(!len || len > base->dev->caps.max_msg))
 		return -EINVAL;
 	if (wfi_unlikely(!(quiet ? has_frame(ep) : has_room(ep)) || !has_credit(ep, len)))
 		return -EAGAIN;
-	tx = wfi_srv_tx_get(ep);
-	h = (struct wfi_srv_head *)(void *)tx->head;
+	/* of the frame that it takes if it can't leave at once */
+	h = (struct wfi_srv_head *)(void *)ep->tx_free->head;
 	h->kind = WFI_SRV_SEND;
 	h->nr = (uint16_t)len;
+	head_fill(ep, h);
 	wfi_copy_few(h + 1, buf, len);
-	tx->iov[0].iov_len = sizeof(*h) + len;
 	ep->msg_sent += WFI_SRV_RECORD + len;
 	if (!quiet)
-		open_add(ep, cookie, WEFT_WC_SEND, flags)->done = true;
-	wfi_srv_tx_push(ep, tx);
+		open_sent(ep, cookie, flags);
+	if (wire->dart && wire->dart(ep, h, sizeof(*h) + len))
+		return 0;
+	send_push(ep, sizeof(*h) + len);
 	return 0;
 }
 

@@ -28,15 +28,23 @@ struct rig {
 	uint8_t mem[MEM];
 	struct wfi_srv_frame last; /* that was sent */
 	unsigned nr_sent;
+	unsigned nr_darts; /* of these */
+	bool darts; /* there is a short way now */
+	unsigned nr_coming; /* messages that the next poll finds, each of a byte */
+	uint8_t coming;
 };
 
 static struct rig *rig;
 
 /* ---- the wire ---- */
 
+static void message_comes(uint8_t byte);
+
 static void wire_progress(struct wfi_srv_device *dev)
 {
 	(void)dev;
+	for (; rig->nr_coming; rig->nr_coming--)
+		message_comes(rig->coming++);
 	if (rig->ep->stopping)
 		wfi_srv_stopped(rig->ep);
 }
@@ -80,6 +88,17 @@ static void wire_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
 	wfi_srv_tx_done(ep, tx);
 }
 
+static bool wire_dart(struct wfi_srv_ep *ep, const void *head, size_t len)
+{
+	(void)ep;
+	if (!rig->darts)
+		return false;
+	memcpy(&rig->last, head, (size_t)wfi_min(len, sizeof(rig->last)));
+	rig->nr_sent++;
+	rig->nr_darts++;
+	return true;
+}
+
 static const struct wfi_srv_wire wire = {
 	.name = "test",
 	.ep_size = sizeof(struct wfi_srv_ep),
@@ -91,6 +110,7 @@ static const struct wfi_srv_wire wire = {
 	.addr = wire_addr,
 	.connect = wire_connect,
 	.push = wire_push,
+	.dart = wire_dart,
 	.stop = wire_end,
 };
 
@@ -145,6 +165,16 @@ static int teardown(void **state)
 	return 0;
 }
 
+static uint64_t rng_state = 88172645463325252ull;
+
+static uint64_t rnd(void)
+{
+	rng_state ^= rng_state << 13;
+	rng_state ^= rng_state >> 7;
+	rng_state ^= rng_state << 17;
+	return rng_state;
+}
+
 /* ---- what arrives ---- */
 
 static struct wfi_srv_frame frame(enum wfi_srv_kind kind, uint16_t nr, uint64_t bytes)
@@ -196,6 +226,16 @@ static int arrive(const struct wfi_srv_frame *f, const struct wfi_srv_desc *desc
 		memcpy(head + size, descs, nr * sizeof(*descs));
 	assert_int_equal(arrive_bytes(head, sizeof(f->h) - 1), 0);
 	return arrive_bytes(head, size + nr * sizeof(*descs));
+}
+
+static void message_comes(uint8_t byte)
+{
+	const struct wfi_srv_frame f = frame(WFI_SRV_SEND, 1, 0);
+	uint8_t bytes[sizeof(f.h) + 1];
+
+	memcpy(bytes, &f.h, sizeof(f.h));
+	bytes[sizeof(f.h)] = byte;
+	assert_int_equal(arrive_bytes(bytes, sizeof(bytes)), sizeof(bytes));
 }
 
 static void poll_all(void)
@@ -485,14 +525,92 @@ static void test_credit(void **state)
 	assert_int_equal(rig->last.h.credit, taken + WFI_SRV_RECORD + 64);
 }
 
-static uint64_t rng_state = 88172645463325252ull;
-
-static uint64_t rnd(void)
+/* Return: how many of at most @max a poll told of; those of @first and after it, in order */
+static unsigned come(unsigned max, uint8_t first)
 {
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return rng_state;
+	struct weft_wc wcs[8];
+	int i, nr;
+
+	memset(wcs, 0xee, sizeof(wcs));
+	nr = weft_cq_poll(rig->recv_cq, wcs, max);
+	for (i = 0; i < nr; i++) {
+		assert_ptr_equal(wcs[i].ep, &rig->ep->base);
+		assert_int_equal(wcs[i].op, WEFT_WC_RECV);
+		assert_int_equal(wcs[i].status, 0);
+		assert_int_equal(wcs[i].cookie, 0);
+		assert_int_equal(wcs[i].len, 1);
+		assert_int_equal(*(const uint8_t *)wcs[i].data, (uint8_t)(first + i));
+	}
+	return (unsigned)nr;
+}
+
+/* what comes in a poll is told by it, behind what came before, as far as there are places; a poll
+ * of another queue tells nothing of it, and nobody hears of it who has shut the endpoint */
+static void test_at_once(void **state)
+{
+	struct weft_wc wc;
+
+	(void)state;
+	assert_int_equal(come(8, 0), 0);
+	rig->nr_coming = 3;
+	assert_int_equal(come(8, 0), 3);
+	assert_int_equal(rig->ep->nr_msgs, 0);
+	rig->nr_coming = 5;
+	assert_int_equal(come(2, 3), 2);
+	assert_int_equal(rig->ep->nr_msgs, 3);
+	rig->nr_coming = 2;
+	assert_int_equal(come(2, 5), 2);
+	assert_int_equal(come(8, 7), 3);
+	assert_int_equal(come(8, 0), 0);
+	rig->nr_coming = 1;
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	rig->nr_coming = 1;
+	assert_int_equal(come(8, 10), 2);
+	assert_int_equal(come(8, 0), 0);
+	/* all was taken, and so it is credited */
+	assert_int_equal(rig->ep->msg_taken, 12 * (WFI_SRV_RECORD + 1));
+	wfi_srv_ep_shutdown(&rig->ep->base);
+	rig->nr_coming = 1;
+	assert_int_equal(come(8, 0), 0);
+}
+
+/* by turns at once and later, around the end of the ring */
+static void test_around(void **state)
+{
+	uint8_t seen = 0;
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 20000; i++) {
+		rig->nr_coming = rnd() % 4;
+		if (rnd() % 2)
+			wfi_srv_stir(rig->ep);
+		seen = (uint8_t)(seen + come(1 + rnd() % 3, seen));
+		while (rig->ep->nr_msgs > 6)
+			seen = (uint8_t)(seen + come(8, seen));
+	}
+}
+
+/* a message that has a short way takes no frame; one that finds it closed takes the long one */
+static void test_darts(void **state)
+{
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		rig->darts = i != 1;
+		assert_int_equal(weft_ep_post_send(&rig->ep->base, "some", 4, i, WEFT_POST_QUIET),
+				 0);
+		assert_int_equal(rig->nr_sent, i + 1);
+		assert_int_equal(rig->nr_darts, i < 2 ? 1 : 2);
+		assert_int_equal(rig->last.h.to, rig->ep->peer_id);
+		assert_int_equal(rig->last.h.magic, WFI_SRV_FRAME_MAGIC);
+		assert_int_equal(rig->last.h.kind, WFI_SRV_SEND);
+		assert_int_equal(rig->last.h.nr, 4);
+		assert_memory_equal((uint8_t *)&rig->last + sizeof(rig->last.h), "some", 4);
+		assert_int_equal(rig->ep->nr_free, WFI_SRV_TX);
+	}
+	assert_int_equal(rig->ep->msg_sent, 3 * (WFI_SRV_RECORD + 4));
 }
 
 /* right but for a word or two, or all wrong: nothing outside of what was exported is touched */
@@ -552,6 +670,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_left_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_messages, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_credit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_around, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_darts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
 	};
 

@@ -178,6 +178,20 @@ static void tx_run(struct wfi_ucx_ep *ep)
 	}
 }
 
+/* what UCX copies at once, or else not at all: it needs no request, nor has to be kept for one */
+static bool wire_dart(struct wfi_srv_ep *base, const void *head, size_t len)
+{
+	static const ucp_request_param_t param = {
+		.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FLAG_FORCE_IMM_CMPL,
+		.flags = UCP_AM_SEND_FLAG_EAGER,
+	};
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+
+	if (wfi_unlikely(ep->first || base->stopping))
+		return false;
+	return !ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, NULL, 0, head, len, &param);
+}
+
 static void wire_push(struct wfi_srv_ep *base, struct wfi_srv_tx *tx)
 {
 	struct wfi_ucx_ep *ep = ucx_ep(base);
@@ -198,13 +212,12 @@ static void wire_push(struct wfi_srv_ep *base, struct wfi_srv_tx *tx)
 
 /* ---- what arrives ---- */
 
-/* a frame, or the first part of one that has @len bytes beside its head */
+/* the first part of a frame, with @len bytes beside its head */
 static int rx_first(struct wfi_srv_ep *ep, const void *head, size_t head_len, const void *data,
 		    size_t len)
 {
-	if (wfi_unlikely(wfi_srv_rx_left(ep) ||
-			 wfi_srv_rx_begin(ep, head, head_len) != (int)head_len ||
-			 len > wfi_srv_rx_left(ep)))
+	if (wfi_srv_rx_left(ep) || wfi_srv_rx_begin(ep, head, head_len) != (int)head_len ||
+	    len > wfi_srv_rx_left(ep))
 		return -EPROTO;
 	if (len)
 		wfi_srv_rx_bytes(ep, data, len);
@@ -222,32 +235,38 @@ static int rx_part(struct wfi_srv_ep *ep, const void *header, const void *data, 
 	return 0;
 }
 
+/* @rndv: its bytes are not here, as none of ours' are */
+static __attribute__((noinline)) void on_part(struct wfi_ucx_device *dev, const void *header,
+					      size_t header_len, const void *data, size_t len,
+					      bool rndv)
+{
+	struct wfi_srv_ep *ep;
+	uint64_t to;
+
+	/* whoever finds our port can say something: to nobody, then */
+	if (header_len < sizeof(to))
+		return;
+	memcpy(&to, header, sizeof(to));
+	ep = wfi_srv_ep_find(&dev->srv, to);
+	if (!ep || !wfi_srv_ep_hears(ep))
+		return;
+	if (rndv || (header_len == sizeof(struct wfi_ucx_part)
+			     ? rx_part(ep, header, data, len)
+			     : rx_first(ep, header, header_len, data, len)))
+		wfi_srv_lost(ep, -EPROTO);
+}
+
 static ucs_status_t on_message(void *arg, const void *header, size_t header_len, void *data,
 			       size_t len, const ucp_am_recv_param_t *param)
 {
 	struct wfi_ucx_device *dev = arg;
-	const bool is_part = header_len == sizeof(struct wfi_ucx_part);
-	struct wfi_srv_ep *ep;
-	uint64_t to;
+	const bool rndv = param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV;
 
 	/* a frame that is all in its head has none beside it */
-	if (!header_len) {
-		header = data;
-		header_len = len;
-		len = 0;
-	}
-	/* whoever finds our port can say something: to nobody, then */
-	if (wfi_unlikely(header_len < sizeof(to)))
-		return UCS_OK;
-	memcpy(&to, header, sizeof(to));
-	ep = wfi_srv_ep_find(&dev->srv, to);
-	if (wfi_unlikely(!ep || ep->lost ||
-			 (ep->state != WFI_EP_CONNECTED && ep->state != WFI_EP_CLOSING)))
-		return UCS_OK;
-	if (wfi_unlikely((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) ||
-			 (is_part ? rx_part(ep, header, data, len)
-				  : rx_first(ep, header, header_len, data, len))))
-		wfi_srv_lost(ep, -EPROTO);
+	if (wfi_likely(!header_len && !rndv))
+		wfi_srv_rx_frame(&dev->srv, data, len);
+	else
+		on_part(dev, header, header_len, data, len, rndv);
 	return UCS_OK;
 }
 
@@ -446,5 +465,6 @@ const struct wfi_srv_wire wfi_ucx_wire = {
 	.addr = wire_addr,
 	.connect = wire_connect,
 	.push = wire_push,
+	.dart = wire_dart,
 	.stop = wire_stop,
 };
