@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tests/sim/sim.h"
 
@@ -143,6 +142,8 @@ static void node_turn(struct sim *sim, uint32_t n)
 		if (sim->engines[i].session && sim->engines[i].node == n)
 			engine_mark_taken(&sim->engines[i]);
 	stat_check(sim, n);
+	if (sim->opts.members)
+		member_poll(sim, n);
 	control_poll(sim, n);
 	if (sim->nodes[n].draining)
 		drain_poll(sim, n);
@@ -169,6 +170,7 @@ static int node_start(struct sim *sim, uint32_t n)
 		.tier_scrub_bps = sim_chance(sim, 50) ? 1u << 20 : 0,
 	};
 	uint32_t t;
+	int ret;
 
 	for (t = 0; t < SIM_TENANTS; t++) {
 		tenants[t] = (struct wfi_tenant_opts){ .name = names[t],
@@ -188,121 +190,14 @@ static int node_start(struct sim *sim, uint32_t n)
 	sn->env->transports = sn->transports;
 	opts.env = sn->env;
 	opts.transport = sn->transports[0]->name;
-	return node_create(&opts, &sn->node);
-}
-
-/* ---- links ---- */
-
-static struct node *link_node(struct sim *sim, uint32_t a, uint32_t b, int side)
-{
-	return sim->nodes[side ? b : a].node;
-}
-
-static void link_detach(struct sim *sim, struct sim_link *l, int side)
-{
-	if (!l->end[side])
-		return;
-	if (l->end[side]->base.rails) {
-		struct wfi_rail_stat st;
-
-		wfi_rails_stat(l->end[side]->base.rails, l->end[side]->rail, &st);
-		sim->report->railed_bytes += st.bytes;
+	if (sim->opts.members) {
+		opts.node_id = 0x100 + member_name(sim, n);
+		opts.name = sn->name;
 	}
-	peer_detach(l->end[side]);
-	l->end[side] = NULL;
-	sim_trace(sim, sim->now_ns);
-}
-
-static struct node_link *link_device(struct node *node, const struct sim_link *l)
-{
-	return l->net ? &node->nets[l->rail] : &node->host;
-}
-
-/* a peer says that it is about to leave */
-static void peer_drains(struct node *node, struct node_peer *peer)
-{
-	peer->draining = true;
-	wfi_cluster_peer_leaves(node->cluster, &peer->base, true);
-}
-
-static int link_up(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
-{
-	struct node *node[2] = { link_node(sim, a, b, 0), link_node(sim, a, b, 1) };
-	struct wire_endpoint ours[2];
-	struct wire_hello who[2];
-	int fds[2][WIRE_FDS_MAX];
-	unsigned nr[2] = { 0 }, lent[2] = { 0 };
-	int side, ret = 0;
-
-	for (side = 0; side < 2 && !ret; side++)
-		ret = peer_create(node[side], link_device(node[side], l), "", getpid(),
-				  &l->end[side], &ours[side], fds[side], &nr[side], &lent[side]);
-	for (side = 0; side < 2 && !ret; side++) {
-		peer_hello(node[!side], link_device(node[!side], l), &who[!side]);
-		ret = peer_connect(l->end[side], &who[!side], &ours[!side], fds[!side], nr[!side]);
-	}
-	for (side = 0; side < 2; side++)
-		while (nr[side] > lent[side])
-			close(fds[side][--nr[side]]);
-	for (side = 0; side < 2 && !ret; side++)
-		if (node[!side]->draining)
-			peer_drains(node[side], l->end[side]);
+	ret = node_create(&opts, &sn->node);
+	if (!ret && sim->opts.members)
+		member_join(sim, n);
 	return ret;
-}
-
-static void link_down(struct sim *sim, struct sim_link *l)
-{
-	/* one side notices, the other's socket hangs up a little later */
-	link_detach(sim, l, (int)sim_rand(sim, 2));
-	l->event_ns = sim->now_ns + sim_rand(sim, 3 * WFI_NSEC_PER_MSEC);
-	sim->report->lost_links++;
-}
-
-static void link_poll(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b)
-{
-	if (!l->used)
-		return;
-	if (l->end[0] && l->end[1]) {
-		if (l->end[0]->broken || l->end[1]->broken)
-			link_down(sim, l);
-		return;
-	}
-	if (sim->now_ns < l->event_ns)
-		return;
-	l->event_ns = sim->now_ns + sim_rand(sim, 10 * WFI_NSEC_PER_MSEC);
-	if (l->end[0] || l->end[1]) {
-		link_detach(sim, l, 0);
-		link_detach(sim, l, 1);
-	} else if (link_up(sim, l, a, b)) {
-		link_detach(sim, l, 0);
-		link_detach(sim, l, 1);
-	}
-}
-
-static void links_poll(struct sim *sim)
-{
-	uint32_t a, b, k;
-
-	for (a = 0; a < sim->nr_nodes; a++)
-		for (b = a + 1; b < sim->nr_nodes; b++)
-			for (k = 0; k < SIM_RAILS; k++)
-				link_poll(sim, &sim->links[a][b][k], a, b);
-}
-
-/* two nodes are of one host, or have two rails between their hosts */
-static void links_place(struct sim *sim)
-{
-	uint32_t a, b, k;
-
-	for (a = 0; a < sim->nr_nodes; a++)
-		for (b = a + 1; b < sim->nr_nodes; b++) {
-			const bool net = sim_chance(sim, 50);
-
-			for (k = 0; k < SIM_RAILS; k++)
-				sim->links[a][b][k] = (struct sim_link){ .used = net || !k,
-									 .net = net,
-									 .rail = k };
-		}
 }
 
 /* ---- a node dies, and another life begins ---- */
@@ -325,13 +220,6 @@ static void faults_sum(struct sim *sim, const struct weft_transport *t)
 	sum->duplicated += s.duplicated;
 	sum->truncated += s.truncated;
 	sum->corrupted += s.corrupted;
-}
-
-static void link_lose_end(struct sim *sim, struct sim_link *l, int side)
-{
-	l->end[side] = NULL;
-	if (l->end[!side])
-		l->event_ns = sim->now_ns + sim_rand(sim, 3 * WFI_NSEC_PER_MSEC);
 }
 
 static bool may_end(const struct sim *sim)
@@ -357,14 +245,16 @@ static void tier_carry(struct sim *sim, uint32_t from, uint32_t to)
 }
 
 /* the process ends, the next life begins; others hear of it later */
-static void node_end(struct sim *sim, uint32_t n)
+static void node_end(struct sim *sim, uint32_t n, bool in_order)
 {
-	const struct wfi_sim_faults none = { 0 };
+	const struct wfi_sim_faults none = sim->store;
 	struct sim_node *sn = &sim->nodes[n];
 	const uint32_t view = sn->view;
 	uint32_t i, k;
 
 	sim_trace(sim, n);
+	if (sim->opts.members)
+		member_end(sim, n, in_order);
 	for (i = 0; i < sim->nr_engines; i++)
 		if (sim->engines[i].session && sim->engines[i].node == n)
 			engine_lose_node(&sim->engines[i]);
@@ -380,7 +270,8 @@ static void node_end(struct sim *sim, uint32_t n)
 		(struct sim_corpse){ .node = sn->node, .fault = sn->fault };
 	*sn = (struct sim_node){ .polled_ns = sim->now_ns,
 				 .tiered = sn->tiered,
-				 .view = n + SIM_NODES * sim->nr_corpses };
+				 .host = sn->host,
+				 .view = n + SIM_SLOTS * sim->nr_corpses };
 	wfi_sim_set_faults(sim->world, &none);
 	if (sn->tiered)
 		tier_carry(sim, view, sn->view);
@@ -388,11 +279,11 @@ static void node_end(struct sim *sim, uint32_t n)
 		sim_fail(sim, "node %u does not start again", n);
 }
 
-static void node_crash(struct sim *sim, uint32_t n)
+void node_crash(struct sim *sim, uint32_t n)
 {
 	if (!may_end(sim))
 		return;
-	node_end(sim, n);
+	node_end(sim, n, false);
 	sim->report->crashes++;
 }
 
@@ -408,6 +299,8 @@ static void node_drain(struct sim *sim, uint32_t n)
 	sim_trace(sim, n);
 	sn->draining = true;
 	sn->node->draining = true;
+	if (sim->opts.members)
+		roster_publish(&sn->roster, true);
 	for (a = 0; a < sim->nr_nodes; a++)
 		for (b = a + 1; b < sim->nr_nodes; b++)
 			for (k = 0; k < SIM_RAILS && (a == n || b == n); k++) {
@@ -453,7 +346,7 @@ static void drain_poll(struct sim *sim, uint32_t n)
 	if (!handed_on || !may_end(sim))
 		return;
 	sim->report->drained++;
-	node_end(sim, n);
+	node_end(sim, n, true);
 }
 
 /* its resources go back as if it had ended in order: nothing else is left that could see it */
@@ -550,7 +443,7 @@ static void drive_faults(struct sim *sim, struct wfi_sim_faults *f)
 
 static void faults_change(struct sim *sim)
 {
-	struct wfi_sim_faults world = { 0 };
+	struct wfi_sim_faults world = sim->store;
 	struct wfi_fault_opts f = { 0 };
 	uint32_t n = (uint32_t)sim_rand(sim, sim->nr_nodes);
 
@@ -577,7 +470,7 @@ static void faults_end(struct sim *sim)
 
 /* ---- one step ---- */
 
-static void time_move(struct sim *sim, uint64_t ns)
+void time_move(struct sim *sim, uint64_t ns)
 {
 	wfi_sim_advance(sim->world, ns);
 	sim->now_ns += ns;
@@ -617,6 +510,10 @@ static void mishap(struct sim *sim)
 	struct sim_engine *e = &sim->engines[sim_rand(sim, sim->nr_engines)];
 	struct sim_link *l;
 
+	if (sim->opts.members && sim_chance(sim, 40)) {
+		member_mishap(sim);
+		return;
+	}
 	switch (sim_rand(sim, 9)) {
 	case 0:
 		if (e->session)
@@ -659,6 +556,24 @@ static void laggards(struct sim *sim)
 			engine_check_overdue(&sim->engines[i]);
 }
 
+/* leases run out in times that are long for everything else */
+static void days_pass(struct sim *sim)
+{
+	const uint64_t end_ns = sim->now_ns + sim_rand(sim, 5 * WFI_NSEC_PER_SEC / 2);
+	uint32_t i;
+
+	while (sim->now_ns < end_ns && !sim->failed) {
+		time_move(sim, sim_rand(sim, 2 * JUMP_NS));
+		polls(sim, 1);
+		engine_turn(sim, &sim->engines[sim_rand(sim, sim->nr_engines)]);
+		links_poll(sim);
+		ghosts_poll(sim);
+		for (i = 0; i < sim->nr_engines; i++)
+			if (sim->engines[i].session)
+				engine_check_overdue(&sim->engines[i]);
+	}
+}
+
 static void step(struct sim *sim)
 {
 	const uint64_t dice = sim_rand(sim, 1000);
@@ -669,6 +584,8 @@ static void step(struct sim *sim)
 		engine_turn(sim, &sim->engines[sim_rand(sim, sim->nr_engines)]);
 	else if (dice < 985)
 		time_jump(sim);
+	else if (sim->opts.members && sim_chance(sim, 10))
+		days_pass(sim);
 	else
 		mishap(sim);
 	links_poll(sim);
@@ -678,7 +595,7 @@ static void step(struct sim *sim)
 
 /* ---- the end ---- */
 
-static void polls(struct sim *sim, uint32_t times)
+void polls(struct sim *sim, uint32_t times)
 {
 	uint32_t n, i;
 
@@ -803,6 +720,8 @@ static void finish(struct sim *sim)
 	uint32_t turn, i, a, b, k;
 
 	drain(sim);
+	if (sim->opts.members && !sim->failed)
+		members_converge(sim);
 	for (i = 0; i < sim->nr_engines; i++)
 		if (sim->engines[i].session)
 			engine_hang_up(&sim->engines[i], sim_chance(sim, 50));
@@ -892,6 +811,8 @@ static bool world_begin(struct sim *sim)
 		return false;
 	sim->now_ns = wfi_now(wfi_sim_node(sim->world, 0));
 	sim->nr_nodes = sim_chance(sim, 10) ? 1 : 2 + (uint32_t)sim_rand(sim, SIM_NODES - 1);
+	if (sim->opts.members)
+		members_begin(sim);
 	sim->nr_engines = 2 + (uint32_t)sim_rand(sim, SIM_ENGINES - 1);
 	sim->harm = sim_chance(sim, 50);
 	sim->replicas = (uint32_t)sim_rand(sim, 4);

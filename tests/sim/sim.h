@@ -11,7 +11,9 @@
  * bytes under a key are those that belong to it; slots are neither lost nor made. The contents of a
  * block follow from its tenant and key.
  *
- * sim.c         the world: nodes, links, faults, time, and what must hold at the end
+ * sim.c         the world: nodes, faults, time, and what must hold at the end
+ * sim_link.c    connections between nodes
+ * sim_member.c  the store of members, its mishaps, and who may be connected
  * sim_engine.c  an engine: its ring, its end, its checks
  * sim_ops.c     what an engine asks for, and what it may be answered
  * sim_channel.c the same of channels
@@ -24,9 +26,12 @@
 #include <stdint.h>
 
 #include "daemon/node.h"
+#include "daemon/roster.h"
+#include "weft_internal/member.h"
 #include "weft_internal/transport_registry.h"
 
 #define SIM_NODES 3u
+#define SIM_SLOTS 4u /* with membership, and of two lives of one name both */
 #define SIM_RAILS 2u
 #define SIM_TENANTS 2u
 #define SIM_SPACES 2u /* of each tenant */
@@ -208,6 +213,15 @@ struct sim_node {
 	const struct weft_transport *transports[2];
 	uint64_t polled_ns;
 	bool tiered; /* in all its lives */
+	/* with membership */
+	char name[16]; /* of this life: two that run may have one */
+	uint32_t host;
+	struct roster roster;
+	bool cut; /* from the store */
+	uint64_t begin_ns;
+	uint64_t well_ns; /* since then it and the store have been in touch; UINT64_MAX: not now */
+	uint64_t ill_ns; /* when it was last out of touch, or had its record taken */
+	uint64_t fenced_ns; /* since then its name has been another life's; 0: it is not */
 	uint32_t view; /* of this life, in the simulated environment */
 	bool draining; /* takes no engine; goes when the last has left and others have its blocks */
 	uint64_t alone_ns; /* since then it has none; 0: it has some */
@@ -227,6 +241,8 @@ struct sim_link {
 	bool net;
 	uint32_t rail;
 	uint64_t event_ns; /* when the other side hears of the end, or a new one is made */
+	struct wire_hello who[2]; /* with membership: what each end has said */
+	int caller; /* which of them called */
 };
 
 struct sim_geometry {
@@ -237,6 +253,7 @@ struct sim_geometry {
 struct sim_opts {
 	uint64_t seed;
 	uint32_t steps;
+	bool members; /* nodes find each other by a store of members */
 };
 
 /* what a run did: tests see that it did it at all */
@@ -255,6 +272,9 @@ struct sim_report {
 	uint64_t matched_below, matched_below_afar; /* of the tier of this node; of another's */
 	uint64_t recovered, raised; /* blocks of SSD tiers: found at a start, and lent */
 	uint64_t fetched, missed, shared, kept, hedged, resyncs; /* blocks of other nodes */
+	uint64_t twins, fenced,
+		unlinked; /* lives of names that others had; that lost them; dropped */
+	uint64_t store_mishaps;
 	struct wfi_fault_stats faults;
 };
 
@@ -273,8 +293,12 @@ struct sim {
 	/* keys that somebody has asked to publish, on any node */
 	bool seen[SIM_TENANTS][SIM_SPACES][SIM_CHAINS][SIM_CHAIN_LEN];
 	struct sim_geometry geometry[SIM_SPACES];
-	struct sim_node nodes[SIM_NODES];
-	struct sim_link links[SIM_NODES][SIM_NODES][SIM_RAILS];
+	struct sim_node nodes[SIM_SLOTS];
+	struct sim_link links[SIM_SLOTS][SIM_SLOTS][SIM_RAILS];
+	struct wfi_sim_faults store; /* of the store of members, in all faults of the world */
+	bool store_down;
+	bool intruder; /* somebody else wants one of the names */
+	uint64_t lossy_ns; /* when news of the store was last lost */
 	struct sim_corpse corpses[SIM_CORPSES];
 	uint32_t nr_corpses;
 	struct sim_engine engines[SIM_ENGINES];
@@ -310,6 +334,41 @@ struct weft_key sim_key(const struct sim_run *run, uint32_t i);
 void sim_fill(uint32_t tenant, const struct weft_key *key, void *buf, uint64_t off, uint64_t len);
 bool sim_holds(uint32_t tenant, const struct weft_key *key, const void *buf, uint64_t off,
 	       uint64_t len);
+
+void time_move(struct sim *sim, uint64_t ns);
+/* all nodes, so many times */
+void polls(struct sim *sim, uint32_t times);
+void node_crash(struct sim *sim, uint32_t n);
+
+/* ---- sim_link.c ---- */
+
+struct node *link_node(struct sim *sim, uint32_t a, uint32_t b, int side);
+struct node_link *link_device(struct node *node, const struct sim_link *l);
+void link_detach(struct sim *sim, struct sim_link *l, int side);
+void link_down(struct sim *sim, struct sim_link *l);
+/* the process at that end is gone */
+void link_lose_end(struct sim *sim, struct sim_link *l, int side);
+void links_poll(struct sim *sim);
+/* two nodes are of one host, or have two rails between their hosts */
+void links_place(struct sim *sim);
+/* a peer says that it is about to leave */
+void peer_drains(struct node *node, struct node_peer *peer);
+
+/* ---- sim_member.c ---- */
+
+void members_begin(struct sim *sim);
+/* the name of the life that begins in a slot. Return: its number */
+uint32_t member_name(struct sim *sim, uint32_t n);
+/* it is there, and says so */
+void member_join(struct sim *sim, uint32_t n);
+/* what the control thread does when there is news of members */
+void member_poll(struct sim *sim, uint32_t n);
+void member_end(struct sim *sim, uint32_t n, bool in_order);
+/* Return: whether one of two nodes calls the other, and both let the other in */
+bool members_meet(struct sim *sim, struct sim_link *l, uint32_t a, uint32_t b);
+void member_mishap(struct sim *sim);
+/* all is well again: then all know the same, and are connected */
+void members_converge(struct sim *sim);
 
 /* ---- sim_engine.c ---- */
 

@@ -3,7 +3,8 @@
  * test_cluster.c - many small clusters, each from a seed
  *
  * WEFT_SIM_SEEDS=N runs N seeds, however long it takes, from WEFT_SIM_FROM (1) on; WEFT_SIM_SEED=S
- * runs that one alone, with the nodes' log on stderr.
+ * runs that one alone, with the nodes' log on stderr. With "members" as argument nodes find each
+ * other by a store of members that has mishaps of its own.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -11,6 +12,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <cmocka.h>
 
@@ -20,7 +22,11 @@
 #define STEPS 6000u
 #define SEEDS 1000u
 #define BUDGET_S 20 /* of seeds that nobody asked for */
+#define BUDGET_MEMBERS_S 12
+#define STEPS_MEMBERS 2000u
 #define REPEATED 10u /* each such seed runs twice */
+
+static bool with_members;
 
 static void hush(void *ctx, enum wfi_log_level level, const char *line)
 {
@@ -68,6 +74,10 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->recovered += r->recovered;
 	sum->raised += r->raised;
 	sum->routed_afar += r->routed_afar;
+	sum->twins += r->twins;
+	sum->fenced += r->fenced;
+	sum->unlinked += r->unlinked;
+	sum->store_mishaps += r->store_mishaps;
 	sum->faults.delayed += r->faults.delayed;
 	sum->faults.eagain += r->faults.eagain;
 	sum->faults.op += r->faults.op;
@@ -86,7 +96,9 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 /* a breach is printed by whoever found it; a crash has its seed on the line before */
 static void run_seed(uint64_t seed, struct sim_report *out)
 {
-	const struct sim_opts opts = { .seed = seed, .steps = STEPS };
+	const struct sim_opts opts = { .seed = seed,
+				       .steps = with_members ? STEPS_MEMBERS : STEPS,
+				       .members = with_members };
 
 	fprintf(stderr, "sim: seed %" PRIu64 "\n", seed);
 	if (!sim_run(&opts, out))
@@ -117,6 +129,11 @@ static void print_sum(uint64_t seeds, const struct sim_report *sum)
 	       " in those of others, which lent %" PRIu64 "; %" PRIu64
 	       " were there for another life\n",
 	       sum->matched_below, sum->matched_below_afar, sum->raised, sum->recovered);
+	if (with_members)
+		printf("%" PRIu64 " lives began under others' names, %" PRIu64
+		       " looks found names lost to others; %" PRIu64
+		       " mishaps of the store, %" PRIu64 " links ended for what it said\n",
+		       sum->twins, sum->fenced, sum->store_mishaps, sum->unlinked);
 }
 
 /* a simulation in which nothing happens finds nothing */
@@ -147,7 +164,7 @@ static void test_seeds(void **state)
 {
 	const uint64_t asked = env_number("WEFT_SIM_SEEDS", 0), nr = asked ? asked : SEEDS;
 	const uint64_t first = env_number("WEFT_SIM_FROM", 1);
-	const time_t end = time(NULL) + BUDGET_S;
+	const time_t end = time(NULL) + (with_members ? BUDGET_MEMBERS_S : BUDGET_S);
 	struct sim_report sum = { 0 }, r;
 	uint64_t seed;
 
@@ -162,8 +179,11 @@ static void test_seeds(void **state)
 		add(&sum, &r);
 	}
 	print_sum(seed - first, &sum);
+	if (with_members && seed - first >= 50)
+		assert_true(sum.twins && sum.fenced && sum.unlinked && sum.store_mishaps &&
+			    sum.fetched && sum.drained && sum.crashes);
 	/* on a slow or busy machine the budget is over sooner */
-	if (seed - first >= 200)
+	if (!with_members && seed - first >= 200)
 		assert_lively(&sum);
 }
 
@@ -222,7 +242,7 @@ static void test_create_out_of_memory(void **state)
 	assert_true(nth > 10);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_seeds),
@@ -230,6 +250,7 @@ int main(void)
 		cmocka_unit_test(test_create_out_of_memory),
 	};
 
+	with_members = argc > 1 && !strcmp(argv[1], "members");
 	wfi_log_init(WFI_LOG_INFO, "sim");
 	if (!getenv("WEFT_SIM_SEED"))
 		wfi_log_set_sink(hush, NULL);
