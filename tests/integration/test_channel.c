@@ -552,7 +552,130 @@ static void test_node_of_receiver_dies(void **state)
 	test_engine_close(&b);
 }
 
+/* ---- a tenant that is taken away ---- */
+
+static char members_file[160]; /* the setting, and the file's path behind "file:" */
+
+static void members_write(const char *tenants)
+{
+	const char *path = strchr(members_file, ':') + 1;
+	char next[192];
+	FILE *out;
+
+	snprintf(next, sizeof(next), "%s.next", path);
+	out = fopen(next, "we");
+	assert_non_null(out);
+	fprintf(out,
+		"{ \"members\": [ { \"name\": \"near\", \"socket\": \"%s\" }, "
+		"{ \"name\": \"far\", \"socket\": \"%s\" } ], \"tenants\": { %s } }",
+		near.socket, far.socket, tenants);
+	assert_int_equal(fclose(out), 0);
+	assert_int_equal(rename(next, path), 0);
+}
+
+struct entry {
+	const struct test_node *node;
+	const char *token;
+};
+
+static bool is_let_in(void *ctx)
+{
+	const struct entry *n = ctx;
+	const struct weft_opts opts = {
+		.size = sizeof(opts), .socket = n->node->socket, .token = n->token, .name = "test"
+	};
+	struct weft *w;
+
+	if (weft_open(&opts, &w))
+		return false;
+	weft_close(w);
+	return true;
+}
+
+static bool is_sent_away(void *ctx)
+{
+	return !is_let_in(ctx);
+}
+
+static void both_until(bool (*cond)(void *ctx), const char *token)
+{
+	struct entry n = { .node = &near, .token = token }, f = { .node = &far, .token = token };
+
+	assert_true(test_until(10000, cond, &n));
+	assert_true(test_until(10000, cond, &f));
+}
+
+/* its engines go on, and so do their streams; and what peers' new connection does to a stream, it
+ * does to theirs as to others': it breaks, both sides hear of it, and it goes on where it was */
+static void test_tenant_taken_away(void **state)
+{
+	struct weft_slot slots[SLOTS_MAX];
+	struct weft_stat a_was, b_was;
+	struct test_engine a, b;
+	struct line l;
+	uint64_t begin_ms, sent = 0;
+	int ret;
+
+	(void)state;
+	both_until(is_let_in, "azure");
+	test_engine_open(&a, &near, "azure", &geometry);
+	test_engine_open(&b, &far, "azure", &geometry);
+	wait_for_peer(&a, &b);
+	a_was = test_stat(a.ring);
+	b_was = test_stat(b.ring);
+	open_line(&l, &a, &b);
+	for (; sent < 4; sent++)
+		assert_true(send_one(&a, l.out, sent, slots) > 0);
+	members_write("");
+	both_until(is_sent_away, "azure");
+	take_all(&b, l.in, 0, 4);
+	assert_true(send_one(&a, l.out, sent++, slots) > 0);
+	take_all(&b, l.in, 4, 5);
+	/* one that peers do not know yet: they connect anew */
+	members_write("\"green\": { \"token\": \"grass\", \"arena_bytes\": \"8M\" }");
+	assert_int_equal(take_none(&b, l.in, 10000000), -ECONNRESET);
+	begin_ms = test_now_ms();
+	while ((ret = send_one(&a, l.out, sent, slots)) > 0)
+		assert_true(test_now_ms() - begin_ms < END_MS);
+	assert_int_equal(ret, -ECONNRESET);
+	assert_int_equal(weft_channel_close(a.ring, l.out), 0);
+	assert_true(test_stat_settles(a.ring, &a_was, END_MS));
+	both_until(is_let_in, "grass");
+	assert_true(test_until(10000, joins, &l));
+	assert_true(send_one(&a, l.out, sent, slots) > 0);
+	take_all(&b, l.in, sent, sent + 1);
+	assert_int_equal(weft_channel_close(a.ring, l.out), 0);
+	assert_int_equal(take_none(&b, l.in, 0), 0);
+	assert_int_equal(weft_channel_close(b.ring, l.in), 0);
+	assert_true(test_stat_settles(a.ring, &a_was, END_MS));
+	assert_true(test_stat_settles(b.ring, &b_was, END_MS));
+	/* and it is let in again when somebody names it */
+	members_write("\"blue\": { \"token\": \"azure\", \"arena_bytes\": \"16M\" }");
+	both_until(is_let_in, "azure");
+	wait_for_peer(&a, &b);
+	stream(&a, &b, 20);
+	test_engine_close(&a);
+	test_engine_close(&b);
+}
+
 /* ---- set-up ---- */
+
+static int start_members(void **state)
+{
+	const char *const near_sets[] = { "name=near", "arena_bytes=16M", "hugepages=false",
+					  members_file, NULL };
+	const char *const far_sets[] = { "name=far", "arena_bytes=16M", "hugepages=false",
+					 members_file, NULL };
+
+	(void)state;
+	test_node_init(&near, near_sets);
+	test_node_init(&far, far_sets);
+	snprintf(members_file, sizeof(members_file), "membership=file:%s/members", near.dir);
+	members_write("\"blue\": { \"token\": \"azure\", \"arena_bytes\": \"16M\" }");
+	test_node_start(&far);
+	test_node_start(&near);
+	return 0;
+}
 
 static int start_one(void **state)
 {
@@ -591,7 +714,9 @@ int main(void)
 		cmocka_unit_test(test_node_of_sender_dies),
 		cmocka_unit_test(test_node_of_receiver_dies),
 	};
+	const struct CMUnitTest members[] = { cmocka_unit_test(test_tenant_taken_away) };
 	int ret = cmocka_run_group_tests_name("one node", one, start_one, stop_nodes);
 
-	return ret + cmocka_run_group_tests_name("two nodes", two, start_two, stop_nodes);
+	ret += cmocka_run_group_tests_name("two nodes", two, start_two, stop_nodes);
+	return ret + cmocka_run_group_tests_name("members", members, start_members, stop_nodes);
 }
