@@ -78,7 +78,7 @@ static int link_get(struct node *node, char *why)
 		return 0;
 	ret = t ? t->probe(t, node->env, &probe) : -ENODEV;
 	if (ret) {
-		snprintf(why, WHY_LEN, "the node can't reach GPU memory: %s", probe.why);
+		snprintf(why, WHY_LEN, "no way to GPU memory: %s", probe.why);
 		return ret;
 	}
 	ret = link_open(&link, node->env, t, NULL);

@@ -419,7 +419,7 @@ bool wfi_index_remove(struct wfi_index *ix, const struct index_tag *tag, uint32_
 {
 	struct index_table *t = owner_table(ix, tag->hash);
 	uint32_t l = index_home(t, tag->hash), found;
-	unsigned i;
+	unsigned i = 0;
 
 	found = index_line_find(&t->lines[l], tag->hash, &i);
 	if (found == INDEX_SLOT_NONE)

@@ -56,8 +56,8 @@ WFI_GPU_FN void wfi_move_even(const struct wfi_gpu_move_args *a, const struct wf
 			      unsigned nr, unsigned lane)
 {
 	const uint32_t end = nr * a->vecs;
-	struct wfi_vec v[WFI_MOVE_DEEP];
-	uint64_t dst[WFI_MOVE_DEEP];
+	struct wfi_vec v[WFI_MOVE_DEEP] WFI_UNSET;
+	uint64_t dst[WFI_MOVE_DEEP] WFI_UNSET;
 	uint32_t i, k, item, off;
 
 	for (i = lane; i < end; i += WFI_MOVE_DEEP * WFI_GPU_WARP) {
@@ -82,7 +82,7 @@ WFI_GPU_FN void wfi_move_even(const struct wfi_gpu_move_args *a, const struct wf
 /* a lane's part of a piece, in words of 16 bytes from @off to @end, both multiples of that */
 WFI_GPU_FN void wfi_move_vecs(uint64_t dst, uint64_t src, uint32_t off, uint32_t end)
 {
-	struct wfi_vec v[WFI_MOVE_DEEP];
+	struct wfi_vec v[WFI_MOVE_DEEP] WFI_UNSET;
 	uint32_t k, at;
 
 	for (; off < end; off += WFI_MOVE_DEEP * WFI_GPU_WARP * WFI_GPU_VEC) {

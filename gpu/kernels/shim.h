@@ -22,6 +22,7 @@ struct wfi_vec {
 
 #define WFI_GPU_FN static __device__ __forceinline__
 #define WFI_UNROLL _Pragma("unroll")
+#define WFI_UNSET /* registers that are written before they are read cost nothing until then */
 #define WFI_SLOTS 1
 #define WFI_SLOT(lane) 0
 #define WFI_EACH_LANE(lane)                                                                        \
@@ -79,6 +80,7 @@ WFI_GPU_FN uint32_t wfi_bits(float f)
 
 #define WFI_GPU_FN static inline __attribute__((unused))
 #define WFI_UNROLL
+#define WFI_UNSET = { 0 } /* gcc doubts that */
 #define WFI_SLOTS WFI_GPU_WARP
 #define WFI_SLOT(lane) (lane)
 #define WFI_EACH_LANE(lane) for (unsigned lane = 0; lane < WFI_GPU_WARP; lane++)

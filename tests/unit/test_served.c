@@ -222,7 +222,7 @@ static int arrive(const struct wfi_srv_frame *f, const struct wfi_srv_desc *desc
 
 	assert_true(nr <= 8);
 	memcpy(head, f, size);
-	if (nr)
+	if (descs)
 		memcpy(head + size, descs, nr * sizeof(*descs));
 	assert_int_equal(arrive_bytes(head, sizeof(f->h) - 1), 0);
 	return arrive_bytes(head, size + nr * sizeof(*descs));
