@@ -504,30 +504,48 @@ void engine_poll(struct control *c, struct conn *k)
 		k->closing = true;
 }
 
+/* one of another version, or of another build before the first release, hears which is the older */
+static int other_version(struct conn *k, struct request *q, size_t len)
+{
+	const uint32_t version = q->req.version;
+	const bool old = version < WEFT_ABI_VERSION ||
+			 (version == WEFT_ABI_VERSION && len < sizeof(q->req));
+
+	q->fd_out = -1;
+	refuse(q, -EPROTO,
+	       "%s (version %u, %zu bytes a request; the node: %u, %zu): update %s to the other's "
+	       "release",
+	       old ? "libweft is older than the node" : "the node is older than libweft", version,
+	       len, WEFT_ABI_VERSION, sizeof(q->req), old ? "libweft" : "weftd");
+	answer(k, q);
+	wfi_warn("process %d is turned away: %s", (int)k->pid, q->rep.why);
+	return -EPROTONOSUPPORT;
+}
+
 int engine_hear(struct control *c, struct conn *k)
 {
+	union {
+		struct weft_ctl_req req;
+		uint8_t bytes[WEFT_CTL_REQ_MAX];
+	} in = { .bytes = { 0 } };
 	struct request q = { .fd_in = -1 };
 	unsigned nr_fds = 0;
 	int ret;
 
-	ret = wfi_ctl_recv(k->fd, &q.req, sizeof(q.req), &q.fd_in, 1, &nr_fds);
+	ret = wfi_ctl_recv(k->fd, &in, sizeof(in), &q.fd_in, 1, &nr_fds);
 	if (ret <= 0)
 		return ret ? ret : -ECONNRESET;
 	if (!nr_fds)
 		q.fd_in = -1;
-	if (ret != sizeof(q.req) || q.req.magic != WEFT_CTL_MAGIC) {
+	q.req = in.req;
+	if ((size_t)ret < offsetof(struct weft_ctl_req, id) || q.req.magic != WEFT_CTL_MAGIC)
 		ret = -EPROTO;
-	} else if (q.req.version != WEFT_ABI_VERSION) {
-		q.fd_out = -1;
-		refuse(&q, -EPROTO, "this node speaks version %u, the engine %u: use one release",
-		       WEFT_ABI_VERSION, q.req.version);
-		answer(k, &q);
-		ret = -EPROTO;
-	} else if (q.req.type == WEFT_CTL_PEER_HELLO && k->kind == CONN_NEW) {
+	else if (ret != sizeof(q.req) || q.req.version != WEFT_ABI_VERSION)
+		ret = other_version(k, &q, (size_t)ret);
+	else if (q.req.type == WEFT_CTL_PEER_HELLO && k->kind == CONN_NEW)
 		ret = peer_accept(c, k);
-	} else {
+	else
 		ret = engine_request(c, k, &q);
-	}
 	if (q.fd_in >= 0)
 		close(q.fd_in);
 	return ret;

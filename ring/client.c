@@ -219,7 +219,8 @@ static int session_begin(struct weft *w, void **arena, uint64_t *arena_bytes)
 	memcpy(call.req.u.hello.name, w->name, sizeof(w->name));
 	ret = wfi_client_ctl(w, &call, WFI_CTL_TIMEOUT_MS);
 	if (ret == -ECONNRESET)
-		ret = wfi_client_fail(-ENOENT, "the node hung up while attaching: is it stopping?");
+		ret = wfi_client_fail(-ENOENT, "the node hung up while attaching: is it stopping, "
+					       "or of an older release than libweft?");
 	if (ret < 0)
 		goto err_end;
 	ret = map_arena(call.fd_out, call.rep.len, arena);

@@ -81,6 +81,17 @@
  * sleeps.
  *
  * 5. Operations: enum weft_opcode, below.
+ *
+ * 6. Versions
+ *
+ * In every version a request begins with .magic, .version and .type of struct weft_ctl_req and has
+ * at most WEFT_CTL_REQ_MAX bytes, and an answer is a struct weft_ctl_rep of 256 bytes. So an engine
+ * of another version is heard, and told: its first request is answered with -EPROTO and with what
+ * to update in .why, and the node hangs up. From the first release on every change of this file
+ * other than a new opcode, request or flag counts WEFT_ABI_VERSION up; requests only grow. Until
+ * then the version is 1 while things still change: what differs in size is told in the same way,
+ * the smaller one is the older, and more than that is not promised. One node, one version: there is
+ * no talking down.
  */
 #ifndef WEFT_RING_H
 #define WEFT_RING_H
@@ -96,6 +107,7 @@ extern "C" {
 #define WEFT_RING_MAGIC 0x31474e4952544657ull /* "WFTRING1" */
 #define WEFT_CTL_MAGIC 0x314c544354464557ull /* "WEFTCTL1" */
 #define WEFT_ABI_VERSION 1u
+#define WEFT_CTL_REQ_MAX 4096u
 #define WEFT_RING_DEPTH_MAX 32768u
 #define WEFT_ARG_BYTES_MAX (1u << 30)
 #define WEFT_ARG_ALIGN 64u

@@ -22,6 +22,11 @@
  * Errors are negative errno. Objects that a call gives are destroyed by the caller with the
  * matching close; arguments are lent for the call unless a comment says otherwise.
  *
+ * Structs with .size may grow; the others, struct weft_op and struct weft_completion above all,
+ * have one size wherever the soname of libweft is one: who needs them larger changes it.
+ * libweft.so.0 is what there is before the first release, and promises nothing: build engines with
+ * its own header.
+ *
  * Threads: struct weft, spaces and regions may be used from any thread. A ring belongs to one
  * thread at a time. A child made by fork() is another engine, which opens a session of its own: it
  * has neither arena nor rings of the parent's, and of what the parent opened it may use

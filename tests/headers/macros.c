@@ -12,6 +12,7 @@ WEFT_STATIC_ASSERT(WEFT_RING_MAGIC != WEFT_CTL_MAGIC, "segments and messages dif
 WEFT_STATIC_ASSERT(WEFT_ABI_VERSION >= 1, "versions count from 1");
 WEFT_STATIC_ASSERT((WEFT_RING_DEPTH_MAX & (WEFT_RING_DEPTH_MAX - 1)) == 0, "a power of two");
 WEFT_STATIC_ASSERT(WEFT_ARG_BYTES_MAX % WEFT_ARG_ALIGN == 0, "arguments are aligned");
+WEFT_STATIC_ASSERT(WEFT_CTL_REQ_MAX >= sizeof(struct weft_ctl_req), "room to grow");
 WEFT_STATIC_ASSERT(WEFT_ROUTES_MAX <= 255, "libweft counts them in a byte");
 WEFT_STATIC_ASSERT(WEFT_OP_BLOCKS_MAX <= WEFT_ARG_BYTES_MAX / sizeof(struct weft_key),
 		   "the keys of the largest operation fit");
@@ -24,6 +25,11 @@ WEFT_STATIC_ASSERT(WEFT_WHERE(WEFT_TIER_SSD, WEFT_WHERE_US_MAX) == 0xffffff03u &
 		   "tier and time");
 WEFT_STATIC_ASSERT(WEFT_WHERE_TIER(0x103u) == WEFT_TIER_SSD && WEFT_WHERE_NODE(0x103u) == 1,
 		   "two parts");
+/* their sizes are libweft's soname: weft.h */
+WEFT_STATIC_ASSERT(sizeof(void *) != 8 || sizeof(struct weft_op) == 160, "another soname");
+WEFT_STATIC_ASSERT(sizeof(struct weft_completion) == 40, "another soname");
+WEFT_STATIC_ASSERT(sizeof(struct weft_message) == 24, "another soname");
+WEFT_STATIC_ASSERT(sizeof(struct weft_signal) == 16, "another soname");
 
 WEFT_API int weft_test_checked(void);
 WEFT_API_VOID void weft_test_void(void);

@@ -456,6 +456,69 @@ static void test_answers_in_order(void **state)
 	}
 }
 
+/* one that was built from another header: as old ones do, it takes 256 bytes of answer */
+static void run_other_version(int in, int out, void *ctx)
+{
+	const struct {
+		uint32_t version;
+		size_t len;
+		const char *older;
+	} strangers[] = {
+		{ WEFT_ABI_VERSION - 1, sizeof(struct weft_ctl_req), "libweft is older" },
+		{ WEFT_ABI_VERSION + 1, sizeof(struct weft_ctl_req), "the node is older" },
+		{ WEFT_ABI_VERSION - 1, WEFT_CTL_REQ_MAX, "libweft is older" },
+		{ WEFT_ABI_VERSION + 1, 16, "the node is older" },
+		{ WEFT_ABI_VERSION, 384, "libweft is older" },
+		{ WEFT_ABI_VERSION, sizeof(struct weft_ctl_req) + 64, "the node is older" },
+	};
+	union {
+		struct weft_ctl_req req;
+		char bytes[WEFT_CTL_REQ_MAX + 1];
+	} msg = { .bytes = { 0 } };
+	struct raw_msg m = { .buf = &msg };
+	struct weft_ctl_rep rep;
+	int fds[RAW_FDS_MAX];
+	unsigned i, nr;
+	struct raw r;
+
+	(void)in;
+	(void)out;
+	(void)ctx;
+	for (i = 0; i < WFI_ARRAY_SIZE(strangers); i++) {
+		msg.req.magic = WEFT_CTL_MAGIC;
+		msg.req.version = strangers[i].version;
+		msg.req.type = i % 2 ? WEFT_CTL_HELLO : WEFT_CTL_STATUS;
+		m.len = strangers[i].len;
+		raw_connect(&r, node.socket);
+		test_must(raw_send(&r, &m));
+		test_must(raw_recv(&r, &rep, sizeof(rep), fds, &nr) == sizeof(rep) && !nr);
+		test_must(rep.magic == WEFT_CTL_MAGIC && rep.type == msg.req.type);
+		test_must(rep.status == -EPROTO && memchr(rep.why, 0, sizeof(rep.why)));
+		test_must(strstr(rep.why, strangers[i].older) && strstr(rep.why, "update"));
+		test_must(!raw_recv(&r, &rep, sizeof(rep), fds, &nr));
+		raw_close(&r);
+	}
+	/* what no version sends is answered by none */
+	for (i = 0; i < 2; i++) {
+		m.len = i ? sizeof(msg) : 15;
+		raw_connect(&r, node.socket);
+		test_must(raw_send(&r, &m));
+		test_must(!raw_recv(&r, &rep, sizeof(rep), fds, &nr));
+		raw_close(&r);
+	}
+}
+
+static void test_other_versions(void **state)
+{
+	const unsigned before = test_node_logged(&node, "is turned away: ");
+	struct test_child child;
+
+	(void)state;
+	test_child_start(&child, run_other_version, NULL);
+	test_child_join(&child);
+	assert_int_equal(test_node_logged(&node, "is turned away: ") - before, 6);
+}
+
 /* files of a node may grow no further: memory for a ring is not to be had, and the rest goes on */
 static void test_no_room_for_ring(void **state)
 {
@@ -571,6 +634,7 @@ int main(void)
 		cmocka_unit_test(test_strangers),
 		cmocka_unit_test(test_silent),
 		cmocka_unit_test(test_answers_in_order),
+		cmocka_unit_test(test_other_versions),
 		cmocka_unit_test(test_no_room_for_ring),
 		cmocka_unit_test(test_ring_quota),
 		cmocka_unit_test(test_memfds_only),
