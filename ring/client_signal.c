@@ -20,8 +20,7 @@
 #include <unistd.h>
 #include "ring/client_priv.h"
 
-#define GRACE_MS 500u /* after a deadline: the node was to have ended the get */
-#define ROUND_MS 100 /* deadlines are looked at this often */
+#define GRACE_MS 500 /* after a deadline: the node was to have ended the get */
 
 /* one line each: a GPU reads them again and again */
 struct word {
@@ -110,17 +109,22 @@ void wfi_signal_end(struct weft_ring *ring, uint32_t flight)
 
 /* ---- what the node does not end ---- */
 
-static void give_overdue(struct wfi_signals *s, bool all)
+/* Return: ms until the next is overdue, at most @max */
+static int give_overdue(struct wfi_signals *s, bool all, int max)
 {
 	const uint32_t now = now_ms();
 	uint32_t i;
 
 	for (i = 0; i < s->nr; i++) {
 		const uint64_t open = __atomic_load_n(&s->open[i], __ATOMIC_RELAXED);
+		const int32_t left = (int32_t)((uint32_t)open - now);
 
-		if (open && (all || (int32_t)(now - (uint32_t)open) >= 0))
+		if (open && (all || left <= 0))
 			give(&s->words[i], (uint32_t)(open >> 32));
+		else if (open && left < max)
+			max = left;
 	}
+	return max;
 }
 
 static bool watch_gone(const struct wfi_watch *watch)
@@ -130,8 +134,8 @@ static bool watch_gone(const struct wfi_watch *watch)
 	return watch->socket < 0 || !wfi_client_alive(watch->w) || poll(&pfd, 1, 0) > 0;
 }
 
-/* until the socket hangs up, the bell rings, or it is time to look at deadlines */
-static void watch_wait(struct wfi_watch *watch, bool gone)
+/* until the socket hangs up, the bell rings, or the time to look at deadlines has come */
+static void watch_wait(struct wfi_watch *watch, bool gone, int timeout_ms)
 {
 	struct pollfd pfds[] = {
 		{ .fd = watch->bell, .events = POLLIN },
@@ -140,7 +144,7 @@ static void watch_wait(struct wfi_watch *watch, bool gone)
 	eventfd_t rung;
 
 	pthread_mutex_unlock(&watch->lock);
-	if (poll(pfds, 2, ROUND_MS) > 0 && pfds[0].revents)
+	if (poll(pfds, 2, timeout_ms) > 0 && pfds[0].revents)
 		eventfd_read(watch->bell, &rung);
 	pthread_mutex_lock(&watch->lock);
 }
@@ -150,13 +154,16 @@ static void *watch_run(void *arg)
 	struct wfi_watch *watch = arg;
 	struct wfi_signals *s;
 	bool gone;
+	int ms;
 
 	pthread_mutex_lock(&watch->lock);
 	while (!watch->stop) {
 		gone = watch_gone(watch);
+		/* gets that begin meanwhile are not overdue before that */
+		ms = GRACE_MS;
 		for (s = watch->signals; s; s = s->next)
-			give_overdue(s, gone);
-		watch_wait(watch, gone);
+			ms = give_overdue(s, gone, ms);
+		watch_wait(watch, gone, ms);
 	}
 	pthread_mutex_unlock(&watch->lock);
 	return NULL;
@@ -377,7 +384,7 @@ void wfi_signals_close(struct weft_ring *ring)
 	ring->signals = NULL;
 	if (wfi_client_ours(w)) {
 		watch_drop(w->watch, s);
-		give_overdue(s, true);
+		give_overdue(s, true, GRACE_MS);
 		wfi_gpu_words_close(&s->gpu);
 		wfi_region_drop(w, s->region);
 	}
