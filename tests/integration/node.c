@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -318,20 +317,6 @@ void test_pair_fini(struct test_node *near, struct test_node *far)
 {
 	test_node_fini(near);
 	test_node_fini(far);
-}
-
-unsigned test_free_port(void)
-{
-	struct sockaddr_in addr = { .sin_family = AF_INET,
-				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(addr);
-	const int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-	close(fd);
-	return ntohs(addr.sin_port);
 }
 
 static void run_exec(const struct test_run *r, int out)

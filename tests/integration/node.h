@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/types.h>
 #include <cmocka.h>
+#include "tests/integration/port.h"
 #include "weft/weft.h"
 #include "weft_internal/util.h"
 
@@ -72,8 +73,6 @@ uint64_t test_node_rss(const struct test_node *n);
 /* two nodes of one host, started: "near", and "far", which near dials. Each has 64 MiB */
 void test_pair_start(struct test_node *near, struct test_node *far);
 void test_pair_fini(struct test_node *near, struct test_node *far);
-/* of 127.0.0.1, that nobody listens on */
-unsigned test_free_port(void);
 
 /* whether .apart can be had here */
 bool test_node_can_be_apart(void);

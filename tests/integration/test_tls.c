@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/integration/port.h"
 #include "tests/integration/tls_client.h"
 #include "tests/integration/tls_node.h"
 #include "weft_internal/util.h"
@@ -572,7 +573,7 @@ static void test_doctor(void **state)
 	(void)state;
 	side_start(&a, &side_a);
 	for (i = 0; i < WFI_ARRAY_SIZE(cases); i++)
-		check_doctor(&cases[i], cases[i].dead ? free_port() : a.port);
+		check_doctor(&cases[i], cases[i].dead ? test_free_port() : a.port);
 	assert_false(logged("reaches others"));
 	side_stop(&a);
 }

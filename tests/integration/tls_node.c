@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <jansson.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli/pki.h"
+#include "tests/integration/port.h"
 #include "tests/integration/tls_node.h"
 #include "weft_internal/guard.h"
 #include "weft_internal/log.h"
@@ -156,19 +155,6 @@ int tls_cleanup(void **state)
 
 /* ---- nodes ---- */
 
-unsigned free_port(void)
-{
-	struct sockaddr_in addr = { .sin_family = AF_INET,
-				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(addr);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&addr, len), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-	close(fd);
-	return ntohs(addr.sin_port);
-}
-
 /* one thread is the worker of all nodes: ends of the reference transport belong to one */
 static struct {
 	pthread_t thread;
@@ -289,7 +275,7 @@ void side_start(struct side *s, const struct side_opts *o)
 	if (o->pki)
 		side_secure(s, o);
 	snprintf(s->socket, sizeof(s->socket), "%s/%s.sock", dir, o->name);
-	s->port = free_port();
+	s->port = test_free_port();
 	snprintf(s->listen, sizeof(s->listen), "127.0.0.1:%u", s->port);
 	snprintf(s->peer, sizeof(s->peer), "127.0.0.1:%u", o->port);
 	opts.node = s->node;

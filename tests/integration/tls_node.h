@@ -65,7 +65,6 @@ struct side_opts {
 	unsigned port; /* there */
 };
 
-unsigned free_port(void);
 /* s->secure, with s->env */
 void side_secure(struct side *s, const struct side_opts *o);
 void side_start(struct side *s, const struct side_opts *o);
