@@ -20,6 +20,7 @@
 #include "weft_internal/log.h"
 
 #define HAND_ON_MS 10 /* from one look at whether others have this node's blocks to the next */
+#define STOP_MAX_NS (10 * WFI_NSEC_PER_SEC)
 #define CONNS_MAX 1024u
 #define EVENTS_PER_WAIT 16
 #define DIAL_NS (500 * WFI_NSEC_PER_MSEC) /* to a host that does not answer */
@@ -410,9 +411,10 @@ static void run_count(struct node *node, void *arg)
 	*(unsigned *)arg = node->nr_sessions + node->nr_peers + node->nr_ending;
 }
 
-/* each transfer ends by its deadline, so this ends */
+/* each transfer ends by its deadline, but for copies of a GPU that hangs */
 static void sessions_wait(struct control *c)
 {
+	const uint64_t end_ns = wfi_now(c->env) + STOP_MAX_NS;
 	struct timespec ms = { .tv_nsec = 1000000 };
 	unsigned nr = 1;
 
@@ -420,8 +422,19 @@ static void sessions_wait(struct control *c)
 		node_call(c->node, run_count, &nr);
 		if (!nr)
 			return;
+		if (wfi_now(c->env) > end_ns)
+			break;
 		nanosleep(&ms, NULL);
 	}
+	c->stuck = true;
+	wfi_err("control: copies to or from %u engines or peers do not end: the node goes without. "
+		"If a GPU hangs, see the kernel's log for Xid",
+		nr);
+}
+
+bool control_is_stuck(const struct control *c)
+{
+	return c->stuck;
 }
 
 static void run_drain(struct node *node, void *arg)

@@ -63,6 +63,9 @@ void control_destroy(struct control *c);
 void control_run(struct control *c);
 /* Context: any thread */
 void control_stop(struct control *c);
+/* after control_run(). Return: whether copies may still be under way: then neither @c nor its node
+ * may be destroyed, nor what they use */
+bool control_is_stuck(const struct control *c);
 /* a connected SOCK_SEQPACKET socket is handed over. Context: any thread */
 int control_add(struct control *c, int fd);
 

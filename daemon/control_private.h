@@ -76,7 +76,7 @@ struct control {
 	int spare_fd; /* given up for a moment when descriptors run out */
 	struct conn *conns;
 	unsigned nr_conns, nr_engines;
-	bool stopping, had_engine;
+	bool stopping, had_engine, stuck;
 	uint64_t redial_ns;
 	uint64_t revive_ns;
 	bool net_closed[NODE_NETS_MAX]; /* its device failed, and its next life is not open yet */

@@ -70,6 +70,8 @@ static void embedded_destroy(struct wfi_connector *base)
 	control_stop(e->control);
 	pthread_join(e->control_thread, NULL);
 	pthread_join(e->worker_thread, NULL);
+	if (control_is_stuck(e->control))
+		return;
 	control_destroy(e->control);
 	node_destroy(e->node);
 	free(e);

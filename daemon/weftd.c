@@ -292,6 +292,9 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 		node_run(node);
 		pthread_join(thread, NULL);
 		wfi_info("node %s stops", cfg->name);
+		/* the driver takes down what this process leaves */
+		if (control_is_stuck(control))
+			_exit(1);
 	}
 	control_destroy(control);
 out:
