@@ -167,7 +167,7 @@ int weft_open(const struct weft_opts *opts, struct weft **out)
 	int ret = 0;
 
 	if (opts)
-		ret = wfi_client_opts(&o, sizeof(o), opts, sizeof(o), "weft_opts");
+		ret = wfi_client_opts(&o, sizeof(o), opts, WFI_OPTS_LEAST, "weft_opts");
 	if (ret)
 		return ret;
 	if (o.mode == WEFT_EMBEDDED) {

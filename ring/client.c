@@ -260,7 +260,7 @@ int wfi_client_attach(const struct weft_opts *in, struct wfi_connector *c, struc
 	int ret = 0;
 
 	if (in)
-		ret = wfi_client_opts(&opts, sizeof(opts), in, sizeof(opts), "struct weft_opts");
+		ret = wfi_client_opts(&opts, sizeof(opts), in, WFI_OPTS_LEAST, "struct weft_opts");
 	if (ret < 0)
 		goto err_free;
 	w = calloc(1, sizeof(*w));

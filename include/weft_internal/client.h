@@ -26,6 +26,9 @@ void wfi_client_why(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* the same with a text that lives for ever. Return: @ret, to fail in one line */
 int wfi_client_fail(int ret, const char *text);
 
+/* bytes that struct weft_opts had before it grew */
+#define WFI_OPTS_LEAST offsetof(struct weft_opts, gpu_tier_bytes)
+
 /**
  * wfi_client_opts - an option struct of a program that may be older or newer than this library
  * @out: @known bytes, filled with what the program gave and zeros
