@@ -33,7 +33,9 @@ const struct wfi_cuda *mock_cuda_table(void)
 
 int fault(const char *name)
 {
-	return mock_cuda.fail_call && !strcmp(mock_cuda.fail_call, name) ? mock_cuda.fail_res : 0;
+	const char *call = mock_cuda.fail_call;
+
+	return call && !strcmp(call, name) ? mock_cuda.fail_res : 0;
 }
 
 static int no_device(int dev)

@@ -25,8 +25,9 @@ struct mock_cuda {
 	unsigned launches; /* so far */
 	unsigned copies; /* so far */
 	unsigned waits; /* so far, of streams for events */
-	const char *fail_call; /* this call, by the name of its symbol, ... */
-	int fail_res; /* ... ends so */
+	/* by another thread than the one that calls, too; .fail_res first */
+	const char *_Atomic fail_call; /* this call, by the name of its symbol, ... */
+	_Atomic int fail_res; /* ... ends so */
 };
 
 extern struct mock_cuda mock_cuda;

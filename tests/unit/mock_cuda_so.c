@@ -12,15 +12,16 @@ static char call[64];
 __attribute__((constructor)) static void start(void)
 {
 	const char *how = getenv("MOCK_CUDA");
-	int dmabuf = 1, peers = 1;
+	int dmabuf = 1, peers = 1, res;
 
 	mock_cuda_reset();
 	mock_cuda.shared_memory = true;
 	if (!how)
 		return;
-	if (sscanf(how, "%d %d %d %63s %d", &mock_cuda.nr_gpus, &dmabuf, &peers, call,
-		   &mock_cuda.fail_res) == 5)
+	if (sscanf(how, "%d %d %d %63s %d", &mock_cuda.nr_gpus, &dmabuf, &peers, call, &res) == 5) {
+		mock_cuda.fail_res = res;
 		mock_cuda.fail_call = call;
+	}
 	mock_cuda.dmabuf = dmabuf;
 	mock_cuda.peers = peers;
 }
