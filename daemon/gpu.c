@@ -57,11 +57,14 @@ static void gpu_why(char *why, int ret)
 
 /* ---- the link ---- */
 
+/* its queue is polled even when no transfer is open: what waits for an event may have had none */
 static void run_link_give(struct node *node, void *arg)
 {
 	struct gpu_call *c = arg;
 
-	node->gpu = *c->link;
+	c->ret = wfi_xfer_queue_add(node->xfer, c->link->send_cq);
+	if (!c->ret)
+		node->gpu = *c->link;
 }
 
 /* the driver is loaded, and all arenas are to be pinned when regions are opened */
@@ -84,13 +87,15 @@ static int link_get(struct node *node, char *why)
 	ret = link_open(&link, node->env, t, NULL);
 	for (i = 0; i < node->nr_tenants && !ret; i++)
 		ret = link_arena_add(&link, wfi_tenant_arena(node->tenants[i]));
-	if (ret) {
-		link_close(&link);
-		gpu_why(why, ret);
-		return ret;
+	if (!ret) {
+		node_call(node, run_link_give, &c);
+		ret = c.ret;
 	}
-	node_call(node, run_link_give, &c);
-	return 0;
+	if (!ret)
+		return 0;
+	link_close(&link);
+	gpu_why(why, ret);
+	return ret;
 }
 
 const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep)
@@ -106,7 +111,7 @@ const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep)
 }
 
 /* a read of no bytes, which nobody hears of */
-int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep)
+static int event_read(struct session *s, uint64_t event, struct weft_ep *ep, uint32_t flags)
 {
 	const struct weft_mr *mr = gpu_mr(s, ep);
 	const struct region *g = event < SESSION_REGIONS_MAX ? &s->regions[event] : NULL;
@@ -114,7 +119,7 @@ int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep)
 	const struct weft_post post = {
 		.pieces = &piece,
 		.nr_pieces = 1,
-		.flags = WEFT_POST_QUIET,
+		.flags = WEFT_POST_QUIET | flags,
 		.local_mr = mr,
 		.cookie = UINT64_MAX,
 	};
@@ -125,6 +130,16 @@ int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep)
 	piece.local = mr->addr;
 	piece.rkey = g->rkey;
 	return weft_ep_post_read(ep, &post);
+}
+
+int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep)
+{
+	return event_read(s, event, ep, 0);
+}
+
+int gpu_come(struct session *s, uint64_t event, struct weft_ep *ep)
+{
+	return event_read(s, event, ep, WEFT_POST_TRY);
 }
 
 /* ---- endpoints ---- */

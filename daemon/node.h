@@ -76,8 +76,10 @@ struct node_op {
 	bool cancel; /* its ring is being closed */
 	bool summed; /* with a CRC32C per block */
 	bool kept; /* slots and regions of its pieces */
+	bool placed; /* of a handoff: its pieces are places, whose regions are held */
 	bool verify; /* of what was fetched: the rest, which was here before */
-	uint32_t event; /* of PUT: the region number of what it waits for; 0: nothing */
+	/* of PUT, and of HANDOFF_PUSH: the region number of what it waits for; 0: nothing */
+	uint32_t event;
 	struct op_signal signal; /* of GET; its region is held */
 	uint32_t reached; /* of GET: blocks from here on that are missing did not pay */
 	struct wfi_fetch *fetch; /* of GET and MAP, while blocks come from a slower tier */
@@ -157,6 +159,8 @@ struct session {
 	struct region regions[SESSION_REGIONS_MAX];
 	struct session_gpu gpus[SESSION_GPUS_MAX];
 	struct weft_rkey *rkeys[SESSION_REGIONS_MAX]; /* dense copy for transfers */
+	/* regions of GPUs as local sides of copies from other regions; made when first wanted */
+	struct weft_mr *mrs[SESSION_REGIONS_MAX];
 	struct node_ring *rings[SESSION_RINGS_MAX];
 	uint32_t spaces[WFI_TENANT_SPACES_MAX]; /* that it has opened, by id */
 	uint32_t nr_spaces;
@@ -404,6 +408,8 @@ void gpu_eps_destroy(struct session *s);
 /* what is read next from memory on the GPU of @ep waits for an event of the engine's, by its
  * number. Return: 0; -EINVAL no event, or one for another GPU; as weft_ep_post_read() */
 int gpu_wait(struct session *s, uint64_t event, struct weft_ep *ep);
+/* whether it has come; nothing waits. Return: 0, -EAGAIN not yet, else as gpu_wait() */
+int gpu_come(struct session *s, uint64_t event, struct weft_ep *ep);
 /* the host memory of a tenant, where the endpoint wants it named, else NULL */
 const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
 
@@ -437,6 +443,8 @@ void ops_destroy(struct node *node);
 int ops_poll_ring(struct node *node, struct node_ring *r);
 /* cancels what a session or, when not NULL, one of its rings has open */
 void ops_cancel(struct session *s, const struct node_ring *only);
+/* (ops_handoff.c) cancels expectations with places in a region */
+void ops_region_closing(struct session *s, uint32_t id);
 
 /* ---- rails.c: connections to one node, over a device each, are used together ---- */
 

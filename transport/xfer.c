@@ -288,7 +288,7 @@ static int post_batch(struct wfi_xfer_engine *eng, struct wfi_xfer *x, unsigned 
 	struct weft_post post = {
 		.pieces = eng->batch,
 		.nr_pieces = nr,
-		.flags = x->sums_come ? WEFT_POST_SUMS : 0,
+		.flags = x->sums_come || x->o.check ? WEFT_POST_SUMS : 0,
 		.local_mr = x->o.local_mr,
 		.cookie = cookie,
 	};

@@ -207,12 +207,17 @@ enum weft_mr_kind {
 	/* .addr is in the memory of a GPU, and this process's: a provider of GPU memory alone takes
 	 * it, for posts over endpoints to that GPU */
 	WEFT_MR_GPU = 3,
+	WEFT_MR_RKEY = 4, /* a region of .rkey, as the local side of posts of others */
 };
 
 /**
  * struct weft_mr_opts - local memory to register
  * @addr: lent until mr_dereg()
  * @fd: memfd with F_SEAL_SHRINK, or dma-buf; lent for the call; read only for the kinds with one
+ * @rkey: of WEFT_MR_RKEY, where .addr is NULL, .len 0 and .access LOCAL_WRITE; lent until
+ *        mr_dereg(). Its offset 0 is at weft_mr.addr, which means nothing to the CPU; posts over
+ *        other endpoints of that device read into it. With WEFT_POST_SUMS both sides are summed up
+ *        where that can be had, and a difference is a failure, -EBADMSG
  */
 struct weft_mr_opts {
 	size_t size;
@@ -223,6 +228,7 @@ struct weft_mr_opts {
 	int fd;
 	uint32_t reserved;
 	uint64_t fd_off;
+	const struct weft_rkey *rkey;
 };
 
 /**
@@ -418,6 +424,9 @@ enum weft_post_flags {
 	 * devices had written there by then is in the sums, and in the sight of whoever looks
 	 * later. All of them come, or the post fails with .idx 0 */
 	WEFT_POST_STAY = 1u << 2,
+	/* of a read of no bytes from an event: -EAGAIN while it has not come, then 0. Nothing is
+	 * posted in either case */
+	WEFT_POST_TRY = 1u << 3,
 };
 
 /**

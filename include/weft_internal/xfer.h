@@ -80,6 +80,9 @@ struct wfi_xfer_opts {
 	/* the remote bytes, summed up by the device, or nothing: .local is not for the CPU to read,
 	 * or proves nothing. Blocks whose sums the device can't make now fail with -EAGAIN */
 	bool device_sums;
+	/* the provider holds both sides against each other where it can: -EBADMSG. For .local_mr of
+	 * WEFT_MR_RKEY, which nobody else can sum up; without .sums */
+	bool check;
 	uint64_t batch_bytes; /* of all that is wanted, of which this is a part; 0: all of it */
 	uint64_t deadline_ns; /* absolute, env clock */
 	/* called once, from wfi_xfer_poll() or, for a transfer that is done at once, from

@@ -532,11 +532,16 @@ static void engine_compute(struct rig *r, struct engine *e, const void *src)
 	mock_cuda.hold = false;
 }
 
-static int wait_for(struct rig *r, const struct engine *e)
+static int ask(struct rig *r, const struct engine *e, uint32_t flags)
 {
 	const struct weft_piece piece = { r->host, 0, 0, e->rkey };
 
-	return post(r, false, &piece, 1, UINT64_MAX, WEFT_POST_QUIET);
+	return post(r, false, &piece, 1, UINT64_MAX, WEFT_POST_QUIET | flags);
+}
+
+static int wait_for(struct rig *r, const struct engine *e)
+{
+	return ask(r, e, 0);
 }
 
 /* reads wait, on that endpoint alone; writes do not */
@@ -561,6 +566,10 @@ static void test_event(void **state)
 	fill(computed, 4096, 11);
 	memset(at(r->mem), 0, 4096);
 	engine_compute(r, &e, computed);
+	/* who only asks holds up nobody */
+	assert_int_equal(ask(r, &e, WEFT_POST_TRY), -EAGAIN);
+	assert_int_equal(post(r, false, &away, 1, 9, 0), 0);
+	expect_wc(r, 9, 0, WEFT_SCOPE_NONE, 1);
 	assert_int_equal(wait_for(r, &e), 0);
 	assert_int_equal(post(r, false, &piece, 1, 2, 0), 0);
 	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
@@ -579,6 +588,7 @@ static void test_event(void **state)
 	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
 	expect_wc(r, 3, 0, WEFT_SCOPE_NONE, 1);
 	assert_memory_equal(r->host, computed, 4096);
+	assert_int_equal(ask(r, &e, WEFT_POST_TRY), 0);
 	engine_close(r, &e);
 	r->t->rkey_destroy(rkey);
 	r->t->rkey_destroy(other);

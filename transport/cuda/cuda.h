@@ -37,7 +37,7 @@ struct wfi_cuda_ep;
 enum wfi_cuda_way {
 	WFI_CUDA_TO_GPU,
 	WFI_CUDA_TO_HOST,
-	WFI_CUDA_WITHIN, /* from one place in the GPU's memory to another */
+	WFI_CUDA_WITHIN, /* from one place in the GPU's memory to another, or another GPU's */
 	WFI_CUDA_WAYS,
 };
 
@@ -61,17 +61,21 @@ struct wfi_cuda_gpu {
 	_Atomic bool lost;
 };
 
+struct wfi_cuda_rkey;
+
 /*
  * host memory. @pinned: a kernel may touch it, and copies of it need no other. @stops: it can't be
  * pinned, and bytes stop in memory that is. Pinning takes long: who imports the next region does
  * it, not who registers
  *
- * Or memory of a GPU, which nobody has to pin: @on, and nothing else.
+ * Or memory of a GPU, which nobody has to pin: @on, or a region of another endpoint's, @far, and
+ * nothing else.
  */
 struct wfi_cuda_mr {
 	struct weft_mr base;
 	struct wfi_cuda_mr *next;
 	const struct wfi_cuda_gpu *on; /* NULL: the host */
+	const struct wfi_cuda_rkey *far;
 	struct wfi_cuda_gpu *home; /* in whose context it is pinned */
 	bool tried;
 	_Atomic bool pinned;
@@ -95,6 +99,7 @@ struct wfi_cuda_post {
 	uint64_t cookie;
 	uint32_t tables;
 	uint32_t sum_tables;
+	uint32_t far_tables; /* of sums of the other side, where that is a region, too */
 	uint32_t flags;
 	uint32_t idx;
 	int32_t status;
@@ -155,6 +160,11 @@ static inline const struct wfi_cuda_rkey *wfi_cuda_rkey(const struct weft_rkey *
 	return wfi_container_of(rkey, struct wfi_cuda_rkey, base);
 }
 
+static inline const struct wfi_cuda_mr *wfi_cuda_mr(const struct weft_mr *mr)
+{
+	return wfi_container_of(mr, struct wfi_cuda_mr, base);
+}
+
 /* device.c */
 
 /* with the driver that is given, and not that of this host */
@@ -181,6 +191,15 @@ int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
 void wfi_cuda_rkey_destroy(struct weft_rkey *rkey);
 /* the run that begins @off bytes into a region. Return: its length, *@addr: where it lies. Hot */
 uint64_t wfi_cuda_run(const struct wfi_cuda_rkey *rkey, uint64_t off, uint64_t *addr);
+/* the same of local memory */
+static inline uint64_t wfi_cuda_local_run(const struct wfi_cuda_mr *mr, const void *local,
+					  uint64_t *addr)
+{
+	if (wfi_unlikely(mr->far != NULL))
+		return wfi_cuda_run(mr->far, (uintptr_t)local - (uintptr_t)mr->base.addr, addr);
+	*addr = (uintptr_t)local;
+	return UINT64_MAX;
+}
 
 /* ep.c */
 int wfi_cuda_cq_create(struct weft_device *dev, const struct weft_cq_opts *opts,
@@ -235,11 +254,11 @@ void wfi_cuda_powers_init(struct wfi_cuda_device *dev);
 /* Return: 0; as wfi_cuda_errno(), logged. Context: the GPU's is entered */
 int wfi_cuda_sums_open(struct wfi_cuda_gpu *g);
 void wfi_cuda_sums_close(struct wfi_cuda_gpu *g);
-/* of the first @nr pieces, in a stream; *@tables: for the post, whatever becomes of it. Return: 0,
- * -EAGAIN no table is free; as wfi_cuda_errno(), logged */
+/* of the first @nr pieces, in a stream, on @far's side where it is given; *@tables: for the post,
+ * whatever becomes of it. Return: 0, -EAGAIN no table is free; as wfi_cuda_errno(), logged */
 int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *dev,
-			const struct weft_piece *pieces, uint32_t nr, struct CUstream_st *stream,
-			uint32_t *tables);
+			const struct weft_piece *pieces, uint32_t nr, const struct wfi_cuda_mr *far,
+			struct CUstream_st *stream, uint32_t *tables);
 /* Return: how many tables that takes */
 uint64_t wfi_cuda_sums_tables(const struct weft_piece *pieces, uint32_t nr);
 /* when that is done: of each piece */

@@ -8,6 +8,21 @@
 
 /* ---- queues ---- */
 
+/* both sides of a copy from region to region. Return: 0; -EBADMSG, with .idx of the first piece
+ * that differs */
+static int sums_compare(const struct wfi_cuda_ep *ep, struct wfi_cuda_post *p, const uint32_t *sums)
+{
+	uint32_t far[WFI_CUDA_PIECES], i;
+
+	wfi_cuda_sums_end(ep->gpu, p->far_tables, far, p->idx);
+	for (i = 0; i < p->idx; i++)
+		if (sums[i] != far[i]) {
+			p->idx = i;
+			return -EBADMSG;
+		}
+	return 0;
+}
+
 /* what a post became goes to its queue. Return: whether there was something to say */
 static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enum weft_scope scope)
 {
@@ -17,11 +32,13 @@ static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enu
 	if (!status && !p->status && p->summed) {
 		sums = ep->sums + (uint64_t)(ep->head % ep->depth) * WFI_CUDA_PIECES;
 		wfi_cuda_sums_end(ep->gpu, p->sum_tables, sums, p->idx);
+		if (p->far_tables)
+			p->status = sums_compare(ep, p, sums);
 	}
 	if (wfi_unlikely(p->bounce))
 		wfi_cuda_bounce_end(ep, ep->head, status);
-	if (p->tables | p->sum_tables)
-		wfi_cuda_tables_put(ep->gpu, p->tables | p->sum_tables);
+	if (p->tables | p->sum_tables | p->far_tables)
+		wfi_cuda_tables_put(ep->gpu, p->tables | p->sum_tables | p->far_tables);
 	ep->nr_waiting -= p->gate || p->held;
 	ep->head++;
 	wfi_cuda_device(ep->base.dev)->nr_open--;

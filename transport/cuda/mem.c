@@ -71,6 +71,38 @@ static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *
 	return -ENOTCONN;
 }
 
+static int far_check(const struct weft_device *dev, const struct weft_mr_opts *o)
+{
+	return o->addr || o->len || o->reserved || o->fd_off ||
+			       o->access != WEFT_ACCESS_LOCAL_WRITE || !o->rkey ||
+			       o->rkey->ep->dev != dev || !o->rkey->len ||
+			       !(o->rkey->access & WEFT_ACCESS_REMOTE_WRITE)
+		       ? -EINVAL
+		       : 0;
+}
+
+/* nothing is pinned: it is on no list */
+static int far_reg(struct weft_device *dev, const struct weft_mr_opts *o, struct weft_mr **out)
+{
+	struct wfi_cuda_mr *mr;
+	int ret = far_check(dev, o);
+
+	if (ret)
+		return ret;
+	mr = wfi_alloc(dev->env, sizeof(*mr));
+	if (!mr)
+		return -ENOMEM;
+	mr->far = wfi_cuda_rkey(o->rkey);
+	mr->base = (struct weft_mr){
+		.dev = dev,
+		.addr = (void *)(uintptr_t)mr->far->region.addr,
+		.len = o->rkey->len,
+		.access = o->access,
+	};
+	*out = &mr->base;
+	return 0;
+}
+
 int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, struct weft_mr **out)
 {
 	struct wfi_cuda_device *dev = wfi_cuda_device(base);
@@ -80,6 +112,8 @@ int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, s
 	int ret;
 
 	ret = wfi_opts_read(&o, sizeof(o), opts);
+	if (!ret && o.kind == WEFT_MR_RKEY)
+		return far_reg(base, &o, out);
 	on_gpu = !ret && o.kind == WEFT_MR_GPU;
 	if (on_gpu)
 		o.kind = WEFT_MR_HOST; /* to be checked as that */
@@ -118,6 +152,10 @@ void wfi_cuda_mr_dereg(struct weft_mr *base)
 		return;
 	dev = wfi_cuda_device(base->dev);
 	mr = wfi_container_of(base, struct wfi_cuda_mr, base);
+	if (mr->far) {
+		wfi_free(base->dev->env, mr, sizeof(*mr));
+		return;
+	}
 	pthread_mutex_lock(&dev->lock);
 	for (link = &dev->mrs; *link != mr; link = &(*link)->next)
 		;

@@ -11,16 +11,12 @@ struct job {
 	struct wfi_cuda_gpu *g;
 	struct CUstream_st *stream;
 	const struct weft_piece *pieces;
+	const struct wfi_cuda_mr *mr; /* of .local where that is not bounced; NULL: nothing moves */
 	uint32_t nr; /* good ones */
 	enum wfi_cuda_way way;
 	bool write; /* to what the pieces call remote */
 	bool bounced;
 };
-
-static const struct wfi_cuda_mr *mr_of(const struct weft_mr *mr)
-{
-	return wfi_container_of(mr, struct wfi_cuda_mr, base);
-}
 
 /* Context: the endpoint's thread */
 static void job_init(struct job *j, const struct wfi_cuda_ep *ep, const struct weft_mr *mr,
@@ -29,10 +25,11 @@ static void job_init(struct job *j, const struct wfi_cuda_ep *ep, const struct w
 	*j = (struct job){
 		.dev = wfi_cuda_device(ep->base.dev),
 		.g = ep->gpu,
+		.mr = wfi_cuda_mr(mr),
 		.way = write ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST,
 		.write = write,
 	};
-	if (mr_of(mr)->on)
+	if (j->mr->on || j->mr->far)
 		j->way = WFI_CUDA_WITHIN;
 	j->stream = ep->streams[j->way];
 }
@@ -47,13 +44,13 @@ struct run {
 /* the next run of a piece, of which @done bytes are behind us */
 static struct run run_next(const struct job *j, const struct weft_piece *p, uint64_t done)
 {
-	const uint64_t local = (uintptr_t)p->local + done;
 	uint64_t remote, len = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, &remote);
+	uint64_t local, local_len = wfi_cuda_local_run(j->mr, (char *)p->local + done, &local);
 
 	return (struct run){
 		.dst = j->write ? remote : local,
 		.src = j->write ? local : remote,
-		.len = wfi_min(len, p->len - done),
+		.len = wfi_min(wfi_min(len, local_len), p->len - done),
 	};
 }
 
@@ -153,27 +150,36 @@ static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
 
 /* ---- posts ---- */
 
-/* few large ones, or many small ones? */
-static bool is_small(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes)
+static bool is_within(const struct job *j)
 {
-	const uint64_t small = j->g->small[j->way];
+	return j->mr->on || (j->mr->far && wfi_cuda_ep(j->mr->far->base.ep)->gpu == j->g);
+}
+
+/* few large ones, or many small ones? From GPU to GPU only the driver knows the way */
+static bool is_small(const struct job *j, uint64_t bytes)
+{
+	const struct weft_piece *p = j->pieces;
 	uint64_t addr, run;
 
-	if (!(mr->pinned || mr->on || j->bounced) || !j->nr)
+	if (!(j->mr->pinned || j->bounced || is_within(j)) || !j->nr)
 		return false;
-	run = wfi_min(bytes / j->nr,
-		      wfi_cuda_run(wfi_cuda_rkey(j->pieces[0].rkey), j->pieces[0].remote, &addr));
-	return run < small;
+	run = wfi_min(bytes / j->nr, wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote, &addr));
+	run = wfi_min(run, wfi_cuda_local_run(j->mr, p->local, &addr));
+	return run < j->g->small[j->way];
 }
 
 /* whether the GPU sums up the pieces. What it can't, somebody else does */
 static bool sums(const struct job *j, struct wfi_cuda_post *p)
 {
+	const bool far = j->mr && j->mr->far;
 	int ret;
 
-	if (!(p->flags & WEFT_POST_SUMS) || p->status)
+	if (!(p->flags & WEFT_POST_SUMS) || p->status || (far && !is_within(j)))
 		return false;
-	ret = wfi_cuda_sums_start(j->g, j->dev, j->pieces, j->nr, j->stream, &p->sum_tables);
+	ret = wfi_cuda_sums_start(j->g, j->dev, j->pieces, j->nr, NULL, j->stream, &p->sum_tables);
+	if (!ret && far)
+		ret = wfi_cuda_sums_start(j->g, j->dev, j->pieces, j->nr, j->mr, j->stream,
+					  &p->far_tables);
 	if (ret == -EIO)
 		wfi_cuda_lose(j->g);
 	return !ret;
@@ -193,8 +199,7 @@ static void event_record(const struct job *j, struct wfi_cuda_post *p)
 }
 
 /* in the GPU's context. Return: a CUresult, if nothing was asked for */
-static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t bytes,
-		  struct wfi_cuda_post *p)
+static int launch(const struct job *j, uint64_t bytes, struct wfi_cuda_post *p)
 {
 	const struct wfi_cuda *cuda = j->g->gpu->cuda;
 	uint32_t idx = 0;
@@ -204,7 +209,7 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 		res = cuda->cuEventCreate(&p->event, WFI_CUDA_EVENT_NO_TIMING);
 	if (res)
 		return res;
-	ret = is_small(j, mr, bytes) ? by_kernels(j, &idx, &p->tables) : by_copies(j, &idx);
+	ret = is_small(j, bytes) ? by_kernels(j, &idx, &p->tables) : by_copies(j, &idx);
 	if (ret) {
 		p->idx = idx;
 		p->status = ret;
@@ -214,19 +219,28 @@ static int launch(const struct job *j, const struct wfi_cuda_mr *mr, uint64_t by
 	return 0;
 }
 
+static bool far_lost(const struct wfi_cuda_mr *mr)
+{
+	return mr->far && wfi_cuda_ep(mr->far->base.ep)->gpu->lost;
+}
+
 /* the good pieces of a post that is counted already, by its place in the ring */
-static void start(struct wfi_cuda_ep *ep, uint32_t at, struct job *j, const struct weft_mr *mr,
-		  uint64_t bytes)
+static void start(struct wfi_cuda_ep *ep, uint32_t at, struct job *j, uint64_t bytes)
 {
 	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
 	int res;
 
-	j->bounced = wfi_cuda_stops(ep, mr_of(mr));
+	if (wfi_unlikely(far_lost(j->mr))) {
+		p->idx = 0;
+		p->status = -EIO;
+		return;
+	}
+	j->bounced = wfi_cuda_stops(ep, j->mr);
 	if (wfi_unlikely(j->bounced))
 		j->pieces = wfi_cuda_bounce_begin(ep, at, j->pieces);
 	res = wfi_gpu_enter(j->g->gpu);
 	if (!res) {
-		res = launch(j, mr_of(mr), bytes, p);
+		res = launch(j, bytes, p);
 		wfi_gpu_leave(j->g->gpu);
 	}
 	if (!res)
@@ -297,12 +311,12 @@ void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
 	j.pieces = wfi_cuda_held(ep, at);
 	j.nr = p->idx;
 	p->held = false;
-	start(ep, at, &j, p->mr, p->bytes);
+	start(ep, at, &j, p->bytes);
 }
 
 bool wfi_cuda_post_can_start(const struct wfi_cuda_ep *ep, const struct wfi_cuda_post *p)
 {
-	return !wfi_cuda_stops(ep, mr_of(p->mr)) || ep->gpu->free_bounces;
+	return !wfi_cuda_stops(ep, wfi_cuda_mr(p->mr)) || ep->gpu->free_bounces;
 }
 
 static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum weft_wc_op op,
@@ -317,7 +331,8 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 
 	if (wfi_unlikely(post->nr_pieces > base->dev->caps.max_pieces || !post->local_mr ||
 			 post->local_mr->dev != base->dev ||
-			 (mr_of(post->local_mr)->on && mr_of(post->local_mr)->on != ep->gpu)))
+			 (wfi_cuda_mr(post->local_mr)->on &&
+			  wfi_cuda_mr(post->local_mr)->on != ep->gpu)))
 		return -EINVAL;
 	if (wfi_unlikely(ep->tail - ep->head == ep->depth))
 		return -EAGAIN;
@@ -335,14 +350,16 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	j.nr = p->idx;
 	/* what does not wait may not be followed by what should have */
 	ret = wfi_unlikely(!bytes) && !write ? gate_look(&j, p) : 0;
+	if (wfi_unlikely(!ret && post->flags & WEFT_POST_TRY))
+		return p->gate ? -EAGAIN : 0;
 	if (wfi_unlikely(ret))
 		return ret;
-	if (wfi_unlikely(bytes && wfi_cuda_stops(ep, mr_of(post->local_mr)) && !j.g->free_bounces))
+	if (wfi_unlikely(bytes && wfi_cuda_stops(ep, j.mr) && !j.g->free_bounces))
 		return -EAGAIN;
 	if (wfi_unlikely(ep->nr_waiting) && bytes && !write)
 		hold(ep, post, (uint64_t)bytes, p);
 	else if (bytes && wfi_likely(!j.g->lost))
-		start(ep, ep->tail, &j, post->local_mr, (uint64_t)bytes);
+		start(ep, ep->tail, &j, (uint64_t)bytes);
 	p->waits |= bytes && j.g->lost;
 	ep->nr_waiting += p->gate || p->held;
 	ep->tail++;

@@ -79,17 +79,21 @@ void wfi_cuda_sums_close(struct wfi_cuda_gpu *g)
 	wfi_gpu_leave(g->gpu);
 }
 
-/* the part that begins @done bytes into a piece. Return: its length, *@addr: where it lies */
-static uint64_t part_len(const struct weft_piece *p, uint64_t done, uint64_t *addr)
+/* the part that begins @done bytes into a piece, on @far's side where it is given. Return: its
+ * length, *@addr: where it lies */
+static uint64_t part_len(const struct weft_piece *p, const struct wfi_cuda_mr *far, uint64_t done,
+			 uint64_t *addr)
 {
-	const uint64_t run = wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, addr);
+	const uint64_t run = far ? wfi_cuda_local_run(far, (char *)p->local + done, addr)
+				 : wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote + done, addr);
 
 	return wfi_min(wfi_min(run, p->len - done), WFI_GPU_ITEM_MAX);
 }
 
 /* as much as fits. Return: how many */
 static uint32_t parts_fill(const struct wfi_cuda_device *dev, const struct weft_piece *pieces,
-			   uint32_t nr, struct place *at, struct wfi_gpu_part *parts)
+			   uint32_t nr, const struct wfi_cuda_mr *far, struct place *at,
+			   struct wfi_gpu_part *parts)
 {
 	uint64_t addr, len;
 	uint32_t n = 0;
@@ -100,7 +104,7 @@ static uint32_t parts_fill(const struct wfi_cuda_device *dev, const struct weft_
 		for (; at->done < p->len; at->done += len) {
 			if (n == WFI_CUDA_ITEMS)
 				return n;
-			len = part_len(p, at->done, &addr);
+			len = part_len(p, far, at->done, &addr);
 			parts[n++] = (struct wfi_gpu_part){
 				.src = addr,
 				.len = (uint32_t)len,
@@ -119,13 +123,13 @@ uint64_t wfi_cuda_sums_tables(const struct weft_piece *pieces, uint32_t nr)
 
 	for (i = 0; i < nr; i++)
 		for (done = 0; done < pieces[i].len; done += len, n++)
-			len = part_len(&pieces[i], done, &addr);
+			len = part_len(&pieces[i], NULL, done, &addr);
 	return (n + WFI_CUDA_ITEMS - 1) / WFI_CUDA_ITEMS;
 }
 
 int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *dev,
-			const struct weft_piece *pieces, uint32_t nr, struct CUstream_st *stream,
-			uint32_t *tables)
+			const struct weft_piece *pieces, uint32_t nr, const struct wfi_cuda_mr *far,
+			struct CUstream_st *stream, uint32_t *tables)
 {
 	struct place at = { .piece = 0 };
 	uint32_t i;
@@ -138,7 +142,7 @@ int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *de
 		if (i == WFI_CUDA_NO_TABLE)
 			return -EAGAIN;
 		*tables |= 1u << i;
-		g->nr_parts[i] = parts_fill(dev, pieces, nr, &at, parts_of(g, i));
+		g->nr_parts[i] = parts_fill(dev, pieces, nr, far, &at, parts_of(g, i));
 		ret = wfi_gpu_crc32c_parts(g->gpu, &g->sums, parts_of(g, i), g->nr_parts[i],
 					   stream);
 		if (ret)
