@@ -36,8 +36,8 @@ static const uint8_t op_flags[WEFT_OP_NR] = {
 	[WEFT_OP_MATCH] = WEFT_F_LEASE | WEFT_F_WHERE,
 	[WEFT_OP_GET] = WEFT_F_VERIFY | WEFT_F_SIGNAL,
 	[WEFT_OP_MAP] = WEFT_F_VERIFY | WEFT_F_PEEK,
-	[WEFT_OP_HANDOFF_EXPECT] = WEFT_F_LAYOUT,
-	[WEFT_OP_HANDOFF_PUSH] = WEFT_F_LAYOUT,
+	[WEFT_OP_HANDOFF_EXPECT] = WEFT_F_LAYOUT | WEFT_F_COPY | WEFT_F_VERIFY | WEFT_F_SIGNAL,
+	[WEFT_OP_HANDOFF_PUSH] = WEFT_F_LAYOUT | WEFT_F_COPY,
 };
 
 /* ---- open operations and their buffers: allocated once, then recycled ---- */

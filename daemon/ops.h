@@ -133,14 +133,13 @@ void op_map_fetched(struct node_op *op, uint32_t n);
 
 /* ---- ops_move.c ---- */
 
-/* a block's piece in the engine's memory. Return: 0, -EINVAL with nothing written. Hot */
-static inline int op_place_check(const struct session *s, const struct weft_place *p,
-				 uint64_t block_bytes, struct wfi_piece *piece)
+/* @len bytes in the engine's memory. Return: 0, -EINVAL with nothing written. Hot */
+static inline int op_place_take(const struct session *s, const struct weft_place *p, uint64_t len,
+				struct wfi_piece *piece)
 {
-	uint64_t len = p->len ? p->len : block_bytes;
 	const struct region *g;
 
-	if (wfi_unlikely(p->region >= SESSION_REGIONS_MAX || len != block_bytes))
+	if (wfi_unlikely(p->region >= SESSION_REGIONS_MAX))
 		return -EINVAL;
 	g = &s->regions[p->region];
 	if (wfi_unlikely(!g->rkey || g->closing || !wfi_range_ok(p->off, len, g->len)))
@@ -149,6 +148,15 @@ static inline int op_place_check(const struct session *s, const struct weft_plac
 	piece->rkey = p->region;
 	piece->len = len;
 	return 0;
+}
+
+/* the same of a block */
+static inline int op_place_check(const struct session *s, const struct weft_place *p,
+				 uint64_t block_bytes, struct wfi_piece *piece)
+{
+	if (wfi_unlikely(p->len && p->len != block_bytes))
+		return -EINVAL;
+	return op_place_take(s, p, block_bytes, piece);
 }
 
 /* a piece that is only read here */
@@ -162,8 +170,9 @@ static inline void op_piece_local(const struct node *node, uint32_t slot, uint32
 	};
 }
 
-/* what WEFT_F_SIGNAL asks for, to @c->signal. Return: 0, -EINVAL, -EFAULT */
-int op_signal_take(struct op_ctx *c);
+/* what WEFT_F_SIGNAL asks for, behind @args bytes of other arguments, to @c->signal. Return: 0,
+ * -EINVAL, -EFAULT */
+int op_signal_take(struct op_ctx *c, uint64_t args);
 /* what moved is there. Pairs with the acquire of whoever waits: a GPU's stream */
 static inline void op_signal_give(const struct op_signal *signal)
 {

@@ -109,7 +109,7 @@ int op_get(struct op_ctx *c)
 	struct op_buf b;
 	int ret, found;
 
-	ret = wfi_unlikely(c->sqe->flags & WEFT_F_SIGNAL) ? op_signal_take(c) : 0;
+	ret = wfi_unlikely(c->sqe->flags & WEFT_F_SIGNAL) ? op_signal_take(c, nr * 36ull) : 0;
 	if (!ret)
 		ret = op_take_keys(c, nr * (sizeof(struct weft_place) + sizeof(int32_t)), &space);
 	if (ret)

@@ -4,9 +4,8 @@
 
 #include "ops.h"
 
-int op_signal_take(struct op_ctx *c)
+int op_signal_take(struct op_ctx *c, uint64_t args)
 {
-	const uint64_t args = c->sqe->nr * 36ull;
 	const struct region *g;
 	struct weft_arg_signal arg;
 	char *mem;

@@ -228,6 +228,8 @@ static void region_drop(struct session *s, uint32_t id)
 {
 	struct weft_ep *ep = s->rkeys[id]->ep;
 
+	ep->dev->transport->mr_dereg(s->mrs[id]);
+	s->mrs[id] = NULL;
 	ep->dev->transport->rkey_destroy(s->rkeys[id]);
 	s->regions[id].rkey = NULL;
 	s->rkeys[id] = NULL;
@@ -239,6 +241,9 @@ int session_region_dereg(struct session *s, uint32_t id)
 {
 	if (id == WEFT_REGION_ARENA || id >= SESSION_REGIONS_MAX || !s->regions[id].rkey)
 		return -ENOENT;
+	/* what names it for later would keep it until then */
+	if (!s->regions[id].closing && s->regions[id].nr_ops)
+		ops_region_closing(s, id);
 	s->regions[id].closing = true;
 	if (s->regions[id].nr_ops)
 		return -EBUSY;

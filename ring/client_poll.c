@@ -125,7 +125,8 @@ static bool take_event(const struct weft_ring *ring, const struct wfi_flight *f,
 	out->nr_blocks = (uint32_t)(cqe->value >> 32);
 	if (!wfi_range_ok(out->first_block, out->nr_blocks, f->nr))
 		return false;
-	copy_slots(ring, f, out->first_block, out->nr_blocks);
+	if (f->out_kind == WFI_ARG_SLOTS_OUT)
+		copy_slots(ring, f, out->first_block, out->nr_blocks);
 	return true;
 }
 

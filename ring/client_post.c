@@ -38,15 +38,16 @@ static unsigned shape_of(const struct weft_op *op)
 {
 	unsigned shape = shapes[op->op];
 
-	if (op->op == WEFT_OP_PUT && op->flags & WEFT_F_COPY)
-		shape ^= (unsigned)WFI_ARG_SLOTS_IN | WFI_ARG_PLACES;
+	if (op->flags & WEFT_F_COPY && shape & (WFI_ARG_PARENT | WFI_ARG_EXPECT | WFI_ARG_PUSH))
+		shape = (shape & ~(unsigned)(WFI_ARG_SLOTS_IN | WFI_ARG_SLOTS_OUT)) |
+			WFI_ARG_PLACES;
 	else if (op->op == WEFT_OP_MATCH && op->flags & WEFT_F_WHERE)
 		shape |= WFI_ARG_WHERE;
 	else if (op->op == WEFT_OP_RELEASE && !op->handle)
 		shape |= WFI_ARG_SLOTS_IN;
-	else if (shape & (WFI_ARG_EXPECT | WFI_ARG_PUSH) && op->flags & WEFT_F_LAYOUT)
+	if (shape & (WFI_ARG_EXPECT | WFI_ARG_PUSH) && op->flags & WEFT_F_LAYOUT)
 		shape |= WFI_ARG_LAYOUT;
-	else if (op->op == WEFT_OP_GET && op->flags & WEFT_F_SIGNAL)
+	if ((op->op == WEFT_OP_GET || shape & WFI_ARG_EXPECT) && op->flags & WEFT_F_SIGNAL)
 		shape |= WFI_ARG_SIGNAL;
 	return shape;
 }
@@ -66,6 +67,10 @@ static int op_check(const struct weft_ring *ring, const struct weft_op *op, unsi
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.slots");
 	if (shape & (WFI_ARG_PUSH | WFI_ARG_CHANNEL) && !op->ticket)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.ticket");
+	if (shape & WFI_ARG_LAYOUT && op->flags & WEFT_F_COPY)
+		return wfi_client_fail(-EOPNOTSUPP,
+				       "layouts are changed between slots only: push blocks of "
+				       "another layout out of slots, and get them from there");
 	if (shape & WFI_ARG_LAYOUT && !op->layout)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.layout");
 	if ((shape & WFI_ARG_MESSAGE || op->op == WEFT_OP_CHANNEL_OPEN) && !op->message)
@@ -242,7 +247,7 @@ static int flight_args(struct weft_ring *ring, struct wfi_flight *f, const struc
 	f->out_off = put_args(ring, op, shape, f->arg_off);
 	if (wfi_unlikely(shape & WFI_ARG_SIGNAL))
 		wfi_signal_begin(ring, (uint32_t)(f - ring->flights), op,
-				 ring->arg + wfi_align_up(f->out_off + op->nr * 4u, 8));
+				 ring->arg + f->arg_off + len - sizeof(struct weft_arg_signal));
 	f->out_kind = (uint16_t)(shape & WFI_ARG_OUT);
 	f->out = out_of(op, shape);
 	f->ticket = shape & (WFI_ARG_EXPECT | WFI_ARG_CHANNEL) ? op->ticket : NULL;
@@ -289,7 +294,8 @@ static uint64_t put_entry(struct weft_ring *ring, const struct weft_op *op,
 	entry[2] = (uint64_t)op->nr << 32 | (op->space ? op->space->id : 0);
 	entry[3] = (uint64_t)timeout_of(op) << 32 | f->arg_off;
 	entry[4] = op->handle;
-	if (wfi_unlikely(op->op == WEFT_OP_PUT && op->handle))
+	if (wfi_unlikely(op->handle && (op->op == WEFT_OP_PUT || (op->op == WEFT_OP_HANDOFF_PUSH &&
+								  op->flags & WEFT_F_COPY))))
 		entry[4] = event_id(ring->w, op->handle);
 	if (wfi_unlikely(op->trace != NULL)) {
 		memcpy(entry + 5, op->trace, 24);

@@ -172,13 +172,26 @@ extern "C" {
  *           when they have landed: by reference inside one node, else when the receiver has them.
  *           Each block's layers are pushed in order. res n
  *
+ * With WEFT_F_COPY either has places[n] instead of slots, and the layers are copied: PUSH out of
+ * its places, which may be read until it completes, EXPECT into its own, which may be written to
+ * until its last completion. Engines and places are of one node. Those of EXPECT are whole blocks,
+ * and nothing is leased then, nor published: handle is 0, keys count for nothing. Those of PUSH may
+ * be of its layers alone (.len). On a GPU the handle of PUSH may be an event, as that of PUT: the
+ * push waits for it, and nobody else does. With WEFT_F_VERIFY, too, EXPECT has what lands checked,
+ * as far as the node can. One that is given up, or whose region is deregistered (-ECANCELED),
+ * completes when no copy can touch its places any more
+ *
+ * With WEFT_F_SIGNAL a struct weft_arg_signal follows the arrays of EXPECT, for its last
+ * completion, as for GET
+ *
  * With WEFT_F_LAYOUT a struct weft_layout follows the struct of either. EXPECT then takes blocks
  * of any layout with the same layers and head_bytes: of other page sizes, of some heads only, in
  * another order, keys and values apart. PUSH says the layout of what it pushes, without heads that
  * the receiver does not have, and counts its own blocks: block b holds tokens from b * its
  * nr_tokens on. Each element comes once, from one or from several pushers, layer by layer. A layer
  * of a block has landed when all of its elements have. Bytes move inside a node, too. Blocks of all
- * layouts together: at most 16384 heads x tokens x (keys, values) in a layer
+ * layouts together: at most 16384 heads x tokens x (keys, values) in a layer. Not with WEFT_F_COPY:
+ * -EOPNOTSUPP
  * HANDOFF_CANCEL  handle: from the first completion of HANDOFF_EXPECT. res 0; the expectation
  *           completes with -ECANCELED
  *

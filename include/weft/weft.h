@@ -210,15 +210,17 @@ struct weft_region_opts {
  * failed; -ENOMEM. weft_why() says what to do */
 WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
 /**
- * weft_event_reg - an event that puts out of GPU memory wait for, so that the engine need not
+ * weft_event_reg - an event that puts and pushes out of GPU memory wait for, so that the engine
+ *                  need not
  * @event: a CUevent or cudaEvent_t, made with CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING (in
  *         torch: Event(interprocess=True).cuda_event); the caller's until weft_region_dereg()
  * @region: of this session, in memory of the GPU that puts are to come from; kept as long
- * @out: number for weft_op.handle of WEFT_OP_PUT with WEFT_F_COPY
+ * @out: number for weft_op.handle of WEFT_OP_PUT and WEFT_OP_HANDOFF_PUSH with WEFT_F_COPY
  *
  * Such a put reads its places when all that was in the stream at the last record has been done, and
  * its deadline counts from the submission on. So: record, then submit; and record anew when the put
- * has completed. Numbers are those of regions, and are given back as those are.
+ * has completed. The same holds for a push; of layers that are under way at a time each has an
+ * event of its own. Numbers are those of regions, and are given back as those are.
  *
  * Return: 0; -EOPNOTSUPP another kind of event; -EINVAL no such region; as weft_region_reg()
  */
@@ -253,7 +255,7 @@ struct weft_message {
 };
 
 /**
- * struct weft_signal - the end of a get, for streams of a GPU
+ * struct weft_signal - the end of a get, or of a handoff that was expected, for streams of a GPU
  * @addr: of a word of 32 bits, as GPUs see it
  * @value: the get has ended when the word has reached it: (int32_t)(word - value) >= 0
  */
@@ -267,7 +269,8 @@ struct weft_signal {
  * struct weft_op - one operation; fields that an opcode does not use are zero (weft/ring.h says
  * which it uses)
  * @op, @flags: enum weft_opcode, enum weft_sqe_flags
- * @keys, @places, @parent: lent for the call of weft_submit()
+ * @keys, @places, @parent: lent for the call of weft_submit(); @places of HANDOFF_EXPECT and
+ *         HANDOFF_PUSH with WEFT_F_COPY, instead of @slots
  * @slots: in: lent for the call; out (CLAIM, MAP, HANDOFF_EXPECT, CHANNEL_RECV): lent until the
  *         completion
  * @results, @where, @ticket, @stat: out, or NULL where not wanted; lent until the completion
@@ -276,12 +279,13 @@ struct weft_signal {
  * @message: of CHANNEL_OPEN .bytes, of CHANNEL_SEND .bytes and .tag, read for the call; of
  *           CHANNEL_JOIN, where it may be NULL, .seq, of CHANNEL_RECV all: out, lent until the
  *           completion
- * @handle: lease, handoff, channel or message; of PUT with WEFT_F_COPY: 0, or an event
+ * @handle: lease, handoff, channel or message; of PUT and HANDOFF_PUSH with WEFT_F_COPY: 0, or an
+ *          event
  * @timeout_us: 0: the node's default
  * @trace: W3C trace context, 16 + 8 + 1 bytes, or NULL
  * @routes: of ROUTE: .node of each is read for the call; out, lent until the completion
  * @nr_routes, @block_us: of ROUTE, as in struct weft_arg_route
- * @signal: of GET with WEFT_F_SIGNAL: out, written by weft_submit()
+ * @signal: of GET and HANDOFF_EXPECT with WEFT_F_SIGNAL: out, written by weft_submit()
  */
 struct weft_op {
 	uint8_t op;
@@ -365,7 +369,8 @@ WEFT_API int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsi
 		       uint64_t timeout_us);
 
 /**
- * weft_signals_open - let streams of GPUs wait for gets of this ring, so that the engine need not
+ * weft_signals_open - let streams of GPUs wait for gets of this ring, and for what it expects, so
+ *                     that the engine need not
  * @region: of this session, in memory of a GPU that this process uses
  *
  *	weft_signals_open(ring, region);              once

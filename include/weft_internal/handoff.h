@@ -8,6 +8,9 @@
  * CRC32C of each; the receiver READs them into slots of its own, checks, answers. So no peer ever
  * writes into a node's memory.
  *
+ * Instead of slots either side may name places in memory of its own, a GPU's above all (place.c).
+ * Then bytes are copied: between memory of GPUs straight, else through slots.
+ *
  * Context: the node's worker thread.
  */
 #ifndef WFI_HANDOFF_H
@@ -125,6 +128,26 @@ uint64_t wfi_handoffs_next_event_ns(const struct wfi_handoffs *hs);
 /* until then a layer may come at any moment: its worker should rather spin than sleep */
 uint64_t wfi_handoffs_awaited_ns(const struct wfi_handoffs *hs);
 
+/**
+ * struct wfi_handoff_places - blocks in memory of an engine's
+ * @ep: reaches all of it
+ * @rkeys: by the numbers that @blocks have
+ * @mrs: by the same numbers, of an expectation: regions as local sides of posts of other endpoints
+ *       of @ep's device, or NULL where the provider has no such thing
+ * @arena: of the tenant, for transfers over @ep; NULL where none is needed
+ * @blocks: .rkey, .remote and .len of each: the whole block, or, in a push, its layers alone
+ *
+ * The struct is lent for the call, what it names until done().
+ */
+struct wfi_handoff_places {
+	struct weft_ep *ep;
+	struct weft_rkey *const *rkeys;
+	struct weft_mr *const *mrs;
+	const struct weft_mr *arena;
+	const struct wfi_piece *blocks;
+	uint32_t nr_rkeys;
+};
+
 struct wfi_expect_opts {
 	struct wfi_owner *owner; /* gets the lease */
 	uint32_t space;
@@ -132,10 +155,13 @@ struct wfi_expect_opts {
 	uint32_t nr_layers; /* divides the block size */
 	const struct weft_key *keys; /* copied */
 	const struct weft_layout *layout; /* NULL: blocks are bytes; copied */
+	/* NULL: in slots. Else nothing is published, and there is no lease. Not with a layout */
+	const struct wfi_handoff_places *places;
+	bool verify; /* copies to places inside the node are checked, as far as that can be had */
 	struct weft_key parent;
 	uint64_t now_ns;
 	uint64_t deadline_ns;
-	/* layers landed; @slots of those blocks, lent for the call */
+	/* layers landed; @slots of those blocks, lent for the call; of no use with places */
 	void (*landed)(void *ctx, uint32_t layer, uint32_t nr_layers, uint32_t first, uint32_t nr,
 		       const struct weft_slot *slots);
 	/* exactly once: @res nr_blocks and a lease, or negative errno. @slots: all, when res > 0 */
@@ -157,6 +183,10 @@ struct wfi_push_opts {
 	uint32_t first_block;
 	uint32_t nr;
 	const struct weft_slot *slots; /* copied */
+	const struct wfi_handoff_places *places; /* instead of slots, or NULL */
+	/* NULL, or, with places: may they be read? Return: 0, -EAGAIN ask again, or why not ever.
+	 * Asked with .ctx, each 50 us */
+	int (*ready)(void *ctx);
 	const struct weft_layout *layout; /* of these blocks, as for the receiver; copied */
 	/* of ticket->node, NULL when it is not connected. With a layout also for the node itself */
 	struct wfi_peer *peer;
@@ -168,7 +198,8 @@ struct wfi_push_opts {
 /**
  * Return: 0; -EPERM wrong secret; -ESTALE ticket of an earlier life, ended or expired, or slots not
  * the owner's; -EHOSTUNREACH no connection to that node; -EINVAL out of range, or a block's layers
- * out of order; -EXDEV another space or tenant; -EAGAIN too many pushes
+ * out of order; -EXDEV another space or tenant; -EAGAIN too many pushes; -ENOSPC no slots;
+ * -EOPNOTSUPP places, and another node, or a layout
  */
 int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
 

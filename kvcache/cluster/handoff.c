@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "handoff_private.h"
+#include "place.h"
 #include "shape.h"
 #include "weft_internal/crc32c_poly.h"
 #include "weft_internal/log.h"
@@ -43,6 +44,8 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 		counter(hs, "weft_handoff_read", "", "bytes", "Bytes read from other nodes");
 	hs->bytes_by_ref = counter(hs, "weft_handoff_bytes_by_reference", "", "bytes",
 				   "Bytes handed over inside the node without moving one");
+	hs->bytes_copied = counter(hs, "weft_handoff_copied", "", "bytes",
+				   "Bytes copied inside the node, from or to memory of engines");
 	hs->pieces_bad = counter(hs, "weft_verify_failures", "kind=\"handoff\"", "",
 				 "Blocks whose check failed");
 	hs->nr_failed =
@@ -75,8 +78,8 @@ static struct handoff *handoff_find(struct wfi_handoffs *hs, uint64_t name)
 static int handoff_alloc(struct wfi_handoffs *hs, struct handoff *h, uint32_t nr)
 {
 	size_t each = sizeof(*h->keys) + sizeof(*h->refs) + sizeof(*h->slots) +
-		      sizeof(*h->pushers) + sizeof(*h->crc) + sizeof(*h->results) +
-		      sizeof(*h->named);
+		      sizeof(*h->pushers) + sizeof(*h->copied) + sizeof(*h->crc) +
+		      sizeof(*h->results) + sizeof(*h->named);
 	char *p;
 
 	h->mem_len = each * nr;
@@ -88,7 +91,8 @@ static int handoff_alloc(struct wfi_handoffs *hs, struct handoff *h, uint32_t nr
 	h->refs = (struct weft_slot *)(h->keys + nr);
 	h->slots = (uint32_t *)(h->refs + nr);
 	h->pushers = h->slots + nr;
-	h->crc = h->pushers + nr;
+	h->copied = h->pushers + nr;
+	h->crc = h->copied + nr;
 	h->results = (int32_t *)(h->crc + nr);
 	h->named = (uint16_t *)(h->results + nr);
 	memset(h->slots, 0xff, nr * sizeof(*h->slots));
@@ -149,6 +153,8 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	if (!opts->nr_blocks || opts->nr_blocks > WFI_HANDOFF_BLOCKS_MAX || !opts->nr_layers ||
 	    opts->nr_layers > WFI_HANDOFF_LAYERS_MAX || opts->deadline_ns <= opts->now_ns)
 		return -EINVAL;
+	if (opts->places && opts->layout)
+		return -EOPNOTSUPP;
 	ret = wfi_kv_space_get(hs->opts.kv, opts->owner->tenant, opts->space, &space);
 	if (ret)
 		return ret;
@@ -175,6 +181,10 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->opts = *opts;
 	memcpy(h->keys, opts->keys, opts->nr_blocks * sizeof(*h->keys));
 	h->opts.keys = h->keys;
+	if (opts->places) {
+		h->places = *opts->places;
+		h->opts.places = &h->places;
+	}
 	h->space = space;
 	h->tenant = opts->owner->tenant;
 	h->left = (uint64_t)opts->nr_blocks * opts->nr_layers;
@@ -222,6 +232,8 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 			wfi_peer_read_cancel(hs->opts.xfer, &hs->reads[i].read);
 	if (h->shape)
 		wfi_shape_cancel(hs, h);
+	/* may end it now */
+	wfi_place_cancel(hs, h);
 }
 
 void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns)
@@ -230,6 +242,11 @@ void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_
 	uint64_t lease = 0;
 	int res;
 
+	if (opts.places) {
+		handoff_release(hs, h);
+		opts.done(opts.ctx, (int)opts.nr_blocks, 0, NULL);
+		return;
+	}
 	/* what READs filled. Blocks that came by reference are their engine's to publish: they are
 	 * refused */
 	if (h->claims.nr_claims)
@@ -288,8 +305,8 @@ static int handoff_range_check(const struct handoff *h, uint32_t layer, uint32_t
 	return 0;
 }
 
-static void handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t layer,
-			   uint32_t nr_layers, uint32_t first, uint32_t nr, uint64_t now_ns)
+void wfi_handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t layer,
+			uint32_t nr_layers, uint32_t first, uint32_t nr, uint64_t now_ns)
 {
 	h->left -= (uint64_t)nr * nr_layers;
 	h->opts.landed(h->opts.ctx, layer, nr_layers, first, nr, &h->refs[first]);
@@ -314,13 +331,16 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 	ret = handoff_range_check(h, o->layer, o->nr_layers, o->first_block, o->nr);
 	if (ret)
 		return ret;
+	if (o->places || h->opts.places)
+		return wfi_place_push(hs, h, o);
 	for (i = 0; i < o->nr; i++) {
 		b = o->first_block + i;
 		ret = wfi_kv_slot_check(hs->opts.kv, o->owner, o->space, &o->slots[i]);
 		if (ret)
 			return ret;
 		/* a block comes from one slot: all its layers, from the first one pushed on */
-		if (h->slots[b] != WFI_SLOT_NONE && h->slots[b] != o->slots[i].idx)
+		if (h->copied[b] ||
+		    (h->slots[b] != WFI_SLOT_NONE && h->slots[b] != o->slots[i].idx))
 			return -EINVAL;
 	}
 	for (i = 0; i < o->nr; i++) {
@@ -335,7 +355,8 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 	}
 	wfi_count(hs->bytes_by_ref,
 		  h->space.block_bytes / h->opts.nr_layers * o->nr_layers * o->nr);
-	handoff_landed(hs, h, o->layer, o->nr_layers, o->first_block, o->nr, o->now_ns);
+	wfi_handoff_landed(hs, h, o->layer, o->nr_layers, o->first_block, o->nr, o->now_ns);
+	o->done(o->ctx, (int)o->nr);
 	return 0;
 }
 
@@ -487,8 +508,8 @@ static void read_job_done(void *ctx, int res)
 		return;
 	}
 	wfi_count(hs->bytes_read, len);
-	handoff_landed(hs, h, done.layer, done.nr_layers, done.first, done.nr,
-		       wfi_now(hs->opts.env));
+	wfi_handoff_landed(hs, h, done.layer, done.nr_layers, done.first, done.nr,
+			   wfi_now(hs->opts.env));
 }
 
 /* slots for blocks that no push has named before */
@@ -559,12 +580,14 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	uint32_t i;
 	int ret;
 
+	if (h->opts.places)
+		return -EOPNOTSUPP;
 	ret = handoff_range_check(h, m->layer, m->nr_layers, m->first_block, m->nr);
 	if (ret)
 		return ret;
 	/* a slot that a local engine gave may hold a block that others read: no READ lands there */
 	for (i = 0; i < m->nr; i++)
-		if (h->pushers[m->first_block + i])
+		if (h->pushers[m->first_block + i] || h->copied[m->first_block + i])
 			return -EINVAL;
 	if (!hs->free_reads)
 		return -EAGAIN;
@@ -696,7 +719,7 @@ static bool has_pushed(const struct handoff *h, uint32_t owner)
 	uint32_t i;
 
 	for (i = 0; i < h->opts.nr_blocks; i++)
-		if (h->pushers[i] == owner)
+		if (h->pushers[i] == owner || h->copied[i] == owner)
 			return true;
 	return false;
 }
@@ -706,6 +729,7 @@ void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *ow
 	uint32_t i;
 
 	wfi_pushes_owner_gone(hs, owner->id);
+	wfi_place_owner_gone(hs, owner->id);
 	for (i = 0; i < hs->hi_handoffs; i++) {
 		struct handoff *h = &hs->handoffs[i];
 
@@ -781,6 +805,8 @@ int wfi_handoffs_poll(struct wfi_handoffs *hs, uint64_t now_ns)
 		work += wfi_pushes_poll(hs);
 	if (hs->outbox_head != hs->outbox_tail)
 		work += outbox_poll(hs);
+	if (hs->nr_waiting && now_ns >= hs->look_ns)
+		work += wfi_place_poll(hs, now_ns);
 	if (now_ns >= hs->next_event_ns)
 		handoffs_expire(hs, now_ns);
 	return work;
@@ -788,9 +814,12 @@ int wfi_handoffs_poll(struct wfi_handoffs *hs, uint64_t now_ns)
 
 uint64_t wfi_handoffs_next_event_ns(const struct wfi_handoffs *hs)
 {
+	const uint64_t at_ns = hs->nr_waiting ? wfi_min(hs->look_ns, hs->next_event_ns)
+					      : hs->next_event_ns;
+
 	/* what makes progress keeps the worker awake: the rest waits for a peer to take messages,
 	 * and nobody rings when it does */
 	if (hs->nr_sending || hs->outbox_head != hs->outbox_tail)
-		return wfi_min(hs->next_event_ns, wfi_now(hs->opts.env) + RETRY_NS);
-	return hs->next_event_ns;
+		return wfi_min(at_ns, wfi_now(hs->opts.env) + RETRY_NS);
+	return at_ns;
 }

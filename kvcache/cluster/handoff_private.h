@@ -47,10 +47,12 @@ struct handoff {
 	struct weft_slot *refs;
 	uint32_t *slots; /* WFI_SLOT_NONE until the first push names the block */
 	uint32_t *pushers; /* owner id of the local engine whose slot it is, 0: none */
+	uint32_t *copied; /* owner id of the local engine that it is copied from, 0: none */
 	uint32_t *crc; /* of the layers landed so far */
 	uint16_t *named; /* next layer that a push may name */
 	int32_t *results;
 	struct shape *shape; /* of its blocks, when pushes of other layouts are taken; or NULL */
+	struct wfi_handoff_places places; /* where .opts.places is not NULL */
 };
 
 /* receiver: one message's pieces on their way */
@@ -133,8 +135,12 @@ struct wfi_handoffs {
 	uint64_t next_event_ns;
 	uint64_t awaited_ns; /* until then a layer may come at any moment */
 	struct shape_job *jobs; /* of shape.c, busy or not */
+	struct place_job *copies; /* of place.c, all under way */
+	uint32_t nr_copies, nr_waiting; /* of these: for their engines' events */
+	uint32_t look; /* serial of the last look at those */
+	uint64_t look_ns; /* of the next one */
 	struct wfi_run *runs; /* its scratch; NULL: no layout was asked for yet */
-	struct wfi_counter *bytes_read, *bytes_by_ref, *pieces_bad, *nr_failed;
+	struct wfi_counter *bytes_read, *bytes_by_ref, *bytes_copied, *pieces_bad, *nr_failed;
 	struct wfi_counter scratch;
 };
 
@@ -160,7 +166,10 @@ static inline int handoff_end_res(int res)
 int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
 /* for shape.c: all layers of all blocks have landed, and .crc is known */
 void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns);
-/* a READ that was counted in .nr_reads is over, without success */
+/* layers are here */
+void wfi_handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t layer,
+			uint32_t nr_layers, uint32_t first, uint32_t nr, uint64_t now_ns);
+/* a READ, or a copy, that was counted in .nr_reads is over, without success */
 void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res);
 /* slots for blocks that no push has named before. Return: 0, -errno */
 int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,

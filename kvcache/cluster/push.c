@@ -245,15 +245,10 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 
 int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 {
-	int ret;
-
 	/* of another layout, bytes have to move */
-	if (opts->ticket->node != hs->opts.node || opts->layout)
-		return push_remote(hs, opts);
-	ret = wfi_handoff_push_local(hs, opts);
-	if (!ret)
-		opts->done(opts->ctx, (int)opts->nr);
-	return ret;
+	if (opts->ticket->node == hs->opts.node && !opts->layout)
+		return wfi_handoff_push_local(hs, opts);
+	return opts->places ? -EOPNOTSUPP : push_remote(hs, opts);
 }
 
 /* ---- sending ---- */

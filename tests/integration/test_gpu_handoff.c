@@ -1,0 +1,990 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Handoffs from and into the memory of GPUs, inside a node, and what becomes of both sides when
+ * something goes wrong meanwhile. As in test_gpu_node.c the driver is mocked. In a weftd events of
+ * the engines' have always come, but where the node's driver is made to say that none ever does.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "gpu/cuda.h"
+#include "tests/integration/node.h"
+#include "tests/unit/mock_cuda.h"
+#include "weft_internal/gpu.h"
+
+#define NB 12u /* blocks of a handoff */
+#define NL 4u /* layers of a block */
+#define LAYER 4096u
+#define BLOCK ((uint64_t)NL * LAYER)
+#define MEM (4 * NB * BLOCK)
+#define END_MS 1000 /* an end is known to the other side within this */
+
+static const char *const sets[] = { "arena_bytes=64M", NULL };
+
+static const struct weft_space_opts geometry = {
+	.size = sizeof(geometry),
+	.block_bytes = BLOCK,
+	.model = "gpu-handoff",
+	.layout = "test",
+	.tokens_per_block = 16,
+	.nr_layers = NL,
+};
+
+static struct test_node node;
+static const struct wfi_cuda *cuda;
+static struct mock_cuda *mock; /* of this process */
+static void (*mock_release)(void);
+
+/* ---- memory ---- */
+
+enum kind { SLOTS, MEMORY, GPU, GPU_LAYERS, GPU_OTHER, NR_KINDS };
+
+/* an engine's blocks, somewhere */
+struct side {
+	struct test_engine *e;
+	enum kind kind;
+	char *mem;
+	uint32_t region;
+	struct weft_slot slots[NB];
+	struct weft_place places[NB];
+};
+
+static void context(int gpu)
+{
+	struct CUctx_st *ctx;
+
+	test_must(!cuda->cuDevicePrimaryCtxRetain(&ctx, gpu));
+	test_must(!cuda->cuCtxPushCurrent(ctx));
+}
+
+static void context_end(int gpu)
+{
+	struct CUctx_st *ctx;
+
+	test_must(!cuda->cuCtxPopCurrent(&ctx));
+	test_must(!cuda->cuDevicePrimaryCtxRelease(gpu));
+}
+
+static void region_open(struct side *s)
+{
+	struct weft_region_opts opts = { .size = sizeof(opts), .len = MEM, .fd = -1 };
+	uint64_t mem;
+
+	if (s->kind == MEMORY) {
+		s->mem =
+			mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		test_must(s->mem != MAP_FAILED);
+	} else {
+		if (s->kind == GPU_OTHER)
+			context(1);
+		test_must(!cuda->cuMemAlloc(&mem, MEM));
+		s->mem = (char *)(uintptr_t)mem;
+		opts.kind = WEFT_REGION_GPU;
+	}
+	opts.addr = s->mem;
+	/* as a tensor for each layer, in one allocation */
+	if (s->kind == GPU_LAYERS) {
+		opts.nr_segments = NL;
+		opts.segment_bytes = LAYER;
+		opts.segment_stride = MEM / NL;
+		opts.block_stride = LAYER;
+	}
+	test_must(!weft_region_reg(s->e->w, &opts, &s->region));
+	if (s->kind == GPU_OTHER)
+		context_end(1);
+}
+
+static void side_open(struct side *s, struct test_engine *e, enum kind kind)
+{
+	*s = (struct side){ .e = e, .kind = kind };
+	if (kind != SLOTS)
+		region_open(s);
+	/* every second one, the last first: as pages lie */
+	for (unsigned i = 0; i < NB; i++)
+		s->places[i] =
+			(struct weft_place){ .off = 2 * (NB - 1 - i) * BLOCK, .region = s->region };
+}
+
+static void side_close(struct side *s)
+{
+	if (s->kind == SLOTS)
+		return;
+	assert_int_equal(weft_region_dereg(s->e->w, s->region), 0);
+	if (s->kind == MEMORY)
+		munmap(s->mem, MEM);
+	else
+		assert_int_equal(cuda->cuMemFree((uintptr_t)s->mem), 0);
+}
+
+static char *layer_of(const struct side *s, unsigned block, unsigned layer)
+{
+	const uint64_t off = s->places[block].off;
+
+	if (s->kind == SLOTS)
+		return (char *)weft_arena(s->e->w) + s->slots[block].off + (size_t)layer * LAYER;
+	if (s->kind == GPU_LAYERS)
+		return s->mem + layer * (MEM / NL) + off / NL;
+	return s->mem + off + (size_t)layer * LAYER;
+}
+
+/* ---- one handoff ---- */
+
+struct handoff {
+	struct side *to;
+	struct weft_key keys[NB];
+	struct weft_ticket ticket;
+	uint64_t handle;
+	uint64_t name;
+};
+
+static uint64_t names = 1000;
+
+static uint64_t seed(const struct handoff *h, unsigned block, unsigned layer)
+{
+	return h->name * 1000 + block * NL + layer;
+}
+
+static void expect_with(struct handoff *h, struct side *to, uint8_t flags, uint32_t timeout_us,
+			struct weft_signal *signal)
+{
+	struct weft_op op = {
+		.op = WEFT_OP_HANDOFF_EXPECT,
+		.flags = flags,
+		.space = to->e->space,
+		.nr = NB,
+		.nr_layers = NL,
+		.keys = h->keys,
+		.slots = to->slots,
+		.places = to->places,
+		.ticket = &h->ticket,
+		.timeout_us = timeout_us,
+		.signal = signal,
+	};
+	struct weft_completion cpl;
+
+	*h = (struct handoff){ .to = to, .name = names += 100 };
+	if (to->kind != SLOTS)
+		op.flags |= WEFT_F_COPY;
+	test_keys(to->e, h->name, NB, h->keys);
+	test_must(weft_submit(to->e->ring, &op, 1) == 1);
+	test_next(to->e->ring, &cpl);
+	test_must(cpl.flags == (WEFT_CQE_MORE | WEFT_CQE_TICKET));
+	h->handle = cpl.handle;
+}
+
+static void expect(struct handoff *h, struct side *to)
+{
+	expect_with(h, to, 0, 0, NULL);
+}
+
+static void claim(struct side *s)
+{
+	const struct weft_op op = {
+		.op = WEFT_OP_CLAIM, .space = s->e->space, .nr = NB, .slots = s->slots
+	};
+
+	assert_int_equal(weft_call(s->e->ring, &op, NULL), NB);
+}
+
+static void unclaim(struct side *s)
+{
+	const struct weft_op op = { .op = WEFT_OP_RELEASE, .nr = NB, .slots = s->slots };
+
+	assert_int_equal(weft_call(s->e->ring, &op, NULL), NB);
+}
+
+static struct weft_op push_of(struct side *from, struct weft_ticket *ticket, unsigned layer)
+{
+	return (struct weft_op){
+		.op = WEFT_OP_HANDOFF_PUSH,
+		.flags = from->kind == SLOTS ? 0 : WEFT_F_COPY,
+		.space = from->e->space,
+		.nr = NB,
+		.slots = from->slots,
+		.places = from->places,
+		.ticket = ticket,
+		.layer = layer,
+		.nr_layers = 1,
+	};
+}
+
+static int push(struct side *from, struct handoff *h, unsigned layer)
+{
+	const struct weft_op op = push_of(from, &h->ticket, layer);
+
+	return weft_call(from->e->ring, &op, NULL);
+}
+
+static void fill(struct side *from, const struct handoff *h, unsigned layer)
+{
+	for (unsigned i = 0; i < NB; i++)
+		test_fill(layer_of(from, i, layer), LAYER, seed(h, i, layer));
+}
+
+static void assert_filled(const struct handoff *h, unsigned layer)
+{
+	for (unsigned i = 0; i < NB; i++)
+		assert_true(test_filled(layer_of(h->to, i, layer), LAYER, seed(h, i, layer)));
+}
+
+static void hear_layer(const struct handoff *h, unsigned layer)
+{
+	struct weft_completion cpl;
+
+	test_next(h->to->e->ring, &cpl);
+	assert_int_equal(cpl.res, NB);
+	assert_int_equal(cpl.flags, WEFT_CQE_MORE);
+	assert_int_equal(cpl.layer, layer);
+	assert_int_equal(cpl.nr_layers, 1);
+	assert_int_equal(cpl.first_block, 0);
+	assert_int_equal(cpl.nr_blocks, NB);
+	assert_filled(h, layer);
+}
+
+/* Return: res of the last completion, which comes in time */
+static int hear_end(const struct handoff *h, uint64_t since_ms, uint64_t *lease)
+{
+	struct weft_completion cpl;
+
+	do
+		test_next(h->to->e->ring, &cpl);
+	while (cpl.flags & WEFT_CQE_MORE);
+	assert_in_range(test_now_ms() - since_ms, 0, END_MS);
+	if (lease)
+		*lease = cpl.handle;
+	return cpl.res;
+}
+
+/* every layer arrives, is told, and nothing is held afterwards that is not the receiver's */
+static void whole(struct side *from, struct side *to, uint8_t flags)
+{
+	const struct weft_stat was = test_stat(to->e->ring);
+	struct handoff h;
+	uint64_t lease;
+
+	expect_with(&h, to, flags, 0, NULL);
+	if (from->kind == SLOTS)
+		claim(from);
+	for (unsigned layer = 0; layer < NL; layer++) {
+		fill(from, &h, layer);
+		assert_int_equal(push(from, &h, layer), NB);
+		hear_layer(&h, layer);
+	}
+	assert_int_equal(hear_end(&h, test_now_ms(), &lease), NB);
+	for (unsigned layer = 0; layer < NL; layer++)
+		assert_filled(&h, layer);
+	if (from->kind == SLOTS)
+		unclaim(from);
+	assert_int_equal(lease != 0, to->kind == SLOTS);
+	if (to->kind == SLOTS && from->kind != SLOTS) {
+		assert_int_equal(weft_match(to->e->ring, to->e->space, h.keys, NB), NB);
+		assert_int_equal(weft_drop(to->e->ring, to->e->space, h.keys, NB), NB);
+	}
+	if (lease)
+		assert_int_equal(weft_release(to->e->ring, lease), NB);
+	assert_true(test_stat_settles(to->e->ring, &was, END_MS));
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	test_node_init(&node, sets);
+	test_node_start(&node);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	test_node_fini(&node);
+	return 0;
+}
+
+/* what the node's driver has, as MOCK_CUDA says it */
+static void node_with(struct test_node *n, const char *with)
+{
+	test_node_init(n, sets);
+	setenv("MOCK_CUDA", with, 1);
+	test_node_start(n);
+	unsetenv("MOCK_CUDA");
+}
+
+/* ---- bytes ---- */
+
+static void test_ways(void **state)
+{
+	struct test_engine from, to;
+	struct side a, b;
+
+	(void)state;
+	test_engine_open(&from, &node, NULL, &geometry);
+	test_engine_open(&to, &node, NULL, &geometry);
+	for (unsigned x = 0; x < NR_KINDS; x++)
+		for (unsigned y = 0; y < NR_KINDS; y++) {
+			side_open(&a, &from, x);
+			side_open(&b, &to, y);
+			whole(&a, &b, 0);
+			if (y != SLOTS)
+				whole(&a, &b, WEFT_F_VERIFY);
+			side_close(&a);
+			side_close(&b);
+		}
+	test_engine_close(&from);
+	test_engine_close(&to);
+}
+
+/* between GPUs no byte goes through slots, not even of an arena that has none left */
+static void test_straight(void **state)
+{
+	struct test_engine from, to;
+	struct side a, b;
+	uint64_t copied, summed;
+	struct weft_slot slot;
+	struct weft_op take = { .op = WEFT_OP_CLAIM, .nr = 1, .slots = &slot };
+
+	(void)state;
+	test_engine_open(&from, &node, NULL, &geometry);
+	test_engine_open(&to, &node, NULL, &geometry);
+	side_open(&a, &from, GPU_LAYERS);
+	side_open(&b, &to, GPU);
+	take.space = to.space;
+	while (weft_call(to.ring, &take, NULL) == 1)
+		;
+	copied = test_counter(to.w, "weft_handoff_copied");
+	summed = test_counter(to.w, "weft_xfer_summed");
+	whole(&a, &b, WEFT_F_VERIFY);
+	assert_int_equal(test_counter(to.w, "weft_handoff_copied"), copied + NB * BLOCK);
+	/* held against each other in the device, and nobody asked for the sums */
+	assert_int_equal(test_counter(to.w, "weft_xfer_summed"), summed);
+	side_close(&a);
+	side_close(&b);
+	test_engine_close(&from);
+	test_engine_close(&to);
+}
+
+/* a place of a push may have its layers alone; what comes in halves is told in halves */
+static void test_parts(void **state)
+{
+	struct test_engine from, to;
+	struct weft_completion cpl;
+	struct handoff h;
+	struct side a, b;
+	struct weft_op op;
+
+	(void)state;
+	test_engine_open(&from, &node, NULL, &geometry);
+	test_engine_open(&to, &node, NULL, &geometry);
+	side_open(&a, &from, GPU);
+	side_open(&b, &to, GPU);
+	expect(&h, &b);
+	for (unsigned half = 0; half < 2; half++)
+		for (unsigned layer = 0; layer < NL; layer += 2) {
+			struct weft_place places[NB / 2];
+
+			for (unsigned i = 0; i < NB / 2; i++) {
+				places[i] = (struct weft_place){ .off = i * 2 * LAYER,
+								 .region = a.region,
+								 .len = 2 * LAYER };
+				for (unsigned l = 0; l < 2; l++)
+					test_fill(a.mem + (2 * i + l) * LAYER, LAYER,
+						  seed(&h, half * NB / 2 + i, layer + l));
+			}
+			op = push_of(&a, &h.ticket, layer);
+			op.places = places;
+			op.nr = NB / 2;
+			op.nr_layers = 2;
+			op.first_block = half * NB / 2;
+			assert_int_equal(weft_call(from.ring, &op, NULL), NB / 2);
+			test_next(to.ring, &cpl);
+			assert_int_equal(cpl.layer, layer);
+			assert_int_equal(cpl.nr_layers, 2);
+			assert_int_equal(cpl.first_block, half * NB / 2);
+			assert_int_equal(cpl.nr_blocks, NB / 2);
+		}
+	assert_int_equal(hear_end(&h, test_now_ms(), NULL), NB);
+	for (unsigned layer = 0; layer < NL; layer++)
+		assert_filled(&h, layer);
+	side_close(&a);
+	side_close(&b);
+	test_engine_close(&from);
+	test_engine_close(&to);
+}
+
+/* a bit that is another on its way from memory to memory */
+static void test_flipped(void **state)
+{
+	/* so long that the copy engine has it */
+	static const struct weft_space_opts large = {
+		.size = sizeof(large),
+		.block_bytes = 4u << 20,
+		.model = "gpu-handoff-large",
+		.layout = "test",
+		.tokens_per_block = 16,
+		.nr_layers = 1,
+	};
+	const uint64_t len = 8u << 20;
+	struct weft_region_opts opts = {
+		.size = sizeof(opts), .len = len, .fd = -1, .kind = WEFT_REGION_GPU
+	};
+	struct weft_place from = { .off = 0 }, to = { .off = 4u << 20 };
+	struct weft_key key;
+	struct weft_ticket ticket;
+	struct test_engine e;
+	struct weft_ring *other;
+	struct weft_completion cpl;
+	struct weft_op expects = { .op = WEFT_OP_HANDOFF_EXPECT,
+				   .flags = WEFT_F_COPY | WEFT_F_VERIFY,
+				   .nr = 1,
+				   .nr_layers = 1,
+				   .keys = &key,
+				   .places = &to,
+				   .ticket = &ticket };
+	struct weft_op pushes = { .op = WEFT_OP_HANDOFF_PUSH,
+				  .flags = WEFT_F_COPY,
+				  .nr = 1,
+				  .nr_layers = 1,
+				  .places = &from,
+				  .ticket = &ticket };
+	uint64_t mem;
+	int res;
+
+	(void)state;
+	test_engine_open(&e, NULL, NULL, &large);
+	assert_int_equal(weft_ring_open(e.w, NULL, &other), 0);
+	assert_int_equal(cuda->cuMemAlloc(&mem, len), 0);
+	opts.addr = (void *)(uintptr_t)mem;
+	assert_int_equal(weft_region_reg(e.w, &opts, &from.region), 0);
+	to.region = from.region;
+	expects.space = pushes.space = e.space;
+	test_keys(&e, 1, 1, &key);
+	for (unsigned bad = 0; bad < 2; bad++) {
+		test_fill((char *)(uintptr_t)mem, 4u << 20, bad);
+		assert_int_equal(weft_submit(e.ring, &expects, 1), 1);
+		test_next(e.ring, &cpl);
+		mock->flip = bad;
+		res = weft_call(other, &pushes, NULL);
+		if (bad && res == 1) {
+			print_message("no kernels were built: nobody sums up\n");
+			break;
+		}
+		assert_int_equal(res, bad ? -EBADMSG : 1);
+		do
+			test_next(e.ring, &cpl);
+		while (cpl.flags & WEFT_CQE_MORE);
+		assert_int_equal(cpl.res, bad ? -EBADMSG : 1);
+	}
+	mock->flip = false;
+	test_engine_close(&e);
+	cuda->cuMemFree(mem);
+}
+
+/* ---- order ---- */
+
+static void event_open(struct side *s, struct CUevent_st **event, uint32_t *number)
+{
+	test_must(!cuda->cuEventCreate(event, WFI_CUDA_EVENT_NO_TIMING | WFI_CUDA_EVENT_IPC));
+	test_must(!weft_event_reg(s->e->w, *event, s->region, number));
+}
+
+/* what the engine's stream still computes when the layer is pushed arrives all the same; and who
+ * waits meanwhile waits for nobody else */
+static void test_event(void **state)
+{
+	struct test_engine to, from;
+	struct handoff h, other;
+	struct CUstream_st *stream;
+	struct CUevent_st *event;
+	struct weft_completion cpl;
+	struct side a, b;
+	struct weft_op op;
+	uint32_t number;
+	char *result = calloc(1, MEM);
+
+	(void)state;
+	assert_non_null(result);
+	test_engine_open(&to, NULL, NULL, &geometry);
+	from = to;
+	assert_int_equal(weft_ring_open(to.w, NULL, &from.ring), 0);
+	side_open(&a, &from, GPU);
+	side_open(&b, &to, GPU);
+	event_open(&a, &event, &number);
+	assert_int_equal(cuda->cuStreamCreate(&stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
+	expect(&h, &b);
+	for (unsigned i = 0; i < NB; i++)
+		test_fill(result + a.places[i].off, LAYER, seed(&h, i, 0));
+	mock->hold = true;
+	assert_int_equal(cuda->cuMemcpyAsync((uintptr_t)a.mem, (uintptr_t)result, MEM, stream), 0);
+	assert_int_equal(cuda->cuEventRecord(event, stream), 0);
+	mock->hold = false;
+	op = push_of(&a, &h.ticket, 0);
+	op.handle = number;
+	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
+	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+	assert_int_equal(weft_poll(to.ring, &cpl, 1), 0);
+	mock_release();
+	hear_layer(&h, 0);
+	test_next(from.ring, &cpl);
+	assert_int_equal(cpl.res, NB);
+	/* what is cancelled meanwhile costs the pusher no region */
+	expect(&other, &b);
+	mock->hold = true;
+	assert_int_equal(cuda->cuMemcpyAsync((uintptr_t)a.mem, (uintptr_t)result, MEM, stream), 0);
+	assert_int_equal(cuda->cuEventRecord(event, stream), 0);
+	mock->hold = false;
+	op = push_of(&a, &other.ticket, 0);
+	op.handle = number;
+	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
+	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+	op = (struct weft_op){ .op = WEFT_OP_HANDOFF_CANCEL, .handle = other.handle };
+	assert_int_equal(weft_submit(to.ring, &op, 1), 1);
+	test_next(from.ring, &cpl);
+	assert_int_equal(cpl.res, -ECANCELED);
+	for (unsigned i = 0; i < 2; i++) {
+		test_next(to.ring, &cpl);
+		assert_int_equal(cpl.res, cpl.op == WEFT_OP_HANDOFF_CANCEL ? 0 : -ECANCELED);
+	}
+	mock_release();
+	for (unsigned layer = 1; layer < NL; layer++) {
+		fill(&a, &h, layer);
+		assert_int_equal(push(&a, &h, layer), NB);
+		hear_layer(&h, layer);
+	}
+	assert_int_equal(hear_end(&h, test_now_ms(), NULL), NB);
+	assert_int_equal(weft_region_dereg(from.w, number), 0);
+	side_close(&a);
+	side_close(&b);
+	test_engine_close(&to);
+	cuda->cuStreamDestroy(stream);
+	cuda->cuEventDestroy(event);
+	free(result);
+}
+
+/* a stream of decode's waits for all of it */
+static void test_signal(void **state)
+{
+	struct test_engine from, to;
+	struct weft_signal signal = { 0 };
+	struct CUstream_st *stream;
+	struct CUevent_st *event;
+	struct handoff h;
+	struct side a, b;
+	char *result = calloc(1, MEM);
+
+	(void)state;
+	assert_non_null(result);
+	test_engine_open(&from, &node, NULL, &geometry);
+	test_engine_open(&to, &node, NULL, &geometry);
+	side_open(&a, &from, GPU_LAYERS);
+	side_open(&b, &to, GPU);
+	assert_int_equal(cuda->cuStreamCreate(&stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
+	assert_int_equal(cuda->cuEventCreate(&event, WFI_CUDA_EVENT_NO_TIMING), 0);
+	assert_int_equal(weft_signals_open(to.ring, b.region), 0);
+	for (unsigned slots = 0; slots < 2; slots++) {
+		struct side in = b;
+
+		in.kind = slots ? SLOTS : GPU;
+		expect_with(&h, &in, WEFT_F_SIGNAL, 0, &signal);
+		assert_int_equal(weft_signal_wait(to.ring, &signal, stream), 0);
+		assert_int_equal(
+			cuda->cuMemcpyAsync((uintptr_t)result, (uintptr_t)b.mem, MEM, stream), 0);
+		assert_int_equal(cuda->cuEventRecord(event, stream), 0);
+		for (unsigned layer = 0; layer < NL; layer++) {
+			assert_int_not_equal(cuda->cuEventQuery(event), 0);
+			fill(&a, &h, layer);
+			assert_int_equal(push(&a, &h, layer), NB);
+		}
+		assert_int_equal(cuda->cuEventSynchronize(event), 0);
+		for (unsigned i = 0; i < NB && !slots; i++)
+			assert_true(test_filled(result + b.places[i].off, LAYER, seed(&h, i, 0)));
+		assert_int_equal(hear_end(&h, test_now_ms(), NULL), NB);
+	}
+	side_close(&a);
+	side_close(&b);
+	test_engine_close(&from);
+	test_engine_close(&to);
+	cuda->cuStreamDestroy(stream);
+	cuda->cuEventDestroy(event);
+	free(result);
+}
+
+/* ---- what is refused ---- */
+
+static void test_refused(void **state)
+{
+	static const struct weft_layout layout = { .nr_layers = NL };
+	struct test_engine from, to;
+	struct side a, b, host;
+	struct weft_completion cpl;
+	struct weft_place places[NB];
+	struct CUevent_st *event;
+	struct handoff h;
+	struct weft_op op;
+	uint32_t number;
+
+	(void)state;
+	test_engine_open(&from, &node, NULL, &geometry);
+	test_engine_open(&to, &node, NULL, &geometry);
+	side_open(&a, &from, GPU);
+	side_open(&host, &from, MEMORY);
+	side_open(&b, &to, GPU);
+	expect(&h, &b);
+	op = push_of(&a, &h.ticket, 0);
+	op.places = places;
+	/* outside of the region; of a length that is neither the block's nor the layer's; in two
+	 * memories; in none */
+	memcpy(places, a.places, sizeof(places));
+	places[NB - 1].off = MEM - BLOCK + 1;
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	places[NB - 1] = a.places[NB - 1];
+	places[3].len = 2 * LAYER;
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	places[3] = host.places[3];
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	places[3].region = 77;
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	/* an event that is none; and one that has come, for a push that is refused all the same */
+	op.places = a.places;
+	op.handle = a.region;
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	event_open(&a, &event, &number);
+	op.handle = number;
+	op.layer = 2;
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	op.layer = 0;
+	op.handle = 0;
+	/* layouts: what to do instead is said */
+	op.flags |= WEFT_F_LAYOUT;
+	op.layout = &layout;
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EOPNOTSUPP);
+	assert_non_null(strstr(weft_why(), "layouts are changed between slots only"));
+	/* out of order, and of another node */
+	assert_int_equal(push(&a, &h, 1), -EINVAL);
+	h.ticket.node++;
+	assert_int_equal(push(&a, &h, 0), -EOPNOTSUPP);
+	h.ticket.node--;
+	/* what was refused has changed nothing. A block comes from one engine, out of places */
+	fill(&a, &h, 0);
+	assert_int_equal(push(&a, &h, 0), NB);
+	hear_layer(&h, 0);
+	op = push_of(&b, &h.ticket, 1);
+	assert_int_equal(weft_submit(to.ring, &op, 1), 1);
+	test_next(to.ring, &cpl);
+	assert_int_equal(cpl.res, -EINVAL);
+	/* expectations */
+	op = (struct weft_op){ .op = WEFT_OP_HANDOFF_EXPECT,
+			       .flags = WEFT_F_COPY,
+			       .space = to.space,
+			       .nr = NB,
+			       .nr_layers = NL,
+			       .keys = h.keys,
+			       .slots = b.slots,
+			       .places = places };
+	memcpy(places, b.places, sizeof(places));
+	places[0].len = LAYER;
+	assert_int_equal(weft_submit(to.ring, &op, 1), 1);
+	test_next(to.ring, &cpl);
+	assert_int_equal(cpl.res, -EINVAL);
+	op.flags = WEFT_F_VERIFY;
+	assert_int_equal(weft_submit(to.ring, &op, 1), 1);
+	test_next(to.ring, &cpl);
+	assert_int_equal(cpl.res, -EINVAL);
+	/* a put that waits, and whose other places are elsewhere */
+	op = (struct weft_op){ .op = WEFT_OP_PUT,
+			       .flags = WEFT_F_COPY,
+			       .space = from.space,
+			       .nr = 2,
+			       .keys = h.keys,
+			       .places = places,
+			       .handle = number };
+	places[0] = a.places[0];
+	places[1] = host.places[1];
+	assert_int_equal(weft_call(from.ring, &op, NULL), -EINVAL);
+	side_close(&a);
+	side_close(&host);
+	test_engine_close(&from);
+	assert_true(test_alone(to.w, END_MS));
+	cuda->cuEventDestroy(event);
+	assert_int_equal(hear_end(&h, test_now_ms(), NULL), -ECONNRESET);
+	side_close(&b);
+	test_engine_close(&to);
+}
+
+/* ---- ends ---- */
+
+/* prefill in a process of its own: pushes some layers, then waits */
+struct prefill {
+	struct weft_ticket ticket;
+	uint64_t name;
+	uint32_t nr_layers;
+	bool event;
+};
+
+static void prefill_run(int in, int out, void *ctx)
+{
+	struct handoff h = { .to = NULL };
+	struct CUevent_st *event;
+	struct test_engine e;
+	struct prefill p;
+	uint32_t number;
+	struct weft_op op;
+	struct side s;
+	char byte = 0;
+
+	test_engine_open(&e, ctx, NULL, &geometry);
+	side_open(&s, &e, GPU_LAYERS);
+	test_must(test_hear(in, &p, sizeof(p)));
+	h.ticket = p.ticket;
+	h.name = p.name;
+	for (unsigned layer = 0; layer < p.nr_layers; layer++) {
+		fill(&s, &h, layer);
+		op = push_of(&s, &h.ticket, layer);
+		if (p.event) {
+			event_open(&s, &event, &number);
+			op.handle = number;
+			test_must(weft_submit(e.ring, &op, 1) == 1);
+		} else {
+			test_must(weft_call(e.ring, &op, NULL) == (int)NB);
+		}
+	}
+	test_must(test_say(out, &byte, 1));
+	test_hear(in, &byte, 1);
+	_exit(0);
+}
+
+static bool fds_are(void *ctx)
+{
+	return test_node_fds(&node) == *(unsigned *)ctx;
+}
+
+static bool fds_fewer(void *ctx)
+{
+	return test_node_fds(&node) <= *(unsigned *)ctx;
+}
+
+static void test_prefill_dies(void **state)
+{
+	struct test_engine to;
+	struct test_child c;
+	struct handoff h;
+	struct prefill p = { .nr_layers = 2 };
+	struct side b;
+	uint64_t ms;
+	unsigned fds;
+	char byte;
+
+	(void)state;
+	test_engine_open(&to, &node, NULL, &geometry);
+	side_open(&b, &to, GPU);
+	fds = test_node_fds(&node);
+	for (unsigned i = 0; i < 8; i++) {
+		test_child_start(&c, prefill_run, &node);
+		expect(&h, &b);
+		p.ticket = h.ticket;
+		p.name = h.name;
+		assert_true(test_say(c.to, &p, sizeof(p)));
+		for (unsigned layer = 0; layer < p.nr_layers; layer++)
+			hear_layer(&h, layer);
+		assert_true(test_hear(c.from, &byte, 1));
+		ms = test_now_ms();
+		test_child_kill(&c);
+		assert_int_equal(hear_end(&h, ms, NULL), -ECONNRESET);
+		assert_true(test_until(END_MS, fds_are, &fds));
+	}
+	side_close(&b);
+	test_engine_close(&to);
+}
+
+/* decode in a process of its own, which is killed while layers come */
+static void decode_run(int in, int out, void *ctx)
+{
+	struct test_engine e;
+	struct handoff h;
+	struct side s;
+	char byte;
+
+	test_engine_open(&e, ctx, NULL, &geometry);
+	side_open(&s, &e, GPU);
+	expect(&h, &s);
+	test_must(test_say(out, &h, sizeof(h)));
+	test_hear(in, &byte, 1);
+	_exit(0);
+}
+
+static void test_decode_dies(void **state)
+{
+	struct test_engine from;
+	struct test_child c;
+	struct handoff h;
+	struct side a;
+	unsigned fds;
+	uint64_t ms;
+	int res = (int)NB;
+
+	(void)state;
+	test_engine_open(&from, &node, NULL, &geometry);
+	side_open(&a, &from, GPU);
+	fds = test_node_fds(&node);
+	for (unsigned i = 0; i < 8; i++) {
+		test_child_start(&c, decode_run, &node);
+		assert_true(test_hear(c.from, &h, sizeof(h)));
+		for (unsigned layer = 0; layer < i % NL; layer++)
+			assert_int_equal(push(&a, &h, layer), NB);
+		test_child_kill(&c);
+		ms = test_now_ms();
+		for (unsigned layer = i % NL; layer < NL && res == (int)NB; layer++)
+			res = push(&a, &h, layer);
+		/* it may not have been known yet */
+		assert_true(res == (int)NB || res == -ESTALE || res == -ECANCELED);
+		assert_true(test_until(END_MS, fds_fewer, &fds));
+		assert_in_range(test_now_ms() - ms, 0, END_MS);
+		res = push(&a, &h, 0);
+		assert_int_equal(res, -ESTALE);
+		res = (int)NB;
+	}
+	side_close(&a);
+	test_engine_close(&from);
+}
+
+/* events that never come: whoever gives up, both sides are free */
+static void test_event_never(void **state)
+{
+	struct test_engine to, from;
+	struct CUevent_st *event;
+	struct weft_completion cpl;
+	struct test_child c;
+	struct test_node n;
+	struct handoff h;
+	struct prefill p = { .nr_layers = 1, .event = true };
+	struct side a, b;
+	struct weft_op op;
+	uint32_t number;
+	uint64_t ms;
+	char byte;
+
+	(void)state;
+	node_with(&n, "2 1 1 cuEventQuery 600");
+	test_engine_open(&to, &n, NULL, &geometry);
+	test_engine_open(&from, &n, NULL, &geometry);
+	side_open(&b, &to, GPU);
+	/* prefill dies */
+	test_child_start(&c, prefill_run, &n);
+	expect(&h, &b);
+	p.ticket = h.ticket;
+	p.name = h.name;
+	assert_true(test_say(c.to, &p, sizeof(p)));
+	assert_true(test_hear(c.from, &byte, 1));
+	assert_int_equal(weft_wait(to.ring, &cpl, 1, 20000), 0);
+	ms = test_now_ms();
+	test_child_kill(&c);
+	assert_int_equal(hear_end(&h, ms, NULL), -ECONNRESET);
+	/* prefill's time is up, then decode's */
+	side_open(&a, &from, GPU);
+	event_open(&a, &event, &number);
+	for (unsigned i = 0; i < 2; i++) {
+		expect_with(&h, &b, 0, i ? 100000 : 0, NULL);
+		op = push_of(&a, &h.ticket, 0);
+		op.handle = number;
+		op.timeout_us = i ? 0 : 100000;
+		ms = test_now_ms();
+		assert_int_equal(weft_call(from.ring, &op, NULL), i ? -ECANCELED : -ETIMEDOUT);
+		assert_int_equal(hear_end(&h, ms, NULL), -ETIMEDOUT);
+	}
+	/* prefill gives its event back */
+	expect(&h, &b);
+	op = push_of(&a, &h.ticket, 0);
+	op.handle = number;
+	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
+	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+	ms = test_now_ms();
+	assert_int_equal(weft_region_dereg(from.w, number), 0);
+	test_next(from.ring, &cpl);
+	assert_int_equal(cpl.res, -EINVAL);
+	assert_int_equal(hear_end(&h, ms, NULL), -EINVAL);
+	assert_int_equal(weft_event_reg(from.w, event, a.region, &number), 0);
+	/* decode gives its region back: it waits for nobody */
+	expect(&h, &b);
+	op = push_of(&a, &h.ticket, 0);
+	op.handle = number;
+	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
+	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+	ms = test_now_ms();
+	side_close(&b);
+	assert_in_range(test_now_ms() - ms, 0, END_MS);
+	assert_int_equal(hear_end(&h, ms, NULL), -ECANCELED);
+	test_next(from.ring, &cpl);
+	assert_int_equal(cpl.res, -ECANCELED);
+	/* and one that nothing is pushed to yet */
+	side_open(&b, &to, GPU);
+	expect(&h, &b);
+	ms = test_now_ms();
+	side_close(&b);
+	assert_int_equal(hear_end(&h, ms, NULL), -ECANCELED);
+	assert_int_equal(weft_region_dereg(from.w, number), 0);
+	side_close(&a);
+	test_engine_close(&from);
+	test_engine_close(&to);
+	test_node_fini(&n);
+	cuda->cuEventDestroy(event);
+}
+
+/* it falls off while it is used: both sides hear it */
+static void test_gpu_lost(void **state)
+{
+	struct test_engine from, to;
+	struct test_node n;
+	struct handoff h;
+	struct side a, b;
+
+	(void)state;
+	node_with(&n, "2 1 1 cuEventQuery 719");
+	test_engine_open(&from, &n, NULL, &geometry);
+	test_engine_open(&to, &n, NULL, &geometry);
+	side_open(&a, &from, GPU);
+	side_open(&b, &to, GPU);
+	expect(&h, &b);
+	assert_int_equal(push(&a, &h, 0), -EIO);
+	assert_int_equal(hear_end(&h, test_now_ms(), NULL), -EIO);
+	expect(&h, &b);
+	assert_int_equal(push(&a, &h, 0), -ECONNRESET);
+	assert_int_equal(hear_end(&h, test_now_ms(), NULL), -ECONNRESET);
+	assert_int_equal(test_stat(to.ring).slots_filling, 0);
+	side_close(&a);
+	side_close(&b);
+	test_engine_close(&from);
+	test_engine_close(&to);
+	test_node_fini(&n);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(ways),
+		TEST(straight),
+		TEST(parts),
+		cmocka_unit_test(test_flipped),
+		cmocka_unit_test(test_event),
+		TEST(signal),
+		TEST(refused),
+		TEST(prefill_dies),
+		TEST(decode_dies),
+		cmocka_unit_test(test_event_never),
+		cmocka_unit_test(test_gpu_lost),
+	};
+	const char *why;
+	void *lib, *sym;
+
+	cuda = wfi_cuda_load(&why);
+	lib = cuda ? dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD) : NULL;
+	sym = lib ? dlsym(lib, "mock_cuda_release") : NULL;
+	mock = sym ? dlsym(lib, "mock_cuda") : NULL;
+	if (!mock) {
+		printf("no mocked driver: %s\n", cuda ? "a real one was found" : why);
+		return 77;
+	}
+	memcpy(&mock_release, &sym, sizeof(sym));
+	context(0);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
