@@ -13,66 +13,11 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <weft/weft.h>
 #include "driver.h"
-
-#define LAYERS 8u
-
-struct engine {
-	struct weft *w;
-	struct weft_space *space;
-	struct weft_ring *ring;
-	uint64_t mem; /* on the GPU */
-	uint32_t region;
-	uint32_t event; /* that puts wait for; 0: none */
-	uint32_t nr;
-	size_t bytes; /* of a block */
-	unsigned char *host; /* pinned, room for all blocks */
-};
-
-/* in LAYERS segments of a block, each in a part of its own of the memory; or in one run */
-static int cache_open(struct engine *e, int vmm, int layered)
-{
-	struct weft_region_opts opts = {
-		.size = sizeof(opts),
-		.len = e->nr * e->bytes,
-		.fd = -1,
-		.kind = WEFT_REGION_GPU,
-	};
-
-	e->mem = driver_alloc(opts.len, vmm);
-	if (!e->mem)
-		return -1;
-	if (layered) {
-		opts.nr_segments = LAYERS;
-		opts.segment_bytes = e->bytes / LAYERS;
-		opts.segment_stride = e->nr * opts.segment_bytes;
-		opts.block_stride = opts.segment_bytes;
-	}
-	opts.addr = (void *)(uintptr_t)e->mem;
-	return weft_region_reg(e->w, &opts, &e->region);
-}
-
-static int engine_open(struct engine *e, const char *name)
-{
-	const struct weft_opts opts = { .size = sizeof(opts), .name = name };
-	const struct weft_space_opts geometry = {
-		.size = sizeof(geometry),
-		.block_bytes = e->bytes,
-		.model = "gpu-share",
-		.layout = "layers",
-		.tokens_per_block = 1,
-		.nr_layers = LAYERS,
-	};
-
-	e->host = driver_host(e->nr * e->bytes);
-	if (!e->host || weft_open(&opts, &e->w) || weft_space_open(e->w, &geometry, &e->space))
-		return -1;
-	return weft_ring_open(e->w, NULL, &e->ring);
-}
+#include "engine.h"
 
 /* all blocks of the prompt, block i at the engine's place i. @signal: of a get; written here.
  * Return: 1 it is under way, -errno */
@@ -89,6 +34,7 @@ static int move(struct engine *e, enum weft_opcode opcode, struct weft_signal *s
 		.keys = keys,
 		.places = places,
 		.handle = opcode == WEFT_OP_PUT ? e->event : 0,
+		.timeout_us = TIMEOUT_US,
 		.signal = signal,
 	};
 	int ret = -1;
@@ -115,24 +61,13 @@ static int moved(struct engine *e)
 	return ret < 0 ? ret : done.res;
 }
 
-static unsigned char byte_of(uint64_t block, uint64_t at)
-{
-	uint64_t x = (block << 32 | at) * 0x9e3779b97f4a7c15u;
-
-	return (unsigned char)(x >> 56 ^ x >> 40);
-}
-
-/* computes: block i's byte at lies in layer at / part */
 static int prefill(struct engine *e, int vmm)
 {
-	const size_t part = e->bytes / LAYERS;
 	void *event;
 
-	if (engine_open(e, "prefill") || cache_open(e, vmm, 1))
+	if (engine_open(e, "prefill") || engine_cache(e, vmm, 1))
 		return -1;
-	for (size_t i = 0; i < e->nr; i++)
-		for (size_t at = 0; at < e->bytes; at++)
-			e->host[(at / part * e->nr + i) * part + at % part] = byte_of(i, at);
+	engine_compute(e);
 	if (driver_write(e->mem, e->host, e->nr * e->bytes, &event) ||
 	    weft_event_reg(e->w, event, e->region, &e->event))
 		return -1;
@@ -147,63 +82,32 @@ static int decode(struct engine *e, int vmm)
 	void *stream = driver_stream();
 	struct weft_signal signal;
 
-	if (!stream || engine_open(e, "decode") || cache_open(e, vmm, 0) ||
+	if (!stream || engine_open(e, "decode") || engine_cache(e, vmm, 0) ||
 	    weft_signals_open(e->ring, e->region))
 		return -1;
 	if (move(e, WEFT_OP_GET, &signal) < 0 || weft_signal_wait(e->ring, &signal, stream) ||
 	    driver_read(e->host, e->mem, e->nr * e->bytes, stream) || moved(e) != (int)e->nr)
 		return -1;
-	for (size_t i = 0; i < e->nr; i++)
-		for (size_t at = 0; at < e->bytes; at++)
-			if (e->host[i * e->bytes + at] != byte_of(i, at)) {
-				printf("block %zu is wrong at byte %zu\n", i, at);
-				return -1;
-			}
-	return 0;
-}
-
-/* Return: exit status */
-static int run(struct engine *e, int (*part)(struct engine *e, int vmm), int vmm)
-{
-	/* after fork(): a driver is of one process */
-	int ret = driver_load();
-
-	if (ret)
-		return ret;
-	if (part(e, vmm)) {
-		fprintf(stderr, "gpu-share: %s\n", weft_why());
-		ret = 1;
-	}
-	weft_close(e->w);
-	return ret;
+	return engine_check(e);
 }
 
 int main(int argc, char **argv)
 {
 	struct engine e = { .nr = 64, .bytes = 32768 };
-	const int vmm = argc > 1 && !strcmp(argv[1], "vmm");
+	const int vmm = engine_args(&e, argc, argv);
 	int status = 0;
 	pid_t pid;
 
-	if (argc > 3) {
-		e.nr = (uint32_t)strtoul(argv[2], NULL, 0);
-		e.bytes = strtoul(argv[3], NULL, 0);
-	}
-	if (argc < 2 || (!vmm && strcmp(argv[1], "malloc") != 0) || !e.nr || !e.bytes ||
-	    e.bytes % LAYERS) {
-		fprintf(stderr, "usage: gpu-share malloc|vmm [NR BYTES]; BYTES in %u layers\n",
-			LAYERS);
+	if (vmm < 0)
 		return 2;
-	}
-	fflush(stdout);
 	pid = fork();
 	if (!pid)
-		return run(&e, prefill, vmm);
+		return engine_run(&e, "gpu-share", prefill, vmm);
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
 		return 1;
 	/* its memory is gone, its blocks are not */
 	if (!WEXITSTATUS(status))
-		status = run(&e, decode, vmm);
+		status = engine_run(&e, "gpu-share", decode, vmm);
 	else
 		return WEXITSTATUS(status);
 	if (!status)

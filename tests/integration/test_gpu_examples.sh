@@ -27,6 +27,15 @@ for memory in malloc vmm; do
 	share $memory 500 8192 || fail "$memory: status $?"
 	says '500 blocks of 8192 bytes .* all right'
 done
+for memory in malloc vmm; do
+	"$build/examples/gpu/gpu-handoff" $memory 300 8192 >"$dir/out" 2>"$dir/err" ||
+		fail "gpu-handoff $memory: status $?"
+	says '300 blocks of 8192 bytes handed over .* all right'
+done
+WEFT_SOCKET=$dir/none "$build/examples/gpu/gpu-handoff" vmm >"$dir/out" 2>"$dir/err"
+[ $? = 1 ] || fail "gpu-handoff: no node, and all is well"
+MOCK_CUDA='0 1 1' "$build/examples/gpu/gpu-handoff" vmm >"$dir/out" 2>"$dir/err"
+[ $? = 77 ] || fail "gpu-handoff: no GPU, and no skip"
 share managed
 [ $? = 2 ] || fail "a kind of memory that there is not"
 share malloc 64 100
