@@ -108,6 +108,30 @@ static void show_gpu_tiers(const json_t *tiers)
 	}
 }
 
+static void show_gpus(const json_t *gpus)
+{
+	char pci[CLEAN], state[CLEAN], nic[80], why[256];
+	const json_t *g, *n;
+	size_t i, k;
+
+	if (!json_array_size(gpus))
+		return;
+	printf("\n%-8s %-16s %-8s %8s %8s\n", "GPU", "PCI", "STATE", "REGIONS", "DIRECT");
+	for (i = 0; i < json_array_size(gpus); i++) {
+		g = json_array_get(gpus, i);
+		printf("%-8" PRIu64 " %-16s %-8s %8" PRIu64 " %8" PRIu64 "\n",
+		       wfi_json_u64(g, "gpu"), clean(g, "pci", pci), clean(g, "state", state),
+		       wfi_json_u64(g, "regions"), wfi_json_u64(g, "direct"));
+		for (k = 0; k < json_array_size(json_object_get(g, "nics")); k++) {
+			n = json_array_get(json_object_get(g, "nics"), k);
+			wfi_text_clean(wfi_json_str(n, "nic"), nic, sizeof(nic));
+			wfi_text_clean(wfi_json_str(n, "why"), why, sizeof(why));
+			printf("  %s: %s%s\n", nic,
+			       *why ? "by host memory: " : "reads to its memory itself", why);
+		}
+	}
+}
+
 static void show_engines(const json_t *engines)
 {
 	char name[CLEAN], tenant[CLEAN];
@@ -222,6 +246,7 @@ static int run_status(const void *opts, int argc, char **argv)
 	show_tenants(json_object_get(root, "tenants"));
 	show_tiers(json_object_get(root, "tiers"));
 	show_gpu_tiers(json_object_get(root, "gpu_tiers"));
+	show_gpus(json_object_get(root, "gpus"));
 	show_engines(json_object_get(root, "engines"));
 	show_peers(json_object_get(root, "peers"));
 	show_network(json_object_get(root, "network"));

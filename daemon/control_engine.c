@@ -23,7 +23,10 @@ struct request {
 	struct conn *k;
 	struct weft_ctl_req req;
 	struct weft_ctl_rep rep;
+	int fds[2]; /* that came with it: what follows are some of them */
+	unsigned nr_fds;
 	int fd_in; /* beside the request, or -1 */
+	int dmabuf; /* of a region of a GPU's: the last one beside the request, or -1 */
 	int fd_out; /* beside the answer, or -1 */
 	bool close_out;
 	bool later; /* no answer yet */
@@ -219,8 +222,8 @@ static void on_region_reg(struct request *q)
 	uint64_t end;
 
 	if (q->req.u.region.kind) {
-		q->rep.status =
-			gpu_region_reg(q->k->session, &q->req, q->fd_in, &q->rep.id, q->rep.why);
+		q->rep.status = gpu_region_reg(q->k->session, &q->req, q->fd_in, q->dmabuf,
+					       &q->rep.id, q->rep.why);
 		return;
 	}
 	if (!q->req.u.region.len || !!q->req.u.region.has_fd != (q->fd_in >= 0) ||
@@ -461,6 +464,12 @@ static int answer(struct conn *k, struct request *q)
 	return wfi_ctl_send(k->fd, &q->rep, sizeof(q->rep), &q->fd_out, has_fd);
 }
 
+static void fds_close(struct request *q)
+{
+	while (q->nr_fds)
+		close(q->fds[--q->nr_fds]);
+}
+
 static int engine_request(struct control *c, struct conn *k, struct request *q)
 {
 	uint32_t type = q->req.type;
@@ -475,6 +484,8 @@ static int engine_request(struct control *c, struct conn *k, struct request *q)
 		refuse(q, -EPROTO, "HELLO comes first, and once");
 	else
 		on_request[type](q);
+	/* who has its answer finds none of them open here */
+	fds_close(q);
 	if (!q->later)
 		ret = answer(k, q);
 	if (q->close_out && q->fd_out >= 0)
@@ -522,23 +533,35 @@ static int other_version(struct conn *k, struct request *q, size_t len)
 	return -EPROTONOSUPPORT;
 }
 
+/* which of the descriptors is what. Return: false: there are too many */
+static bool take_fds(struct request *q)
+{
+	unsigned nr = q->nr_fds;
+	const bool dmabuf = q->req.type == WEFT_CTL_REGION_REG && q->req.u.region.kind &&
+			    q->req.u.region.has_dmabuf;
+
+	if (dmabuf && nr)
+		q->dmabuf = q->fds[--nr];
+	if (nr)
+		q->fd_in = q->fds[0];
+	return nr <= 1;
+}
+
 int engine_hear(struct control *c, struct conn *k)
 {
 	union {
 		struct weft_ctl_req req;
 		uint8_t bytes[WEFT_CTL_REQ_MAX];
 	} in = { .bytes = { 0 } };
-	struct request q = { .fd_in = -1 };
-	unsigned nr_fds = 0;
+	struct request q = { .fd_in = -1, .dmabuf = -1 };
 	int ret;
 
-	ret = wfi_ctl_recv(k->fd, &in, sizeof(in), &q.fd_in, 1, &nr_fds);
+	ret = wfi_ctl_recv(k->fd, &in, sizeof(in), q.fds, 2, &q.nr_fds);
 	if (ret <= 0)
 		return ret ? ret : -ECONNRESET;
-	if (!nr_fds)
-		q.fd_in = -1;
 	q.req = in.req;
-	if ((size_t)ret < offsetof(struct weft_ctl_req, id) || q.req.magic != WEFT_CTL_MAGIC)
+	if (!take_fds(&q) || (size_t)ret < offsetof(struct weft_ctl_req, id) ||
+	    q.req.magic != WEFT_CTL_MAGIC)
 		ret = -EPROTO;
 	else if (ret != sizeof(q.req) || q.req.version != WEFT_ABI_VERSION)
 		ret = other_version(k, &q, (size_t)ret);
@@ -546,7 +569,6 @@ int engine_hear(struct control *c, struct conn *k)
 		ret = peer_accept(c, k);
 	else
 		ret = engine_request(c, k, &q);
-	if (q.fd_in >= 0)
-		close(q.fd_in);
+	fds_close(&q);
 	return ret;
 }

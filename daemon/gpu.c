@@ -21,7 +21,7 @@ struct gpu_call {
 	struct session *s;
 	struct node_link *link; /* to be the node's */
 	unsigned idx; /* in .gpus */
-	struct weft_rkey *rkey; /* to be the session's */
+	struct region region; /* to be the session's */
 	const struct node_gpu_tier *tier; /* of its GPU */
 	uint32_t id;
 	char *why;
@@ -210,6 +210,16 @@ void gpu_eps_destroy(struct session *s)
 			ep_put(&s->gpus[i]);
 }
 
+void gpu_ep_closed(struct node *node, struct ep_owner *owner, int status)
+{
+	const struct session_gpu *g = wfi_container_of(owner, struct session_gpu, owner);
+
+	if (!status || !g->gpu || node->gpus[g->gpu - 1].lost)
+		return;
+	node->gpus[g->gpu - 1].lost = true;
+	wfi_count(node->gpus_lost, 1);
+}
+
 /* ---- regions ---- */
 
 static void run_give(struct node *node, void *arg)
@@ -217,9 +227,31 @@ static void run_give(struct node *node, void *arg)
 	struct gpu_call *c = arg;
 
 	c->s->gpus[c->idx].tier = c->tier;
-	c->ret = session_region_give(c->s, c->rkey, c->idx, &c->id, c->why);
-	if (c->ret)
-		node->gpu.transport->rkey_destroy(c->rkey);
+	c->ret = session_region_give(c->s, &c->region, c->idx, &c->id, c->why);
+	if (c->ret) {
+		gpu_direct_close(c->region.direct);
+		node->gpu.transport->rkey_destroy(c->region.rkey);
+		return;
+	}
+	if (!c->region.gpu)
+		return;
+	node->gpus[c->region.gpu - 1].lost = false;
+	wfi_count(c->region.direct ? node->gpu_direct : node->gpu_staged, 1);
+}
+
+/* what the region is beside memory that is copied: known to some NICs */
+static void direct(struct gpu_call *c, const struct weft_ctl_req *req, int dmabuf,
+		   const struct wfi_gpu_source *source)
+{
+	const int gpu = source->memory.kind == WFI_GPU_EXPORT_EVENT
+				? -ENOENT
+				: gpu_look(c->s->node, source->memory.uuid);
+
+	if (gpu < 0)
+		return;
+	c->region.gpu = (uint8_t)(gpu + 1);
+	c->region.direct = gpu_direct_open(c->s->node, (unsigned)gpu, dmabuf,
+					   req->u.region.dmabuf_off, source, c->region.rkey);
 }
 
 static void source_of(const struct weft_ctl_req *req, struct wfi_gpu_source *out)
@@ -255,7 +287,7 @@ static int import(struct gpu_call *c, const struct weft_rkey_src *src)
 		node_call(s->node, run_ep, c);
 		if (c->ret)
 			return c->ret;
-		ret = t->rkey_import(s->gpus[c->idx].ep, src, &c->rkey);
+		ret = t->rkey_import(s->gpus[c->idx].ep, src, &c->region.rkey);
 		/* it is for another GPU, or for one that failed */
 		if (ret != -EXDEV && ret != -ENOTCONN)
 			return ret;
@@ -275,8 +307,8 @@ static int no_pid(const struct session *s, char *why)
 	return -ESRCH;
 }
 
-int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, uint32_t *id,
-		   char *why)
+int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, int dmabuf,
+		   uint32_t *id, char *why)
 {
 	struct wfi_gpu_source source;
 	const struct weft_rkey_src src = {
@@ -304,6 +336,7 @@ int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, ui
 	}
 	/* its GPU is open now */
 	c.tier = gpu_tier_get(s->node, source.memory.uuid);
+	direct(&c, req, dmabuf, &source);
 	node_call(s->node, run_give, &c);
 	if (!c.ret)
 		*id = c.id;

@@ -44,7 +44,7 @@ static void run_ep(struct node *node, void *arg)
 		.ctx = &c->t->owner,
 	};
 
-	c->t->owner.kind = EP_GPU;
+	c->t->owner.kind = EP_TIER;
 	c->ret = node->gpu.transport->ep_create(node->gpu.dev, &opts, &c->t->ep);
 }
 

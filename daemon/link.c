@@ -96,6 +96,7 @@ bool link_take(struct node *node, struct node_link *link, struct node_link *out)
 	for (p = node->ending_peers; p; p = p->next_ending)
 		if (p->link == link)
 			return false;
+	gpu_directs_net(node, link, false);
 	wfi_xfer_queue_del(node->xfer, link->send_cq);
 	*out = *link;
 	link->dev = NULL;
@@ -112,6 +113,7 @@ void link_give(struct node *node, struct node_link *link, struct node_link *fres
 	/* there is room: it had one before */
 	wfi_xfer_queue_add(node->xfer, link->send_cq);
 	link->lost = false;
+	gpu_directs_net(node, link, true);
 }
 
 void link_close(struct node_link *link)

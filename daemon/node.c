@@ -298,6 +298,12 @@ static void counters_create(struct node *node)
 		  "Bytes copied from engines" },
 		{ offsetof(struct node, bad_rings), "weft_bad_rings", "",
 		  "Engines detached because their ring broke the protocol" },
+		{ offsetof(struct node, gpu_direct), "weft_gpu_regions_direct", "",
+		  "Regions in GPU memory that a NIC reads and writes itself, since the start" },
+		{ offsetof(struct node, gpu_staged), "weft_gpu_regions_staged", "",
+		  "Regions in GPU memory for which blocks stop in host memory, since the start" },
+		{ offsetof(struct node, gpus_lost), "weft_gpus_lost", "",
+		  "Times that a GPU failed, and all regions on it" },
 		{ offsetof(struct node, wakeups), "weft_wakeups", "", "Times the worker slept" },
 	};
 	struct wfi_counter **c;

@@ -19,6 +19,7 @@
 #include "weft_internal/cluster.h"
 #include "weft_internal/env.h"
 #include "weft_internal/channel.h"
+#include "weft_internal/gpu.h"
 #include "weft_internal/gpu_region.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/kvcache.h"
@@ -37,6 +38,7 @@
 #define NODE_NETS_MAX 4u
 #define NODE_PEERS_MAX 64u
 #define NODE_TENANTS_MAX 64u
+#define NODE_GPUS_MAX 32u
 
 struct json_t;
 struct node;
@@ -113,11 +115,13 @@ struct region {
 	uint64_t len;
 	uint32_t nr_ops; /* pieces in flight that touch it */
 	bool closing;
+	uint8_t gpu; /* on this one of the node's, counted from 1; 0: on none, or an event */
+	struct gpu_direct *direct; /* NICs reach it; or NULL */
 };
 
 /* whose endpoint: weft_ep.ctx points here */
 struct ep_owner {
-	enum ep_kind { EP_SESSION, EP_PEER, EP_SELF, EP_GPU } kind;
+	enum ep_kind { EP_SESSION, EP_PEER, EP_SELF, EP_GPU, EP_TIER } kind;
 	bool closed; /* WEFT_WC_CLOSED was seen */
 };
 
@@ -127,6 +131,7 @@ struct session_gpu {
 	struct weft_ep *ep; /* NULL: none */
 	uint32_t nr_regions;
 	const struct node_gpu_tier *tier; /* of that GPU; NULL: none is wanted */
+	uint8_t gpu; /* as in its regions */
 };
 
 /* the tier of one GPU. @tier: NULL: it can't be had, and .why says why */
@@ -139,6 +144,21 @@ struct node_gpu_tier {
 	struct weft_mr *mr;
 	struct wfi_tier_gpu *tier;
 	char why[160];
+};
+
+/* from a NIC to a GPU's memory. @why: not direct, but through host memory */
+struct gpu_path {
+	char nic[64];
+	bool direct;
+	char why[96];
+};
+
+/* a GPU that regions are, or were, on */
+struct node_gpu {
+	int ordinal; /* the driver's number of it */
+	char pci[16];
+	bool lost; /* it failed, and was not opened anew since */
+	struct gpu_path paths[NODE_NETS_MAX]; /* by net */
 };
 
 struct session {
@@ -246,6 +266,8 @@ struct node {
 	struct node_gpu_tier *gpu_tiers[SESSION_GPUS_MAX];
 	unsigned nr_gpu_tiers;
 	uint64_t gpu_tier_bytes, gpu_tier_write_bps;
+	struct node_gpu gpus[NODE_GPUS_MAX];
+	unsigned nr_gpus;
 	bool net_fell_back; /* to TCP, where RDMA was looked for */
 	struct node_rails *rails; /* by the nodes that they lead to */
 	struct wfi_tenant *tenants[NODE_TENANTS_MAX];
@@ -292,6 +314,7 @@ struct node {
 	struct wfi_hist scratch_hist;
 	struct wfi_counter scratch_counter;
 	struct wfi_counter *bytes_out, *bytes_in, *bad_rings, *wakeups;
+	struct wfi_counter *gpu_direct, *gpu_staged, *gpus_lost;
 
 	/* mailbox; and the bell that wakes a sleeping worker */
 	_Atomic(struct node_call *) call;
@@ -379,8 +402,9 @@ unsigned sessions_guard(struct node *node);
 /* @fd: the engine's memfd (lent for the call) or -1: private memory at @addr */
 int session_region_reg(struct session *s, int fd, uint64_t addr, uint64_t off, uint64_t len,
 		       uint32_t *id, char *why);
-/* @rkey: the session's on success, to memory of .gpus[@gpu]. Return: 0, -EMFILE with @why */
-int session_region_give(struct session *s, struct weft_rkey *rkey, unsigned gpu, uint32_t *id,
+/* @region: .rkey and what NICs have of it, the session's on success; over .gpus[@ep]. Return: 0,
+ * -EMFILE with @why */
+int session_region_give(struct session *s, const struct region *region, unsigned ep, uint32_t *id,
 			char *why);
 /* Return: 0 gone, -EBUSY operations touch it still: ask again, -ENOENT */
 int session_region_dereg(struct session *s, uint32_t id);
@@ -395,10 +419,13 @@ int session_space_remove(struct session *s, const struct wfi_tenant *only, uint3
 
 /* ---- gpu.c ---- */
 
-/* @req: of REGION_REG in GPU memory: input; @fd: beside it, or -1, lent for the call. Waits for the
- * worker, and for the driver. Context: the control thread. Return: 0, -errno with @why */
-int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, uint32_t *id,
-		   char *why);
+/* @req: of REGION_REG in GPU memory: input; @fd: beside it, and @dmabuf: for NICs, or -1, lent for
+ * the call. Waits for the worker, and for the driver. Context: the control thread. Return: 0,
+ * -errno with @why */
+int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, int dmabuf,
+		   uint32_t *id, char *why);
+/* an endpoint to a GPU is closed. @status: 0, or why it failed */
+void gpu_ep_closed(struct node *node, struct ep_owner *owner, int status);
 /* a region there is gone; so is the endpoint, when it was its last and is closed */
 void gpu_region_gone(struct session *s, const struct weft_ep *ep);
 /* the session ends. Return: all endpoints are closed, and gone */
@@ -429,6 +456,22 @@ int gpu_tiers_poll(struct node *node, uint64_t now_ns);
 uint64_t gpu_tiers_next_event_ns(const struct node *node);
 /* no transfer is polled any more */
 void gpu_tiers_destroy(struct node *node);
+
+/* ---- gpu_direct.c: regions there that NICs reach themselves ---- */
+
+/* which NICs are to reach a GPU: kept in .gpus, and said when it is new. Context: the control
+ * thread. Return: its place there; -ENODEV, -ENOSPC, as wfi_gpu_find() */
+int gpu_look(struct node *node, const uint8_t uuid[16]);
+/* @dmabuf: lent for the call, or -1; the region begins @off bytes into it. @rkey: the region.
+ * Context: the control thread. Return: NULL: by no NIC */
+struct gpu_direct *gpu_direct_open(struct node *node, unsigned gpu, int dmabuf, uint64_t off,
+				   const struct wfi_gpu_source *from, struct weft_rkey *rkey);
+/* no NIC reads or writes there. Takes NULL */
+void gpu_direct_close(struct gpu_direct *d);
+/* lent while it is open; NULL of NULL */
+const struct wfi_pull_memory *gpu_direct_memory(const struct gpu_direct *d);
+/* a NIC is about to go, with nothing under way over it; or is there again */
+void gpu_directs_net(struct node *node, const struct node_link *link, bool there);
 
 /* ---- ops_route.c ---- */
 

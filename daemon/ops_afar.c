@@ -161,6 +161,29 @@ static void get_pulled(void *ctx)
 	op_get_fetched(op);
 }
 
+/* in one region of a GPU's memory, which the NICs of some peers reach. Return: NULL: they do not */
+static const struct wfi_pull_memory *places_direct(const struct node_op *op, const struct op_buf *b)
+{
+	const struct session *s = op->session;
+	const struct wfi_pull_memory *m;
+	uint32_t i, rkey;
+
+	for (i = 0; b->idx[i] != WFI_SLOT_NONE; i++)
+		;
+	rkey = b->pieces[i].rkey;
+	m = gpu_direct_memory(s->regions[rkey].direct);
+	if (!m || !wfi_cluster_reaches(s->node->cluster, m, b->pieces[i].len))
+		return NULL;
+	for (; i < op->nr; i++) {
+		if (b->idx[i] != WFI_SLOT_NONE)
+			continue;
+		if (b->pieces[i].rkey != rkey)
+			return NULL;
+		b->places[i] = (void *)(m->base + b->pieces[i].remote);
+	}
+	return m;
+}
+
 /* addresses of all places that are wanted. Return: false when not all are within reach */
 static bool places_reach(const struct node_op *op, const struct op_buf *b, bool *in_arena)
 {
@@ -238,8 +261,11 @@ int op_get_afar(struct node_op *op, uint64_t now_ns)
 	if (!pin_found(op, &b))
 		goto none;
 	/* copied from a slot of the node otherwise */
-	if (places_reach(op, &b, &o.in_arena) && !is_popular(op, &b))
-		o.places = b.places;
+	if (!is_popular(op, &b)) {
+		o.memory = places_direct(op, &b);
+		if (o.memory || places_reach(op, &b, &o.in_arena))
+			o.places = b.places;
+	}
 	op->kept_afar = !o.places;
 	op->afar = true;
 	if (!wfi_cluster_pull(node->cluster, &o, &op->pull)) {

@@ -484,6 +484,8 @@ int peers_hear(struct node *node, struct node_link *link)
 		if (wcs[i].op == WEFT_WC_CLOSED)
 			owner->closed = true;
 		if (owner->kind == EP_GPU)
+			gpu_ep_closed(node, owner, wcs[i].status);
+		if (owner->kind == EP_GPU || owner->kind == EP_TIER)
 			continue;
 		if (wcs[i].op == WEFT_WC_CLOSED && wcs[i].scope == WEFT_SCOPE_DEVICE)
 			link_lost(node, link);

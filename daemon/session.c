@@ -177,16 +177,19 @@ static uint32_t region_number(const struct session *s, char *why)
 	return 0;
 }
 
-int session_region_give(struct session *s, struct weft_rkey *rkey, unsigned gpu, uint32_t *id,
+int session_region_give(struct session *s, const struct region *region, unsigned ep, uint32_t *id,
 			char *why)
 {
 	uint32_t i = region_number(s, why);
 
 	if (!i)
 		return -EMFILE;
-	s->regions[i] = (struct region){ .rkey = rkey, .len = rkey->len };
-	s->rkeys[i] = rkey;
-	s->gpus[gpu].nr_regions++;
+	s->regions[i] = *region;
+	s->regions[i].len = region->rkey->len;
+	s->rkeys[i] = region->rkey;
+	s->gpus[ep].nr_regions++;
+	if (region->gpu)
+		s->gpus[ep].gpu = region->gpu;
 	*id = i;
 	return 0;
 }
@@ -228,6 +231,9 @@ static void region_drop(struct session *s, uint32_t id)
 {
 	struct weft_ep *ep = s->rkeys[id]->ep;
 
+	/* NICs first: they are through when this returns */
+	gpu_direct_close(s->regions[id].direct);
+	s->regions[id].direct = NULL;
 	ep->dev->transport->mr_dereg(s->mrs[id]);
 	s->mrs[id] = NULL;
 	ep->dev->transport->rkey_destroy(s->rkeys[id]);

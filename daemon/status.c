@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* status.c - what weft status and weft ls show, as JSON */
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -179,10 +180,108 @@ static json_t *gpu_tiers_json(struct node *node)
 	return list;
 }
 
+/* regions on a GPU, of engines that are there. Return: how many; *@direct: that a NIC reaches */
+static unsigned gpu_regions(const struct node *node, unsigned gpu, unsigned *direct)
+{
+	unsigned i, k, nr = 0;
+
+	*direct = 0;
+	for (i = 0; i < node->nr_sessions; i++)
+		for (k = 1; k < SESSION_REGIONS_MAX; k++) {
+			const struct region *r = &node->sessions[i]->regions[k];
+
+			if (!r->rkey || r->gpu != gpu + 1)
+				continue;
+			nr++;
+			*direct += r->direct != NULL;
+		}
+	return nr;
+}
+
+static json_t *paths_json(const struct node *node, const struct node_gpu *g)
+{
+	json_t *list = json_array();
+	unsigned i;
+
+	for (i = 0; i < node->nr_nets; i++)
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:s}", "nic", g->paths[i].nic, "path",
+						g->paths[i].direct ? "direct" : "staged", "why",
+						g->paths[i].why));
+	return list;
+}
+
+static json_t *gpus_json(const struct node *node)
+{
+	json_t *list = json_array();
+	unsigned i, nr, direct;
+
+	for (i = 0; i < node->nr_gpus; i++) {
+		const struct node_gpu *g = &node->gpus[i];
+
+		nr = gpu_regions(node, i, &direct);
+		json_array_append_new(list,
+				      json_pack("{s:i, s:s, s:s, s:i, s:i, s:o}", "gpu", g->ordinal,
+						"pci", g->pci, "state", g->lost ? "lost" : "ok",
+						"regions", (int)nr, "direct", (int)direct, "nics",
+						paths_json(node, g)));
+	}
+	return list;
+}
+
+__attribute__((format(printf, 3, 4))) static void slow(json_t *list, const char *why,
+						       const char *fmt, ...)
+{
+	char what[64];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	json_array_append_new(list, json_pack("{s:s, s:s}", "what", what, "why", why));
+}
+
+/* those that NICs can't reach, though there is one, and those that are gone */
+static void slow_gpus(const struct node *node, json_t *list)
+{
+	unsigned i, k, nr, direct;
+
+	for (i = 0; i < node->nr_gpus; i++) {
+		const struct node_gpu *g = &node->gpus[i];
+
+		nr = gpu_regions(node, i, &direct);
+		if (g->lost)
+			slow(list,
+			     "it failed, and so did all regions there: see the log, dmesg for Xid, "
+			     "and nvidia-smi",
+			     "gpu %d is lost", g->ordinal);
+		for (k = 0; k < node->nr_nets && !g->paths[k].direct; k++)
+			;
+		if (k < node->nr_nets && direct < nr)
+			slow(list,
+			     "some regions have no dma-buf, or it was refused: see the log, and "
+			     "weft doctor",
+			     "gpu %d by host memory", g->ordinal);
+		else if (k && k == node->nr_nets && nr)
+			slow(list, g->paths[0].why, "gpu %d by host memory", g->ordinal);
+	}
+	for (i = 0; i < node->gpu.nr_arenas; i++)
+		if (__atomic_load_n(&node->gpu.arenas[i]->slow, __ATOMIC_RELAXED)) {
+			slow(list,
+			     "the driver could not pin all arenas, so that what goes to and from "
+			     "GPUs is copied once more: raise ulimit -l (LimitMEMLOCK=infinity), "
+			     "restart the node",
+			     "host memory that is not pinned");
+			break;
+		}
+}
+
 static json_t *slow_paths_json(struct node *node)
 {
 	json_t *list = json_array();
 	unsigned i;
+
+	slow_gpus(node, list);
 
 	for (i = 0; i < node->nr_tenants; i++)
 		if (wfi_tenant_arena(node->tenants[i])->page_bytes < (2u << 20)) {
@@ -221,8 +320,10 @@ char *node_status_json(struct node *node, const struct wfi_tenant *only, json_t 
 		"draining", (int)node->draining, "slow_paths", slow_paths_json(node), "tenants",
 		tenants_json(node, only), "engines", engines_json(node, only), "peers",
 		peers_json(node, dials), "tiers", only ? json_array() : tiers_json(node));
-	if (root)
+	if (root) {
 		json_object_set_new(root, "gpu_tiers", only ? json_array() : gpu_tiers_json(node));
+		json_object_set_new(root, "gpus", only ? json_array() : gpus_json(node));
+	}
 	if (network)
 		json_object_set_new(root, "network", network);
 	dump = root ? json_dumps(root, JSON_COMPACT) : NULL;

@@ -127,7 +127,8 @@ static int session_failed(struct weft *w, int ret)
 
 int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms)
 {
-	int ret;
+	int fds[2], ret;
+	unsigned nr = 0;
 
 	call->fd_out = -1;
 	if (!wfi_client_ours(w))
@@ -136,7 +137,11 @@ int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms)
 		return wfi_client_gone();
 	call->req.magic = WEFT_CTL_MAGIC;
 	call->req.version = WEFT_ABI_VERSION;
-	ret = wfi_ctl_send(w->fd, &call->req, sizeof(call->req), &call->fd_in, call->fd_in >= 0);
+	if (call->fd_in >= 0)
+		fds[nr++] = call->fd_in;
+	if (call->req.type == WEFT_CTL_REGION_REG && call->req.u.region.has_dmabuf)
+		fds[nr++] = call->dmabuf;
+	ret = wfi_ctl_send(w->fd, &call->req, sizeof(call->req), fds, nr);
 	if (!ret)
 		ret = wait_answer(w, call, now_ms() + (uint64_t)timeout_ms);
 	if (ret < 0)

@@ -4,7 +4,7 @@
 #include <string.h>
 #include "client_priv.h"
 
-int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int *fd)
+int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int *fd, int *dmabuf)
 {
 	const char *no_driver;
 	const struct wfi_cuda *cuda = wfi_cuda_load(&no_driver);
@@ -37,5 +37,9 @@ int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int
 	req->u.region.segment_stride = region->shape.segment_stride;
 	req->u.region.block_stride = region->shape.block_stride;
 	req->u.region.nr_segments = region->shape.nr_segments;
+	/* without one the node copies: doctor and status say so */
+	req->u.region.has_dmabuf =
+		region->kind != WFI_REGION_EVENT &&
+		!wfi_gpu_dmabuf(cuda, e.addr, e.len, dmabuf, &req->u.region.dmabuf_off, why);
 	return 0;
 }

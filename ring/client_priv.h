@@ -20,6 +20,7 @@ struct wfi_ctl_call {
 	struct weft_ctl_req req; /* .type, .id and .u are the caller's */
 	struct weft_ctl_rep rep;
 	int fd_in; /* goes with the request; -1: none */
+	int dmabuf; /* goes with it, too, if the request says that it has one */
 	int fd_out; /* came with the answer, the caller's; -1: none */
 	bool wants_fd; /* an answer without one is refused */
 };
@@ -199,7 +200,7 @@ void wfi_region_drop(struct weft *w, uint32_t number);
 
 /* client_gpu.c: a region of a GPU in @req, and what goes beside it in *@fd, -1 or the caller's to
  * close. Return: 0, -errno with the sentence */
-int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int *fd);
+int wfi_region_export(const struct region *region, struct weft_ctl_req *req, int *fd, int *dmabuf);
 
 /* client_signal.c. Context: the ring's thread; hot */
 

@@ -183,7 +183,7 @@ static void allow_node(const struct weft *w)
 static int region_call_gpu(struct weft *w, const struct region *region, uint32_t *id)
 {
 	struct wfi_ctl_call call = { .req.type = WEFT_CTL_REGION_REG };
-	int ret = wfi_region_export(region, &call.req, &call.fd_in);
+	int ret = wfi_region_export(region, &call.req, &call.fd_in, &call.dmabuf);
 
 	if (ret)
 		return ret;
@@ -191,6 +191,8 @@ static int region_call_gpu(struct weft *w, const struct region *region, uint32_t
 	ret = wfi_client_ctl(w, &call, WFI_CTL_END_TIMEOUT_MS);
 	if (call.fd_in >= 0)
 		close(call.fd_in);
+	if (call.req.u.region.has_dmabuf)
+		close(call.dmabuf);
 	if (ret < 0)
 		return ret;
 	*id = call.rep.id;

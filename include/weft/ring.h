@@ -29,7 +29,8 @@
  *   REGION_REG  -> .id for weft_place.region. Shared memory: its fd beside the request and .off,
  *                  .len inside it. Private memory: no fd, .addr and .len in the engine's address
  *                  space (the node then uses process_vm_readv/writev: PR_SET_PTRACER may be
- *                  needed). GPU memory: .kind and what struct weft_ctl_req says of it
+ *                  needed). GPU memory: .kind and what struct weft_ctl_req says of it, with
+ *                  up to two fds beside it
  *   REGION_DEREG   .id; answered when no copy touches the region any more
  *   STATUS, LS, STAT
  *               -> fd 0 is a memfd with a JSON text of .len bytes: of all tenants for root and the
@@ -505,7 +506,9 @@ enum weft_ctl_region {
  *          allocation of .size bytes, and .addr is where the engine has the region; .gpu is the
  *          GPU's UUID, .handle the CUDA IPC handle of the allocation, .driver the version of CUDA
  *          that cuDriverGetVersion() says. Of an event .addr is its CUevent, .gpu where puts wait
- *          for it, .handle its own, the rest is 0. The segments as in struct weft_region_opts
+ *          for it, .handle its own, the rest is 0. The segments as in struct weft_region_opts.
+ *          .has_dmabuf: another fd, the last one, is a dma-buf of the region's pages, for NICs; the
+ *          region begins .dmabuf_off bytes into it
  * @blocks.from: 0, or as the last answer's text says
  * @tier.bytes: what its file may take, all in all
  */
@@ -552,6 +555,9 @@ struct weft_ctl_req {
 			int32_t driver;
 			uint8_t gpu[16];
 			uint8_t handle[64];
+			uint64_t dmabuf_off;
+			uint32_t has_dmabuf;
+			uint32_t reserved;
 		} region;
 		struct {
 			uint64_t from;

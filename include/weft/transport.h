@@ -130,10 +130,12 @@ struct weft_caps {
 
 /* ---- objects: a provider's struct starts with (contains) one of these ---- */
 
+/* @name: of the RDMA device, as in /sys/class/infiniband; "" where there is none */
 struct weft_device {
 	const struct weft_transport *transport;
 	struct wfi_env *env;
 	struct weft_caps caps;
+	char name[64];
 };
 
 struct weft_mr {
@@ -141,7 +143,7 @@ struct weft_mr {
 	void *addr; /* host or device address */
 	uint64_t len;
 	uint32_t access; /* enum weft_access */
-	uint32_t reserved;
+	uint32_t slow; /* 1: it could not be pinned, and its bytes are copied once more; atomic */
 };
 
 struct weft_ep;
@@ -557,7 +559,8 @@ struct weft_transport {
 			   const struct weft_device_opts *opts, struct weft_device **out);
 	void (*device_close)(struct weft_device *dev);
 
-	/* Return: 0, -EINVAL, -EPERM (memfd without F_SEAL_SHRINK), -ENOSPC too many, -ENOMEM */
+	/* Context: WEFT_MR_DMABUF also another thread than the owner. Return: 0, -EINVAL, -EPERM
+	 * (memfd without F_SEAL_SHRINK), -ENOSPC too many, -ENOMEM */
 	int (*mr_reg)(struct weft_device *dev, const struct weft_mr_opts *opts,
 		      struct weft_mr **out);
 	/* posts that start from here on are refused (-ESTALE). A peer of this host that is in the

@@ -24,6 +24,7 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 		wfi_warn_once("cuda: host memory can't be pinned (%s): what goes to and from GPUs "
 			      "stops in memory that is, and is slow; see ulimit -l",
 			      wfi_cuda_why(res));
+		__atomic_store_n(&mr->base.slow, 1, __ATOMIC_RELAXED);
 		mr->stops = !wfi_cuda_bounces_open(g);
 		return;
 	}

@@ -192,11 +192,14 @@ int wfi_verbs_device_open(const struct weft_transport *t, struct wfi_env *env,
 	dev->base.env = env;
 	dev->silent_ns = (o.silent_ms ? o.silent_ms : SILENT_MS) * WFI_NSEC_PER_MSEC;
 	link_chain(dev);
+	pthread_mutex_init(&dev->pin_lock, NULL);
 	ret = env->rng->bytes(env, &dev->incarnation, sizeof(dev->incarnation));
 	if (!ret)
 		ret = context_open(dev, o.name);
 	if (ret)
 		goto err_dev;
+	snprintf(dev->base.name, sizeof(dev->base.name), "%s",
+		 ibv_get_device_name(dev->ctx->device));
 	dev->pd = ibv_alloc_pd(dev->ctx);
 	if (!dev->pd) {
 		ret = -ENOMEM;
@@ -232,6 +235,7 @@ err_pd:
 err_ctx:
 	ibv_close_device(dev->ctx);
 err_dev:
+	pthread_mutex_destroy(&dev->pin_lock);
 	wfi_free(env, dev, sizeof(*dev));
 	return ret;
 }
@@ -248,6 +252,7 @@ void wfi_verbs_device_close(struct weft_device *base)
 	pools_close(dev);
 	ibv_dealloc_pd(dev->pd);
 	ibv_close_device(dev->ctx);
+	pthread_mutex_destroy(&dev->pin_lock);
 	wfi_free(base->env, dev, sizeof(*dev));
 }
 

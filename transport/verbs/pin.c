@@ -110,8 +110,9 @@ static bool same(const struct wfi_verbs_pinned *a, const struct wfi_verbs_pinned
 	       a->dev == b->dev && a->access == b->access;
 }
 
-int wfi_verbs_pinned_get(struct wfi_verbs_device *dev, const struct weft_mr_opts *o, int access,
-			 struct wfi_verbs_pinned **out)
+/* as wfi_verbs_pinned_get(). Context: .pin_lock is held */
+static int pinned_get(struct wfi_verbs_device *dev, const struct weft_mr_opts *o, int access,
+		      struct wfi_verbs_pinned **out)
 {
 	struct wfi_verbs_pinned key = { .addr = o->addr, .len = o->len, .access = access }, *p;
 	struct stat st;
@@ -151,16 +152,29 @@ int wfi_verbs_pinned_get(struct wfi_verbs_device *dev, const struct weft_mr_opts
 	return 0;
 }
 
+int wfi_verbs_pinned_get(struct wfi_verbs_device *dev, const struct weft_mr_opts *o, int access,
+			 struct wfi_verbs_pinned **out)
+{
+	int ret;
+
+	pthread_mutex_lock(&dev->pin_lock);
+	ret = pinned_get(dev, o, access, out);
+	pthread_mutex_unlock(&dev->pin_lock);
+	return ret;
+}
+
 void wfi_verbs_pinned_put(struct wfi_verbs_device *dev, struct wfi_verbs_pinned *p)
 {
-	struct wfi_verbs_pinned **link = &dev->pinned;
+	struct wfi_verbs_pinned **link;
 
-	if (--p->refs)
-		return;
-	while (*link && *link != p)
-		link = &(*link)->next;
-	if (*link)
-		*link = p->next;
-	ibv_dereg_mr(p->mr);
-	wfi_free(dev->base.env, p, sizeof(*p));
+	pthread_mutex_lock(&dev->pin_lock);
+	if (!--p->refs) {
+		for (link = &dev->pinned; *link && *link != p; link = &(*link)->next)
+			;
+		if (*link)
+			*link = p->next;
+		ibv_dereg_mr(p->mr);
+		wfi_free(dev->base.env, p, sizeof(*p));
+	}
+	pthread_mutex_unlock(&dev->pin_lock);
 }

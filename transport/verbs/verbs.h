@@ -18,6 +18,7 @@
 #define WFI_TRANSPORT_VERBS_H
 
 #include <infiniband/verbs.h>
+#include <pthread.h>
 #include "transport/core.h"
 #include "transport/verbs/provider.h"
 
@@ -148,6 +149,7 @@ struct wfi_verbs_device {
 	uint8_t reads_in;
 	bool failed;
 	bool has_windows; /* type 2 */
+	pthread_mutex_t pin_lock; /* of .pinned: cold */
 	struct wfi_verbs_pinned *pinned;
 	struct wfi_verbs_pool tx; /* messages on their way out */
 	struct wfi_verbs_pool credits; /* words of credit: of peers, and for them */
