@@ -111,6 +111,9 @@ void op_hot_end(struct node_op *op, const struct op_buf *b);
 
 /* (ops_fetch.c) pieces of all places, in the engine's memory. Return: 0, -EINVAL, -EFAULT */
 int op_get_places(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
+/* of the first @nr in .idx, those that are there: before anything else can run, the transfer or
+ * the lease that follows in this turn pins them itself. What was dropped meanwhile goes */
+void op_unpin(struct node_op *op, uint32_t nr);
 /* what is here by now goes to the engine, and the get ends; what is pinned in .idx is let go */
 void op_get_fetched(struct node_op *op);
 
@@ -124,6 +127,9 @@ int op_match_afar(struct op_ctx *c, uint32_t n);
 int op_get_afar(struct node_op *op, uint64_t now_ns);
 /* a map whose first @n blocks are here. Return: OP_OPEN, or 0: nobody is to be asked */
 int op_map_afar(struct node_op *op, uint32_t n);
+/* of a map that has waited: op_unpin(). Return: the length of the prefix that is still here, in
+ * .idx */
+uint32_t op_map_unpin(struct node_op *op, uint32_t nr);
 
 /* a map whose first @n blocks are in memory, in node->idx. Return: OP_OPEN, an error, or 0: nothing
  * has to be waited for */

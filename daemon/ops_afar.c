@@ -231,15 +231,6 @@ static uint32_t pin_found(struct node_op *op, const struct op_buf *b)
 	return missing;
 }
 
-static void unpin_found(struct node_op *op, const struct op_buf *b)
-{
-	uint32_t i;
-
-	for (i = 0; i < op->nr; i++)
-		if (b->idx[i] != WFI_SLOT_NONE)
-			wfi_kv_unpin(op->session->node->kv, &b->idx[i], 1);
-}
-
 int op_get_afar(struct node_op *op, uint64_t now_ns)
 {
 	struct node *node = op->session->node;
@@ -274,29 +265,34 @@ int op_get_afar(struct node_op *op, uint64_t now_ns)
 	}
 	op->afar = false;
 none:
-	unpin_found(op, &b);
+	op_unpin(op, op->nr);
 	return 0;
 }
 
 /* ---- map ---- */
 
+uint32_t op_map_unpin(struct node_op *op, uint32_t nr)
+{
+	struct wfi_kv *kv = op->session->node->kv;
+	struct op_buf b = op_buf_of(op);
+	uint32_t came = 0, n = 0;
+
+	while (came < nr && b.idx[came] != WFI_SLOT_NONE)
+		came++;
+	op_unpin(op, nr);
+	/* what was dropped meanwhile has gone with its last pin */
+	wfi_kv_peek(kv, op->sqe.space, b.keys, came, b.idx);
+	while (n < came && b.idx[n] != WFI_SLOT_NONE)
+		n++;
+	return n;
+}
+
 static void map_pulled(void *ctx)
 {
 	struct node_op *op = ctx;
-	struct node *node = op->session->node;
-	struct op_buf b = op_buf_of(op);
-	uint32_t n = 0;
 
 	op->pull = NULL;
-	while (n < op->nr && b.idx[n] != WFI_SLOT_NONE)
-		n++;
-	unpin_found(op, &b);
-	/* what was dropped meanwhile has gone with its last pin */
-	wfi_kv_peek(node->kv, op->sqe.space, b.keys, n, b.idx);
-	op->nr_pieces = n;
-	for (n = 0; n < op->nr_pieces && b.idx[n] != WFI_SLOT_NONE; n++)
-		;
-	op_map_fetched(op, n);
+	op_map_fetched(op, op_map_unpin(op, op->nr));
 }
 
 int op_map_afar(struct node_op *op, uint32_t n)
@@ -325,6 +321,6 @@ int op_map_afar(struct node_op *op, uint32_t n)
 	pin_found(op, &b);
 	if (!wfi_cluster_pull(node->cluster, &o, &op->pull))
 		return OP_OPEN;
-	unpin_found(op, &b);
+	op_unpin(op, op->nr);
 	return 0;
 }

@@ -5,11 +5,7 @@
 
 #include "ops.h"
 
-/*
- * What came is unpinned again before anything else can run: the transfer and the lease that follow
- * in this turn pin it themselves, where they must
- */
-static void unpin(struct node_op *op, uint32_t nr)
+void op_unpin(struct node_op *op, uint32_t nr)
 {
 	struct op_buf b = op_buf_of(op);
 
@@ -67,7 +63,7 @@ static void get_fetched(void *ctx, int res, uint32_t reached)
 	if (!res && op->ring && !wfi_cluster_alone(op->session->node->cluster)) {
 		/* it pins and holds for itself */
 		if (op_get_afar(op, wfi_now(op->session->node->env)) == OP_OPEN) {
-			unpin(op, op->nr);
+			op_unpin(op, op->nr);
 			op_regions_hold(op->session, b.pieces, op->nr, -1);
 			return;
 		}
@@ -140,15 +136,12 @@ int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_in
 static void map_fetched(void *ctx, int res, uint32_t reached)
 {
 	struct node_op *op = ctx;
-	struct op_buf b = op_buf_of(op);
-	uint32_t n = 0;
+	uint32_t n;
 
 	(void)res;
 	(void)reached;
 	op->fetch = NULL;
-	while (n < op->nr_pieces && b.idx[n] != WFI_SLOT_NONE)
-		n++;
-	unpin(op, op->nr_pieces);
+	n = op_map_unpin(op, op->nr_pieces);
 	if (!op->ring || op_map_afar(op, n) != OP_OPEN)
 		op_map_fetched(op, n);
 }
