@@ -127,19 +127,42 @@ uint64_t wfi_xfer_move(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t
 
 uint64_t wfi_xfer_sum(struct wfi_xfer *x, uint64_t budget)
 {
-	struct wfi_plan_range *r = &x->unsummed;
+	struct wfi_plan_range r = wfi_xfer_summable(x);
 	uint64_t left = budget;
 
-	while (left && !wfi_plan_empty(r)) {
-		const struct wfi_piece *p = &x->o.pieces[r->at.idx];
-		const uint64_t len = piece_left(r, p, left);
+	while (left && !wfi_plan_empty(&r)) {
+		const struct wfi_piece *p = &x->o.pieces[r.at.idx];
+		const uint64_t len = piece_left(&r, p, left);
 		uint32_t *sum = &x->o.sums[p->block];
 
-		*sum = x->o.sum_ops->sum(*sum, (const uint8_t *)p->local + r->at.off, len);
+		*sum = x->o.sum_ops->sum(*sum, (const uint8_t *)p->local + r.at.off, len);
 		left -= len;
-		advance(&r->at, len, p->len);
+		advance(&r.at, len, p->len);
 	}
+	x->unsummed.at = r.at;
 	return budget - left;
+}
+
+static bool is_before(const struct wfi_plan_pos *a, const struct wfi_plan_pos *b)
+{
+	return a->idx < b->idx || (a->idx == b->idx && a->off < b->off);
+}
+
+void wfi_xfer_landed(struct wfi_xfer *x, const struct wfi_xfer_op *op, uint64_t bytes)
+{
+	struct wfi_plan_range r = op->range;
+
+	/* what overtakes others is summed up with the last of them */
+	if (is_before(&x->landed, &r.at) || !is_before(&x->landed, &r.end))
+		return;
+	while (bytes && !wfi_plan_empty(&r)) {
+		const struct wfi_piece *p = &x->o.pieces[r.at.idx];
+		const uint64_t len = piece_left(&r, p, bytes);
+
+		bytes -= len;
+		advance(&r.at, len, p->len);
+	}
+	x->landed = r.at;
 }
 
 /* bytes from a place to the end of its block */

@@ -40,7 +40,8 @@ struct wfi_xfer {
 	struct wfi_xfer_opts o;
 	struct wfi_xfer_lane posts;
 	struct wfi_xfer_lane msgs;
-	struct wfi_plan_range unsummed; /* when all was posted, and not moved by us */
+	struct wfi_plan_range unsummed; /* when it has landed, and was not moved by us */
+	struct wfi_plan_pos landed; /* .sums_along: all before it has */
 	uint64_t bytes;
 	uint64_t fence_ns; /* ending: when the endpoint is reset */
 	uint64_t start_ns;
@@ -52,6 +53,7 @@ struct wfi_xfer {
 	bool sync;
 	bool direct; /* the CPU reaches all of it: nothing is posted */
 	bool sums_come; /* completions bring the sums */
+	bool sums_along; /* what has landed is summed up while the rest comes */
 	bool fenced;
 };
 
@@ -106,10 +108,27 @@ static inline bool wfi_xfer_has_work(const struct wfi_xfer *x)
 	return !x->end_status && (wfi_xfer_moves(x) || !wfi_plan_empty(&x->unsummed));
 }
 
-/* of what is to be done, something can be: sums wait for all that is under way */
+/* what can be summed up by now: sums wait for all that is under way, or for what comes before it */
+static inline struct wfi_plan_range wfi_xfer_summable(const struct wfi_xfer *x)
+{
+	struct wfi_plan_range r = x->unsummed;
+
+	if (x->nr_open || wfi_xfer_moves(x))
+		r.end = x->sums_along ? x->landed : r.at;
+	return r;
+}
+
+/* of what is to be done, something can be */
 static inline bool wfi_xfer_can_go(const struct wfi_xfer *x)
 {
-	return wfi_xfer_has_work(x) && (!x->nr_open || wfi_xfer_moves(x));
+	struct wfi_plan_range sums;
+
+	if (!wfi_xfer_has_work(x))
+		return false;
+	if (!x->nr_open || wfi_xfer_moves(x))
+		return true;
+	sums = wfi_xfer_summable(x);
+	return !wfi_plan_empty(&sums);
 }
 
 static inline uint64_t wfi_xfer_op_cookie(const struct wfi_xfer_engine *eng,
@@ -133,8 +152,10 @@ static inline struct wfi_xfer_op *wfi_xfer_op_of(struct wfi_xfer_engine *eng, ui
 /* direct.c: the next bytes of a transfer without a post; with its sums, if they are wanted. Return:
  * bytes, 0 when the CPU does not reach the next piece (any more) */
 uint64_t wfi_xfer_move(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t budget);
-/* the next bytes that were posted, summed up. Return: bytes */
+/* the next bytes that have landed, summed up. Return: bytes */
 uint64_t wfi_xfer_sum(struct wfi_xfer *x, uint64_t budget);
+/* of .sums_along: the first bytes of an open op are here */
+void wfi_xfer_landed(struct wfi_xfer *x, const struct wfi_xfer_op *op, uint64_t bytes);
 /* the sums that an op's completion has brought; or those of all its transfer come later */
 void wfi_xfer_sums_take(struct wfi_xfer_engine *eng, const struct wfi_xfer_op *op,
 			const struct weft_wc *wc);

@@ -139,7 +139,7 @@ static int fault_device_open(const struct weft_transport *t, struct wfi_env *env
 	dev->base.env = env;
 	dev->base.caps = dev->inner->caps;
 	/* completions may come late: nobody may think that bytes are final when the post returns */
-	dev->base.caps.flags &= ~(uint32_t)WEFT_CAP_SYNC;
+	dev->base.caps.flags &= ~(uint32_t)(WEFT_CAP_SYNC | WEFT_CAP_PARTS);
 	if (ft->o.cost_per_piece_ns)
 		dev->base.caps.cost_per_piece_ns = ft->o.cost_per_piece_ns;
 	if (ft->o.cost_per_mib_ns)

@@ -25,7 +25,8 @@ int wfi_srv_device_init(struct wfi_srv_device *dev, const struct weft_transport 
 	dev->base.transport = t;
 	dev->base.env = env;
 	dev->base.caps = (struct weft_caps){
-		.flags = WEFT_CAP_EMU_READ | WEFT_CAP_EMU_WRITE | WEFT_CAP_REVOKE | WEFT_CAP_WAIT,
+		.flags = WEFT_CAP_EMU_READ | WEFT_CAP_EMU_WRITE | WEFT_CAP_REVOKE | WEFT_CAP_WAIT |
+			 WEFT_CAP_PARTS,
 		.max_pieces = (uint32_t)wfi_min(WFI_SRV_PIECES, room / sizeof(struct wfi_srv_desc)),
 		.max_depth = WFI_SRV_DEPTH,
 		.max_msg = (uint32_t)wfi_min(WFI_SRV_MSG, room),

@@ -39,6 +39,7 @@
 #define WFI_SRV_EPS 1024u /* most endpoints of a device */
 #define WFI_SRV_TX 32u /* frames of one endpoint on their way */
 #define WFI_SRV_TX_ANSWERS 8u /* of them only for answers */
+#define WFI_SRV_PART (64u << 10) /* bytes of a read that are told before the others land */
 #define WFI_SRV_MSG 4096u /* most of a message */
 #define WFI_SRV_LOCAL_POST (4u << 20) /* bytes of a post that may be copied at once */
 #define WFI_SRV_RECORD 64u /* what a message takes of the receiver's room beside its bytes */
@@ -263,6 +264,7 @@ struct wfi_srv_rx {
 	uint32_t at; /* the piece that comes next */
 	uint64_t off; /* in it */
 	uint64_t left; /* bytes of the frame */
+	uint64_t untold; /* of a read whose parts are told: that have landed since */
 	int32_t status;
 	uint32_t idx;
 	bool busy;

@@ -278,6 +278,7 @@ static int begin_data(struct wfi_srv_ep *ep)
 		return -EPROTO;
 	rx->to = ep->reads[ep->reads_head % WFI_SRV_READS];
 	rx->nr = rx->f.idx;
+	rx->untold = 0;
 	for (i = 0; i < rx->nr; i++)
 		sum += rx->to[i].len;
 	return sum == rx->f.bytes ? 0 : -EPROTO;
@@ -470,7 +471,10 @@ void wfi_srv_rx_moved(struct wfi_srv_ep *ep, uint64_t bytes)
 	struct wfi_srv_rx *rx = &ep->rx;
 
 	rx->left -= bytes;
+	rx->untold += bytes;
 	ep->heard = true;
+	if (rx->untold >= WFI_SRV_PART && rx->left && rx->f.h.kind == WFI_SRV_DATA)
+		wfi_srv_device(ep->base.dev)->stirs++;
 	while (bytes) {
 		uint64_t n = wfi_min(bytes, rx->to[rx->at].len - rx->off);
 

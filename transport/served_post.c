@@ -317,6 +317,23 @@ void wfi_srv_reap(struct wfi_srv_ep *ep)
 	}
 }
 
+/* of the read that comes next to be told of, while its bytes arrive. Return: completions written */
+static unsigned take_part(struct wfi_srv_ep *ep, struct weft_wc *wc)
+{
+	const struct wfi_srv_open *open = &ep->opens[ep->open_head & ep->open_mask];
+	struct wfi_srv_rx *rx = &ep->rx;
+
+	if (ep->open_head != ep->open_next || !(open->flags & WEFT_POST_PARTS) || !rx->busy ||
+	    rx->f.h.kind != WFI_SRV_DATA || rx->untold < WFI_SRV_PART)
+		return 0;
+	rx->untold = 0;
+	*wc = (struct weft_wc){ .cookie = open->cookie,
+				.ep = &ep->base,
+				.op = WEFT_WC_PART,
+				.len = rx->f.bytes - rx->left };
+	return 1;
+}
+
 unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned max)
 {
 	unsigned n = 0;
@@ -335,6 +352,8 @@ unsigned wfi_srv_take_posts(struct wfi_srv_ep *ep, struct weft_wc *wcs, unsigned
 		wcs[n].scope = open->scope;
 		wcs[n++].idx = open->idx;
 	}
+	if (n < max && ep->open_head != ep->open_tail)
+		n += take_part(ep, &wcs[n]);
 	return n;
 }
 

@@ -50,7 +50,7 @@ static struct wfi_xfer_op *op_of(struct wfi_xfer_engine *eng, const struct weft_
 {
 	struct wfi_xfer_op *op;
 
-	if (wc->op > WEFT_WC_SEND)
+	if (wc->op > WEFT_WC_SEND && wc->op != WEFT_WC_PART)
 		return NULL;
 	op = wfi_xfer_op_of(eng, wc->cookie);
 	if (!op || op->x->o.ep != wc->ep || (wc->op == WEFT_WC_SEND) != op->range.small)
@@ -220,6 +220,8 @@ void wfi_xfer_op_end(struct wfi_xfer_engine *eng, struct wfi_xfer_op *op, const 
 			xfer_fail_range(x, &x->unsummed, x->end_status);
 	}
 	if (wfi_likely(!wc->status)) {
+		if (x->sums_along)
+			wfi_xfer_landed(x, op, UINT64_MAX);
 		op_put(eng, op);
 	} else if (wc->scope <= WEFT_SCOPE_OP) {
 		op_failed(eng, x, op, wc);
@@ -256,6 +258,12 @@ static int xfer_complete(struct wfi_xfer_engine *eng, const struct weft_wc *wc, 
 	if (wfi_unlikely(!op))
 		return 0;
 	x = op->x;
+	if (wc->op == WEFT_WC_PART) {
+		wfi_xfer_landed(x, op, wc->len);
+		if (wfi_xfer_can_go(x) && wfi_list_empty(&x->run))
+			wfi_list_add_tail(&eng->run, &x->run);
+		return 0;
+	}
 	/* a message that was sent is not over: its answer completes it */
 	if (wfi_unlikely(op->range.small)) {
 		wfi_gather_sent(x->o.gather, wc);
@@ -288,7 +296,9 @@ static int post_batch(struct wfi_xfer_engine *eng, struct wfi_xfer *x, unsigned 
 	struct weft_post post = {
 		.pieces = eng->batch,
 		.nr_pieces = nr,
-		.flags = x->sums_come || x->o.check ? WEFT_POST_SUMS : 0,
+		.flags = x->sums_come || x->o.check ? WEFT_POST_SUMS
+			 : x->sums_along	    ? WEFT_POST_PARTS
+						    : 0,
 		.local_mr = x->o.local_mr,
 		.cookie = cookie,
 	};
@@ -394,7 +404,7 @@ static uint64_t xfer_step(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 		wfi_xfer_sum_later(x);
 	}
 	if (!wfi_xfer_moves(x))
-		return x->nr_open ? 0 : xfer_by_hand(eng, x, quantum, now_ns);
+		return xfer_by_hand(eng, x, quantum, now_ns);
 	if (wfi_unlikely(wfi_xfer_lane_left(&x->msgs)) && !wfi_gather_full(x->o.gather))
 		bytes = lane_post(eng, x, &x->msgs, budget, now_ns);
 	if (!bytes && wfi_xfer_lane_left(&x->posts) && !x->end_status)
@@ -430,7 +440,8 @@ static uint64_t xfer_turn(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint6
 		bytes = xfer_step(eng, x, quantum - sum, now_ns);
 		sum += bytes;
 		posts++;
-	} while (bytes && wfi_xfer_has_work(x) && (by_cpu ? sum < quantum : posts < ASYNC_POSTS));
+	} while (bytes && wfi_xfer_has_work(x) &&
+		 (by_cpu ? sum < quantum : wfi_xfer_moves(x) && posts < ASYNC_POSTS));
 
 	/* before done(): it may take x for something else */
 	if (wfi_xfer_can_go(x))
@@ -659,6 +670,9 @@ static void sums_start(struct wfi_xfer *x)
 	x->sums_come = !x->direct && x->o.dir != WFI_XFER_SUM && can_sum_there(&x->o);
 	if (!x->direct && !x->sums_come)
 		wfi_xfer_sum_later(x);
+	x->landed = x->posts.todo.at;
+	x->sums_along = !x->direct && !x->sums_come && x->o.dir == WFI_XFER_READ &&
+			!x->posts.todo.limit && x->o.ep->dev->caps.flags & WEFT_CAP_PARTS;
 }
 
 int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opts,
@@ -702,6 +716,7 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->sync = opts->ep->dev->caps.flags & WEFT_CAP_SYNC;
 	x->fenced = false;
 	x->sums_come = false;
+	x->sums_along = false;
 	memset(opts->results, 0, opts->nr_blocks * sizeof(*opts->results));
 	if (wfi_unlikely(opts->sums))
 		sums_start(x);

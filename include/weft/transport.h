@@ -103,6 +103,7 @@ enum weft_cap_flags {
 	WEFT_CAP_PORT = 1u << 8, /* port_open() and ep_dial() */
 	WEFT_CAP_FELL_BACK = 1u << 9, /* something faster was expected; the log says what */
 	WEFT_CAP_SUMS = 1u << 10, /* WEFT_POST_SUMS: bytes are summed up where they lie */
+	WEFT_CAP_PARTS = 1u << 11, /* WEFT_POST_PARTS: it is told how much of a read has landed */
 };
 
 /**
@@ -429,6 +430,9 @@ enum weft_post_flags {
 	/* of a read of no bytes from an event: -EAGAIN while it has not come, then 0. Nothing is
 	 * posted in either case */
 	WEFT_POST_TRY = 1u << 3,
+	/* of a read, of a provider with WEFT_CAP_PARTS: there may be WEFT_WC_PARTs before its
+	 * completion */
+	WEFT_POST_PARTS = 1u << 4,
 };
 
 /**
@@ -476,6 +480,9 @@ enum weft_wc_op {
 	WEFT_WC_RECV_IMM = 4, /* a write with immediate has landed: .imm */
 	WEFT_WC_CLOSED = 5, /* last of .ep; .status 0 after ep_shutdown(), else why it broke */
 	WEFT_WC_OPEN = 6, /* after ep_dial() or port_accept(): .ep is connected */
+	/* the first .len bytes of .cookie's read have landed, and it does not write to them again;
+	 * it stays open. How often, and whether at all, is the provider's choice */
+	WEFT_WC_PART = 7,
 };
 
 /* how far a failure reaches */
@@ -493,7 +500,7 @@ enum weft_scope {
  *          another endpoint, -ESTALE region no longer registered, or taken back, -ERANGE outside
  *          the region, -ECONNRESET peer gone,
  *          -ECANCELED flushed, -ETIMEDOUT, -EIO
- * @imm, @data, @len: of what was received, else undefined
+ * @imm, @data, @len: of what was received, else undefined; @len: of a WEFT_WC_PART
  * @idx: see "Operations" above; the number of pieces when all went well
  * @data: RECV: the message, lent until the next poll of this queue. A private copy or memory that
  *        the peer can't change any more. A post with WEFT_POST_SUMS, when all went well: a CRC32C

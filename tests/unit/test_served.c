@@ -12,6 +12,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "transport/served.h"
+#include "weft_internal/xfer.h"
 
 #define MEM 65536u
 #define GUARD 4096u
@@ -132,6 +133,7 @@ static int setup(void **state)
 	assert_non_null(rig);
 	assert_int_equal(wfi_env_real_init(&rig->env), 0);
 	rig->table.name = "test";
+	rig->table.rkey_ptr = wfi_srv_rkey_ptr;
 	assert_int_equal(wfi_srv_device_init(&rig->dev, &rig->table, &rig->env, &wire, 0), 0);
 	mr.addr = rig->mem;
 	mr.access = WEFT_ACCESS_LOCAL_WRITE | part.access;
@@ -613,6 +615,186 @@ static void test_darts(void **state)
 	assert_int_equal(rig->ep->msg_sent, 3 * (WFI_SRV_RECORD + 4));
 }
 
+/* ---- parts of a read ---- */
+
+#define PART_READ (4 * WFI_SRV_PART)
+
+static struct weft_rkey *right_import(void)
+{
+	struct weft_rkey_src src = { .size = sizeof(src),
+				     .access = WEFT_ACCESS_REMOTE_READ,
+				     .fd = -1,
+				     .blob = &rig->right,
+				     .blob_len = sizeof(rig->right) };
+	struct weft_rkey *rkey;
+
+	assert_int_equal(wfi_srv_rkey_import(&rig->ep->base, &src, &rkey), 0);
+	/* more than there is: the peer is this test, and does not look */
+	rkey->len = PART_READ;
+	return rkey;
+}
+
+/* the bytes of the read that arrives */
+static void bytes_arrive(const uint8_t *from, size_t len)
+{
+	assert_int_equal(wfi_srv_rx_bytes(rig->ep, from, len), len);
+}
+
+static void read_post(const struct weft_rkey *rkey, uint8_t *to, uint32_t flags)
+{
+	const struct weft_piece pieces[2] = {
+		{ .local = to, .len = PART_READ / 2, .rkey = rkey },
+		{ .local = to + PART_READ / 2,
+		  .remote = PART_READ / 2,
+		  .len = PART_READ / 2,
+		  .rkey = rkey },
+	};
+	const struct weft_post post = {
+		.pieces = pieces, .nr_pieces = 2, .flags = flags, .cookie = 77
+	};
+
+	assert_int_equal(weft_ep_post_read(&rig->ep->base, &post), 0);
+	assert_int_equal(rig->last.h.kind, WFI_SRV_READ);
+}
+
+static void answer_begins(int32_t status, uint32_t idx)
+{
+	struct wfi_srv_frame f = frame(WFI_SRV_DATA, 0, idx * (uint64_t)(PART_READ / 2));
+
+	f.serial = rig->last.serial;
+	f.status = status;
+	f.idx = idx;
+	assert_true(arrive(&f, NULL) > 0);
+}
+
+/* what has landed of a read is told before the rest is here, to who asked for that */
+static void test_parts(void **state)
+{
+	uint8_t *from = calloc(1, PART_READ), *to = calloc(1, PART_READ);
+	struct weft_rkey *rkey = right_import();
+	struct weft_wc wc;
+
+	(void)state;
+	read_post(rkey, to, WEFT_POST_PARTS);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	answer_begins(0, 2);
+	bytes_arrive(from, WFI_SRV_PART - 1);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	bytes_arrive(from, 10);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
+	assert_int_equal(wc.op, WEFT_WC_PART);
+	assert_int_equal(wc.cookie, 77);
+	assert_int_equal(wc.len, WFI_SRV_PART + 9);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	bytes_arrive(from, PART_READ - WFI_SRV_PART - 9);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
+	assert_int_equal(wc.op, WEFT_WC_READ);
+	assert_int_equal(wc.status, 0);
+	/* the second piece is nowhere: the first one is told of as it comes */
+	read_post(rkey, to, WEFT_POST_PARTS);
+	answer_begins(-ERANGE, 1);
+	bytes_arrive(from, WFI_SRV_PART);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
+	assert_int_equal(wc.len, WFI_SRV_PART);
+	bytes_arrive(from, PART_READ / 2 - WFI_SRV_PART);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
+	assert_int_equal(wc.status, -ERANGE);
+	assert_int_equal(wc.idx, 1);
+	/* nobody asked */
+	read_post(rkey, to, 0);
+	answer_begins(0, 2);
+	bytes_arrive(from, PART_READ - 1);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	bytes_arrive(from, 1);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 1);
+	assert_int_equal(wc.op, WEFT_WC_READ);
+	wfi_srv_rkey_destroy(rkey);
+	free(from);
+	free(to);
+}
+
+static uint64_t bytes_summed;
+
+static uint32_t sum_bytes(uint32_t sum, const void *buf, size_t len)
+{
+	const uint8_t *p = buf;
+
+	for (bytes_summed += len; len--; p++)
+		sum = sum * 31 + *p + 1;
+	return sum;
+}
+
+static void sum_done(void *ctx, int res)
+{
+	*(int *)ctx = res;
+}
+
+/* a transfer sums up what has landed of its read while the rest comes */
+static void test_summed_along(void **state)
+{
+	static const struct wfi_sum_ops ops = { .sum = sum_bytes };
+	uint8_t *from = malloc(PART_READ), *to = calloc(1, PART_READ);
+	struct weft_rkey *rkey = right_import();
+	struct wfi_xfer_engine_opts eng_opts = { .env = &rig->env };
+	struct wfi_piece pieces[2] = {
+		{ .local = to, .len = PART_READ / 2 },
+		{ .local = to + PART_READ / 2,
+		  .remote = PART_READ / 2,
+		  .len = PART_READ / 2,
+		  .block = 1 },
+	};
+	int32_t results[2];
+	uint32_t sums[2], i;
+	int res = 1;
+	struct wfi_xfer_opts o = { .ep = &rig->ep->base,
+				   .rkeys = &rkey,
+				   .nr_rkeys = 1,
+				   .pieces = pieces,
+				   .nr_pieces = 2,
+				   .nr_blocks = 2,
+				   .results = results,
+				   .sum_ops = &ops,
+				   .sums = sums,
+				   .deadline_ns = UINT64_MAX,
+				   .done = sum_done,
+				   .ctx = &res };
+	struct wfi_xfer_engine *eng;
+	struct wfi_xfer *x;
+
+	(void)state;
+	for (i = 0; i < PART_READ; i++)
+		from[i] = (uint8_t)(i * 7 + i / 256);
+	assert_int_equal(wfi_xfer_engine_create(&eng_opts, &eng), 0);
+	assert_int_equal(wfi_xfer_submit(eng, &o, &x), 0);
+	wfi_xfer_poll(eng, wfi_now(&rig->env));
+	answer_begins(0, 2);
+	bytes_summed = 0;
+	wfi_xfer_poll(eng, wfi_now(&rig->env));
+	assert_int_equal(bytes_summed, 0);
+	bytes_arrive(from, WFI_SRV_PART + 100);
+	wfi_xfer_poll(eng, wfi_now(&rig->env));
+	assert_int_equal(bytes_summed, WFI_SRV_PART + 100);
+	bytes_arrive(from + WFI_SRV_PART + 100, 2 * WFI_SRV_PART);
+	wfi_xfer_poll(eng, wfi_now(&rig->env));
+	assert_int_equal(bytes_summed, 3 * WFI_SRV_PART + 100);
+	assert_int_equal(res, 1);
+	/* what is left is too little to be told of before the end */
+	bytes_arrive(from + 3 * WFI_SRV_PART + 100, WFI_SRV_PART - 100);
+	for (i = 0; i < 4 && res == 1; i++)
+		wfi_xfer_poll(eng, wfi_now(&rig->env));
+	assert_int_equal(res, 0);
+	assert_int_equal(bytes_summed, PART_READ);
+	assert_memory_equal(from, to, PART_READ);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(results[i], 0);
+		assert_int_equal(sums[i], sum_bytes(0, pieces[i].local, PART_READ / 2));
+	}
+	wfi_xfer_engine_destroy(eng);
+	wfi_srv_rkey_destroy(rkey);
+	free(from);
+	free(to);
+}
+
 /* right but for a word or two, or all wrong: nothing outside of what was exported is touched */
 static void test_noise(void **state)
 {
@@ -673,6 +855,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_around, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_darts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_parts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_summed_along, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
 	};
 
