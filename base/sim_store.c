@@ -92,12 +92,23 @@ static void owner_lose(struct sim_store *s, const struct sim_record *r, unsigned
 		n->publish_ns = now_ns + WFI_SIM_REREAD_NS;
 }
 
+static void record_drop(struct sim_store *s, struct sim_record *r, bool left, uint64_t now_ns)
+{
+	r->present = false;
+	news(s, &(struct sim_change){ .gone = true, .left = left, .m = r->m }, now_ns);
+}
+
 static void record_publish(struct sim_store *s, unsigned idx, uint64_t now_ns)
 {
 	struct sim_member *n = &s->nodes[idx];
 	struct sim_record *r = record_of(s, idx);
 	const bool same = r && r->m.incarnation == n->self.incarnation;
 
+	/* a life before this one had it: the name of now may be somebody else's */
+	if (r && strcmp(r->m.name, n->self.name) != 0) {
+		record_drop(s, r, true, now_ns);
+		r = NULL;
+	}
 	if (!r)
 		r = record_place(s, &n->self);
 	if (!r) {
@@ -111,12 +122,6 @@ static void record_publish(struct sim_store *s, unsigned idx, uint64_t now_ns)
 	n->self.epoch = same ? r->m.epoch : s->epoch + 1;
 	*r = (struct sim_record){ .present = true, .leased = true, .owner = idx, .m = n->self };
 	news(s, &(struct sim_change){ .m = n->self }, now_ns);
-}
-
-static void record_drop(struct sim_store *s, struct sim_record *r, bool left, uint64_t now_ns)
-{
-	r->present = false;
-	news(s, &(struct sim_change){ .gone = true, .left = left, .m = r->m }, now_ns);
 }
 
 /* it hears that its own record is missing: others' may be as well */

@@ -303,6 +303,31 @@ static void test_store_clash(void **ctx)
 	assert_int_equal(got[0].incarnation, 55);
 }
 
+/* a life under another name has no more of the one before, and nobody else's name by that */
+static void test_store_other_name(void **ctx)
+{
+	struct wfi_member got[WFI_MEMBERS_MAX], m = member(2, 0);
+	struct wfi_env *env = wfi_sim_node(sim, 0);
+
+	(void)ctx;
+	publish(0);
+	publish(1);
+	wfi_sim_store_down(sim, true);
+	leave(0);
+	m.incarnation = 55;
+	env->membership->publish(env, &m);
+	wfi_sim_store_down(sim, false);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].node, 2);
+	assert_int_equal(got[0].incarnation, 102);
+	leave(0);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 102);
+	/* and it is there for who asks anew */
+	assert_int_equal(sees(3, got), 1);
+	assert_int_equal(got[0].incarnation, 102);
+}
+
 /* the next life of a place has its name, later, and the one before does not take it back */
 static void test_store_next_life(void **ctx)
 {
@@ -404,6 +429,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_store_down, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_wipe, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_clash, sim_setup, sim_teardown),
+		cmocka_unit_test_setup_teardown(test_store_other_name, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_next_life, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_down_in_the_moment, sim_setup,
 						sim_teardown),
