@@ -186,30 +186,59 @@ static void view_hear(struct sim_store *s, unsigned idx, uint64_t now_ns)
 		n->news_ns = now_ns + 1 + delay(s);
 }
 
+/* drops who is held no more in its view. Return: when something happens to it next */
+static uint64_t member_tick(struct sim_member *n, uint64_t now_ns)
+{
+	uint64_t at_ns = UINT64_MAX;
+
+	if (n->publish_ns)
+		at_ns = n->publish_ns;
+	if (n->news_ns)
+		at_ns = wfi_min(at_ns, n->news_ns);
+	if (!n->view)
+		return at_ns;
+	at_ns = wfi_min(at_ns, wfi_member_view_tick(n->view, now_ns));
+	return n->view->keep_ns ? wfi_min(at_ns, n->view->keep_ns) : at_ns;
+}
+
+static bool has_lease(const struct sim_store *s, const struct sim_record *r)
+{
+	return !s->down && r->present && r->leased;
+}
+
+/* nodes ask in each of their turns: nearly always nothing is due */
 static void settle(struct sim_store *s, uint64_t now_ns)
 {
 	struct sim_record *r;
 	struct sim_member *n;
-	unsigned i;
 
-	for (i = 0; i < WFI_MEMBERS_MAX && !s->down; i++) {
-		r = &s->records[i];
-		if (r->present && r->leased && s->nodes[r->owner].lease_end_ns <= now_ns)
+	if (now_ns < s->due_ns)
+		return;
+	for (r = s->records; r < s->records + WFI_MEMBERS_MAX; r++)
+		if (has_lease(s, r) && s->nodes[r->owner].lease_end_ns <= now_ns)
 			record_drop(s, r, false, now_ns);
-	}
-	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
-		n = &s->nodes[i];
+	for (n = s->nodes; n < s->nodes + WFI_SIM_MAX_NODES; n++)
 		if (n->publish_ns && n->publish_ns <= now_ns && reaches(s, n))
-			record_publish(s, i, now_ns);
-	}
-	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
-		n = &s->nodes[i];
-		if (n->news_ns && n->news_ns <= now_ns && reaches(s, n))
-			view_hear(s, i, now_ns);
+			record_publish(s, (unsigned)(n - s->nodes), now_ns);
+	s->due_ns = UINT64_MAX;
+	for (n = s->nodes; n < s->nodes + WFI_SIM_MAX_NODES; n++) {
 		/* nobody's time runs out who could not tell of himself */
-		if (n->view && reaches(s, n))
-			(void)wfi_member_view_tick(n->view, now_ns);
+		if (!reaches(s, n))
+			continue;
+		if (n->news_ns && n->news_ns <= now_ns)
+			view_hear(s, (unsigned)(n - s->nodes), now_ns);
+		s->due_ns = wfi_min(s->due_ns, member_tick(n, now_ns));
 	}
+	for (r = s->records; r < s->records + WFI_MEMBERS_MAX; r++)
+		if (has_lease(s, r))
+			s->due_ns = wfi_min(s->due_ns, s->nodes[r->owner].lease_end_ns);
+}
+
+/* what was due comes first; what follows from the change is looked for next time */
+static void change(struct sim_store *s, uint64_t now_ns)
+{
+	settle(s, now_ns);
+	s->due_ns = 0;
 }
 
 const struct wfi_member_view *sim_store_view(struct sim_store *s, unsigned idx, uint64_t now_ns)
@@ -222,6 +251,7 @@ const struct wfi_member_view *sim_store_view(struct sim_store *s, unsigned idx, 
 			return NULL;
 		n->news_ns = now_ns;
 		n->reads = true;
+		s->due_ns = 0;
 	}
 	settle(s, now_ns);
 	return n->view;
@@ -233,7 +263,7 @@ void sim_store_publish(struct sim_store *s, unsigned idx, const struct wfi_membe
 	struct sim_member *n = &s->nodes[idx];
 	struct sim_record *r;
 
-	settle(s, now_ns);
+	change(s, now_ns);
 	n->wanted = self;
 	if (self) {
 		const bool same = n->self.incarnation == self->incarnation;
@@ -279,7 +309,7 @@ void sim_store_reach(struct sim_store *s, unsigned idx, bool reached, uint64_t n
 {
 	struct sim_member *n = &s->nodes[idx];
 
-	settle(s, now_ns);
+	change(s, now_ns);
 	if (n->cut == !reached)
 		return;
 	n->cut = !reached;
@@ -294,7 +324,7 @@ void sim_store_down(struct sim_store *s, bool down, uint64_t now_ns)
 	struct sim_member *n;
 	unsigned i;
 
-	settle(s, now_ns);
+	change(s, now_ns);
 	if (s->down == down)
 		return;
 	s->down = down;
@@ -312,7 +342,7 @@ void sim_store_wipe(struct sim_store *s, uint64_t now_ns)
 {
 	unsigned i;
 
-	settle(s, now_ns);
+	change(s, now_ns);
 	for (i = 0; i < WFI_MEMBERS_MAX; i++)
 		s->records[i].present = false;
 	news(s, NULL, now_ns);
@@ -324,13 +354,14 @@ void sim_store_wipe(struct sim_store *s, uint64_t now_ns)
 void sim_store_compact(struct sim_store *s)
 {
 	s->forgotten = s->epoch;
+	s->due_ns = 0;
 }
 
 void sim_store_lose(struct sim_store *s, unsigned idx, uint64_t now_ns)
 {
 	struct sim_record *r;
 
-	settle(s, now_ns);
+	change(s, now_ns);
 	r = record_of(s, idx);
 	if (!r || s->down)
 		return;
@@ -348,6 +379,7 @@ void sim_store_set(struct sim_store *s, const struct wfi_member *list, unsigned 
 			s->records[i].m = list[i];
 	}
 	s->forgotten = ++s->epoch;
+	s->due_ns = 0;
 	for (i = 0; i < WFI_SIM_MAX_NODES; i++) {
 		if (!s->nodes[i].view)
 			continue;
@@ -360,7 +392,7 @@ void sim_store_crash(struct sim_store *s, unsigned idx, uint64_t now_ns)
 {
 	struct sim_member *n = &s->nodes[idx];
 
-	settle(s, now_ns);
+	change(s, now_ns);
 	n->wanted = n->has = false;
 	n->self.epoch = 0;
 	n->publish_ns = 0;

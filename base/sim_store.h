@@ -39,6 +39,7 @@ struct sim_store {
 	uint64_t seed;
 	uint64_t epoch;
 	uint64_t forgotten; /* changes up to this epoch are not told any more */
+	uint64_t due_ns; /* nothing happens before, but for what somebody changes */
 	bool down;
 	uint64_t delay_ns;
 	uint32_t lost_ppm;
