@@ -557,6 +557,8 @@ static void unkeep(struct wfi_cluster *c, struct pull_block *b)
 				       wfi_kv_space_tenant(c->o.kv, b->pull->o.space)),
 		       &ref, 1);
 	b->slot = WFI_SLOT_NONE;
+	/* the next try is to find a slot of its own: this one is somebody else's from now on */
+	b->dst = NULL;
 }
 
 /* @res: 0, -ENOENT, or -ETIME. The block is over for its pull */

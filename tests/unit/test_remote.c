@@ -9,6 +9,8 @@
 #include <cmocka.h>
 #include "tests/unit/remote_world.h"
 
+#define MANY 1024u /* slots: more than a node has */
+
 static void test_get(void **state)
 {
 	struct fixture *f = *state;
@@ -232,6 +234,77 @@ static void test_hedge(void **state)
 	assert_true(hedged > 0);
 	wfi_kv_stat(f->nodes[1].kv, f->nodes[1].tenant, &kv);
 	assert_int_equal(kv.slots_leased, 0);
+}
+
+/* what is left on node 0: an engine fills it */
+static struct weft_slot taken[MANY];
+static uint32_t nr_taken;
+
+static void take_all(struct fixture *f)
+{
+	struct test_node *node = &f->nodes[0];
+	struct weft_slot *s = taken;
+
+	while (wfi_kv_claim(node->kv, &node->engine, node->space.id, 1, s, now(f)) == 1) {
+		memset(wfi_kv_slot_addr(node->kv, s->idx), 0xaa, BLOCK_BYTES);
+		s++;
+		assert_true(s < taken + MANY);
+	}
+	nr_taken = (uint32_t)(s - taken);
+}
+
+/* what the first holder lends fails its check; before the second lends, nothing is free any more */
+static bool spoil_then_take(struct fixture *f, struct letter *l)
+{
+	struct cluster_leased *m = &l->msg.leased;
+	uint32_t i;
+
+	if (m->head.type != CLUSTER_LEASED || m->res <= 0)
+		return true;
+	if (f->odd++)
+		take_all(f);
+	else
+		for (i = 0; i < m->head.nr; i++)
+			m->proofs[i].crc ^= 1u << 31;
+	return true;
+}
+
+/* slots that were claimed for a try are not written to by the next one */
+static void test_no_room_again(void **state)
+{
+	struct fixture *f = *state;
+	struct test_node *node = &f->nodes[0];
+	struct wish w = { 0 };
+	struct wfi_pull_opts o = { .tenant = node->tenant,
+				   .space = node->space.id,
+				   .nr = CHAIN,
+				   .keys = f->keys,
+				   .slots = w.slots,
+				   .results = w.results,
+				   .done = wish_done,
+				   .ctx = &w };
+	uint32_t i, k;
+
+	put_chain(f, 1);
+	put_chain(f, 2);
+	memset(w.slots, 0xff, sizeof(w.slots));
+	f->tamper = spoil_then_take;
+	o.now_ns = now(f);
+	o.deadline_ns = now(f) + DEADLINE_NS;
+	assert_int_equal(wfi_cluster_pull(node->cluster, &o, &w.pull), 0);
+	turns(f, DEADLINE_NS + WFI_NSEC_PER_MSEC);
+	assert_true(w.done);
+	assert_int_equal(f->odd, 2);
+	assert_true(nr_taken > CHAIN);
+	for (i = 0; i < CHAIN; i++)
+		assert_int_equal(w.results[i], -ENOENT);
+	for (i = 0; i < nr_taken; i++) {
+		const uint8_t *bytes = wfi_kv_slot_addr(node->kv, taken[i].idx);
+
+		for (k = 0; k < BLOCK_BYTES; k++)
+			assert_int_equal(bytes[k], 0xaa);
+	}
+	assert_int_equal(wfi_kv_unclaim(node->kv, &node->engine, taken, nr_taken), nr_taken);
 }
 
 static void test_holder_lost(void **state)
@@ -574,6 +647,7 @@ int main(void)
 		TEST(test_wrong_holders),
 		TEST(test_no_answer),
 		TEST(test_hedge),
+		TEST(test_no_room_again),
 		TEST(test_holder_lost),
 		TEST(test_stuck),
 		TEST(test_lost_announcements),
