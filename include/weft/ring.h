@@ -157,7 +157,8 @@ extern "C" {
  *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
  *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on.
  *           With WEFT_F_PEEK it is no use of the blocks: the order in which they are evicted stays
- *           as it was
+ *           as it was. -EDQUOT: more than one engine may lease; -ENOMEM: the node has no memory
+ *           for the lease
  * RELEASE   handle: a lease. Or handle 0 and slots[n]: claimed slots that will not be published.
  *           res: blocks released
  * PREFETCH  keys[n]. Asks for the prefix to be brought to, and kept in, the fastest tier. res:

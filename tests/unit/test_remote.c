@@ -659,7 +659,6 @@ int main(void)
 		TEST(test_space_goes),
 		TEST(test_deep_chain),
 		TEST(test_garbage),
-		cmocka_unit_test(test_deep_chain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
