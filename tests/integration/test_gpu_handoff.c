@@ -488,40 +488,54 @@ static void event_open(struct side *s, struct CUevent_st **event, uint32_t *numb
 	test_must(!weft_event_reg(s->e->w, *event, s->region, number));
 }
 
+/* an engine's stream, and the event behind what it computes */
+struct computing {
+	struct CUstream_st *stream;
+	struct CUevent_st *event;
+	uint32_t number;
+	char *result;
+};
+
+/* layer 0, which waits for what is computed: until mock_release() */
+static void push_behind(struct side *from, struct weft_ticket *ticket, const struct computing *c)
+{
+	struct weft_op op = push_of(from, ticket, 0);
+	struct weft_completion cpl;
+
+	op.handle = c->number;
+	mock->hold = true;
+	assert_int_equal(
+		cuda->cuMemcpyAsync((uintptr_t)from->mem, (uintptr_t)c->result, MEM, c->stream), 0);
+	assert_int_equal(cuda->cuEventRecord(c->event, c->stream), 0);
+	mock->hold = false;
+	assert_int_equal(weft_submit(from->e->ring, &op, 1), 1);
+	assert_int_equal(weft_wait(from->e->ring, &cpl, 1, 20000), 0);
+}
+
 /* what the engine's stream still computes when the layer is pushed arrives all the same; and who
  * waits meanwhile waits for nobody else */
 static void test_event(void **state)
 {
 	struct test_engine to, from;
 	struct handoff h, other;
-	struct CUstream_st *stream;
-	struct CUevent_st *event;
+	struct computing c = { .result = calloc(1, MEM) };
 	struct weft_completion cpl;
 	struct side a, b;
 	struct weft_op op;
-	uint32_t number;
-	char *result = calloc(1, MEM);
 
 	(void)state;
-	assert_non_null(result);
+	assert_non_null(c.result);
 	test_engine_open(&to, NULL, NULL, &geometry);
 	from = to;
 	assert_int_equal(weft_ring_open(to.w, NULL, &from.ring), 0);
 	side_open(&a, &from, GPU);
 	side_open(&b, &to, GPU);
-	event_open(&a, &event, &number);
-	assert_int_equal(cuda->cuStreamCreate(&stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
+	event_open(&a, &c.event, &c.number);
+	assert_int_equal(cuda->cuStreamCreate(&c.stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
 	expect(&h, &b);
 	for (unsigned i = 0; i < NB; i++)
-		test_fill(result + a.places[i].off, LAYER, seed(&h, i, 0));
-	mock->hold = true;
-	assert_int_equal(cuda->cuMemcpyAsync((uintptr_t)a.mem, (uintptr_t)result, MEM, stream), 0);
-	assert_int_equal(cuda->cuEventRecord(event, stream), 0);
-	mock->hold = false;
-	op = push_of(&a, &h.ticket, 0);
-	op.handle = number;
-	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
-	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+		test_fill(c.result + a.places[i].off, LAYER, seed(&h, i, 0));
+	push_behind(&a, &h.ticket, &c);
 	assert_int_equal(weft_poll(to.ring, &cpl, 1), 0);
 	mock_release();
 	hear_layer(&h, 0);
@@ -529,14 +543,7 @@ static void test_event(void **state)
 	assert_int_equal(cpl.res, NB);
 	/* what is cancelled meanwhile costs the pusher no region */
 	expect(&other, &b);
-	mock->hold = true;
-	assert_int_equal(cuda->cuMemcpyAsync((uintptr_t)a.mem, (uintptr_t)result, MEM, stream), 0);
-	assert_int_equal(cuda->cuEventRecord(event, stream), 0);
-	mock->hold = false;
-	op = push_of(&a, &other.ticket, 0);
-	op.handle = number;
-	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
-	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+	push_behind(&a, &other.ticket, &c);
 	op = (struct weft_op){ .op = WEFT_OP_HANDOFF_CANCEL, .handle = other.handle };
 	assert_int_equal(weft_submit(to.ring, &op, 1), 1);
 	test_next(from.ring, &cpl);
@@ -552,13 +559,13 @@ static void test_event(void **state)
 		hear_layer(&h, layer);
 	}
 	assert_int_equal(hear_end(&h, test_now_ms(), NULL), NB);
-	assert_int_equal(weft_region_dereg(from.w, number), 0);
+	assert_int_equal(weft_region_dereg(from.w, c.number), 0);
 	side_close(&a);
 	side_close(&b);
 	test_engine_close(&to);
-	cuda->cuStreamDestroy(stream);
-	cuda->cuEventDestroy(event);
-	free(result);
+	cuda->cuStreamDestroy(c.stream);
+	cuda->cuEventDestroy(c.event);
+	free(c.result);
 }
 
 /* a stream of decode's waits for all of it */
