@@ -4,13 +4,10 @@
  * something goes wrong meanwhile. As in test_gpu_node.c the driver is mocked. In a weftd events of
  * the engines' have always come, but where the node's driver is made to say that none ever does.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "gpu/cuda.h"
-#include "tests/integration/node.h"
-#include "tests/unit/mock_cuda.h"
+#include "tests/integration/gpu.h"
 #include "weft_internal/gpu.h"
 
 #define NB 12u /* blocks of a handoff */
@@ -31,11 +28,6 @@ static const struct weft_space_opts geometry = {
 	.nr_layers = NL,
 };
 
-static struct test_node node;
-static const struct wfi_cuda *cuda;
-static struct mock_cuda *mock; /* of this process */
-static void (*mock_release)(void);
-
 /* ---- memory ---- */
 
 enum kind { SLOTS, MEMORY, GPU, GPU_LAYERS, GPU_OTHER, NR_KINDS };
@@ -50,26 +42,9 @@ struct side {
 	struct weft_place places[NB];
 };
 
-static void context(int gpu)
-{
-	struct CUctx_st *ctx;
-
-	test_must(!cuda->cuDevicePrimaryCtxRetain(&ctx, gpu));
-	test_must(!cuda->cuCtxPushCurrent(ctx));
-}
-
-static void context_end(int gpu)
-{
-	struct CUctx_st *ctx;
-
-	test_must(!cuda->cuCtxPopCurrent(&ctx));
-	test_must(!cuda->cuDevicePrimaryCtxRelease(gpu));
-}
-
 static void region_open(struct side *s)
 {
 	struct weft_region_opts opts = { .size = sizeof(opts), .len = MEM, .fd = -1 };
-	uint64_t mem;
 
 	if (s->kind == MEMORY) {
 		s->mem =
@@ -77,9 +52,8 @@ static void region_open(struct side *s)
 		test_must(s->mem != MAP_FAILED);
 	} else {
 		if (s->kind == GPU_OTHER)
-			context(1);
-		test_must(!cuda->cuMemAlloc(&mem, MEM));
-		s->mem = (char *)(uintptr_t)mem;
+			test_gpu_enter(1);
+		s->mem = test_gpu_alloc(MEM);
 		opts.kind = WEFT_REGION_GPU;
 	}
 	opts.addr = s->mem;
@@ -92,7 +66,7 @@ static void region_open(struct side *s)
 	}
 	test_must(!weft_region_reg(s->e->w, &opts, &s->region));
 	if (s->kind == GPU_OTHER)
-		context_end(1);
+		test_gpu_leave(1);
 }
 
 static void side_open(struct side *s, struct test_engine *e, enum kind kind)
@@ -114,7 +88,7 @@ static void side_close(struct side *s)
 	if (s->kind == MEMORY)
 		munmap(s->mem, MEM);
 	else
-		assert_int_equal(cuda->cuMemFree((uintptr_t)s->mem), 0);
+		test_gpu_free(s->mem);
 }
 
 static char *layer_of(const struct side *s, unsigned block, unsigned layer)
@@ -285,30 +259,6 @@ static void whole(struct side *from, struct side *to, uint8_t flags)
 	if (lease)
 		assert_int_equal(weft_release(to->e->ring, lease), NB);
 	assert_true(test_stat_settles(to->e->ring, &was, END_MS));
-}
-
-static int setup(void **state)
-{
-	(void)state;
-	test_node_init(&node, sets);
-	test_node_start(&node);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	test_node_fini(&node);
-	return 0;
-}
-
-/* what the node's driver has, as MOCK_CUDA says it */
-static void node_with(struct test_node *n, const char *with)
-{
-	test_node_init(n, sets);
-	setenv("MOCK_CUDA", with, 1);
-	test_node_start(n);
-	unsetenv("MOCK_CUDA");
 }
 
 /* ---- bytes ---- */
@@ -871,7 +821,7 @@ static void test_event_never(void **state)
 	char byte;
 
 	(void)state;
-	node_with(&n, "2 1 1 cuEventQuery 600");
+	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 600");
 	test_engine_open(&to, &n, NULL, &geometry);
 	test_engine_open(&from, &n, NULL, &geometry);
 	side_open(&b, &to, GPU);
@@ -945,7 +895,7 @@ static void test_gpu_lost(void **state)
 	struct side a, b;
 
 	(void)state;
-	node_with(&n, "2 1 1 cuEventQuery 719");
+	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 719");
 	test_engine_open(&from, &n, NULL, &geometry);
 	test_engine_open(&to, &n, NULL, &geometry);
 	side_open(&a, &from, GPU);
@@ -964,35 +914,22 @@ static void test_gpu_lost(void **state)
 	test_node_fini(&n);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(ways),
-		TEST(straight),
-		TEST(parts),
+		TEST_GPU(ways, sets),
+		TEST_GPU(straight, sets),
+		TEST_GPU(parts, sets),
 		cmocka_unit_test(test_flipped),
 		cmocka_unit_test(test_event),
-		TEST(signal),
-		TEST(refused),
-		TEST(prefill_dies),
-		TEST(decode_dies),
+		TEST_GPU(signal, sets),
+		TEST_GPU(refused, sets),
+		TEST_GPU(prefill_dies, sets),
+		TEST_GPU(decode_dies, sets),
 		cmocka_unit_test(test_event_never),
 		cmocka_unit_test(test_gpu_lost),
 	};
-	const char *why;
-	void *lib, *sym;
+	const int skip = test_gpu_load();
 
-	cuda = wfi_cuda_load(&why);
-	lib = cuda ? dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD) : NULL;
-	sym = lib ? dlsym(lib, "mock_cuda_release") : NULL;
-	mock = sym ? dlsym(lib, "mock_cuda") : NULL;
-	if (!mock) {
-		printf("no mocked driver: %s\n", cuda ? "a real one was found" : why);
-		return 77;
-	}
-	memcpy(&mock_release, &sym, sizeof(sym));
-	context(0);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return skip ? skip : cmocka_run_group_tests(tests, NULL, NULL);
 }

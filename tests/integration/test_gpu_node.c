@@ -4,16 +4,13 @@
  * (tests/unit/mock_cuda.h), in files that processes share as they do GPU memory. How often a thing
  * is opened shows in the descriptors that the node holds.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "gpu/cuda.h"
-#include "tests/integration/node.h"
+#include "tests/integration/gpu.h"
 #include "tests/integration/raw.h"
-#include "tests/unit/mock_cuda.h"
 #include "weft_internal/gpu_region.h"
 #include "weft_internal/log.h"
 
@@ -23,7 +20,6 @@
 #define VMM (2u << 20)
 
 static const char *const sets[] = { "arena_bytes=64M", NULL };
-static const char library_path[] = "LD_LIBRARY_PATH";
 
 static const struct weft_space_opts geometry = {
 	.size = sizeof(geometry),
@@ -34,31 +30,7 @@ static const struct weft_space_opts geometry = {
 	.nr_layers = 4,
 };
 
-static struct test_node node;
-static const struct wfi_cuda *cuda;
-
 /* ---- memory on the engine's side ---- */
-
-static void context(int gpu)
-{
-	struct CUctx_st *ctx;
-
-	test_must(!cuda->cuDevicePrimaryCtxRetain(&ctx, gpu));
-	test_must(!cuda->cuCtxPushCurrent(ctx));
-}
-
-static char *gpu_alloc(void)
-{
-	uint64_t mem;
-
-	test_must(!cuda->cuMemAlloc(&mem, MEM));
-	return (char *)(uintptr_t)mem;
-}
-
-static void gpu_free(char *mem)
-{
-	assert_int_equal(cuda->cuMemFree((uintptr_t)mem), 0);
-}
 
 static char *vmm_alloc(void)
 {
@@ -87,24 +59,11 @@ static void vmm_free(char *mem)
 	assert_int_equal(cuda->cuMemAddressFree((uintptr_t)mem, VMM), 0);
 }
 
-static int reg(struct test_engine *e, char *addr, uint64_t len, uint32_t *region)
-{
-	const struct weft_region_opts opts = {
-		.size = sizeof(opts),
-		.addr = addr,
-		.len = len,
-		.fd = -1,
-		.kind = WEFT_REGION_GPU,
-	};
-
-	return weft_region_reg(e->w, &opts, region);
-}
-
 static uint32_t must_reg(struct test_engine *e, char *addr, uint64_t len)
 {
 	uint32_t region = 0;
 
-	if (reg(e, addr, len, &region))
+	if (test_gpu_reg(e, addr, len, &region))
 		fail_msg("%s", weft_why());
 	return region;
 }
@@ -193,26 +152,11 @@ static void put_and_get(struct test_engine *e, uint64_t name, char *mem, uint32_
 	get(e, name + 1000, &to);
 }
 
-static int setup(void **state)
-{
-	(void)state;
-	test_node_init(&node, sets);
-	test_node_start(&node);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	test_node_fini(&node);
-	return 0;
-}
-
 /* ---- regions ---- */
 
 static void test_regions(void **state)
 {
-	char *mem = gpu_alloc(), *vmm = vmm_alloc();
+	char *mem = test_gpu_alloc(MEM), *vmm = vmm_alloc();
 	struct test_engine e;
 	uint32_t region;
 	unsigned fds;
@@ -230,7 +174,7 @@ static void test_regions(void **state)
 	vmm_free(vmm);
 	assert_int_equal(test_node_logged(&node, "error"), 0);
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 /* the engine is gone in whatever way: nothing of its memory stays open in the node */
@@ -238,12 +182,12 @@ static void hold_region(int in, int out, void *ctx)
 {
 	struct test_engine e;
 	char byte = 0;
-	const struct side s = { gpu_alloc(), 0, 0 };
+	const struct side s = { test_gpu_alloc(MEM), 0, 0 };
 	struct side at = s;
 
 	(void)ctx;
 	test_engine_open(&e, &node, NULL, &geometry);
-	test_must(!reg(&e, s.mem, MEM, &at.region));
+	test_must(!test_gpu_reg(&e, s.mem, MEM, &at.region));
 	put(&e, 5000, &at);
 	test_must(test_say(out, &byte, 1));
 	test_hear(in, &byte, 1);
@@ -257,7 +201,7 @@ static bool fds_are(void *ctx)
 
 static void test_engine_dies(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct test_child c;
 	struct side to = { mem, 0, 0 };
@@ -279,13 +223,13 @@ static void test_engine_dies(void **state)
 		get(&e, 5000, &to);
 	}
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 /* segments: a block's bytes lie in four layers */
 static void test_segments(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	const struct weft_region_opts opts = {
 		.size = sizeof(opts),
 		.addr = mem,
@@ -344,14 +288,14 @@ static void test_segments(void **state)
 	bad.kind = WEFT_REGION_MEMORY;
 	assert_int_equal(weft_region_reg(e.w, &bad, &region), -EINVAL);
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 /* sums are made on the GPU, of what was put and of what a get has brought: a bit that is another
  * in memory is found there */
 static void test_flipped(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct weft_key keys[NR];
 	struct weft_slot slots[NR];
 	int32_t results[NR];
@@ -377,7 +321,7 @@ static void test_flipped(void **state)
 	if (test_counter(e.w, "weft_xfer_summed") == summed) {
 		print_message("no kernels were built: the CPU sums up\n");
 		test_engine_close(&e);
-		gpu_free(mem);
+		test_gpu_free(mem);
 		skip();
 	}
 	assert_int_equal(test_counter(e.w, "weft_xfer_summed"), summed + 2);
@@ -395,13 +339,13 @@ static void test_flipped(void **state)
 	assert_int_equal(weft_call(e.ring, &both, NULL), 1);
 	assert_int_equal(weft_match(e.ring, e.space, keys, 2), 2);
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 /* one operation, one kind of memory: whether the blocks are all here or not */
 static void test_mixed_places(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct weft_key keys[2];
 	struct weft_slot slot;
@@ -429,7 +373,7 @@ static void test_mixed_places(void **state)
 	places[0].off = MEM - BLOCK + 1;
 	assert_int_equal(weft_call(e.ring, &op, NULL), -EINVAL);
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 static struct CUevent_st *event_new(unsigned flags)
@@ -463,7 +407,7 @@ static int put_after(struct test_engine *e, uint64_t name, const struct side *s,
 /* an event is a number like a region's, without bytes */
 static void test_events(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct CUevent_st *event = event_new(WFI_CUDA_EVENT_IPC), *private = event_new(0);
 	struct side s = { mem, 0, 0 };
 	struct weft_place place = { 0 };
@@ -503,23 +447,23 @@ static void test_events(void **state)
 	test_engine_close(&e);
 	cuda->cuEventDestroy(event);
 	cuda->cuEventDestroy(private);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 static void test_refused(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	uint32_t region = 0;
 
 	(void)state;
 	test_engine_open(&e, &node, NULL, &geometry);
-	assert_int_equal(reg(&e, mem + 1, MEM, &region), -EINVAL);
+	assert_int_equal(test_gpu_reg(&e, mem + 1, MEM, &region), -EINVAL);
 	assert_non_null(strstr(weft_why(), "register each allocation on its own"));
-	assert_int_equal(reg(&e, (char *)&e, 64, &region), -ESTALE);
+	assert_int_equal(test_gpu_reg(&e, (char *)&e, 64, &region), -ESTALE);
 	assert_non_null(strstr(weft_why(), "no memory of a GPU's at this address"));
-	gpu_free(mem);
-	assert_int_equal(reg(&e, mem, MEM, &region), -ESTALE);
+	test_gpu_free(mem);
+	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -ESTALE);
 	assert_int_equal(region, 0);
 	test_engine_close(&e);
 }
@@ -534,7 +478,7 @@ static void export_and_die(int in, int out, void *ctx)
 
 	(void)in;
 	(void)ctx;
-	test_must(!wfi_gpu_export(cuda, (uintptr_t)gpu_alloc(), MEM, &x, &fd, why));
+	test_must(!wfi_gpu_export(cuda, (uintptr_t)test_gpu_alloc(MEM), MEM, &x, &fd, why));
 	test_must(test_say(out, &x, sizeof(x)));
 }
 
@@ -622,7 +566,7 @@ static void test_refused_often(void **state)
 
 static void test_reattach(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct side s = { mem, 0, 0 };
 	uint32_t again;
@@ -639,12 +583,12 @@ static void test_reattach(void **state)
 	again = must_reg(&e, mem, MEM);
 	assert_int_equal(weft_region_dereg(e.w, again), 0);
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 static void test_embedded(void **state)
 {
-	char *mem = gpu_alloc(), *vmm = vmm_alloc();
+	char *mem = test_gpu_alloc(MEM), *vmm = vmm_alloc();
 	struct test_engine e;
 
 	(void)state;
@@ -652,7 +596,7 @@ static void test_embedded(void **state)
 	put_and_get(&e, 100, mem, must_reg(&e, mem, MEM));
 	put_and_get(&e, 3000, vmm, must_reg(&e, vmm, VMM));
 	test_engine_close(&e);
-	gpu_free(mem);
+	test_gpu_free(mem);
 	vmm_free(vmm);
 }
 
@@ -660,7 +604,6 @@ static void test_embedded(void **state)
 
 /* a computation in the engine's stream, which ends when it is let */
 struct computing {
-	void (*release)(void);
 	struct CUstream_st *stream;
 	struct CUevent_st *event;
 	char *result;
@@ -668,12 +611,6 @@ struct computing {
 
 static void compute(struct computing *c, char *mem, const struct side *s)
 {
-	void *mock = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-	void *sym = dlsym(mock, "mock_cuda_release");
-	struct mock_cuda *how = dlsym(mock, "mock_cuda");
-
-	memcpy(&c->release, &sym, sizeof(sym));
-	assert_non_null(how);
 	c->event = event_new(WFI_CUDA_EVENT_IPC);
 	c->result = malloc(MEM);
 	assert_non_null(c->result);
@@ -681,11 +618,11 @@ static void compute(struct computing *c, char *mem, const struct side *s)
 	for (unsigned i = 0; i < NR; i++)
 		test_fill(c->result + place_of(s, i), BLOCK, 1 + i);
 	memset(mem, 0, MEM);
-	how->hold = true;
+	mock->hold = true;
 	assert_int_equal(
 		cuda->cuMemcpyAsync((uintptr_t)mem, (uintptr_t)c->result, MEM / 2, c->stream), 0);
 	assert_int_equal(cuda->cuEventRecord(c->event, c->stream), 0);
-	how->hold = false;
+	mock->hold = false;
 }
 
 /* submits what waits: the node may sleep meanwhile. Return: the number of the event */
@@ -716,7 +653,7 @@ static uint32_t put_behind(struct test_engine *e, const struct computing *c, con
 /* what the engine's stream still computes when the put is submitted arrives all the same */
 static void test_stream_order(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct side s = { mem, 0, 0 }, to = { mem, 0, MEM / 2 };
 	struct weft_completion done;
 	struct computing c;
@@ -727,21 +664,21 @@ static void test_stream_order(void **state)
 	s.region = to.region = must_reg(&e, mem, MEM);
 	compute(&c, mem, &s);
 	put_behind(&e, &c, &s, NULL, 0);
-	c.release();
+	mock_release();
 	test_next(e.ring, &done);
 	assert_int_equal(done.res, NR);
 	get(&e, 1, &to);
 	test_engine_close(&e);
 	cuda->cuStreamDestroy(c.stream);
 	cuda->cuEventDestroy(c.event);
-	gpu_free(mem);
+	test_gpu_free(mem);
 	free(c.result);
 }
 
 /* what the engine never ends computing does not keep a put beyond its time, nor its slots */
 static void test_event_never(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct side s = { mem, 0, 0 };
 	struct weft_completion done;
 	int32_t results[NR];
@@ -761,31 +698,14 @@ static void test_event_never(void **state)
 	assert_int_equal(test_stat(e.ring).slots_filling, 0);
 	assert_int_equal(weft_region_dereg(e.w, number), 0);
 	test_engine_close(&e);
-	c.release();
+	mock_release();
 	cuda->cuStreamDestroy(c.stream);
 	cuda->cuEventDestroy(c.event);
-	gpu_free(mem);
+	test_gpu_free(mem);
 	free(c.result);
 }
 
 /* ---- GPUs and drivers that fail: in the node alone ---- */
-
-/* @with: what MOCK_CUDA has there; NULL: no driver at all */
-static void start_with(struct test_node *n, const char *with)
-{
-	const char *path = getenv(library_path);
-	char keep[512];
-
-	snprintf(keep, sizeof(keep), "%s", path ? path : "");
-	test_node_init(n, sets);
-	if (with)
-		setenv("MOCK_CUDA", with, 1);
-	else
-		unsetenv(library_path);
-	test_node_start(n);
-	unsetenv("MOCK_CUDA");
-	setenv(library_path, keep, 1);
-}
 
 /* nothing of it concerns host memory */
 static void still_serves(struct test_engine *e, uint64_t name)
@@ -806,18 +726,18 @@ static void still_serves(struct test_engine *e, uint64_t name)
 /* slots can't be pinned: bytes stop on their way, and are the same */
 static void test_unpinned(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct test_node n;
 
 	(void)state;
-	start_with(&n, "2 1 1 cuMemHostRegister 2");
+	test_gpu_start(&n, sets, "2 1 1 cuMemHostRegister 2");
 	test_engine_open(&e, &n, NULL, &geometry);
 	put_and_get(&e, 1, mem, must_reg(&e, mem, MEM));
 	assert_int_equal(test_node_logged(&n, "host memory can't be pinned"), 1);
 	test_engine_close(&e);
 	test_node_fini(&n);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 static void test_node_without(void **state)
@@ -835,29 +755,29 @@ static void test_node_without(void **state)
 		{ "2 1 1 cuIpcOpenMemHandle 400", -ESTALE, "has ended, or freed it" },
 		{ "2 1 1 cuIpcOpenMemHandle 214", -EIO, "has failed" },
 	};
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct test_node n;
 	uint32_t region;
 
 	(void)state;
 	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
-		start_with(&n, rows[i].with);
+		test_gpu_start(&n, sets, rows[i].with);
 		test_engine_open(&e, &n, NULL, &geometry);
 		for (unsigned k = 0; k < 2; k++) {
-			assert_int_equal(reg(&e, mem, MEM, &region), rows[i].err);
+			assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), rows[i].err);
 			assert_non_null(strstr(weft_why(), rows[i].says));
 			still_serves(&e, 10 * i + k);
 		}
 		test_engine_close(&e);
 		test_node_fini(&n);
 	}
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 static void test_no_driver(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct test_node n;
 	uint32_t region;
@@ -865,20 +785,20 @@ static void test_no_driver(void **state)
 	(void)state;
 	if (!system("ldconfig -p | grep -q libcuda.so.1"))
 		skip(); /* the node finds a real one */
-	start_with(&n, NULL);
+	test_gpu_start(&n, sets, NULL);
 	test_engine_open(&e, &n, NULL, &geometry);
-	assert_int_equal(reg(&e, mem, MEM, &region), -ENODEV);
+	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -ENODEV);
 	assert_non_null(strstr(weft_why(), "libcuda.so.1 is not here"));
 	still_serves(&e, 1);
 	test_engine_close(&e);
 	test_node_fini(&n);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 /* the engine has no pid where the node is */
 static void test_other_pid_namespace(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;
 	struct test_node n;
 	uint32_t region;
@@ -890,20 +810,20 @@ static void test_other_pid_namespace(void **state)
 	n.apart = true;
 	test_node_start(&n);
 	test_engine_open(&e, &n, NULL, &geometry);
-	assert_int_equal(reg(&e, mem, MEM, &region), -ESRCH);
+	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -ESRCH);
 	assert_non_null(strstr(weft_why(), "in two pid namespaces"));
 	assert_int_equal(test_node_logged(&n, "in two pid namespaces"), 1);
 	still_serves(&e, 1);
 	test_engine_close(&e);
 	test_node_kill(&n);
 	test_node_fini(&n);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
 
 /* it falls off while it is used */
 static void test_gpu_lost(void **state)
 {
-	char *mem = gpu_alloc();
+	char *mem = test_gpu_alloc(MEM);
 	struct side s = { mem, 0, 0 };
 	struct weft_key keys[NR];
 	int32_t results[NR];
@@ -912,7 +832,7 @@ static void test_gpu_lost(void **state)
 	uint32_t region;
 
 	(void)state;
-	start_with(&n, "2 1 1 cuEventQuery 719");
+	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 719");
 	test_engine_open(&e, &n, NULL, &geometry);
 	s.region = must_reg(&e, mem, MEM);
 	test_keys(&e, 1, NR, keys);
@@ -922,7 +842,7 @@ static void test_gpu_lost(void **state)
 	assert_int_equal(move(&e, WEFT_OP_PUT, keys, &s, results), 0);
 	assert_int_equal(results[0], -ENOTCONN);
 	assert_int_equal(test_node_logged(&n, "all regions in its memory are lost"), 1);
-	assert_int_equal(reg(&e, mem, MEM, &region), -EIO);
+	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -EIO);
 	assert_non_null(strstr(weft_why(), "restart the node"));
 	still_serves(&e, 7);
 	assert_int_equal(weft_region_dereg(e.w, s.region), 0);
@@ -931,24 +851,22 @@ static void test_gpu_lost(void **state)
 	assert_int_equal(test_stat(e.ring).slots_quarantined, 0);
 	test_engine_close(&e);
 	test_node_fini(&n);
-	gpu_free(mem);
+	test_gpu_free(mem);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(regions),
-		TEST(engine_dies),
-		TEST(segments),
-		TEST(flipped),
-		TEST(mixed_places),
-		TEST(events),
-		TEST(refused),
-		TEST(hostile),
-		TEST(refused_often),
-		TEST(reattach),
+		TEST_GPU(regions, sets),
+		TEST_GPU(engine_dies, sets),
+		TEST_GPU(segments, sets),
+		TEST_GPU(flipped, sets),
+		TEST_GPU(mixed_places, sets),
+		TEST_GPU(events, sets),
+		TEST_GPU(refused, sets),
+		TEST_GPU(hostile, sets),
+		TEST_GPU(refused_often, sets),
+		TEST_GPU(reattach, sets),
 		cmocka_unit_test(test_embedded),
 		cmocka_unit_test(test_stream_order),
 		cmocka_unit_test(test_event_never),
@@ -958,13 +876,7 @@ int main(void)
 		cmocka_unit_test(test_other_pid_namespace),
 		cmocka_unit_test(test_gpu_lost),
 	};
-	const char *why;
+	const int skip = test_gpu_load();
 
-	cuda = wfi_cuda_load(&why);
-	if (!cuda) {
-		printf("no mocked driver: %s\n", why);
-		return 77;
-	}
-	context(0);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return skip ? skip : cmocka_run_group_tests(tests, NULL, NULL);
 }

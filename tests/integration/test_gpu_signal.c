@@ -3,7 +3,6 @@
  * Gets that a stream of the engine's waits for, through a weftd: as in test_gpu_node.c the driver
  * is mocked. The engine's host does nothing between the submission and the end of its stream.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -11,10 +10,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "gpu/cuda.h"
-#include "tests/integration/node.h"
+#include "tests/integration/gpu.h"
 #include "tests/integration/raw.h"
-#include "tests/unit/mock_cuda.h"
 #include "weft_internal/gpu.h"
 
 #define BLOCK 4096u
@@ -33,9 +30,6 @@ static const struct weft_space_opts geometry = {
 	.nr_layers = 4,
 };
 
-static struct test_node node;
-static const struct wfi_cuda *cuda;
-
 /* an engine, its memory on the GPU, and a stream that copies from there to .result */
 struct rig {
 	struct test_engine e;
@@ -46,39 +40,15 @@ struct rig {
 	struct CUevent_st *event;
 };
 
-static int setup(void **state)
-{
-	(void)state;
-	test_node_init(&node, sets);
-	test_node_start(&node);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	test_node_fini(&node);
-	return 0;
-}
-
 static void rig_open(struct rig *r, const struct test_node *n)
 {
-	struct weft_region_opts opts = {
-		.size = sizeof(opts),
-		.len = BYTES,
-		.fd = -1,
-		.kind = WEFT_REGION_GPU,
-	};
-	uint64_t mem;
-
-	assert_int_equal(cuda->cuMemAlloc(&mem, BYTES), 0);
-	r->mem = opts.addr = (void *)(uintptr_t)mem;
+	r->mem = test_gpu_alloc(BYTES);
 	r->result = malloc(BYTES);
 	assert_non_null(r->result);
 	assert_int_equal(cuda->cuStreamCreate(&r->stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
 	assert_int_equal(cuda->cuEventCreate(&r->event, WFI_CUDA_EVENT_NO_TIMING), 0);
 	test_engine_open(&r->e, n, NULL, &geometry);
-	assert_int_equal(weft_region_reg(r->e.w, &opts, &r->region), 0);
+	assert_int_equal(test_gpu_reg(&r->e, r->mem, BYTES, &r->region), 0);
 }
 
 static void rig_close(struct rig *r)
@@ -86,7 +56,7 @@ static void rig_close(struct rig *r)
 	test_engine_close(&r->e);
 	cuda->cuEventDestroy(r->event);
 	cuda->cuStreamDestroy(r->stream);
-	assert_int_equal(cuda->cuMemFree((uintptr_t)r->mem), 0);
+	test_gpu_free(r->mem);
 	free(r->result);
 }
 
@@ -235,10 +205,7 @@ static void test_copy_never_ends(void **state)
 	int status;
 
 	(void)state;
-	test_node_init(&n, sets);
-	setenv("MOCK_CUDA", "2 1 1 cuEventQuery 600", 1);
-	test_node_start(&n);
-	unsetenv("MOCK_CUDA");
+	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 600");
 	rig_open(&r, &n);
 	assert_int_equal(weft_signals_open(r.e.ring, r.region), 0);
 	put(&r, 1);
@@ -300,8 +267,6 @@ static void test_ring_closed(void **state)
 
 static void test_refused(void **state)
 {
-	void *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-	struct mock_cuda *how = dlsym(lib, "mock_cuda");
 	struct weft_signal signal = { 0 };
 	struct weft_place place = { 0 };
 	struct weft_key key;
@@ -321,16 +286,16 @@ static void test_refused(void **state)
 	assert_int_equal(weft_signals_open(r.e.ring, 0), -EINVAL);
 	assert_int_equal(weft_signals_open(r.e.ring, 77), -EINVAL);
 	assert_non_null(strstr(weft_why(), "need a region"));
-	how->fail_call = "cuMemHostRegister";
-	how->fail_res = 2;
+	mock->fail_call = "cuMemHostRegister";
+	mock->fail_res = 2;
 	assert_int_equal(weft_signals_open(r.e.ring, r.region), -ENOMEM);
-	how->fail_call = NULL;
+	mock->fail_call = NULL;
 	assert_int_equal(weft_signals_open(r.e.ring, r.region), 0);
 	assert_int_equal(weft_signals_open(r.e.ring, r.region), -EALREADY);
-	how->fail_call = "cuStreamWaitValue32";
-	how->fail_res = 801;
+	mock->fail_call = "cuStreamWaitValue32";
+	mock->fail_res = 801;
 	assert_int_equal(weft_signal_wait(r.e.ring, &signal, r.stream), -EOPNOTSUPP);
-	how->fail_call = NULL;
+	mock->fail_call = NULL;
 	op.signal = NULL;
 	assert_int_equal(weft_submit(r.e.ring, &op, 1), -EINVAL);
 	op.op = WEFT_OP_NOP;
@@ -341,7 +306,6 @@ static void test_refused(void **state)
 	assert_non_null(strstr(weft_why(), "attach to a weftd"));
 	test_engine_close(&embedded);
 	rig_close(&r);
-	dlclose(lib);
 }
 
 static int get_raw(struct raw *r, uint32_t arg_off, const struct weft_arg_signal *signal)
@@ -409,25 +373,15 @@ static void test_hostile(void **state)
 	close(fd);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(order),	 TEST(many),
-		TEST(stopped),	 cmocka_unit_test(test_copy_never_ends),
-		TEST(node_dies), TEST(ring_closed),
-		TEST(refused),	 TEST(hostile),
+		TEST_GPU(order, sets),	   TEST_GPU(many, sets),
+		TEST_GPU(stopped, sets),   cmocka_unit_test(test_copy_never_ends),
+		TEST_GPU(node_dies, sets), TEST_GPU(ring_closed, sets),
+		TEST_GPU(refused, sets),   TEST_GPU(hostile, sets),
 	};
-	struct CUctx_st *ctx;
-	const char *why;
+	const int skip = test_gpu_load();
 
-	cuda = wfi_cuda_load(&why);
-	if (!cuda) {
-		printf("no mocked driver: %s\n", why);
-		return 77;
-	}
-	if (cuda->cuDevicePrimaryCtxRetain(&ctx, 0) || cuda->cuCtxPushCurrent(ctx))
-		return 1;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return skip ? skip : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,18 +3,15 @@
  * Copies of blocks in a GPU's memory, through a weftd, and through a node in this process, where
  * the mocked driver (tests/unit/mock_cuda.h) can be made to hold copies back and to fail
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
-#include "gpu/cuda.h"
 #include "gpu/device.h"
 #include "gpu/error.h"
-#include "tests/integration/node.h"
-#include "tests/unit/mock_cuda.h"
+#include "tests/integration/gpu.h"
 
 #define BLOCK 4096u
 #define NR 16u
@@ -33,11 +30,6 @@ static const struct weft_space_opts geometry = {
 	.nr_layers = 4,
 };
 
-static struct test_node node;
-static const struct wfi_cuda *cuda;
-static struct mock_cuda *how; /* of this process */
-static void (*release)(void);
-
 /* ---- an engine with memory on the GPU, and blocks ---- */
 
 struct rig {
@@ -48,21 +40,14 @@ struct rig {
 
 static void rig_memory(struct rig *r)
 {
-	const struct weft_region_opts opts = {
-		.size = sizeof(opts), .addr = r->mem, .len = MEM, .fd = -1, .kind = WEFT_REGION_GPU
-	};
-
-	if (weft_region_reg(r->e.w, &opts, &r->region))
+	if (test_gpu_reg(&r->e, r->mem, MEM, &r->region))
 		fail_msg("%s", weft_why());
 }
 
 static void rig_open(struct rig *r, const struct test_node *n)
 {
-	uint64_t mem;
-
 	test_engine_open(&r->e, n, NULL, &geometry);
-	test_must(!cuda->cuMemAlloc(&mem, MEM));
-	r->mem = (char *)(uintptr_t)mem;
+	r->mem = test_gpu_alloc(MEM);
 	rig_memory(r);
 }
 
@@ -72,21 +57,19 @@ static void rig_open_here(struct rig *r)
 	const struct weft_opts opts = { .size = sizeof(opts),
 					.mode = WEFT_EMBEDDED,
 					.gpu_tier_bytes = TIER };
-	uint64_t mem;
 
 	memset(r, 0, sizeof(*r));
 	if (weft_open(&opts, &r->e.w) || weft_space_open(r->e.w, &geometry, &r->e.space) ||
 	    weft_ring_open(r->e.w, NULL, &r->e.ring))
 		fail_msg("%s", weft_why());
-	test_must(!cuda->cuMemAlloc(&mem, MEM));
-	r->mem = (char *)(uintptr_t)mem;
+	r->mem = test_gpu_alloc(MEM);
 	rig_memory(r);
 }
 
 static void rig_close(struct rig *r)
 {
 	test_engine_close(&r->e);
-	assert_int_equal(cuda->cuMemFree((uintptr_t)r->mem), 0);
+	test_gpu_free(r->mem);
 }
 
 static struct weft_op op_of(const struct rig *r, enum weft_opcode op, const struct weft_key *keys,
@@ -202,21 +185,6 @@ static bool status_says(struct rig *r, const char *what)
 	says = strstr(text, what) != NULL;
 	free(text);
 	return says;
-}
-
-static int setup(void **state)
-{
-	(void)state;
-	test_node_init(&node, sets);
-	test_node_start(&node);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	test_node_fini(&node);
-	return 0;
 }
 
 /* ---- served ---- */
@@ -476,10 +444,10 @@ static void get_held(struct rig *r, struct weft_ring *ring, const struct weft_ke
 	struct weft_completion done;
 
 	op.timeout_us = timeout_us;
-	how->hold = true;
+	mock->hold = true;
 	assert_int_equal(weft_submit(ring, &op, 1), 1);
 	assert_int_equal(weft_wait(ring, &done, 1, 20000), 0);
-	how->hold = false;
+	mock->hold = false;
 }
 
 static void hot(struct rig *r, struct weft_key *keys)
@@ -504,8 +472,8 @@ static void test_gpu_lost(void **state)
 	(void)state;
 	hot(&r, keys);
 	get_held(&r, r.e.ring, keys, results, 0);
-	how->fail_res = WFI_CUDA_LAUNCH_FAILED;
-	how->fail_call = "cuEventQuery";
+	mock->fail_res = WFI_CUDA_LAUNCH_FAILED;
+	mock->fail_call = "cuEventQuery";
 	test_next(r.e.ring, &done);
 	assert_int_equal(done.res, 0);
 	for (unsigned i = 0; i < NR; i++)
@@ -514,8 +482,8 @@ static void test_gpu_lost(void **state)
 	/* memory is as it was */
 	assert_int_equal(weft_get(r.e.ring, r.e.space, keys, 1, &out), 1);
 	assert_true(test_filled(block, BLOCK, 100));
-	how->fail_call = NULL;
-	release();
+	mock->fail_call = NULL;
+	mock_release();
 	drop(&r, 1, NR);
 	assert_int_equal(test_stat(r.e.ring).slots_quarantined, 0);
 	rig_close(&r);
@@ -556,7 +524,7 @@ static void test_cancelled(void **state)
 	free.nr += test_stat(r.e.ring).slots_free;
 	drop(&r, 1, NR);
 	assert_int_equal(test_stat(r.e.ring).slots_free, free.nr - NR);
-	release();
+	mock_release();
 	assert_true(test_until(5000, is_free, &free));
 	/* a late end may have cost the region, as it does without a tier */
 	assert_int_equal(weft_region_dereg(r.e.w, r.region), 0);
@@ -581,7 +549,7 @@ static void test_late(void **state)
 	hot(&r, keys);
 	get_held(&r, r.e.ring, keys, results, 50000);
 	assert_int_equal(weft_wait(r.e.ring, &done, 1, 200000), 0);
-	release();
+	mock_release();
 	test_next(r.e.ring, &done);
 	/* whatever the results: they are true */
 	for (unsigned i = 0; i < NR; i++)
@@ -598,51 +566,30 @@ static void test_no_sums(void **state)
 
 	(void)state;
 	hot(&r, keys);
-	how->fail_res = WFI_CUDA_LAUNCH_RESOURCES;
-	how->fail_call = "cuLaunchKernel";
+	mock->fail_res = WFI_CUDA_LAUNCH_RESOURCES;
+	mock->fail_call = "cuLaunchKernel";
 	get(&r, 1, NR, 100);
-	how->fail_call = NULL;
+	mock->fail_call = NULL;
 	get(&r, 1, NR, 100);
 	assert_int_equal(hits(&r), 2 * NR);
 	rig_close(&r);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(served),
-		TEST(mixed),
-		TEST(host_places),
-		TEST(spoiled),
-		TEST(other_life),
-		TEST(engine_dies),
-		cmocka_unit_test(test_too_large),
-		cmocka_unit_test(test_gpu_lost),
-		cmocka_unit_test(test_cancelled),
-		cmocka_unit_test(test_late),
+		TEST_GPU(served, sets),		  TEST_GPU(mixed, sets),
+		TEST_GPU(host_places, sets),	  TEST_GPU(spoiled, sets),
+		TEST_GPU(other_life, sets),	  TEST_GPU(engine_dies, sets),
+		cmocka_unit_test(test_too_large), cmocka_unit_test(test_gpu_lost),
+		cmocka_unit_test(test_cancelled), cmocka_unit_test(test_late),
 		cmocka_unit_test(test_no_sums),
 	};
-	struct CUctx_st *ctx;
-	const char *why;
-	void *mock, *sym;
+	const int skip = test_gpu_load();
 
-	cuda = wfi_cuda_load(&why);
-	if (!cuda) {
-		printf("no mocked driver: %s\n", why);
-		return 77;
-	}
 	if (!wfi_gpu_image()) {
 		printf("no kernels were built: no tier\n");
 		return 77;
 	}
-	mock = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-	how = mock ? dlsym(mock, "mock_cuda") : NULL;
-	sym = mock ? dlsym(mock, "mock_cuda_release") : NULL;
-	test_must(how && sym);
-	memcpy(&release, &sym, sizeof(sym));
-	test_must(!cuda->cuDevicePrimaryCtxRetain(&ctx, 0));
-	test_must(!cuda->cuCtxPushCurrent(ctx));
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return skip ? skip : cmocka_run_group_tests(tests, NULL, NULL);
 }
