@@ -145,8 +145,11 @@ static void retract(struct wfi_srv_ep *ep, uint32_t export_idx)
 		 "back: its endpoint ends",
 		 dev->base.transport->name);
 	wfi_srv_lost(ep, -ETIMEDOUT);
-	ep->stopping = true;
-	dev->wire->stop(ep);
+	/* perhaps it ends already, and takes its time */
+	if (!ep->stopping) {
+		ep->stopping = true;
+		dev->wire->stop(ep);
+	}
 	while (!ep->stopped)
 		dev->wire->progress(dev);
 }

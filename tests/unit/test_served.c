@@ -31,6 +31,10 @@ struct rig {
 	unsigned nr_sent;
 	unsigned nr_darts; /* of these */
 	bool darts; /* there is a short way now */
+	bool holds; /* frames stay on their way */
+	struct wfi_srv_tx *held;
+	unsigned lingers; /* turns that it takes to stop */
+	unsigned nr_stops;
 	unsigned nr_coming; /* messages that the next poll finds, each of a byte */
 	uint8_t coming;
 };
@@ -46,8 +50,12 @@ static void wire_progress(struct wfi_srv_device *dev)
 	(void)dev;
 	for (; rig->nr_coming; rig->nr_coming--)
 		message_comes(rig->coming++);
-	if (rig->ep->stopping)
-		wfi_srv_stopped(rig->ep);
+	if (!rig->ep->stopping || (rig->lingers && rig->lingers--))
+		return;
+	if (rig->held)
+		wfi_srv_tx_done(rig->ep, rig->held);
+	rig->held = NULL;
+	wfi_srv_stopped(rig->ep);
 }
 
 static int wire_arm(struct wfi_srv_device *dev, struct weft_wait *wait)
@@ -86,7 +94,16 @@ static void wire_push(struct wfi_srv_ep *ep, struct wfi_srv_tx *tx)
 {
 	memcpy(&rig->last, tx->head, (size_t)wfi_min(tx->iov[0].iov_len, sizeof(rig->last)));
 	rig->nr_sent++;
-	wfi_srv_tx_done(ep, tx);
+	if (rig->holds)
+		rig->held = tx;
+	else
+		wfi_srv_tx_done(ep, tx);
+}
+
+static void wire_stop(struct wfi_srv_ep *ep)
+{
+	(void)ep;
+	rig->nr_stops++;
 }
 
 static bool wire_dart(struct wfi_srv_ep *ep, const void *head, size_t len)
@@ -112,7 +129,7 @@ static const struct wfi_srv_wire wire = {
 	.connect = wire_connect,
 	.push = wire_push,
 	.dart = wire_dart,
-	.stop = wire_end,
+	.stop = wire_stop,
 };
 
 static int setup(void **state)
@@ -306,6 +323,36 @@ static void test_dereg_midway(void **state)
 	assert_int_equal(rig->last.h.kind, WFI_SRV_ACK);
 	assert_int_equal(rig->last.status, -ESTALE);
 	assert_int_equal(rig->last.idx, 1);
+}
+
+static uint64_t fast_now_ns(struct wfi_env *env)
+{
+	static uint64_t now_ns;
+
+	(void)env;
+	return now_ns += WFI_NSEC_PER_MSEC;
+}
+
+/* a region goes while an endpoint that lends its bytes is slow to end: it is told so once */
+static void test_dereg_while_ending(void **state)
+{
+	static const struct wfi_clock_ops fast = { .now_ns = fast_now_ns };
+	struct wfi_srv_frame f = frame(WFI_SRV_READ, 1, 0);
+	struct wfi_srv_desc d = desc(0, 64);
+
+	(void)state;
+	rig->env.clock = &fast;
+	rig->holds = true;
+	assert_true(arrive(&f, &d) > 0);
+	poll_all();
+	assert_non_null(rig->held);
+	rig->lingers = 1000;
+	wfi_srv_lost(rig->ep, -ECONNRESET);
+	poll_all();
+	assert_int_equal(rig->nr_stops, 1);
+	assert_int_equal(wfi_srv_mr_revoke(rig->mr, rig->right.secret), 0);
+	assert_true(rig->ep->stopped);
+	assert_int_equal(rig->nr_stops, 1);
 }
 
 /* messages beyond the room promised, requests beyond what may be open, answers to nothing */
@@ -846,6 +893,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dereg_midway, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_dereg_while_ending, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unanswered, setup, teardown),

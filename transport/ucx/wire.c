@@ -97,7 +97,7 @@ static void slice_done(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx, const struc
 	ep->off = 0;
 }
 
-/* Return: false UCX refuses: the endpoint is lost */
+/* Return: false UCX refuses: the endpoint is lost, and the frame stays where it is */
 static bool part_sent(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx, ucs_status_ptr_t req)
 {
 	if (wfi_unlikely(UCS_PTR_IS_ERR(req)))
@@ -132,8 +132,10 @@ static bool part_send(struct wfi_ucx_ep *ep, struct wfi_srv_tx *tx)
 		param.datatype = UCP_DATATYPE_IOV;
 	}
 	req = ucp_of(ep)->ucp_am_send_nbx(ep->ep, AM_ID, header, len, s.buf, s.count, &param);
+	if (wfi_unlikely(!part_sent(ep, tx, req)))
+		return false;
 	slice_done(ep, tx, &s);
-	return part_sent(ep, tx, req);
+	return true;
 }
 
 /* a frame that is all in its head. UCX has a short way for bytes alone. Return: the same */
@@ -166,7 +168,7 @@ static void tx_run(struct wfi_ucx_ep *ep)
 {
 	struct wfi_srv_tx *tx;
 
-	while ((tx = ep->first) && ep->nr_flying < FLYING && !ep->srv.stopping) {
+	while ((tx = ep->first) && ep->nr_flying < FLYING && !ep->srv.stopping && !ep->srv.lost) {
 		if (!(tx->nr_iov == 1 ? head_send(ep, tx) : part_send(ep, tx))) {
 			wfi_srv_lost(&ep->srv, -ECONNRESET);
 			return;
