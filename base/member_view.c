@@ -151,10 +151,8 @@ bool wfi_member_may_take(const struct wfi_member *self, const struct wfi_member 
 {
 	if (theirs->incarnation == self->incarnation)
 		return true;
-	if (self->epoch && theirs->epoch > self->epoch)
-		return false;
 	return self->host[0] && self->socket[0] && !strcmp(theirs->host, self->host) &&
-	       !strcmp(theirs->socket, self->socket);
+	       !strcmp(theirs->socket, self->socket) && self->born_ns > theirs->born_ns;
 }
 
 unsigned wfi_member_view_copy(const struct wfi_member_view *v, struct wfi_member *out, unsigned max)

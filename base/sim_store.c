@@ -266,11 +266,7 @@ void sim_store_publish(struct sim_store *s, unsigned idx, const struct wfi_membe
 	change(s, now_ns);
 	n->wanted = self;
 	if (self) {
-		const bool same = n->self.incarnation == self->incarnation;
-		const uint64_t epoch = same ? n->self.epoch : 0;
-
 		n->self = *self;
-		n->self.epoch = epoch;
 		n->publish_ns = now_ns + delay(s);
 		settle(s, now_ns);
 		return;
@@ -394,7 +390,6 @@ void sim_store_crash(struct sim_store *s, unsigned idx, uint64_t now_ns)
 
 	change(s, now_ns);
 	n->wanted = n->has = false;
-	n->self.epoch = 0;
 	n->publish_ns = 0;
 	untouched(n, now_ns);
 	free(n->view);

@@ -28,7 +28,7 @@ struct sim_member {
 	bool cut;
 	bool reads; /* all there is: its watch has ended */
 	uint64_t heard; /* what came until this epoch */
-	struct wfi_member self; /* .epoch: of its last record, 0: there was none */
+	struct wfi_member self; /* .epoch: of its last record */
 	uint64_t publish_ns; /* when .self reaches the store; 0: it is there */
 	uint64_t lease_end_ns; /* UINT64_MAX: it is renewed */
 	uint64_t news_ns; /* when it hears what has changed; 0: it knows */

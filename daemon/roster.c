@@ -24,6 +24,7 @@ void roster_init(struct roster *r, const struct node *node, const char *host)
 	r->env = node->env;
 	self->node = node->id;
 	self->incarnation = wfi_kv_incarnation(node->kv);
+	self->born_ns = wfi_now(node->env);
 	self->capacity = arenas_bytes(node);
 	snprintf(self->name, sizeof(self->name), "%s", node->name);
 	snprintf(self->host, sizeof(self->host), "%s", host);

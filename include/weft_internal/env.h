@@ -145,6 +145,11 @@ struct wfi_member {
 	 * one, in the order of the store. 0 where there is no store
 	 */
 	uint64_t epoch;
+	/*
+	 * when its life began, by the monotonic clock of its host: of two lives in one place the
+	 * later one has the name (wfi_member_may_take()). 0: not known
+	 */
+	uint64_t born_ns;
 	uint64_t capacity; /* bytes of its arenas */
 	uint32_t flags; /* enum wfi_member_flags */
 	char name[64];

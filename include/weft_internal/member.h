@@ -57,10 +57,10 @@ uint64_t wfi_member_view_tick(struct wfi_member_view *v, uint64_t now_ns);
 
 /**
  * wfi_member_may_take - a record has our name: may ours be put in its place?
- * @self: its .epoch is that of its last record; 0: it had none in this life
  *
- * It may when the record is its own, or that of an earlier life in the same place. One that came
- * later is the next life, whatever place it has: who lost its name to that does not take it back.
+ * It may when the record is its own, or that of an earlier life in the same place. Epochs do not
+ * tell which life is the earlier one, since a store that was emptied has forgotten them; a place
+ * is in one boot of one host, whose clock does.
  */
 bool wfi_member_may_take(const struct wfi_member *self, const struct wfi_member *theirs);
 

@@ -55,7 +55,6 @@ struct etcd {
 	uint64_t put_rev; /* it was made, or changed, then */
 	uint64_t create_rev; /* that it has, of its own or an earlier life's */
 	uint64_t over; /* as in struct member_record */
-	uint64_t epoch; /* of our last record; 0: there was none */
 	uint64_t self_changes; /* that the record has */
 	struct wfi_member self; /* that it has */
 	bool wanted; /* there is to be one */
@@ -544,13 +543,11 @@ static int claim_taken(struct etcd *e, const json_t *answer, uint64_t *rev)
 {
 	const json_t *rep = json_array_get(json_object_get(answer, "responses"), 0);
 	const json_t *kvs = json_object_get(json_object_get(rep, "response_range"), "kvs");
-	struct wfi_member self = e->self;
 	struct member_record r;
 	struct etcd_kv kv;
 	int bad;
 
 	*rev = 0;
-	self.epoch = e->epoch;
 	/* gone meanwhile */
 	if (!json_array_size(kvs)) {
 		e->claim_ns = now(e) + PAUSE_MIN_NS;
@@ -561,7 +558,7 @@ static int claim_taken(struct etcd *e, const json_t *answer, uint64_t *rev)
 		return -EBADMSG;
 	members_lock(e->m);
 	bad = record_decode(e, &kv, &r);
-	if (bad || wfi_member_may_take(&self, &r.m)) {
+	if (bad || wfi_member_may_take(&e->self, &r.m)) {
 		claim_over(e, &kv, bad ? NULL : &r);
 		*rev = kv.mod_rev;
 	} else {
@@ -580,7 +577,6 @@ static void claim_done(struct etcd *e, const json_t *answer, bool created)
 	e->put_rev = etcd_revision(answer);
 	if (created)
 		e->create_rev = e->put_rev;
-	e->epoch = e->base + e->over + e->create_rev;
 	e->refused = false;
 }
 

@@ -183,8 +183,8 @@ int member_decode(const json_t *json, struct member_record *out, char *why, size
 	    text_get(&s, "transport", r.m.transport, sizeof(r.m.transport)) ||
 	    text_get(&s, "version", r.m.version, sizeof(r.m.version)) ||
 	    number_get(&s, "node", &r.m.node) || number_get(&s, "incarnation", &r.m.incarnation) ||
-	    number_get(&s, "capacity", &r.m.capacity) || number_get(&s, "base", &r.base) ||
-	    number_get(&s, "over", &r.over) || state_get(&s, &r))
+	    number_get(&s, "born_ns", &r.m.born_ns) || number_get(&s, "capacity", &r.m.capacity) ||
+	    number_get(&s, "base", &r.base) || number_get(&s, "over", &r.over) || state_get(&s, &r))
 		return -EINVAL;
 	if (!member_name_ok(r.m.name))
 		return member_complain(why, why_len, "name \"%s\" is none", r.m.name);
@@ -203,17 +203,19 @@ char *member_encode(const struct member_record *r)
 	const char *state = r->leaving			       ? "leaving"
 			    : r->m.flags & WFI_MEMBER_DRAINING ? "draining"
 							       : "up";
-	char node[24], incarnation[24];
+	char node[24], incarnation[24], born[24];
 	json_t *json;
 	char *text;
 
 	snprintf(node, sizeof(node), "0x%" PRIx64, r->m.node);
 	snprintf(incarnation, sizeof(incarnation), "0x%" PRIx64, r->m.incarnation);
-	json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s}", "name",
-			 r->m.name, "node", node, "incarnation", incarnation, "host", r->m.host,
-			 "socket", r->m.socket, "address", r->m.addr, "transport", r->m.transport,
-			 "version", r->m.version, "capacity", (json_int_t)r->m.capacity, "base",
-			 (json_int_t)r->base, "over", (json_int_t)r->over, "state", state);
+	snprintf(born, sizeof(born), "%" PRIu64, r->m.born_ns);
+	json = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s}",
+			 "name", r->m.name, "node", node, "incarnation", incarnation, "born_ns",
+			 born, "host", r->m.host, "socket", r->m.socket, "address", r->m.addr,
+			 "transport", r->m.transport, "version", r->m.version, "capacity",
+			 (json_int_t)r->m.capacity, "base", (json_int_t)r->base, "over",
+			 (json_int_t)r->over, "state", state);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	json_decref(json);
 	return text;

@@ -53,9 +53,12 @@ static void one_open(struct one *o, const struct how *how)
 	assert_false(wfi_members_open(&opts, &o->m));
 }
 
+/* lives with higher numbers began later */
 static void one_publish(struct one *o, const char *name, uint64_t incarnation, const char *place)
 {
-	o->self = (struct wfi_member){ .node = wfi_member_id(name), .incarnation = incarnation };
+	o->self = (struct wfi_member){ .node = wfi_member_id(name),
+				       .incarnation = incarnation,
+				       .born_ns = incarnation };
 	snprintf(o->self.name, sizeof(o->self.name), "%s", name);
 	snprintf(o->self.host, sizeof(o->self.host), "%s", place);
 	snprintf(o->self.socket, sizeof(o->self.socket), "/tmp/%s", place);
@@ -276,6 +279,37 @@ static void test_one_name(void **ctx)
 	wfi_members_close(c.m);
 	expect(&b, 1, .name = "same", .incarnation = 2, .state = OK);
 	wfi_members_close(b.m);
+}
+
+/* a record of another life in the place of "same", as one puts it who was first to come back to a
+ * store that has lost all */
+static void life_put(const char *incarnation, const char *born_ns)
+{
+	char text[300];
+
+	snprintf(text, sizeof(text),
+		 "{\"name\":\"same\",\"incarnation\":%s,\"born_ns\":\"%s\",\"host\":\"same\","
+		 "\"socket\":\"/tmp/same\",\"base\":1000000}",
+		 incarnation, born_ns);
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/lives/nodes/same", text, NULL));
+}
+
+/* of two lives in one place the later one has the name, whichever epochs they come to */
+static void test_lives_of_a_place(void **ctx)
+{
+	struct wfi_member now;
+	struct one a;
+
+	(void)ctx;
+	one_start(&a, "lives", "same", 20);
+	expect(&a, 1, .name = "same", .incarnation = 20, .state = OK);
+	life_put("10", "10");
+	expect(&a, 1, .name = "same", .incarnation = 20, .after_epoch = 1000000, .state = OK);
+	life_put("30", "30");
+	expect(&a, 1, .name = "same", .incarnation = 30, .state = REFUSED);
+	one_sees(&a, "same", &now);
+	assert_true(record_stays(&a, &now, 2 * LEASE_MS));
+	wfi_members_close(a.m);
 }
 
 static void test_one_id(void **ctx)
@@ -809,10 +843,15 @@ static int group_teardown(void **ctx)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest members[] = {
-		cmocka_unit_test(test_join_leave), cmocka_unit_test(test_killed),
-		cmocka_unit_test(test_stopped),	   cmocka_unit_test(test_one_name),
-		cmocka_unit_test(test_one_id),	   cmocka_unit_test(test_bad_records),
-		cmocka_unit_test(test_values),	   cmocka_unit_test(test_liars),
+		cmocka_unit_test(test_join_leave),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_stopped),
+		cmocka_unit_test(test_one_name),
+		cmocka_unit_test(test_lives_of_a_place),
+		cmocka_unit_test(test_one_id),
+		cmocka_unit_test(test_bad_records),
+		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_liars),
 		cmocka_unit_test(test_endpoints),
 	};
 	const struct CMUnitTest stores[] = {

@@ -27,6 +27,7 @@ static void test_record_there_and_back(void **ctx)
 	struct member_record r = { .base = 77,
 				   .m = { .node = UINT64_MAX,
 					  .incarnation = 0x8000000000000001ull,
+					  .born_ns = UINT64_MAX,
 					  .capacity = 1ull << 46,
 					  .flags = WFI_MEMBER_DRAINING,
 					  .name = "node-a_1.x",

@@ -338,10 +338,12 @@ static void test_store_next_life(void **ctx)
 	(void)ctx;
 	strcpy(m.host, "h");
 	strcpy(m.socket, "/s");
+	m.born_ns = 1;
 	first->membership->publish(first, &m);
 	assert_int_equal(sees(2, got), 1);
 	epoch = got[0].epoch;
 	m.incarnation = 7;
+	m.born_ns = 2;
 	next->membership->publish(next, &m);
 	assert_int_equal(sees(2, got), 1);
 	assert_int_equal(got[0].incarnation, 7);
@@ -356,6 +358,35 @@ static void test_store_next_life(void **ctx)
 	wfi_sim_advance(sim, WFI_SIM_REREAD_NS);
 	assert_int_equal(sees(2, got), 1);
 	assert_int_equal(got[0].incarnation, 101);
+}
+
+/* nor when a store that was emptied hears of it first: the later one of the place has the name */
+static void test_store_wiped_next_life(void **ctx)
+{
+	struct wfi_member got[WFI_MEMBERS_MAX], m = member(1, 0);
+	struct wfi_env *first = wfi_sim_node(sim, 0), *next = wfi_sim_node(sim, 1);
+
+	(void)ctx;
+	strcpy(m.host, "h");
+	strcpy(m.socket, "/s");
+	m.born_ns = 1;
+	first->membership->publish(first, &m);
+	m.incarnation = 7;
+	m.born_ns = 2;
+	next->membership->publish(next, &m);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 7);
+	wfi_sim_store_reach(sim, 1, false);
+	wfi_sim_store_wipe(sim);
+	wfi_sim_advance(sim, WFI_SIM_REREAD_NS);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 101);
+	wfi_sim_store_reach(sim, 1, true);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 7);
+	wfi_sim_advance(sim, 10 * WFI_SIM_REREAD_NS);
+	assert_int_equal(sees(2, got), 1);
+	assert_int_equal(got[0].incarnation, 7);
 }
 
 /* who was missed when the store went away is no more missed for that */
@@ -431,6 +462,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_store_clash, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_other_name, sim_setup, sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_next_life, sim_setup, sim_teardown),
+		cmocka_unit_test_setup_teardown(test_store_wiped_next_life, sim_setup,
+						sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_down_in_the_moment, sim_setup,
 						sim_teardown),
 		cmocka_unit_test_setup_teardown(test_store_compact, sim_setup, sim_teardown),
