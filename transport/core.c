@@ -489,6 +489,21 @@ int wfi_mr_opts_check(const struct weft_mr_opts *opts)
 	return opts->kind == WEFT_MR_DMABUF ? -EOPNOTSUPP : 0;
 }
 
+int wfi_mr_opts_read(struct weft_mr_opts *out, const struct weft_mr_opts *in)
+{
+	const int ret = wfi_opts_read(out, sizeof(*out), in);
+
+	return ret ? ret : wfi_mr_opts_check(out);
+}
+
+void wfi_mr_init(struct weft_mr *mr, struct weft_device *dev, const struct weft_mr_opts *opts)
+{
+	mr->dev = dev;
+	mr->addr = opts->addr;
+	mr->len = opts->len;
+	mr->access = opts->access;
+}
+
 int wfi_export_opts_check(const struct weft_mr *mr, const struct weft_export_opts *in,
 			  struct weft_export_opts *out)
 {

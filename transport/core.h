@@ -168,6 +168,10 @@ int wfi_no_ep_dial(struct weft_ep *ep, const struct weft_dial_opts *opts);
 
 /* checks for mr_reg and mr_export that do not depend on the provider */
 int wfi_mr_opts_check(const struct weft_mr_opts *opts);
+/* how mr_reg begins. Return: 0, -EINVAL; -EOPNOTSUPP a dma-buf, good for who takes them */
+int wfi_mr_opts_read(struct weft_mr_opts *out, const struct weft_mr_opts *in);
+/* what all regions have */
+void wfi_mr_init(struct weft_mr *mr, struct weft_device *dev, const struct weft_mr_opts *opts);
 int wfi_export_opts_check(const struct weft_mr *mr, const struct weft_export_opts *in,
 			  struct weft_export_opts *out);
 

@@ -63,9 +63,7 @@ int wfi_srv_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, str
 	struct weft_mr_opts o;
 	int ret, fd;
 
-	ret = wfi_opts_read(&o, sizeof(o), opts);
-	if (!ret)
-		ret = wfi_mr_opts_check(&o);
+	ret = wfi_mr_opts_read(&o, opts);
 	if (ret)
 		return ret;
 	fd = wfi_srv_local_fd(wfi_srv_device(dev), &o);
@@ -78,10 +76,7 @@ int wfi_srv_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, str
 	}
 	mr->fd = fd;
 	mr->fd_off = o.fd_off;
-	mr->base.dev = dev;
-	mr->base.addr = o.addr;
-	mr->base.len = o.len;
-	mr->base.access = o.access;
+	wfi_mr_init(&mr->base, dev, &o);
 	*out = &mr->base;
 	return 0;
 }

@@ -125,10 +125,7 @@ int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, s
 	mr = wfi_alloc(base->env, sizeof(*mr));
 	if (!mr)
 		return -ENOMEM;
-	mr->base.dev = base;
-	mr->base.addr = o.addr;
-	mr->base.len = o.len;
-	mr->base.access = o.access;
+	wfi_mr_init(&mr->base, base, &o);
 	mr->tried = on_gpu;
 	pthread_mutex_lock(&dev->lock);
 	ret = on_gpu ? gpu_of(dev, &o, &mr->on) : 0;

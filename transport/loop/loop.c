@@ -121,18 +121,13 @@ static int loop_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts,
 	struct loop_mr *mr;
 	int ret;
 
-	ret = wfi_opts_read(&o, sizeof(o), opts);
-	if (!ret)
-		ret = wfi_mr_opts_check(&o);
+	ret = wfi_mr_opts_read(&o, opts);
 	if (ret)
 		return ret;
 	mr = wfi_alloc(dev->env, sizeof(*mr));
 	if (!mr)
 		return -ENOMEM;
-	mr->base.dev = dev;
-	mr->base.addr = o.addr;
-	mr->base.len = o.len;
-	mr->base.access = o.access;
+	wfi_mr_init(&mr->base, dev, &o);
 	*out = &mr->base;
 	return 0;
 }

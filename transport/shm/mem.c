@@ -15,9 +15,7 @@ int wfi_shm_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, st
 	uint32_t idx = 0;
 	int ret, fd = -1;
 
-	ret = wfi_opts_read(&o, sizeof(o), opts);
-	if (!ret)
-		ret = wfi_mr_opts_check(&o);
+	ret = wfi_mr_opts_read(&o, opts);
 	if (!ret && o.kind == WEFT_MR_MEMFD)
 		ret = wfi_view_check(&o);
 	if (ret)
@@ -34,10 +32,7 @@ int wfi_shm_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, st
 	mr = wfi_alloc(base->env, sizeof(*mr));
 	if (!mr)
 		goto err_fd;
-	mr->base.dev = base;
-	mr->base.addr = o.addr;
-	mr->base.len = o.len;
-	mr->base.access = o.access;
+	wfi_mr_init(&mr->base, base, &o);
 	mr->idx = idx;
 	mr->gen = wfi_gens_get(&dev->gens, idx);
 	mr->fd = fd;

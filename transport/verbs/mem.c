@@ -48,9 +48,7 @@ int wfi_verbs_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, s
 	struct wfi_verbs_mr *mr;
 	int ret, access;
 
-	ret = wfi_opts_read(&o, sizeof(o), opts);
-	if (!ret)
-		ret = wfi_mr_opts_check(&o);
+	ret = wfi_mr_opts_read(&o, opts);
 	if (ret == -EOPNOTSUPP && (dev->caps.flags & WEFT_CAP_DMABUF))
 		ret = 0;
 	if (ret)
@@ -58,10 +56,7 @@ int wfi_verbs_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, s
 	mr = wfi_alloc(dev->env, sizeof(*mr));
 	if (!mr)
 		return -ENOMEM;
-	mr->base.dev = dev;
-	mr->base.addr = o.addr;
-	mr->base.len = o.len;
-	mr->base.access = o.access;
+	wfi_mr_init(&mr->base, dev, &o);
 	mr->fd = -1;
 	if (o.kind == WEFT_MR_DMABUF) {
 		mr->fd = fcntl(o.fd, F_DUPFD_CLOEXEC, 0);
