@@ -72,6 +72,12 @@ int doze_wait(struct doze *d, const struct futex_waitv *v, unsigned nr, const in
 	return ret < 0 && ret != -ETIME && ret != -EINTR ? ret : 0;
 }
 
+void doze_leave(struct doze *d)
+{
+	/* what goes wrong the next wait says */
+	(void)rest_cancel(d);
+}
+
 /* a futex that has another value is answered at once, and so is what this kernel does not know */
 static bool knows_futexes(struct doze *d)
 {

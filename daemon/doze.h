@@ -26,5 +26,8 @@ void doze_close(struct doze *d);
  */
 int doze_wait(struct doze *d, const struct futex_waitv *v, unsigned nr, const int *fds,
 	      unsigned nr_fds, uint64_t timeout_ns);
+/* what the last wait was for and did not end it is let go of: until then, or until the next wait, a
+ * file of it that is closed is not */
+void doze_leave(struct doze *d);
 
 #endif

@@ -576,6 +576,7 @@ static void tier_flush(struct node *node)
 struct idle {
 	unsigned turns;
 	bool spins;
+	bool slept; /* before all that */
 	uint64_t since_ns; /* 0: too short to be looked at */
 };
 
@@ -638,12 +639,15 @@ void node_run(struct node *node)
 		if (node_poll(node)) {
 			if (i.since_ns)
 				idle_over(node, &i);
+			/* links that this turn has closed are to be closed */
+			if (i.slept && node->doze)
+				doze_leave(node->doze);
 			i = (struct idle){ .turns = 0 };
 		} else if (++i.turns & (looks - 1)) {
 			if (i.turns > HOT_TURNS)
 				wfi_cpu_relax();
 		} else if (!idle_look(node, &i)) {
-			i = (struct idle){ .turns = 0 };
+			i = (struct idle){ .slept = true };
 		}
 	}
 	doze_close(node->doze);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -133,6 +134,21 @@ static void test_file(void **state)
 	close(fds[1]);
 }
 
+/* nor does a wait that is over keep a file open */
+static void test_leave(void **state)
+{
+	int ends[2];
+	char c;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+	assert_int_equal(wait_bell(atomic_load(&bell), ends, 1, SHORT_NS), 0);
+	close(ends[0]);
+	doze_leave(doze);
+	assert_int_equal(recv(ends[1], &c, 1, 0), 0);
+	close(ends[1]);
+}
+
 static void test_too_many(void **state)
 {
 	static const int fds[DOZE_FDS_MAX + 1];
@@ -148,6 +164,7 @@ int main(void)
 		cmocka_unit_test(test_changed),
 		cmocka_unit_test(test_bell_after_files),
 		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_leave),
 		cmocka_unit_test(test_too_many),
 	};
 
