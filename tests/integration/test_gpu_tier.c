@@ -94,9 +94,10 @@ static void put(struct rig *r, uint64_t name, unsigned nr, uint64_t seed)
 	struct weft_key keys[NR];
 	struct weft_place places[NR];
 	int32_t results[NR];
-	const struct weft_op op = op_of(r, WEFT_OP_PUT, keys, nr, places, results);
+	struct weft_op op;
 
 	test_keys(&r->e, name, nr, keys);
+	op = op_of(r, WEFT_OP_PUT, keys, nr, places, results);
 	for (unsigned i = 0; i < nr; i++)
 		test_fill(r->mem + places[i].off, BLOCK, seed + i);
 	assert_int_equal(weft_call(r->e.ring, &op, NULL), nr);
@@ -107,9 +108,10 @@ static void get(struct rig *r, uint64_t name, unsigned nr, uint64_t seed)
 	struct weft_key keys[NR];
 	struct weft_place places[NR];
 	int32_t results[NR];
-	const struct weft_op op = op_of(r, WEFT_OP_GET, keys, nr, places, results);
+	struct weft_op op;
 
 	test_keys(&r->e, name, nr, keys);
+	op = op_of(r, WEFT_OP_GET, keys, nr, places, results);
 	memset(r->mem, 0, MEM);
 	assert_int_equal(weft_call(r->e.ring, &op, NULL), nr);
 	for (unsigned i = 0; i < nr; i++) {
