@@ -12,7 +12,6 @@
 #define SPEED_MIN 1024u /* bytes a ms: what others say is slower is not */
 #define SWEEP_SLOTS 64u /* of a stream, a poll */
 #define CLIMB_BELOW 4096u /* ancestors in the SSD tier: as deep as chains are told apart */
-#define CLIMBS_A_POLL 1024u /* ancestors that sweeps look at; the climb that goes beyond ends */
 
 /* ---- heads of chains ---- */
 
@@ -65,29 +64,47 @@ static uint32_t head_guess(struct wfi_cluster *c, uint32_t slot, const struct we
 				      : wfi_cl_head_below(c, below);
 }
 
-/* of a block that was here before anybody watched. A chain may be as deep as there are slots */
+static void climb_step(struct wfi_cluster *c)
+{
+	struct climb *k = &c->climb;
+	const uint32_t head = *head_of(c, k->at), up = wfi_kv_slot_parent(c->o.kv, k->at);
+
+	c->climbed++;
+	if (k->head && !head) {
+		*head_of(c, k->at) = k->head;
+		k->at = up;
+	} else if (k->head) {
+		k->at = WFI_SLOT_NONE;
+	} else if (head || up == WFI_SLOT_NONE) {
+		k->head = head ? head : head_guess(c, k->at, NULL);
+		k->at = k->slot;
+	} else {
+		k->at = up;
+	}
+	if (k->at == WFI_SLOT_NONE)
+		k->slot = WFI_SLOT_NONE;
+}
+
+/* of a block that was here before anybody watched: its chain may be as deep as there are slots.
+ * Return: 0: not in this turn any more */
 static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
 {
-	uint32_t at = slot, up, head;
-
-	while (!*head_of(c, at)) {
-		up = wfi_kv_slot_parent(c->o.kv, at);
-		if (up == WFI_SLOT_NONE)
-			break;
-		at = up;
-		c->climbed++;
+	while (!*head_of(c, slot)) {
+		if (c->climbed >= CL_CLIMBS)
+			return 0;
+		if (c->climb.slot == WFI_SLOT_NONE)
+			c->climb = (struct climb){ .slot = slot, .at = slot };
+		climb_step(c);
 	}
-	head = *head_of(c, at) ? *head_of(c, at) : head_guess(c, at, NULL);
-	/* those on the way need not climb any more */
-	for (; slot != WFI_SLOT_NONE && !*head_of(c, slot);
-	     slot = wfi_kv_slot_parent(c->o.kv, slot))
-		*head_of(c, slot) = head;
-	return head;
+	return *head_of(c, slot);
 }
 
 uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot)
 {
-	return head_find(c, slot);
+	const uint32_t head = head_find(c, slot);
+
+	/* a shard that may not be the one: it costs a hint */
+	return head ? head : cl_head(slot_tag(c, slot));
 }
 
 /* Return: the slot of a block in memory, or WFI_SLOT_NONE */
@@ -272,13 +289,30 @@ static void stream_add(struct wfi_cluster *c, uint8_t owner, uint64_t change)
 	cl_count(c, CL_C_ANNOUNCED, 1);
 }
 
+/* those that have passed it say it when they come to it again */
+static void sweep_again(struct stream *s, uint32_t slot)
+{
+	if (!s->sweeping || s->at > slot)
+		s->at = slot;
+	s->sweeping = true;
+}
+
 static void on_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key)
 {
 	struct wfi_cluster *c = ctx;
 	const uint32_t head = parent != WFI_SLOT_NONE ? head_find(c, parent)
 						      : head_guess(c, slot, parent_key);
+	unsigned i;
 
 	*head_of(c, slot) = head;
+	if (wfi_unlikely(!head)) {
+		sweep_again(c->stream, slot);
+		for (i = 0; i < c->hi_peers; i++)
+			if (c->peers[i].node)
+				sweep_again(c->peers[i].stream, slot);
+		cl_event(c, c->now_ns);
+		return;
+	}
 	stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot));
 	wfi_cl_offer_replicas(c, slot, head);
 }
@@ -287,9 +321,13 @@ static void on_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft
 static void on_gone(void *ctx, uint32_t slot)
 {
 	struct wfi_cluster *c = ctx;
-	const uint32_t head = head_find(c, slot);
+	const uint32_t head = *head_of(c, slot);
 
-	stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot) | WFI_TAG_GONE);
+	if (c->climb.slot == slot)
+		c->climb.slot = WFI_SLOT_NONE;
+	/* whose it is nobody has looked for yet: nobody was told of it */
+	if (head)
+		stream_add(c, wfi_cl_owner(c, head), slot_tag(c, slot) | WFI_TAG_GONE);
 }
 
 /* what goes to the SSD tier is in the chain that it was in */
@@ -357,7 +395,7 @@ static int stream_sweep_below(struct wfi_cluster *c, uint8_t owner)
 		wfi_kv_below_block(c->o.kv, slots[i], &b);
 		if (b.space_tag != space.tag && wfi_kv_space_by_tag(c->o.kv, b.space_tag, &space))
 			continue;
-		if (!b.chain && c->climbed >= CLIMBS_A_POLL) {
+		if (!b.chain && c->climbed >= CL_CLIMBS) {
 			s->below_at = slots[i];
 			return 1;
 		}
@@ -372,17 +410,18 @@ static int stream_sweep_below(struct wfi_cluster *c, uint8_t owner)
 static int stream_sweep(struct wfi_cluster *c, uint8_t owner)
 {
 	struct stream *s = stream_of(c, owner);
-	uint32_t slots[SWEEP_SLOTS], n, i;
+	uint32_t slots[SWEEP_SLOTS], n, i, head;
 
 	if (!s->seq || s->nr + SWEEP_SLOTS > CLUSTER_TAGS_MAX)
 		return 0;
 	n = wfi_kv_walk(c->o.kv, &s->at, SWEEP_SLOTS, slots);
 	for (i = 0; i < n; i++) {
-		if (!*head_of(c, slots[i]) && c->climbed >= CLIMBS_A_POLL) {
+		head = head_find(c, slots[i]);
+		if (!head) {
 			s->at = slots[i];
 			return 1;
 		}
-		if (wfi_cl_owner(c, head_find(c, slots[i])) == owner)
+		if (wfi_cl_owner(c, head) == owner)
 			stream_add(c, owner, slot_tag(c, slots[i]));
 	}
 	s->sweeping = s->at != 0;
@@ -671,6 +710,7 @@ int wfi_cl_activate(struct wfi_cluster *c)
 		return ret;
 	}
 	memset(c->holder_peers, WFI_PEER_NONE, sizeof(c->holder_peers));
+	c->climb.slot = WFI_SLOT_NONE;
 	c->watch = (struct wfi_kv_watch){ .held = on_held,
 					  .gone = on_gone,
 					  .below_held = on_below_held,

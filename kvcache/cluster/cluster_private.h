@@ -231,6 +231,16 @@ struct member {
 	uint64_t seed;
 };
 
+#define CL_CLIMBS 1024u /* ancestors that are looked at in one turn; what is beyond waits */
+
+/* the way to the head of a chain, slice by slice: up to it, and up once more to leave it with all
+ * that lie on the way */
+struct climb {
+	uint32_t slot; /* where it began; WFI_SLOT_NONE: there is none */
+	uint32_t at;
+	uint32_t head; /* 0: not found yet */
+};
+
 struct wfi_cluster {
 	struct wfi_cluster_opts o;
 	uint64_t now_ns;
@@ -260,7 +270,8 @@ struct wfi_cluster {
 	uint8_t holder_peers[WFI_DIR_HOLDERS + 1]; /* by pair of numbers */
 	struct stream *stream; /* to the shard here */
 	struct wfi_table heads; /* uint32_t by slot; 0: not known */
-	uint32_t climbed; /* ancestors that were looked at, in this poll */
+	uint32_t climbed; /* ancestors that were looked at, since the last poll began */
+	struct climb climb;
 	uint64_t tell_ns; /* when peers hear next how fast the SSD tier is, if it has changed */
 	struct hint *hints;
 

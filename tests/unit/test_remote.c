@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "kvcache/cluster/cluster_private.h"
 #include "tests/unit/remote_world.h"
 
 #define MANY 1024u /* slots: more than a node has */
@@ -552,6 +553,8 @@ struct deep {
 	struct wfi_cluster *cluster;
 	struct wfi_peer peer;
 	uint64_t now_ns;
+	uint32_t most; /* ancestors looked at in one turn */
+	uint64_t sum; /* and in all */
 	int ret;
 };
 
@@ -563,14 +566,18 @@ static int takes_nothing(struct wfi_peer *peer, const void *msg, size_t len)
 	return -EAGAIN;
 }
 
+/* no turn looks at more than CL_CLIMBS ancestors, and few look at any: two looks for each block */
 static void *deep_sweep(void *arg)
 {
 	struct deep *d = arg;
 	uint32_t i;
 
 	d->ret = wfi_cluster_peer_add(d->cluster, &d->peer, 1);
-	for (i = 0; i < 4 && !d->ret; i++)
-		wfi_cluster_poll(d->cluster, d->now_ns + i * WFI_NSEC_PER_MSEC);
+	for (i = 0; i < DEEP / 32 && !d->ret; i++) {
+		wfi_cluster_poll(d->cluster, d->now_ns + i * WFI_NSEC_PER_USEC);
+		d->most = wfi_max(d->most, d->cluster->climbed);
+		d->sum += d->cluster->climbed;
+	}
 	return NULL;
 }
 
@@ -611,8 +618,10 @@ static void test_deep_chain(void **state)
 	struct wfi_owner owner;
 	struct wfi_tenant *t;
 	struct wfi_sim *sim;
+	const uint32_t *heads;
 	pthread_attr_t attr;
 	pthread_t thread;
+	uint32_t i;
 
 	(void)state;
 	assert_int_equal(wfi_sim_create(5, &sim), 0);
@@ -630,6 +639,12 @@ static void test_deep_chain(void **state)
 	pthread_join(thread, NULL);
 	pthread_attr_destroy(&attr);
 	assert_int_equal(d.ret, 0);
+	assert_in_range(d.most, 1, CL_CLIMBS);
+	assert_true(d.sum <= 2 * DEEP + 2);
+	heads = d.cluster->heads.addr;
+	for (i = 0; i < DEEP; i++)
+		assert_int_equal(heads[i], heads[DEEP - 1]);
+	assert_int_not_equal(heads[0], 0);
 	wfi_cluster_peer_lost(d.cluster, &d.peer);
 	wfi_cluster_destroy(d.cluster);
 	wfi_kv_destroy(o.kv);
