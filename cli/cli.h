@@ -109,6 +109,16 @@ void wfi_cli_help(const struct wfi_cli_cmd *cmd, FILE *out);
 /* says what is wrong and where the help is. Return: WFI_EXIT_USAGE */
 int wfi_cli_usage(const char *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- what goes on until somebody stops it (until.c) ---- */
+
+/* this signal stops it */
+void wfi_cli_stop_on(int sig);
+bool wfi_cli_stopped(void);
+/* monotonic */
+uint64_t wfi_cli_now_ns(void);
+/* or until it is stopped */
+void wfi_cli_sleep_until(uint64_t ns);
+
 /* ---- talking to a node (node.c) ---- */
 
 /* attach to the only socket given, or the default; @idx names one of several.

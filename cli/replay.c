@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 #include "cli/cli.h"
 #include "cli/replay.h"
@@ -44,33 +43,6 @@ struct replay {
 	uint64_t progress_ns;
 	struct wfi_replay_totals *totals;
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int sig)
-{
-	(void)sig;
-	interrupted = 1;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * WFI_NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-}
-
-static void sleep_until(uint64_t ns)
-{
-	const struct timespec ts = {
-		.tv_sec = (time_t)(ns / WFI_NSEC_PER_SEC),
-		.tv_nsec = (long)(ns % WFI_NSEC_PER_SEC),
-	};
-
-	while (!interrupted && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
-		;
-}
 
 /* ---- setting up ---- */
 
@@ -195,12 +167,12 @@ static int make_keys(struct replay *r, const struct target *t, const struct wfi_
 static int timed_call(struct target *t, const struct weft_op *op, struct wfi_hist *hist,
 		      uint64_t *sum_ns)
 {
-	const uint64_t start = now_ns();
+	const uint64_t start = wfi_cli_now_ns();
 	uint64_t ns;
 	int ret;
 
 	ret = weft_call(t->ring, op, NULL);
-	ns = now_ns() - start;
+	ns = wfi_cli_now_ns() - start;
 	if (ret >= 0) {
 		wfi_hist_add(hist, ns);
 		*sum_ns += ns;
@@ -358,7 +330,7 @@ static int play(struct replay *r, const struct wfi_trace_request *req)
 
 static void progress(struct replay *r, bool last)
 {
-	const uint64_t now = now_ns();
+	const uint64_t now = wfi_cli_now_ns();
 
 	if (!isatty(STDERR_FILENO) || (!last && now - r->progress_ns < PROGRESS_NS))
 		return;
@@ -375,8 +347,8 @@ static int play_all(struct replay *r)
 	uint64_t first_ms = 0;
 	int ret;
 
-	r->start_ns = now_ns();
-	while (!interrupted && (!r->opts->limit || r->totals->requests < r->opts->limit)) {
+	r->start_ns = wfi_cli_now_ns();
+	while (!wfi_cli_stopped() && (!r->opts->limit || r->totals->requests < r->opts->limit)) {
 		ret = wfi_trace_next(r->trace, &req);
 		if (ret < 0) {
 			fprintf(stderr, "weft: %s: %s\n", r->opts->trace, strerror(-ret));
@@ -387,11 +359,12 @@ static int play_all(struct replay *r)
 		if (!r->totals->requests)
 			first_ms = req.timestamp_ms;
 		if (r->opts->rate > 0 && req.timestamp_ms > first_ms)
-			sleep_until(r->start_ns + (uint64_t)((double)(req.timestamp_ms - first_ms) *
-							     1e6 / r->opts->rate));
+			wfi_cli_sleep_until(r->start_ns +
+					    (uint64_t)((double)(req.timestamp_ms - first_ms) * 1e6 /
+						       r->opts->rate));
 		ret = play(r, &req);
 		if (ret >= 0 && r->opts->played)
-			ret = r->opts->played(r->opts->ctx, now_ns());
+			ret = r->opts->played(r->opts->ctx, wfi_cli_now_ns());
 		if (ret < 0)
 			return wfi_cli_failed("replay", ret);
 		progress(r, false);
@@ -402,16 +375,15 @@ static int play_all(struct replay *r)
 
 int wfi_replay_run(const struct wfi_replay_opts *opts, struct wfi_replay_totals *totals)
 {
-	const struct sigaction sa = { .sa_handler = on_signal };
 	struct replay r = { .opts = opts, .totals = totals };
 	int ret;
 
 	memset(totals, 0, sizeof(*totals));
-	sigaction(SIGINT, &sa, NULL);
+	wfi_cli_stop_on(SIGINT);
 	ret = replay_open(&r);
 	if (!ret) {
 		ret = play_all(&r);
-		totals->wall_ns = now_ns() - r.start_ns;
+		totals->wall_ns = wfi_cli_now_ns() - r.start_ns;
 		totals->broken_lines = wfi_trace_broken(r.trace);
 	}
 	replay_close(&r);

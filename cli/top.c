@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include "cli/cli.h"
 #include "weft_internal/metrics.h"
@@ -64,22 +63,6 @@ struct top {
 	double seconds; /* between the last two looks */
 	const char *eol; /* on a screen, what clears the rest of the line first */
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int sig)
-{
-	(void)sig;
-	interrupted = 1;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * WFI_NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-}
 
 /* value of label @key in `key="value",...`. Return: true when it is there */
 static bool label_get(const char *labels, const char *key, char *out, size_t len)
@@ -167,7 +150,7 @@ static void hist_look(struct op_row *o)
 
 static void look(struct top *t)
 {
-	const uint64_t now = now_ns();
+	const uint64_t now = wfi_cli_now_ns();
 	struct counter_row *c;
 	uint64_t v;
 	unsigned i;
@@ -337,8 +320,9 @@ static int show_total(struct top *t)
 		return wfi_cli_failed("status", ret);
 	status = json_loads(text, 0, NULL);
 	node = json_object_get(status, "node");
-	t->before_ns = now_ns() - WFI_NSEC_PER_MSEC * (uint64_t)json_integer_value(
-							      json_object_get(node, "uptime_ms"));
+	t->before_ns = wfi_cli_now_ns() -
+		       WFI_NSEC_PER_MSEC *
+			       (uint64_t)json_integer_value(json_object_get(node, "uptime_ms"));
 	json_decref(status);
 	free(text);
 	t->eol = "\n";
@@ -359,7 +343,7 @@ static int watch(struct top *t)
 	look(t);
 	while (!ret) {
 		ppoll(NULL, 0, &interval, NULL);
-		if (interrupted)
+		if (wfi_cli_stopped())
 			break;
 		if (weft_attached(t->w) != 1)
 			return node_gone();
@@ -398,7 +382,6 @@ static int top_open(struct top *t)
 
 static int run_top(const void *arg, int argc, char **argv)
 {
-	const struct sigaction sa = { .sa_handler = on_signal };
 	struct top t = { .opts = arg };
 	int ret;
 
@@ -406,8 +389,8 @@ static int run_top(const void *arg, int argc, char **argv)
 	(void)argv;
 	if (t.opts->interval_ns < 10 * WFI_NSEC_PER_MSEC)
 		return wfi_cli_usage("top", "top: --interval is at least 10ms");
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
+	wfi_cli_stop_on(SIGINT);
+	wfi_cli_stop_on(SIGTERM);
 	ret = top_open(&t);
 	if (!ret)
 		ret = t.opts->total ? show_total(&t) : watch(&t);
