@@ -7,259 +7,10 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "tests/integration/gpu.h"
+#include "tests/integration/gpu_side.h"
 #include "weft_internal/gpu.h"
 
-#define NB 12u /* blocks of a handoff */
-#define NL 4u /* layers of a block */
-#define LAYER 4096u
-#define BLOCK ((uint64_t)NL * LAYER)
-#define MEM (4 * NB * BLOCK)
-#define END_MS 1000 /* an end is known to the other side within this */
-
 static const char *const sets[] = { "arena_bytes=64M", NULL };
-
-static const struct weft_space_opts geometry = {
-	.size = sizeof(geometry),
-	.block_bytes = BLOCK,
-	.model = "gpu-handoff",
-	.layout = "test",
-	.tokens_per_block = 16,
-	.nr_layers = NL,
-};
-
-/* ---- memory ---- */
-
-enum kind { SLOTS, MEMORY, GPU, GPU_LAYERS, GPU_OTHER, NR_KINDS };
-
-/* an engine's blocks, somewhere */
-struct side {
-	struct test_engine *e;
-	enum kind kind;
-	char *mem;
-	uint32_t region;
-	struct weft_slot slots[NB];
-	struct weft_place places[NB];
-};
-
-static void region_open(struct side *s)
-{
-	struct weft_region_opts opts = { .size = sizeof(opts), .len = MEM, .fd = -1 };
-
-	if (s->kind == MEMORY) {
-		s->mem =
-			mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		test_must(s->mem != MAP_FAILED);
-	} else {
-		if (s->kind == GPU_OTHER)
-			test_gpu_enter(1);
-		s->mem = test_gpu_alloc(MEM);
-		opts.kind = WEFT_REGION_GPU;
-	}
-	opts.addr = s->mem;
-	/* as a tensor for each layer, in one allocation */
-	if (s->kind == GPU_LAYERS) {
-		opts.nr_segments = NL;
-		opts.segment_bytes = LAYER;
-		opts.segment_stride = MEM / NL;
-		opts.block_stride = LAYER;
-	}
-	test_must(!weft_region_reg(s->e->w, &opts, &s->region));
-	if (s->kind == GPU_OTHER)
-		test_gpu_leave(1);
-}
-
-static void side_open(struct side *s, struct test_engine *e, enum kind kind)
-{
-	*s = (struct side){ .e = e, .kind = kind };
-	if (kind != SLOTS)
-		region_open(s);
-	/* every second one, the last first: as pages lie */
-	for (unsigned i = 0; i < NB; i++)
-		s->places[i] =
-			(struct weft_place){ .off = 2 * (NB - 1 - i) * BLOCK, .region = s->region };
-}
-
-static void side_close(struct side *s)
-{
-	if (s->kind == SLOTS)
-		return;
-	assert_int_equal(weft_region_dereg(s->e->w, s->region), 0);
-	if (s->kind == MEMORY)
-		munmap(s->mem, MEM);
-	else
-		test_gpu_free(s->mem);
-}
-
-static char *layer_of(const struct side *s, unsigned block, unsigned layer)
-{
-	const uint64_t off = s->places[block].off;
-
-	if (s->kind == SLOTS)
-		return (char *)weft_arena(s->e->w) + s->slots[block].off + (size_t)layer * LAYER;
-	if (s->kind == GPU_LAYERS)
-		return s->mem + layer * (MEM / NL) + off / NL;
-	return s->mem + off + (size_t)layer * LAYER;
-}
-
-/* ---- one handoff ---- */
-
-struct handoff {
-	struct side *to;
-	struct weft_key keys[NB];
-	struct weft_ticket ticket;
-	uint64_t handle;
-	uint64_t name;
-};
-
-static uint64_t names = 1000;
-
-static uint64_t seed(const struct handoff *h, unsigned block, unsigned layer)
-{
-	return h->name * 1000 + block * NL + layer;
-}
-
-static void expect_with(struct handoff *h, struct side *to, uint8_t flags, uint32_t timeout_us,
-			struct weft_signal *signal)
-{
-	struct weft_op op = {
-		.op = WEFT_OP_HANDOFF_EXPECT,
-		.flags = flags,
-		.space = to->e->space,
-		.nr = NB,
-		.nr_layers = NL,
-		.keys = h->keys,
-		.slots = to->slots,
-		.places = to->places,
-		.ticket = &h->ticket,
-		.timeout_us = timeout_us,
-		.signal = signal,
-	};
-	struct weft_completion cpl;
-
-	*h = (struct handoff){ .to = to, .name = names += 100 };
-	if (to->kind != SLOTS)
-		op.flags |= WEFT_F_COPY;
-	test_keys(to->e, h->name, NB, h->keys);
-	test_must(weft_submit(to->e->ring, &op, 1) == 1);
-	test_next(to->e->ring, &cpl);
-	test_must(cpl.flags == (WEFT_CQE_MORE | WEFT_CQE_TICKET));
-	h->handle = cpl.handle;
-}
-
-/* ThreadSanitizer takes seconds to look at what arrived */
-static void expect(struct handoff *h, struct side *to)
-{
-	expect_with(h, to, 0, 60000000, NULL);
-}
-
-static void claim(struct side *s)
-{
-	const struct weft_op op = {
-		.op = WEFT_OP_CLAIM, .space = s->e->space, .nr = NB, .slots = s->slots
-	};
-
-	assert_int_equal(weft_call(s->e->ring, &op, NULL), NB);
-}
-
-static void unclaim(struct side *s)
-{
-	const struct weft_op op = { .op = WEFT_OP_RELEASE, .nr = NB, .slots = s->slots };
-
-	assert_int_equal(weft_call(s->e->ring, &op, NULL), NB);
-}
-
-static struct weft_op push_of(struct side *from, struct weft_ticket *ticket, unsigned layer)
-{
-	return (struct weft_op){
-		.op = WEFT_OP_HANDOFF_PUSH,
-		.flags = from->kind == SLOTS ? 0 : WEFT_F_COPY,
-		.space = from->e->space,
-		.nr = NB,
-		.slots = from->slots,
-		.places = from->places,
-		.ticket = ticket,
-		.layer = layer,
-		.nr_layers = 1,
-	};
-}
-
-static int push(struct side *from, struct handoff *h, unsigned layer)
-{
-	const struct weft_op op = push_of(from, &h->ticket, layer);
-
-	return weft_call(from->e->ring, &op, NULL);
-}
-
-static void fill(struct side *from, const struct handoff *h, unsigned layer)
-{
-	for (unsigned i = 0; i < NB; i++)
-		test_fill(layer_of(from, i, layer), LAYER, seed(h, i, layer));
-}
-
-static void assert_filled(const struct handoff *h, unsigned layer)
-{
-	for (unsigned i = 0; i < NB; i++)
-		assert_true(test_filled(layer_of(h->to, i, layer), LAYER, seed(h, i, layer)));
-}
-
-static void hear_layer(const struct handoff *h, unsigned layer)
-{
-	struct weft_completion cpl;
-
-	test_next(h->to->e->ring, &cpl);
-	assert_int_equal(cpl.res, NB);
-	assert_int_equal(cpl.flags, WEFT_CQE_MORE);
-	assert_int_equal(cpl.layer, layer);
-	assert_int_equal(cpl.nr_layers, 1);
-	assert_int_equal(cpl.first_block, 0);
-	assert_int_equal(cpl.nr_blocks, NB);
-	assert_filled(h, layer);
-}
-
-/* Return: res of the last completion, which comes in time */
-static int hear_end(const struct handoff *h, uint64_t since_ms, uint64_t *lease)
-{
-	struct weft_completion cpl;
-
-	do
-		test_next(h->to->e->ring, &cpl);
-	while (cpl.flags & WEFT_CQE_MORE);
-	assert_in_range(test_now_ms() - since_ms, 0, END_MS);
-	if (lease)
-		*lease = cpl.handle;
-	return cpl.res;
-}
-
-/* every layer arrives, is told, and nothing is held afterwards that is not the receiver's */
-static void whole(struct side *from, struct side *to, uint8_t flags)
-{
-	const struct weft_stat was = test_stat(to->e->ring);
-	struct handoff h;
-	uint64_t lease;
-
-	expect_with(&h, to, flags, 0, NULL);
-	if (from->kind == SLOTS)
-		claim(from);
-	for (unsigned layer = 0; layer < NL; layer++) {
-		fill(from, &h, layer);
-		assert_int_equal(push(from, &h, layer), NB);
-		hear_layer(&h, layer);
-	}
-	assert_int_equal(hear_end(&h, test_now_ms(), &lease), NB);
-	for (unsigned layer = 0; layer < NL; layer++)
-		assert_filled(&h, layer);
-	if (from->kind == SLOTS)
-		unclaim(from);
-	assert_int_equal(lease != 0, to->kind == SLOTS);
-	if (to->kind == SLOTS && from->kind != SLOTS) {
-		assert_int_equal(weft_match(to->e->ring, to->e->space, h.keys, NB), NB);
-		assert_int_equal(weft_drop(to->e->ring, to->e->space, h.keys, NB), NB);
-	}
-	if (lease)
-		assert_int_equal(weft_release(to->e->ring, lease), NB);
-	assert_true(test_stat_settles(to->e->ring, &was, END_MS));
-}
 
 /* ---- bytes ---- */
 
@@ -269,12 +20,12 @@ static void test_ways(void **state)
 	struct side a, b;
 
 	(void)state;
-	test_engine_open(&from, &node, NULL, &geometry);
-	test_engine_open(&to, &node, NULL, &geometry);
+	test_engine_open(&from, &node, NULL, &side_geometry);
+	test_engine_open(&to, &node, NULL, &side_geometry);
 	for (unsigned x = 0; x < NR_KINDS; x++)
 		for (unsigned y = 0; y < NR_KINDS; y++) {
-			side_open(&a, &from, x);
-			side_open(&b, &to, y);
+			side_open(&a, &from, x, LAYER);
+			side_open(&b, &to, y, LAYER);
 			whole(&a, &b, 0);
 			if (y != SLOTS)
 				whole(&a, &b, WEFT_F_VERIFY);
@@ -295,10 +46,10 @@ static void test_straight(void **state)
 	struct weft_op take = { .op = WEFT_OP_CLAIM, .nr = 1, .slots = &slot };
 
 	(void)state;
-	test_engine_open(&from, &node, NULL, &geometry);
-	test_engine_open(&to, &node, NULL, &geometry);
-	side_open(&a, &from, GPU_LAYERS);
-	side_open(&b, &to, GPU);
+	test_engine_open(&from, &node, NULL, &side_geometry);
+	test_engine_open(&to, &node, NULL, &side_geometry);
+	side_open(&a, &from, GPU_LAYERS, LAYER);
+	side_open(&b, &to, GPU, LAYER);
 	take.space = to.space;
 	while (weft_call(to.ring, &take, NULL) == 1)
 		;
@@ -324,10 +75,10 @@ static void test_parts(void **state)
 	struct weft_op op;
 
 	(void)state;
-	test_engine_open(&from, &node, NULL, &geometry);
-	test_engine_open(&to, &node, NULL, &geometry);
-	side_open(&a, &from, GPU);
-	side_open(&b, &to, GPU);
+	test_engine_open(&from, &node, NULL, &side_geometry);
+	test_engine_open(&to, &node, NULL, &side_geometry);
+	side_open(&a, &from, GPU, LAYER);
+	side_open(&b, &to, GPU, LAYER);
 	expect(&h, &b);
 	for (unsigned half = 0; half < 2; half++)
 		for (unsigned layer = 0; layer < NL; layer += 2) {
@@ -339,7 +90,7 @@ static void test_parts(void **state)
 								 .len = 2 * LAYER };
 				for (unsigned l = 0; l < 2; l++)
 					test_fill(a.mem + (2 * i + l) * LAYER, LAYER,
-						  seed(&h, half * NB / 2 + i, layer + l));
+						  side_seed(&h, half * NB / 2 + i, layer + l));
 			}
 			op = push_of(&a, &h.ticket, layer);
 			op.places = places;
@@ -432,12 +183,6 @@ static void test_flipped(void **state)
 
 /* ---- order ---- */
 
-static void event_open(struct side *s, struct CUevent_st **event, uint32_t *number)
-{
-	test_must(!cuda->cuEventCreate(event, WFI_CUDA_EVENT_NO_TIMING | WFI_CUDA_EVENT_IPC));
-	test_must(!weft_event_reg(s->e->w, *event, s->region, number));
-}
-
 /* an engine's stream, and the event behind what it computes */
 struct computing {
 	struct CUstream_st *stream;
@@ -475,16 +220,16 @@ static void test_event(void **state)
 
 	(void)state;
 	assert_non_null(c.result);
-	test_engine_open(&to, NULL, NULL, &geometry);
+	test_engine_open(&to, NULL, NULL, &side_geometry);
 	from = to;
 	assert_int_equal(weft_ring_open(to.w, NULL, &from.ring), 0);
-	side_open(&a, &from, GPU);
-	side_open(&b, &to, GPU);
+	side_open(&a, &from, GPU, LAYER);
+	side_open(&b, &to, GPU, LAYER);
 	event_open(&a, &c.event, &c.number);
 	assert_int_equal(cuda->cuStreamCreate(&c.stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
 	expect(&h, &b);
 	for (unsigned i = 0; i < NB; i++)
-		test_fill(c.result + a.places[i].off, LAYER, seed(&h, i, 0));
+		test_fill(c.result + a.places[i].off, LAYER, side_seed(&h, i, 0));
 	push_behind(&a, &h.ticket, &c);
 	assert_int_equal(weft_poll(to.ring, &cpl, 1), 0);
 	mock_release();
@@ -531,10 +276,10 @@ static void test_signal(void **state)
 
 	(void)state;
 	assert_non_null(result);
-	test_engine_open(&from, &node, NULL, &geometry);
-	test_engine_open(&to, &node, NULL, &geometry);
-	side_open(&a, &from, GPU_LAYERS);
-	side_open(&b, &to, GPU);
+	test_engine_open(&from, &node, NULL, &side_geometry);
+	test_engine_open(&to, &node, NULL, &side_geometry);
+	side_open(&a, &from, GPU_LAYERS, LAYER);
+	side_open(&b, &to, GPU, LAYER);
 	assert_int_equal(cuda->cuStreamCreate(&stream, WFI_CUDA_STREAM_NON_BLOCKING), 0);
 	assert_int_equal(cuda->cuEventCreate(&event, WFI_CUDA_EVENT_NO_TIMING), 0);
 	assert_int_equal(weft_signals_open(to.ring, b.region), 0);
@@ -554,7 +299,8 @@ static void test_signal(void **state)
 		}
 		assert_int_equal(cuda->cuEventSynchronize(event), 0);
 		for (unsigned i = 0; i < NB && !slots; i++)
-			assert_true(test_filled(result + b.places[i].off, LAYER, seed(&h, i, 0)));
+			assert_true(
+				test_filled(result + b.places[i].off, LAYER, side_seed(&h, i, 0)));
 		assert_int_equal(hear_end(&h, test_now_ms(), NULL), NB);
 	}
 	side_close(&a);
@@ -581,11 +327,11 @@ static void test_refused(void **state)
 	uint32_t number;
 
 	(void)state;
-	test_engine_open(&from, &node, NULL, &geometry);
-	test_engine_open(&to, &node, NULL, &geometry);
-	side_open(&a, &from, GPU);
-	side_open(&host, &from, MEMORY);
-	side_open(&b, &to, GPU);
+	test_engine_open(&from, &node, NULL, &side_geometry);
+	test_engine_open(&to, &node, NULL, &side_geometry);
+	side_open(&a, &from, GPU, LAYER);
+	side_open(&host, &from, MEMORY, LAYER);
+	side_open(&b, &to, GPU, LAYER);
 	expect(&h, &b);
 	op = push_of(&a, &h.ticket, 0);
 	op.places = places;
@@ -670,46 +416,6 @@ static void test_refused(void **state)
 
 /* ---- ends ---- */
 
-/* prefill in a process of its own: pushes some layers, then waits */
-struct prefill {
-	struct weft_ticket ticket;
-	uint64_t name;
-	uint32_t nr_layers;
-	bool event;
-};
-
-static void prefill_run(int in, int out, void *ctx)
-{
-	struct handoff h = { .to = NULL };
-	struct CUevent_st *event;
-	struct test_engine e;
-	struct prefill p;
-	uint32_t number;
-	struct weft_op op;
-	struct side s;
-	char byte = 0;
-
-	test_engine_open(&e, ctx, NULL, &geometry);
-	side_open(&s, &e, GPU_LAYERS);
-	test_must(test_hear(in, &p, sizeof(p)));
-	h.ticket = p.ticket;
-	h.name = p.name;
-	for (unsigned layer = 0; layer < p.nr_layers; layer++) {
-		fill(&s, &h, layer);
-		op = push_of(&s, &h.ticket, layer);
-		if (p.event) {
-			event_open(&s, &event, &number);
-			op.handle = number;
-			test_must(weft_submit(e.ring, &op, 1) == 1);
-		} else {
-			test_must(weft_call(e.ring, &op, NULL) == (int)NB);
-		}
-	}
-	test_must(test_say(out, &byte, 1));
-	test_hear(in, &byte, 1);
-	_exit(0);
-}
-
 static bool fds_are(void *ctx)
 {
 	return test_node_fds(&node) == *(unsigned *)ctx;
@@ -732,8 +438,8 @@ static void test_prefill_dies(void **state)
 	char byte;
 
 	(void)state;
-	test_engine_open(&to, &node, NULL, &geometry);
-	side_open(&b, &to, GPU);
+	test_engine_open(&to, &node, NULL, &side_geometry);
+	side_open(&b, &to, GPU, LAYER);
 	fds = test_node_fds(&node);
 	for (unsigned i = 0; i < 8; i++) {
 		test_child_start(&c, prefill_run, &node);
@@ -753,22 +459,6 @@ static void test_prefill_dies(void **state)
 	test_engine_close(&to);
 }
 
-/* decode in a process of its own, which is killed while layers come */
-static void decode_run(int in, int out, void *ctx)
-{
-	struct test_engine e;
-	struct handoff h;
-	struct side s;
-	char byte;
-
-	test_engine_open(&e, ctx, NULL, &geometry);
-	side_open(&s, &e, GPU);
-	expect(&h, &s);
-	test_must(test_say(out, &h, sizeof(h)));
-	test_hear(in, &byte, 1);
-	_exit(0);
-}
-
 static void test_decode_dies(void **state)
 {
 	struct test_engine from;
@@ -780,8 +470,8 @@ static void test_decode_dies(void **state)
 	int res = (int)NB;
 
 	(void)state;
-	test_engine_open(&from, &node, NULL, &geometry);
-	side_open(&a, &from, GPU);
+	test_engine_open(&from, &node, NULL, &side_geometry);
+	side_open(&a, &from, GPU, LAYER);
 	fds = test_node_fds(&node);
 	for (unsigned i = 0; i < 8; i++) {
 		test_child_start(&c, decode_run, &node);
@@ -822,9 +512,9 @@ static void test_event_never(void **state)
 
 	(void)state;
 	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 600");
-	test_engine_open(&to, &n, NULL, &geometry);
-	test_engine_open(&from, &n, NULL, &geometry);
-	side_open(&b, &to, GPU);
+	test_engine_open(&to, &n, NULL, &side_geometry);
+	test_engine_open(&from, &n, NULL, &side_geometry);
+	side_open(&b, &to, GPU, LAYER);
 	/* prefill dies */
 	test_child_start(&c, prefill_run, &n);
 	expect(&h, &b);
@@ -837,7 +527,7 @@ static void test_event_never(void **state)
 	test_child_kill(&c);
 	assert_int_equal(hear_end(&h, ms, NULL), -ECONNRESET);
 	/* prefill's time is up, then decode's */
-	side_open(&a, &from, GPU);
+	side_open(&a, &from, GPU, LAYER);
 	event_open(&a, &event, &number);
 	for (unsigned i = 0; i < 2; i++) {
 		expect_with(&h, &b, 0, i ? 100000 : 0, NULL);
@@ -873,7 +563,7 @@ static void test_event_never(void **state)
 	test_next(from.ring, &cpl);
 	assert_int_equal(cpl.res, -ECANCELED);
 	/* and one that nothing is pushed to yet */
-	side_open(&b, &to, GPU);
+	side_open(&b, &to, GPU, LAYER);
 	expect(&h, &b);
 	ms = test_now_ms();
 	side_close(&b);
@@ -896,10 +586,10 @@ static void test_gpu_lost(void **state)
 
 	(void)state;
 	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 719");
-	test_engine_open(&from, &n, NULL, &geometry);
-	test_engine_open(&to, &n, NULL, &geometry);
-	side_open(&a, &from, GPU);
-	side_open(&b, &to, GPU);
+	test_engine_open(&from, &n, NULL, &side_geometry);
+	test_engine_open(&to, &n, NULL, &side_geometry);
+	side_open(&a, &from, GPU, LAYER);
+	side_open(&b, &to, GPU, LAYER);
 	expect(&h, &b);
 	assert_int_equal(push(&a, &h, 0), -EIO);
 	assert_int_equal(hear_end(&h, test_now_ms(), NULL), -EIO);
