@@ -176,12 +176,12 @@ extern "C" {
  *
  * With WEFT_F_COPY either has places[n] instead of slots, and the layers are copied: PUSH out of
  * its places, which may be read until it completes, EXPECT into its own, which may be written to
- * until its last completion. Engines and places are of one node. Those of EXPECT are whole blocks,
- * and nothing is leased then, nor published: handle is 0, keys count for nothing. Those of PUSH may
- * be of its layers alone (.len). On a GPU the handle of PUSH may be an event, as that of PUT: the
- * push waits for it, and nobody else does. With WEFT_F_VERIFY, too, EXPECT has what lands checked,
- * as far as the node can. One that is given up, or whose region is deregistered (-ECANCELED),
- * completes when no copy can touch its places any more
+ * until its last completion. Those of EXPECT are whole blocks, and nothing is leased then, nor
+ * published: handle is 0, keys count for nothing. Those of PUSH may be of its layers alone (.len).
+ * On a GPU the handle of PUSH may be an event, as that of PUT: the push waits for it, and nobody
+ * else does. With WEFT_F_VERIFY, too, EXPECT has what lands checked, as far as the node can. One
+ * that is given up, or whose region is deregistered (-ECANCELED), completes when no copy can touch
+ * its places any more
  *
  * With WEFT_F_SIGNAL a struct weft_arg_signal follows the arrays of EXPECT, for its last
  * completion, as for GET

@@ -9,7 +9,8 @@
  * writes into a node's memory.
  *
  * Instead of slots either side may name places in memory of its own, a GPU's above all (place.c).
- * Then bytes are copied: between memory of GPUs straight, else through slots.
+ * Then bytes are copied: between memory of GPUs straight, else through slots. Between nodes they
+ * stop in slots on each side that has places (stage.c, take.c).
  *
  * Context: the node's worker thread.
  */
@@ -35,7 +36,8 @@
 enum wfi_peer_msg_type {
 	WFI_MSG_LAYERS = 1, /* sender to receiver: please READ these */
 	WFI_MSG_LAYERS_DONE = 2, /* receiver to sender: they are here, or an error */
-	WFI_MSG_ABORT = 3, /* sender to receiver: no more will come */
+	/* sender to receiver: no more comes. .nr: why, a positive errno; 0: its engine is gone */
+	WFI_MSG_ABORT = 3,
 	WFI_MSG_SHAPED = 4, /* as LAYERS, in a layout of the sender's */
 };
 
@@ -198,8 +200,7 @@ struct wfi_push_opts {
 /**
  * Return: 0; -EPERM wrong secret; -ESTALE ticket of an earlier life, ended or expired, or slots not
  * the owner's; -EHOSTUNREACH no connection to that node; -EINVAL out of range, or a block's layers
- * out of order; -EXDEV another space or tenant; -EAGAIN too many pushes; -ENOSPC no slots;
- * -EOPNOTSUPP places, and another node, or a layout
+ * out of order; -EXDEV another space or tenant; -EAGAIN too many pushes; -ENOSPC no slots
  */
 int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
 

@@ -6,12 +6,14 @@
 #include "handoff_private.h"
 #include "place.h"
 #include "shape.h"
+#include "take.h"
 #include "weft_internal/crc32c_poly.h"
 #include "weft_internal/log.h"
 
 #define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
 /* a layer is awaited from so long before it is due: what waking takes, and that it may be early */
 #define EARLY_NS (100 * WFI_NSEC_PER_USEC)
+#define ERRNO_MAX 4095u
 #define APART_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* what comes less often, waking hardly delays */
 
 static struct wfi_counter *counter(struct wfi_handoffs *hs, const char *name, const char *labels,
@@ -60,6 +62,7 @@ void wfi_handoffs_destroy(struct wfi_handoffs *hs)
 		return;
 	wfi_pushes_fini(hs);
 	wfi_shape_fini(hs);
+	wfi_takes_fini(hs);
 	wfi_free(hs->opts.env, hs, sizeof(*hs));
 }
 
@@ -176,7 +179,8 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->state = HANDOFF_OPEN;
 	h->end_res = 0;
 	h->nr_reads = 0;
-	h->feeder = NULL;
+	h->nr_feeders = 0;
+	h->nr_takes = 0;
 	h->pace = (struct pace){ 0 };
 	h->opts = *opts;
 	memcpy(h->keys, opts->keys, opts->nr_blocks * sizeof(*h->keys));
@@ -232,7 +236,8 @@ static void handoff_fail(struct wfi_handoffs *hs, struct handoff *h, int res)
 			wfi_peer_read_cancel(hs->opts.xfer, &hs->reads[i].read);
 	if (h->shape)
 		wfi_shape_cancel(hs, h);
-	/* may end it now */
+	/* each may end it now */
+	wfi_takes_cancel(hs, h);
 	wfi_place_cancel(hs, h);
 }
 
@@ -571,6 +576,25 @@ static struct read_job *read_job_get(struct wfi_handoffs *hs, struct wfi_peer *p
 	return r;
 }
 
+static bool is_fed_by(const struct handoff *h, const struct wfi_peer *peer)
+{
+	uint32_t i;
+
+	for (i = 0; i < h->nr_feeders && h->feeders[i] != peer; i++)
+		;
+	return i < h->nr_feeders;
+}
+
+static int feeder_add(struct handoff *h, struct wfi_peer *peer)
+{
+	if (is_fed_by(h, peer))
+		return 0;
+	if (h->nr_feeders == FEEDERS_MAX)
+		return -EAGAIN;
+	h->feeders[h->nr_feeders++] = peer;
+	return 0;
+}
+
 static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
 		       const struct wfi_msg_layers *m, const struct wfi_msg_piece *pieces,
 		       uint64_t now_ns)
@@ -580,8 +604,6 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	uint32_t i;
 	int ret;
 
-	if (h->opts.places)
-		return -EOPNOTSUPP;
 	ret = handoff_range_check(h, m->layer, m->nr_layers, m->first_block, m->nr);
 	if (ret)
 		return ret;
@@ -589,6 +611,11 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	for (i = 0; i < m->nr; i++)
 		if (h->pushers[m->first_block + i] || h->copied[m->first_block + i])
 			return -EINVAL;
+	ret = feeder_add(h, peer);
+	if (ret)
+		return ret;
+	if (h->opts.places)
+		return wfi_take_message(hs, peer, h, m, pieces, now_ns);
 	if (!hs->free_reads)
 		return -EAGAIN;
 	ret = wfi_handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);
@@ -610,7 +637,6 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		.done = read_job_done,
 		.ctx = r,
 	};
-	h->feeder = peer;
 	h->nr_reads++;
 	ret = wfi_peer_read(hs->opts.xfer, peer, h->tenant, &x, &r->read);
 	if (ret) {
@@ -680,8 +706,10 @@ static int message_abort(struct wfi_handoffs *hs, const void *msg, size_t len)
 	if (len != sizeof(m))
 		return -EPROTO;
 	memcpy(&m, msg, sizeof(m));
+	if (m.nr > ERRNO_MAX)
+		return -EPROTO;
 	if (!handoff_for(hs, m.handoff, m.incarnation, m.secret, &h))
-		handoff_fail(hs, h, -ECONNRESET);
+		handoff_fail(hs, h, m.nr ? -(int)m.nr : -ECONNRESET);
 	return 0;
 }
 
@@ -761,10 +789,11 @@ void wfi_handoffs_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer)
 	for (i = 0; i < NR_READS; i++)
 		if (hs->reads[i].busy && hs->reads[i].peer == peer)
 			hs->reads[i].peer = NULL;
+	wfi_takes_peer_lost(hs, peer);
 	wfi_shape_peer_lost(hs, peer);
 	for (i = 0; i < hs->hi_handoffs; i++)
 		if (hs->handoffs[i].state != HANDOFF_FREE &&
-		    (hs->handoffs[i].feeder == peer || wfi_shape_fed_by(&hs->handoffs[i], peer)))
+		    (is_fed_by(&hs->handoffs[i], peer) || wfi_shape_fed_by(&hs->handoffs[i], peer)))
 			handoff_fail(hs, &hs->handoffs[i], -ECONNRESET);
 }
 
@@ -774,7 +803,7 @@ uint32_t wfi_handoffs_reads_of(const struct wfi_handoffs *hs, const struct weft_
 
 	for (i = 0; i < NR_READS; i++)
 		n += hs->reads[i].busy && hs->reads[i].read.ep == ep;
-	return n + wfi_shape_reads_of(hs, ep);
+	return n + wfi_shape_reads_of(hs, ep) + wfi_takes_reads_of(hs, ep);
 }
 
 static void handoffs_expire(struct wfi_handoffs *hs, uint64_t now_ns)
@@ -806,7 +835,7 @@ int wfi_handoffs_poll(struct wfi_handoffs *hs, uint64_t now_ns)
 	if (hs->outbox_head != hs->outbox_tail)
 		work += outbox_poll(hs);
 	if (hs->nr_waiting && now_ns >= hs->look_ns)
-		work += wfi_place_poll(hs, now_ns);
+		work += wfi_place_poll(hs, now_ns) + wfi_pushes_look(hs);
 	if (now_ns >= hs->next_event_ns)
 		handoffs_expire(hs, now_ns);
 	return work;

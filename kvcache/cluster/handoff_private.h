@@ -17,6 +17,7 @@
 /* bounds how long one message's checksums keep the worker from others, and the receiver from
  * beginning to read */
 #define MSG_BYTES_MAX (512u << 10)
+#define FEEDERS_MAX 64u
 
 /* how far apart the layers of a handoff come: as evenly as they are computed */
 struct pace {
@@ -39,7 +40,9 @@ struct handoff {
 	uint64_t secret[2];
 	uint64_t left; /* blocks x layers still to land */
 	struct wfi_owner claims; /* slots filled by READs */
-	struct wfi_peer *feeder; /* connection that pushes */
+	struct wfi_peer *feeders[FEEDERS_MAX]; /* connections that push; of shapes, their sources */
+	uint32_t nr_feeders;
+	uint32_t nr_takes; /* of take.c, under way */
 	struct pace pace; /* of its pushes */
 	void *mem;
 	size_t mem_len;
@@ -74,7 +77,10 @@ struct read_job {
 	int32_t results[MSG_PIECES_MAX];
 };
 
-enum push_state { PUSH_FREE, PUSH_SENDING, PUSH_WAITING, PUSH_FENCED };
+#define PUSH_PARTS 4u /* of a push out of places: on their way at once */
+
+/* PUSH_ENDING: its engine hears of it when no copy out of its places is under way any more */
+enum push_state { PUSH_FREE, PUSH_SENDING, PUSH_WAITING, PUSH_ENDING, PUSH_FENCED };
 
 /* sender: one HANDOFF_PUSH for another node */
 struct push {
@@ -95,6 +101,13 @@ struct push {
 	uint32_t *idx;
 	void *mem;
 	size_t mem_len;
+	/* where .opts.places is not NULL: instead of .slots (stage.c) */
+	struct wfi_handoff_places from;
+	bool waits; /* for the engine's event */
+	uint32_t begun; /* blocks that are in parts, or were */
+	uint32_t nr_copies; /* under way */
+	struct wfi_owner stage; /* claims of its parts */
+	struct stage_part *parts[PUSH_PARTS];
 };
 
 /* sender: a remote handoff that is under way, so that its end can be told */
@@ -136,9 +149,15 @@ struct wfi_handoffs {
 	uint64_t awaited_ns; /* until then a layer may come at any moment */
 	struct shape_job *jobs; /* of shape.c, busy or not */
 	struct place_job *copies; /* of place.c, all under way */
-	uint32_t nr_copies, nr_waiting; /* of these: for their engines' events */
+	uint32_t nr_copies;
+	uint32_t nr_waiting; /* of those, and of pushes: for their engines' events */
 	uint32_t look; /* serial of the last look at those */
 	uint64_t look_ns; /* of the next one */
+	struct stage_part *free_parts; /* of stage.c */
+	uint32_t nr_staged; /* its slots, in use */
+	struct take *takes, *free_takes; /* of take.c, as they came */
+	uint32_t nr_takes, nr_taken; /* and its slots, in use */
+	bool taking;
 	struct wfi_run *runs; /* its scratch; NULL: no layout was asked for yet */
 	struct wfi_counter *bytes_read, *bytes_by_ref, *bytes_copied, *pieces_bad, *nr_failed;
 	struct wfi_counter scratch;
@@ -183,6 +202,8 @@ void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const str
 
 /* sender half, called by handoff.c's poll and dispatch */
 int wfi_pushes_poll(struct wfi_handoffs *hs);
+/* at the events that pushes wait for. Return: work done */
+int wfi_pushes_look(struct wfi_handoffs *hs);
 void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns);
 void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
 		       const struct wfi_msg_done *msg);

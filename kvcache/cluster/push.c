@@ -3,26 +3,38 @@
 #include <errno.h>
 #include <string.h>
 
-#include "handoff_private.h"
 #include "shape.h"
+#include "stage.h"
 
 /* after its deadline a receiver may still be in the middle of a READ for this long */
 #define FENCE_GRACE_NS (100 * WFI_NSEC_PER_MSEC)
+#define PART_SHIFT 16u
 
-static struct push *push_find(struct wfi_handoffs *hs, uint64_t name)
+/* what its messages are called: one out of places has several parts on their way */
+static uint64_t push_name(const struct wfi_handoffs *hs, const struct push *p, uint32_t part)
 {
-	uint32_t idx = (uint32_t)name;
+	return ((uint64_t)p->gen << 32) | part << PART_SHIFT | (uint32_t)(p - hs->pushes);
+}
+
+static struct push *push_find(struct wfi_handoffs *hs, uint64_t name, uint32_t *part)
+{
+	uint32_t idx = (uint32_t)name & ((1u << PART_SHIFT) - 1);
 
 	if (idx >= NR_PUSHES || hs->pushes[idx].gen != name >> 32 ||
 	    hs->pushes[idx].state == PUSH_FREE)
 		return NULL;
+	*part = (uint32_t)name >> PART_SHIFT;
 	return &hs->pushes[idx];
 }
 
 static void push_free(struct wfi_handoffs *hs, struct push *p)
 {
-	wfi_kv_unpin(hs->opts.kv, p->idx, p->opts.nr);
-	wfi_free(hs->opts.env, p->mem, p->mem_len);
+	if (p->opts.places) {
+		wfi_stage_free(hs, p);
+	} else {
+		wfi_kv_unpin(hs->opts.kv, p->idx, p->opts.nr);
+		wfi_free(hs->opts.env, p->mem, p->mem_len);
+	}
 	p->mem = NULL;
 	p->state = PUSH_FREE;
 }
@@ -99,16 +111,31 @@ static void outbound_count(struct wfi_handoffs *hs, const struct wfi_push_opts *
 
 /* ---- the end of a push ---- */
 
+/* the receiver has it to wait for nothing more. @res: why, 0: the engine is gone */
+static void outbound_abort(struct wfi_handoffs *hs, struct outbound *b, int res)
+{
+	struct outbox m = { .type = WFI_MSG_ABORT };
+
+	m.abort = (struct wfi_msg_layers){
+		.type = WFI_MSG_ABORT,
+		.nr = (uint32_t)-res,
+		.handoff = b->handoff,
+		.incarnation = b->incarnation,
+		.secret = { b->secret[0], b->secret[1] },
+	};
+	wfi_handoffs_post(hs, b->peer, &m);
+	b->busy = false;
+}
+
 /* tells the engine; its slots stay pinned while the receiver may lawfully read them */
-static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenced)
+static void push_over(struct wfi_handoffs *hs, struct push *p, int res, bool fenced)
 {
 	struct wfi_push_opts opts = p->opts;
 
-	if (p->state == PUSH_SENDING)
-		hs->nr_sending--;
 	outbound_count(hs, &opts, res);
 	opts.done(opts.ctx, handoff_end_res(res));
-	p->opts.peer->open_msgs -= p->open_msgs;
+	if (p->opts.peer)
+		p->opts.peer->open_msgs -= p->open_msgs;
 	if (fenced || !p->open_msgs) {
 		push_free(hs, p);
 		return;
@@ -118,13 +145,66 @@ static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenc
 	wfi_handoffs_note_event(hs, p->fence_ns);
 }
 
+static void push_end(struct wfi_handoffs *hs, struct push *p, int res, bool fenced)
+{
+	const bool copies = p->nr_copies;
+
+	if (p->state == PUSH_SENDING)
+		hs->nr_sending--;
+	hs->nr_waiting -= p->waits;
+	p->waits = false;
+	if (copies) {
+		p->state = PUSH_ENDING;
+		p->res = res;
+	}
+	if (p->opts.places)
+		wfi_stage_cancel(hs, p);
+	if (!copies)
+		push_over(hs, p, res, fenced);
+}
+
+/* it ends for reasons that its receiver does not know. Layers of what is copied are lost with it,
+ * as inside a node */
+static void push_fail(struct wfi_handoffs *hs, struct push *p, int res)
+{
+	struct outbound *b = p->opts.places ? outbound_find(hs, &p->opts) : NULL;
+
+	if (b)
+		outbound_abort(hs, b, res);
+	push_end(hs, p, res, false);
+}
+
+void wfi_push_copied(struct wfi_handoffs *hs, struct push *p)
+{
+	push_over(hs, p, p->res, false);
+}
+
 /* ---- posting ---- */
+
+/* where the bytes are. Return: 0, -EINVAL, -ESTALE */
+static int sources_check(struct wfi_handoffs *hs, const struct wfi_push_opts *o,
+			 const struct wfi_space_info *space)
+{
+	const uint64_t part = space->block_bytes / o->ticket->nr_layers * o->nr_layers;
+	uint32_t i;
+	int ret;
+
+	for (i = 0; i < o->nr && o->places; i++)
+		if (o->places->blocks[i].len != space->block_bytes &&
+		    (o->layout || o->places->blocks[i].len != part))
+			return -EINVAL;
+	for (i = 0; i < o->nr && !o->places; i++) {
+		ret = wfi_kv_slot_check(hs->opts.kv, o->owner, o->space, &o->slots[i]);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
 
 static int push_check(struct wfi_handoffs *hs, const struct wfi_push_opts *o,
 		      struct wfi_space_info *space)
 {
 	const struct weft_ticket *t = o->ticket;
-	uint32_t i;
 	int ret;
 
 	ret = wfi_kv_space_get(hs->opts.kv, o->owner->tenant, o->space, space);
@@ -144,33 +224,63 @@ static int push_check(struct wfi_handoffs *hs, const struct wfi_push_opts *o,
 		hs->runs = wfi_alloc(hs->opts.env, SHAPE_RUNS_MAX * sizeof(*hs->runs));
 	if (o->layout && !hs->runs)
 		return -ENOMEM;
+	return sources_check(hs, o, space);
+}
+
+static int push_slots(struct wfi_handoffs *hs, struct push *p, const struct wfi_push_opts *o)
+{
+	uint32_t i;
+
+	p->mem_len = o->nr * (sizeof(*p->slots) + sizeof(*p->idx));
+	p->mem = wfi_alloc(hs->opts.env, p->mem_len);
+	if (!p->mem)
+		return -ENOMEM;
+	p->slots = p->mem;
+	p->idx = (uint32_t *)(p->slots + o->nr);
 	for (i = 0; i < o->nr; i++) {
-		ret = wfi_kv_slot_check(hs->opts.kv, o->owner, o->space, &o->slots[i]);
-		if (ret)
-			return ret;
+		p->idx[i] = o->slots[i].idx;
+		wfi_kv_slot_ref(hs->opts.kv, p->idx[i], &p->slots[i]);
+	}
+	wfi_kv_pin(hs->opts.kv, p->idx, o->nr);
+	return 0;
+}
+
+static int push_places(struct wfi_handoffs *hs, struct push *p, const struct wfi_push_opts *o)
+{
+	const int ret = wfi_owner_init(hs->opts.kv, &p->stage, o->owner->tenant);
+
+	if (ret)
+		return ret;
+	p->from = *o->places;
+	p->opts.places = &p->from;
+	p->waits = o->ready;
+	if (p->waits) {
+		hs->nr_waiting++;
+		hs->look_ns = wfi_min(hs->look_ns, o->now_ns);
 	}
 	return 0;
 }
 
-static struct push *push_claim(struct wfi_handoffs *hs, uint32_t nr)
+/* in no state yet. Return: 0, -errno */
+static int push_claim(struct wfi_handoffs *hs, const struct wfi_push_opts *o, struct push **out)
 {
 	struct push *p = NULL;
 	uint32_t i;
+	int ret;
 
 	for (i = 0; i < NR_PUSHES && !p; i++)
 		if (hs->pushes[i].state == PUSH_FREE)
 			p = &hs->pushes[i];
 	if (!p)
-		return NULL;
-	p->mem_len = nr * (sizeof(*p->slots) + sizeof(*p->idx));
-	p->mem = wfi_alloc(hs->opts.env, p->mem_len);
-	if (!p->mem)
-		return NULL;
-	p->slots = p->mem;
-	p->idx = (uint32_t *)(p->slots + nr);
-	if (i > hs->hi_pushes)
-		hs->hi_pushes = i;
-	return p;
+		return -EAGAIN;
+	*p = (struct push){ .gen = p->gen + 1, .opts = *o };
+	p->opts.slots = NULL;
+	ret = o->places ? push_places(hs, p, o) : push_slots(hs, p, o);
+	if (ret)
+		return ret;
+	hs->hi_pushes = (uint32_t)wfi_max(hs->hi_pushes, i);
+	*out = p;
+	return 0;
 }
 
 /* layers go in the order in which they were pushed, whatever places the table has free */
@@ -203,7 +313,6 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	struct wfi_space_info space;
 	struct outbound *b;
 	struct push *p;
-	uint32_t i;
 	int ret;
 
 	if (!o->peer)
@@ -214,15 +323,9 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	b = outbound_get(hs, o);
 	if (!b)
 		return -EAGAIN;
-	p = push_claim(hs, o->nr);
-	if (!p)
-		return -EAGAIN;
-	p->gen++;
-	p->res = 0;
-	p->sent = 0;
-	p->open_msgs = 0;
-	p->opts = *o;
-	p->opts.slots = NULL;
+	ret = push_claim(hs, o, &p);
+	if (ret)
+		return ret;
 	if (o->layout) {
 		p->layout = *o->layout;
 		p->opts.layout = &p->layout;
@@ -230,11 +333,6 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	p->ticket = *o->ticket;
 	p->opts.ticket = &p->ticket;
 	p->space = space;
-	for (i = 0; i < o->nr; i++) {
-		p->idx[i] = o->slots[i].idx;
-		wfi_kv_slot_ref(hs->opts.kv, p->idx[i], &p->slots[i]);
-	}
-	wfi_kv_pin(hs->opts.kv, p->idx, o->nr);
 	push_line_up(hs, p);
 	wfi_handoff_pace(hs, &b->pace, o->layer, o->now_ns);
 	p->state = PUSH_SENDING;
@@ -248,7 +346,7 @@ int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 	/* of another layout, bytes have to move */
 	if (opts->ticket->node == hs->opts.node && !opts->layout)
 		return wfi_handoff_push_local(hs, opts);
-	return opts->places ? -EOPNOTSUPP : push_remote(hs, opts);
+	return opts->places && opts->layout ? -EOPNOTSUPP : push_remote(hs, opts);
 }
 
 /* ---- sending ---- */
@@ -265,59 +363,84 @@ static uint32_t piece_crc(struct wfi_handoffs *hs, const struct push *p, uint32_
 	return wfi_crc32c(0, base + o->layer * layer_bytes, layer_bytes * o->nr_layers);
 }
 
-/* one message: as many blocks as fit, checksums made here. Return: bytes summed, or -errno */
-static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
+int wfi_push_send(struct wfi_handoffs *hs, struct push *p, uint32_t part, uint32_t first,
+		  uint32_t nr, const struct wfi_msg_piece *pieces)
 {
 	struct {
 		struct wfi_msg_shaped m;
 		struct wfi_msg_piece pieces[MSG_PIECES_MAX];
 	} msg;
 	const bool shaped = p->opts.layout != NULL;
-	uint64_t layer_bytes = p->space.block_bytes / p->ticket.nr_layers;
-	uint64_t piece_bytes = layer_bytes * p->opts.nr_layers;
-	uint64_t now_ns = wfi_now(hs->opts.env);
+	const uint64_t now_ns = wfi_now(hs->opts.env);
+	struct wfi_peer *peer = p->opts.peer;
 	/* a message without a layout begins at its second half */
 	char *const start = (char *)&msg + (shaped ? 0 : sizeof(msg.m.layout));
 	struct wfi_msg_layers m;
-	uint32_t nr, i;
 	int ret;
 
-	nr = (uint32_t)wfi_min(MSG_PIECES_MAX, wfi_max(1, MSG_BYTES_MAX / piece_bytes));
-	nr = wfi_min(nr, p->opts.nr - p->sent);
 	if (now_ns >= p->opts.deadline_ns)
 		return -ETIMEDOUT;
 	m = (struct wfi_msg_layers){
 		.type = shaped ? WFI_MSG_SHAPED : WFI_MSG_LAYERS,
 		.nr = nr,
-		.push = ((uint64_t)p->gen << 32) | (uint32_t)(p - hs->pushes),
+		.push = push_name(hs, p, part),
 		.handoff = p->ticket.handoff,
 		.incarnation = p->ticket.incarnation,
 		.secret = { p->ticket.secret[0], p->ticket.secret[1] },
 		.space_tag = p->space.tag,
 		.layer = p->opts.layer,
 		.nr_layers = p->opts.nr_layers,
-		.first_block = p->opts.first_block + p->sent,
+		.first_block = p->opts.first_block + first,
 		.timeout_us = (uint32_t)wfi_min((p->opts.deadline_ns - now_ns) / 1000, UINT32_MAX),
 	};
 	memcpy(start, &m, sizeof(m));
 	if (shaped)
 		msg.m.layout = p->layout;
-	for (i = 0; i < nr; i++) {
-		const struct weft_slot *s = &p->slots[p->sent + i];
-		const char *base = wfi_kv_slot_addr(hs->opts.kv, s->idx);
-
-		msg.pieces[i] = (struct wfi_msg_piece){
-			.off = s->off + (shaped ? 0 : p->opts.layer * layer_bytes),
-			.crc = piece_crc(hs, p, m.first_block + i, base, layer_bytes),
-		};
-	}
-	ret = p->opts.peer->send(p->opts.peer, start, (size_t)((char *)&msg.pieces[nr] - start));
+	memcpy(msg.pieces, pieces, nr * sizeof(*pieces));
+	ret = peer->send(peer, start, (size_t)((char *)&msg.pieces[nr] - start));
 	if (ret)
 		return ret;
 	p->sent += nr;
 	p->open_msgs++;
-	p->opts.peer->open_msgs++;
-	return (int64_t)(nr * piece_bytes);
+	peer->open_msgs++;
+	return 0;
+}
+
+/* one message: as many blocks as fit, checksums made here. Return: bytes summed, or -errno */
+static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
+{
+	struct wfi_msg_piece pieces[MSG_PIECES_MAX];
+	const uint64_t layer_bytes = p->space.block_bytes / p->ticket.nr_layers;
+	const uint64_t piece_bytes = layer_bytes * p->opts.nr_layers;
+	uint32_t nr, i;
+	int ret;
+
+	nr = (uint32_t)wfi_min(MSG_PIECES_MAX, wfi_max(1, MSG_BYTES_MAX / piece_bytes));
+	nr = wfi_min(nr, p->opts.nr - p->sent);
+	for (i = 0; i < nr; i++) {
+		const struct weft_slot *s = &p->slots[p->sent + i];
+		const char *base = wfi_kv_slot_addr(hs->opts.kv, s->idx);
+
+		pieces[i] = (struct wfi_msg_piece){
+			.off = s->off + (p->opts.layout ? 0 : p->opts.layer * layer_bytes),
+			.crc = piece_crc(hs, p, p->opts.first_block + p->sent + i, base,
+					 layer_bytes),
+		};
+	}
+	ret = wfi_push_send(hs, p, 0, p->sent, nr, pieces);
+	return ret ? ret : (int64_t)(nr * piece_bytes);
+}
+
+/* Return: bytes, -EAGAIN nothing goes now, or why it ends */
+static int64_t push_go(struct wfi_handoffs *hs, struct push *p)
+{
+	if (p->waits || push_waits_in_line(hs, p))
+		return -EAGAIN;
+	if (p->opts.places)
+		return wfi_stage_go(hs, p);
+	if (p->opts.peer->open_msgs >= WFI_PEER_CREDITS)
+		return -EAGAIN;
+	return push_send_some(hs, p);
 }
 
 int wfi_pushes_poll(struct wfi_handoffs *hs)
@@ -330,15 +453,14 @@ int wfi_pushes_poll(struct wfi_handoffs *hs)
 		struct push *p = &hs->pushes[i];
 		int64_t ret;
 
-		if (p->state != PUSH_SENDING || p->opts.peer->open_msgs >= WFI_PEER_CREDITS ||
-		    push_waits_in_line(hs, p))
+		if (p->state != PUSH_SENDING)
 			continue;
-		ret = push_send_some(hs, p);
+		ret = push_go(hs, p);
 		if (ret == -EAGAIN)
 			continue;
 		work++;
 		if (ret < 0) {
-			push_end(hs, p, (int)ret, false);
+			push_fail(hs, p, (int)ret);
 			continue;
 		}
 		budget -= wfi_min(budget, (uint64_t)ret);
@@ -350,14 +472,41 @@ int wfi_pushes_poll(struct wfi_handoffs *hs)
 	return work;
 }
 
+int wfi_pushes_look(struct wfi_handoffs *hs)
+{
+	int work = 0, ret;
+	uint32_t i;
+
+	for (i = 0; i < hs->hi_pushes && hs->nr_waiting; i++) {
+		struct push *p = &hs->pushes[i];
+
+		if (p->state != PUSH_SENDING || !p->waits)
+			continue;
+		ret = p->opts.ready(p->opts.ctx);
+		if (ret == -EAGAIN)
+			continue;
+		work++;
+		if (ret) {
+			push_fail(hs, p, ret);
+			continue;
+		}
+		p->waits = false;
+		hs->nr_waiting--;
+	}
+	return work;
+}
+
 void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
 		       const struct wfi_msg_done *msg)
 {
-	struct push *p = push_find(hs, msg->push);
+	uint32_t part = 0;
+	struct push *p = push_find(hs, msg->push, &part);
 
 	/* an answer may come after the deadline has ended the push, or from a peer that invents
 	 * one */
 	if (!p || !p->open_msgs || p->opts.peer != peer)
+		return;
+	if (p->opts.places ? !wfi_stage_answered(p, part) : part)
 		return;
 	p->open_msgs--;
 	if (p->state == PUSH_FENCED) {
@@ -366,6 +515,8 @@ void wfi_pushes_answer(struct wfi_handoffs *hs, struct wfi_peer *peer,
 		return;
 	}
 	peer->open_msgs--;
+	if (p->state == PUSH_ENDING)
+		return;
 	if (msg->res < 0 && !p->res)
 		p->res = msg->res;
 	if (p->res < 0)
@@ -388,10 +539,10 @@ void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns)
 			push_free(hs, p);
 		else if ((p->state == PUSH_SENDING || p->state == PUSH_WAITING) &&
 			 p->opts.deadline_ns <= now_ns)
-			push_end(hs, p, -ETIMEDOUT, false);
+			push_fail(hs, p, -ETIMEDOUT);
 		if (p->state == PUSH_FENCED)
 			wfi_handoffs_note_event(hs, p->fence_ns);
-		else if (p->state != PUSH_FREE)
+		else if (p->state == PUSH_SENDING || p->state == PUSH_WAITING)
 			wfi_handoffs_note_event(hs, p->opts.deadline_ns);
 	}
 	for (i = 0; i < hs->hi_outbound; i++) {
@@ -411,24 +562,15 @@ void wfi_pushes_owner_gone(struct wfi_handoffs *hs, uint32_t owner)
 	for (i = 0; i < hs->hi_pushes; i++) {
 		struct push *p = &hs->pushes[i];
 
-		if (p->state == PUSH_FREE || p->state == PUSH_FENCED || p->opts.owner->id != owner)
-			continue;
-		push_end(hs, p, -ECONNRESET, false);
+		if ((p->state == PUSH_SENDING || p->state == PUSH_WAITING) &&
+		    p->opts.owner->id == owner)
+			push_end(hs, p, -ECONNRESET, false);
 	}
 	for (i = 0; i < hs->hi_outbound; i++) {
 		struct outbound *b = &hs->outbound[i];
-		struct outbox m = { .type = WFI_MSG_ABORT };
 
-		if (!b->busy || b->owner != owner)
-			continue;
-		m.abort = (struct wfi_msg_layers){
-			.type = WFI_MSG_ABORT,
-			.handoff = b->handoff,
-			.incarnation = b->incarnation,
-			.secret = { b->secret[0], b->secret[1] },
-		};
-		wfi_handoffs_post(hs, b->peer, &m);
-		b->busy = false;
+		if (b->busy && b->owner == owner)
+			outbound_abort(hs, b, 0);
 	}
 }
 
@@ -441,7 +583,7 @@ void wfi_pushes_peer_lost(struct wfi_handoffs *hs, struct wfi_peer *peer)
 
 		if (p->state == PUSH_FREE || p->opts.peer != peer)
 			continue;
-		if (p->state != PUSH_FENCED)
+		if (p->state == PUSH_SENDING || p->state == PUSH_WAITING)
 			push_end(hs, p, -ECONNRESET, false);
 		/* no answer comes for it; another peer may get this one's memory */
 		p->opts.peer = NULL;
@@ -459,4 +601,5 @@ void wfi_pushes_fini(struct wfi_handoffs *hs)
 	for (i = 0; i < hs->hi_pushes; i++)
 		if (hs->pushes[i].state == PUSH_FENCED)
 			push_free(hs, &hs->pushes[i]);
+	wfi_stages_fini(hs);
 }

@@ -251,9 +251,10 @@ static bool pending(unsigned after)
 static void do_copy(const struct copy *c)
 {
 	memcpy((void *)(uintptr_t)c->dst, (void *)(uintptr_t)c->src, c->bytes);
-	if (mock_cuda.flip && c->bytes)
+	if (mock_cuda.flip && c->bytes) {
 		*(uint8_t *)(uintptr_t)c->dst ^= 1;
-	mock_cuda.flip &= !c->bytes;
+		mock_cuda.flip--;
+	}
 }
 
 void mock_cuda_release(void)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mock as a library, for programs that load libcuda.so.1. MOCK_CUDA in the environment is
- * "GPUS DMABUF PEERS", and where more follows "CALL RESULT": what fails, and how
+ * "GPUS DMABUF PEERS", and where more follows "CALL RESULT": what fails, and how; or "flip COPIES"
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "tests/unit/mock_cuda.h"
 
 static char call[64];
@@ -19,6 +20,8 @@ __attribute__((constructor)) static void start(void)
 	if (!how)
 		return;
 	if (sscanf(how, "%d %d %d %63s %d", &mock_cuda.nr_gpus, &dmabuf, &peers, call, &res) == 5) {
+		if (!strcmp(call, "flip"))
+			mock_cuda.flip = (unsigned)res;
 		mock_cuda.fail_res = res;
 		mock_cuda.fail_call = call;
 	}
