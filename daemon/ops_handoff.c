@@ -164,8 +164,6 @@ static int expect_places(struct op_ctx *c, struct node_op *op, struct wfi_handof
 
 	if (!(c->sqe->flags & WEFT_F_COPY))
 		return c->sqe->flags & WEFT_F_VERIFY ? -EINVAL : 0;
-	if (c->sqe->flags & WEFT_F_LAYOUT)
-		return -EOPNOTSUPP;
 	ret = wfi_kv_space_get(c->node->kv, c->s->tenant, c->sqe->space, &space);
 	if (!ret)
 		ret = places_read(c, op, slots_off(op), space.block_bytes, space.block_bytes);
@@ -275,14 +273,12 @@ static int push_places(struct op_ctx *c, struct node_op *op, uint64_t off,
 
 	if (!(c->sqe->flags & WEFT_F_COPY))
 		return 0;
-	if (c->sqe->flags & WEFT_F_LAYOUT)
-		return -EOPNOTSUPP;
 	ret = wfi_kv_space_get(c->node->kv, c->s->tenant, c->sqe->space, &space);
 	if (ret)
 		return ret;
 	if (!t->nr_layers || !o->nr_layers)
 		return -EINVAL;
-	part = space.block_bytes / t->nr_layers * o->nr_layers;
+	part = o->layout ? space.block_bytes : space.block_bytes / t->nr_layers * o->nr_layers;
 	ret = places_read(c, op, off, space.block_bytes, part);
 	if (!ret && c->sqe->handle) {
 		ret = gpu_come(c->s, c->sqe->handle, c->s->rkeys[b.pieces[0].rkey]->ep);

@@ -67,10 +67,6 @@ static int op_check(const struct weft_ring *ring, const struct weft_op *op, unsi
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.slots");
 	if (shape & (WFI_ARG_PUSH | WFI_ARG_CHANNEL) && !op->ticket)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.ticket");
-	if (shape & WFI_ARG_LAYOUT && op->flags & WEFT_F_COPY)
-		return wfi_client_fail(-EOPNOTSUPP,
-				       "layouts are changed between slots only: push blocks of "
-				       "another layout out of slots, and get them from there");
 	if (shape & WFI_ARG_LAYOUT && !op->layout)
 		return wfi_client_fail(-EINVAL, "the operation needs weft_op.layout");
 	if ((shape & WFI_ARG_MESSAGE || op->op == WEFT_OP_CHANNEL_OPEN) && !op->message)

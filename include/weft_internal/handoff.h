@@ -137,7 +137,8 @@ uint64_t wfi_handoffs_awaited_ns(const struct wfi_handoffs *hs);
  * @mrs: by the same numbers, of an expectation: regions as local sides of posts of other endpoints
  *       of @ep's device, or NULL where the provider has no such thing
  * @arena: of the tenant, for transfers over @ep; NULL where none is needed
- * @blocks: .rkey, .remote and .len of each: the whole block, or, in a push, its layers alone
+ * @blocks: .rkey, .remote and .len of each: the whole block, or, in a push without a layout, its
+ *          layers alone
  *
  * The struct is lent for the call, what it names until done().
  */
@@ -157,9 +158,9 @@ struct wfi_expect_opts {
 	uint32_t nr_layers; /* divides the block size */
 	const struct weft_key *keys; /* copied */
 	const struct weft_layout *layout; /* NULL: blocks are bytes; copied */
-	/* NULL: in slots. Else nothing is published, and there is no lease. Not with a layout */
+	/* NULL: in slots. Else nothing is published, and there is no lease */
 	const struct wfi_handoff_places *places;
-	bool verify; /* copies to places inside the node are checked, as far as that can be had */
+	bool verify; /* copies to places are checked, as far as that can be had */
 	struct weft_key parent;
 	uint64_t now_ns;
 	uint64_t deadline_ns;

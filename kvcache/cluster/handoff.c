@@ -156,8 +156,6 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	if (!opts->nr_blocks || opts->nr_blocks > WFI_HANDOFF_BLOCKS_MAX || !opts->nr_layers ||
 	    opts->nr_layers > WFI_HANDOFF_LAYERS_MAX || opts->deadline_ns <= opts->now_ns)
 		return -EINVAL;
-	if (opts->places && opts->layout)
-		return -EOPNOTSUPP;
 	ret = wfi_kv_space_get(hs->opts.kv, opts->owner->tenant, opts->space, &space);
 	if (ret)
 		return ret;
@@ -615,7 +613,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 	if (ret)
 		return ret;
 	if (h->opts.places)
-		return wfi_take_message(hs, peer, h, m, pieces, now_ns);
+		return wfi_take_message(hs, peer, h, NULL, m, pieces, now_ns);
 	if (!hs->free_reads)
 		return -EAGAIN;
 	ret = wfi_handoff_claim_slots(hs, h, m->first_block, m->nr, now_ns);

@@ -94,6 +94,7 @@ struct push {
 	uint32_t open_msgs; /* sent and not answered */
 	struct wfi_push_opts opts; /* .slots is not used */
 	struct weft_layout layout; /* where .opts.layout is not NULL */
+	struct weft_layout told; /* the same, or as it is packed in slots: the receiver's to know */
 	struct weft_ticket ticket;
 	struct wfi_space_info space;
 	uint64_t fence_ns; /* PUSH_FENCED: the receiver reads no more after this */

@@ -329,6 +329,7 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 	if (o->layout) {
 		p->layout = *o->layout;
 		p->opts.layout = &p->layout;
+		p->told = o->places ? wfi_shape_packed(o->layout) : *o->layout;
 	}
 	p->ticket = *o->ticket;
 	p->opts.ticket = &p->ticket;
@@ -346,7 +347,7 @@ int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 	/* of another layout, bytes have to move */
 	if (opts->ticket->node == hs->opts.node && !opts->layout)
 		return wfi_handoff_push_local(hs, opts);
-	return opts->places && opts->layout ? -EOPNOTSUPP : push_remote(hs, opts);
+	return push_remote(hs, opts);
 }
 
 /* ---- sending ---- */
@@ -395,7 +396,7 @@ int wfi_push_send(struct wfi_handoffs *hs, struct push *p, uint32_t part, uint32
 	};
 	memcpy(start, &m, sizeof(m));
 	if (shaped)
-		msg.m.layout = p->layout;
+		msg.m.layout = p->told;
 	memcpy(msg.pieces, pieces, nr * sizeof(*pieces));
 	ret = peer->send(peer, start, (size_t)((char *)&msg.pieces[nr] - start));
 	if (ret)

@@ -15,29 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shape.h"
+#include "take.h"
 #include "weft_internal/log.h"
 
 #define NR_SOURCES 64u
-#define NR_PATTERNS 8u /* of one source: distances between the starts of its blocks and of ours */
-#define JOB_PIECES_MAX (256u << 10)
+#define LIST_PIECES_MAX (256u << 10)
 #define TOLD UINT32_MAX /* in .layer_left: it was 0 */
-
-/* runs of one layer between a block of a source and one of ours */
-struct pattern {
-	int64_t distance; /* tokens from the start of ours to that of the source's */
-	uint32_t nr;
-	struct wfi_run *runs; /* .src in ours, .dst at the source: ascending there */
-};
-
-struct source {
-	struct weft_layout layout;
-	struct wfi_peer *peer; /* that pushed last */
-	uint32_t nr_blocks;
-	uint16_t *named; /* of each of its blocks: the next layer that a push may name */
-	uint32_t nr_patterns;
-	struct pattern patterns[NR_PATTERNS];
-};
 
 struct shape {
 	struct weft_layout layout;
@@ -60,9 +43,7 @@ struct shape_job {
 	uint32_t layer;
 	uint32_t nr_layers;
 	uint32_t nr; /* blocks of the source */
-	uint32_t nr_pieces, max_pieces;
-	struct wfi_piece *pieces;
-	uint32_t *to; /* of each piece: block and layer of ours */
+	struct shape_list list;
 	uint32_t crc[MSG_PIECES_MAX];
 	uint32_t sums[MSG_PIECES_MAX];
 	int32_t results[MSG_PIECES_MAX];
@@ -132,7 +113,110 @@ static uint64_t layer_bytes_of(const struct weft_layout *l)
 	return (uint64_t)l->nr_kv * l->nr_tokens * l->nr_heads * l->head_bytes;
 }
 
-/* ---- the sender's sum ---- */
+struct weft_layout wfi_shape_packed(const struct weft_layout *l)
+{
+	struct weft_layout p = *l;
+	uint64_t *const strides[] = { &p.kv_stride, &p.token_stride, &p.head_stride };
+	const uint32_t nr[] = { l->nr_kv, l->nr_tokens, l->nr_heads };
+	uint64_t inner = l->head_bytes;
+	unsigned i, k, least, done = 0;
+
+	/* the order stays as it is: so do sums */
+	for (i = 0; i < WFI_ARRAY_SIZE(nr); i++) {
+		least = WFI_ARRAY_SIZE(nr);
+		for (k = 0; k < WFI_ARRAY_SIZE(nr); k++)
+			if (!(done >> k & 1) &&
+			    (least == WFI_ARRAY_SIZE(nr) || *strides[k] < *strides[least]))
+				least = k;
+		done |= 1u << least;
+		*strides[least] = inner;
+		inner *= nr[least];
+	}
+	p.layer_stride = inner;
+	p.base = 0;
+	return p;
+}
+
+/* ---- lists of pieces ---- */
+
+void wfi_shape_list_fini(struct wfi_env *env, struct shape_list *l)
+{
+	if (!l->max)
+		return;
+	wfi_free(env, l->pieces, l->max * sizeof(*l->pieces));
+	wfi_free(env, l->to, l->max * sizeof(*l->to));
+	*l = (struct shape_list){ .nr = 0 };
+}
+
+int wfi_shape_list_room(struct wfi_env *env, struct shape_list *l, uint64_t nr)
+{
+	uint32_t max = l->max ? l->max : 1024;
+	struct shape_list more = { .nr = l->nr };
+
+	if (nr <= l->max)
+		return 0;
+	if (nr > LIST_PIECES_MAX)
+		return -E2BIG;
+	while (max < nr)
+		max *= 2;
+	more.max = max;
+	more.pieces = wfi_alloc(env, max * sizeof(*more.pieces));
+	more.to = more.pieces ? wfi_alloc(env, max * sizeof(*more.to)) : NULL;
+	if (!more.to) {
+		if (more.pieces)
+			wfi_free(env, more.pieces, max * sizeof(*more.pieces));
+		return -ENOMEM;
+	}
+	if (l->nr) {
+		memcpy(more.pieces, l->pieces, l->nr * sizeof(*l->pieces));
+		memcpy(more.to, l->to, l->nr * sizeof(*l->to));
+	}
+	wfi_shape_list_fini(env, l);
+	*l = more;
+	return 0;
+}
+
+struct sortable {
+	struct wfi_piece piece;
+	uint32_t to;
+};
+
+static int by_remote(const void *a, const void *b)
+{
+	const struct sortable *x = a, *y = b;
+
+	return (x->piece.remote > y->piece.remote) - (x->piece.remote < y->piece.remote);
+}
+
+static int by_local(const void *a, const void *b)
+{
+	const struct sortable *x = a, *y = b;
+
+	return (x->piece.local > y->piece.local) - (x->piece.local < y->piece.local);
+}
+
+/* the pieces from @first on, by where they lie at the source. Return: 0, -ENOMEM */
+static int list_sort(struct wfi_env *env, struct shape_list *l, uint32_t first,
+		     int (*by)(const void *a, const void *b))
+{
+	const uint32_t nr = l->nr - first;
+	struct sortable *all = wfi_alloc(env, nr * sizeof(*all));
+	uint32_t i;
+
+	if (!all)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++)
+		all[i] = (struct sortable){ l->pieces[first + i], l->to[first + i] };
+	qsort(all, nr, sizeof(*all), by);
+	for (i = 0; i < nr; i++) {
+		l->pieces[first + i] = all[i].piece;
+		l->to[first + i] = all[i].to;
+	}
+	wfi_free(env, all, nr * sizeof(*all));
+	return 0;
+}
+
+/* ---- the sender's sum, and its order ---- */
 
 uint32_t wfi_shape_crc(const struct weft_layout *l, const void *base, uint64_t token, uint64_t end,
 		       uint32_t layer, uint32_t nr_layers, struct wfi_run *runs)
@@ -147,6 +231,59 @@ uint32_t wfi_shape_crc(const struct weft_layout *l, const void *base, uint64_t t
 		for (i = 0; i < nr && i < (int)SHAPE_RUNS_MAX; i++)
 			crc = wfi_crc32c(crc, at + runs[i].src, runs[i].len);
 	return crc;
+}
+
+static void pack_runs(struct wfi_handoffs *hs, const struct shape_pack *p, uint32_t block,
+		      uint64_t packed_stride, int nr)
+{
+	const struct wfi_piece *b = &p->blocks[block];
+	struct shape_list *l = p->list;
+	uint32_t k;
+	int i;
+
+	for (k = 0; k < p->nr_layers; k++)
+		for (i = 0; i < nr; i++)
+			l->pieces[l->nr++] = (struct wfi_piece){
+				.local = (void *)((uintptr_t)b->local + k * packed_stride +
+						  hs->runs[i].src),
+				.remote = b->remote + (p->layer + k) * p->layout->layer_stride +
+					  hs->runs[i].dst,
+				.rkey = b->rkey,
+				.block = block,
+				.len = hs->runs[i].len,
+			};
+}
+
+int wfi_shape_pack(struct wfi_handoffs *hs, const struct shape_pack *p)
+{
+	const struct weft_layout packed = wfi_shape_packed(p->layout);
+	const uint32_t per_block = p->layout->nr_tokens;
+	struct wfi_layout to, from;
+	uint64_t token, left = 0, last_left = 0;
+	uint32_t i;
+	int ret, nr = 0;
+
+	p->list->nr = 0;
+	for (i = 0; i < p->nr; i++) {
+		token = (uint64_t)(p->first + i) * per_block;
+		left = wfi_min(p->end - token, per_block);
+		/* all but the last block of a handoff are alike */
+		if (left != last_left) {
+			to = wfi_shape_layer(&packed, token, p->end, packed.first_kv, packed.nr_kv);
+			from = wfi_shape_layer(p->layout, token, p->end, packed.first_kv,
+					       packed.nr_kv);
+			nr = wfi_layout_plan(&to, &from, hs->runs, SHAPE_RUNS_MAX);
+			if (nr < 0 || nr > (int)SHAPE_RUNS_MAX)
+				return nr < 0 ? nr : -E2BIG;
+			last_left = left;
+		}
+		ret = wfi_shape_list_room(hs->opts.env, p->list,
+					  p->list->nr + (uint64_t)nr * p->nr_layers);
+		if (ret)
+			return ret;
+		pack_runs(hs, p, i, packed.layer_stride, nr);
+	}
+	return 0;
 }
 
 /* ---- the receiver's half: set-up ---- */
@@ -248,6 +385,7 @@ static int source_get(struct wfi_handoffs *hs, struct shape *sh, const struct we
 	if (!s)
 		return -ENOMEM;
 	s->layout = *l;
+	s->packed = wfi_shape_packed(l);
 	s->nr_blocks = (uint32_t)((sh->nr_tokens + l->nr_tokens - 1) / l->nr_tokens);
 	s->named = wfi_alloc(hs->opts.env, s->nr_blocks * sizeof(*s->named));
 	if (!s->named) {
@@ -260,12 +398,13 @@ static int source_get(struct wfi_handoffs *hs, struct shape *sh, const struct we
 }
 
 static int plan(struct wfi_handoffs *hs, const struct shape *sh, const struct source *s,
-		uint64_t theirs, uint64_t ours)
+		bool packed, uint64_t theirs, uint64_t ours)
 {
 	const struct wfi_layout to = wfi_shape_layer(&sh->layout, ours, sh->nr_tokens,
 						     s->layout.first_kv, s->layout.nr_kv);
-	const struct wfi_layout from = wfi_shape_layer(&s->layout, theirs, sh->nr_tokens,
-						       s->layout.first_kv, s->layout.nr_kv);
+	const struct wfi_layout from = wfi_shape_layer(packed ? &s->packed : &s->layout, theirs,
+						       sh->nr_tokens, s->layout.first_kv,
+						       s->layout.nr_kv);
 	const int nr = wfi_layout_plan(&to, &from, hs->runs, SHAPE_RUNS_MAX);
 
 	return nr > (int)SHAPE_RUNS_MAX ? -E2BIG : nr;
@@ -273,7 +412,7 @@ static int plan(struct wfi_handoffs *hs, const struct shape *sh, const struct so
 
 /* what a block of the source's at token @theirs has for ours at @ours. Return: runs, -errno */
 static int pattern_get(struct wfi_handoffs *hs, const struct shape *sh, struct source *s,
-		       uint64_t theirs, uint64_t ours, const struct wfi_run **runs)
+		       bool packed, uint64_t theirs, uint64_t ours, const struct wfi_run **runs)
 {
 	const int64_t distance = (int64_t)theirs - (int64_t)ours;
 	/* the last block may be cut, and is like no other */
@@ -284,12 +423,12 @@ static int pattern_get(struct wfi_handoffs *hs, const struct shape *sh, struct s
 
 	for (i = 0; i < s->nr_patterns && whole; i++) {
 		p = &s->patterns[i];
-		if (p->distance != distance)
+		if (p->distance != distance || p->packed != packed)
 			continue;
 		*runs = p->runs;
 		return (int)p->nr;
 	}
-	nr = plan(hs, sh, s, theirs, ours);
+	nr = plan(hs, sh, s, packed, theirs, ours);
 	*runs = hs->runs;
 	if (nr <= 0 || !whole || s->nr_patterns == NR_PATTERNS)
 		return nr;
@@ -300,6 +439,7 @@ static int pattern_get(struct wfi_handoffs *hs, const struct shape *sh, struct s
 	memcpy(p->runs, hs->runs, (uint32_t)nr * sizeof(*p->runs));
 	p->nr = (uint32_t)nr;
 	p->distance = distance;
+	p->packed = packed;
 	s->nr_patterns++;
 	*runs = p->runs;
 	return nr;
@@ -324,111 +464,80 @@ static struct shape_job *job_get(struct wfi_handoffs *hs)
 	return j;
 }
 
-static void job_drop(struct wfi_handoffs *hs, struct shape_job *j)
-{
-	if (!j->max_pieces)
-		return;
-	wfi_free(hs->opts.env, j->pieces, j->max_pieces * sizeof(*j->pieces));
-	wfi_free(hs->opts.env, j->to, j->max_pieces * sizeof(*j->to));
-	j->max_pieces = 0;
-}
+/* ---- pieces between blocks of a source's and ours ---- */
 
-/* Return: 0, -ENOMEM, -E2BIG */
-static int job_room(struct shape_job *j, uint32_t nr)
+/* @theirs: where the layer lies in a block of the source's, @ours: in one of ours */
+static struct wfi_piece piece_of(const struct shape_plan *p, uint32_t block, uint32_t ours,
+				 uint64_t theirs_off, uint64_t ours_off, uint64_t len)
 {
-	struct wfi_env *env = j->hs->opts.env;
-	uint32_t max = j->max_pieces ? j->max_pieces : 1024;
-	struct wfi_piece *pieces;
-	uint32_t *to;
+	const struct wfi_piece *from = &p->blocks[block];
+	const struct handoff *h = p->h;
+	struct wfi_piece piece = { .block = block, .len = len };
+	const struct wfi_piece *to;
 
-	if (nr <= j->max_pieces)
-		return 0;
-	while (max < nr)
-		max *= 2;
-	if (max > JOB_PIECES_MAX)
-		return -E2BIG;
-	pieces = wfi_alloc(env, max * sizeof(*pieces));
-	to = pieces ? wfi_alloc(env, max * sizeof(*to)) : NULL;
-	if (!to) {
-		if (pieces)
-			wfi_free(env, pieces, max * sizeof(*pieces));
-		return -ENOMEM;
+	if (!h->opts.places) {
+		piece.local = (char *)wfi_kv_slot_addr(p->hs->opts.kv, h->slots[ours]) + ours_off;
+		piece.remote = from->remote + theirs_off;
+		return piece;
 	}
-	if (j->nr_pieces) {
-		memcpy(pieces, j->pieces, j->nr_pieces * sizeof(*pieces));
-		memcpy(to, j->to, j->nr_pieces * sizeof(*to));
+	to = &h->places.blocks[ours];
+	if (p->straight) {
+		piece.local = (char *)h->places.mrs[to->rkey]->addr + to->remote + ours_off;
+		piece.remote = from->remote + theirs_off;
+		piece.rkey = from->rkey;
+	} else {
+		piece.local = (void *)((uintptr_t)from->local + theirs_off);
+		piece.remote = to->remote + ours_off;
+		piece.rkey = to->rkey;
 	}
-	job_drop(j->hs, j);
-	j->pieces = pieces;
-	j->to = to;
-	j->max_pieces = max;
-	return 0;
+	return piece;
 }
 
-struct sortable {
-	struct wfi_piece piece;
-	uint32_t to;
-};
-
-static int by_remote(const void *a, const void *b)
+/* of one layer of one block of the source's */
+static int plan_add(const struct shape_plan *p, uint32_t block, uint32_t layer)
 {
-	const struct sortable *x = a, *y = b;
-
-	return (x->piece.remote > y->piece.remote) - (x->piece.remote < y->piece.remote);
-}
-
-/* the pieces from @first on, by where they lie at the source. Return: 0, -ENOMEM */
-static int job_sort(struct shape_job *j, uint32_t first)
-{
-	const uint32_t nr = j->nr_pieces - first;
-	struct sortable *all = wfi_alloc(j->hs->opts.env, nr * sizeof(*all));
-	uint32_t i;
-
-	if (!all)
-		return -ENOMEM;
-	for (i = 0; i < nr; i++)
-		all[i] = (struct sortable){ j->pieces[first + i], j->to[first + i] };
-	qsort(all, nr, sizeof(*all), by_remote);
-	for (i = 0; i < nr; i++) {
-		j->pieces[first + i] = all[i].piece;
-		j->to[first + i] = all[i].to;
-	}
-	wfi_free(j->hs->opts.env, all, nr * sizeof(*all));
-	return 0;
-}
-
-/* the pieces of one layer of one block of the source's */
-static int job_add(struct shape_job *j, struct source *s, uint32_t theirs, uint32_t block,
-		   uint32_t layer, uint64_t off)
-{
-	const struct shape *sh = j->h->shape;
-	const uint64_t token = (uint64_t)theirs * s->layout.nr_tokens;
+	struct wfi_env *env = p->hs->opts.env;
+	const struct shape *sh = p->h->shape;
+	struct source *s = p->source;
+	const struct weft_layout *from = p->packed ? &s->packed : &s->layout;
+	const uint64_t token = (uint64_t)(p->first + block) * s->layout.nr_tokens;
 	const uint64_t end = wfi_min(token + s->layout.nr_tokens, sh->nr_tokens);
-	const uint32_t first = j->nr_pieces, first_ours = (uint32_t)(token / sh->layout.nr_tokens);
+	const uint64_t theirs = (layer - (p->packed ? p->layer : 0)) * from->layer_stride;
+	const uint32_t first = p->list->nr, first_ours = (uint32_t)(token / sh->layout.nr_tokens);
 	const struct wfi_run *runs;
 	uint32_t ours, nr_ours = 0;
 	int nr, i, ret;
 
 	for (ours = first_ours; (uint64_t)ours * sh->layout.nr_tokens < end; ours++, nr_ours++) {
-		char *base = wfi_kv_slot_addr(j->hs->opts.kv, j->h->slots[ours]);
-
-		base += layer * sh->layout.layer_stride;
-		nr = pattern_get(j->hs, sh, s, token, (uint64_t)ours * sh->layout.nr_tokens, &runs);
-		ret = nr < 0 ? nr : job_room(j, j->nr_pieces + (uint32_t)nr);
+		nr = pattern_get(p->hs, sh, s, p->packed, token,
+				 (uint64_t)ours * sh->layout.nr_tokens, &runs);
+		ret = nr < 0 ? nr : wfi_shape_list_room(env, p->list, p->list->nr + (uint64_t)nr);
 		if (ret)
 			return ret;
 		for (i = 0; i < nr; i++) {
-			j->pieces[j->nr_pieces] = (struct wfi_piece){
-				.local = base + runs[i].src,
-				.remote = off + layer * s->layout.layer_stride + runs[i].dst,
-				.block = block,
-				.len = runs[i].len,
-			};
-			j->to[j->nr_pieces++] = ours * sh->layout.nr_layers + layer;
+			p->list->pieces[p->list->nr] = piece_of(
+				p, block, ours, theirs + runs[i].dst,
+				layer * sh->layout.layer_stride + runs[i].src, runs[i].len);
+			p->list->to[p->list->nr++] = ours * sh->layout.nr_layers + layer;
 		}
 	}
 	/* block by block of ours is not the order that the sender has summed in */
-	return nr_ours > 1 && j->nr_pieces > first ? job_sort(j, first) : 0;
+	if (nr_ours < 2 || p->list->nr == first)
+		return 0;
+	return list_sort(env, p->list, first,
+			 p->h->opts.places && !p->straight ? by_local : by_remote);
+}
+
+int wfi_shape_plan(const struct shape_plan *p)
+{
+	uint32_t i, l;
+	int ret = 0;
+
+	p->list->nr = 0;
+	for (i = 0; i < p->nr; i++)
+		for (l = p->layer; l < p->layer + p->nr_layers && !ret; l++)
+			ret = plan_add(p, i, l);
+	return ret;
 }
 
 static int job_verify(const struct shape_job *j)
@@ -452,24 +561,24 @@ static bool is_news(struct shape *sh, uint32_t block, uint32_t layer)
 	return true;
 }
 
-/* layers of ours that are whole now are told, neighbours in one */
-static void job_landed(struct shape_job *j)
+bool wfi_shape_landed(struct handoff *h, const struct shape_list *list, uint32_t layer,
+		      uint32_t nr_layers)
 {
-	struct handoff *h = j->h;
 	struct shape *sh = h->shape;
 	uint32_t b, l, i, end;
 
-	for (i = 0; i < j->nr_pieces; i++) {
-		sh->layer_left[j->to[i]] -= (uint32_t)j->pieces[i].len;
-		sh->left -= j->pieces[i].len;
+	for (i = 0; i < list->nr; i++) {
+		sh->layer_left[list->to[i]] -= (uint32_t)list->pieces[i].len;
+		sh->left -= list->pieces[i].len;
 	}
-	for (l = j->layer; l < j->layer + j->nr_layers; l++)
+	for (l = layer; l < layer + nr_layers; l++)
 		for (b = 0; b < h->opts.nr_blocks; b = wfi_max(end, b + 1)) {
 			for (end = b; end < h->opts.nr_blocks && is_news(sh, end, l); end++)
 				;
 			if (end > b)
 				h->opts.landed(h->opts.ctx, l, 1, b, end - b, &h->refs[b]);
 		}
+	return !sh->left;
 }
 
 /* ---- all is here: blocks get their sums, in slices ---- */
@@ -502,20 +611,20 @@ static int sum_start(struct wfi_handoffs *hs, struct handoff *h, struct weft_ep 
 				   .done = sum_done };
 	struct shape_job *j = job_get(hs);
 	uint32_t i;
-	int ret = j ? job_room(j, h->opts.nr_blocks) : -ENOMEM;
+	int ret = j ? wfi_shape_list_room(hs->opts.env, &j->list, h->opts.nr_blocks) : -ENOMEM;
 
 	if (ret)
 		return ret;
 	j->h = h;
 	j->peer = NULL;
-	j->nr_pieces = h->opts.nr_blocks;
+	j->list.nr = h->opts.nr_blocks;
 	for (i = 0; i < h->opts.nr_blocks; i++)
-		j->pieces[i] = (struct wfi_piece){
+		j->list.pieces[i] = (struct wfi_piece){
 			.local = wfi_kv_slot_addr(hs->opts.kv, h->slots[i]),
 			.block = i,
 			.len = h->space.block_bytes,
 		};
-	x.pieces = j->pieces;
+	x.pieces = j->list.pieces;
 	x.ctx = j;
 	j->busy = true;
 	h->nr_reads++;
@@ -545,8 +654,8 @@ static void job_done(void *ctx, int res)
 	}
 	if (!res && h->state != HANDOFF_OPEN)
 		res = -ECANCELED;
-	for (i = 0; i < j->nr_pieces; i++)
-		bytes += j->pieces[i].len;
+	for (i = 0; i < j->list.nr; i++)
+		bytes += j->list.pieces[i].len;
 	if (j->peer)
 		wfi_handoffs_answer(hs, j->peer, j->push, res);
 	j->busy = false;
@@ -554,8 +663,7 @@ static void job_done(void *ctx, int res)
 	h->nr_reads--;
 	if (!res) {
 		wfi_count(hs->bytes_read, bytes);
-		job_landed(j);
-		if (!h->shape->left)
+		if (wfi_shape_landed(h, &j->list, j->layer, j->nr_layers))
 			res = peer ? sum_start(hs, h, peer->ep) : -ECONNRESET;
 	}
 	if (res)
@@ -564,17 +672,39 @@ static void job_done(void *ctx, int res)
 
 /* ---- messages ---- */
 
-static int range_check(const struct source *s, const struct wfi_msg_layers *m)
+static int range_check(const struct source *s, uint32_t layer, uint32_t nr_layers, uint32_t first,
+		       uint32_t nr)
 {
 	uint32_t i;
 
-	if (!m->nr || !m->nr_layers || !wfi_range_ok(m->first_block, m->nr, s->nr_blocks) ||
-	    !wfi_range_ok(m->layer, m->nr_layers, s->layout.nr_layers))
+	if (!nr || !nr_layers || !wfi_range_ok(first, nr, s->nr_blocks) ||
+	    !wfi_range_ok(layer, nr_layers, s->layout.nr_layers))
 		return -EINVAL;
-	for (i = m->first_block; i < m->first_block + m->nr; i++)
-		if (s->named[i] != m->layer)
+	for (i = first; i < first + nr; i++)
+		if (s->named[i] != layer)
 			return -EINVAL;
 	return 0;
+}
+
+int wfi_shape_source(struct wfi_handoffs *hs, struct handoff *h, const struct weft_layout *l,
+		     uint32_t layer, uint32_t nr_layers, uint32_t first, uint32_t nr,
+		     struct source **out)
+{
+	int ret;
+
+	if (!h->shape || wfi_shape_check(l, UINT64_MAX))
+		return -EINVAL;
+	ret = source_get(hs, h->shape, l, out);
+	return ret ? ret : range_check(*out, layer, nr_layers, first, nr);
+}
+
+void wfi_shape_named(struct source *s, uint32_t layer, uint32_t nr_layers, uint32_t first,
+		     uint32_t nr)
+{
+	uint32_t i;
+
+	for (i = first; i < first + nr; i++)
+		s->named[i] = (uint16_t)(layer + nr_layers);
 }
 
 /* slots for all blocks of ours that have tokens of these */
@@ -602,19 +732,20 @@ int wfi_shape_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct han
 		      uint64_t now_ns)
 {
 	const struct wfi_msg_layers *m = &ms->m;
+	struct wfi_piece from[MSG_PIECES_MAX];
 	struct wfi_xfer_opts x;
 	struct source *s;
 	struct shape_job *j;
-	uint32_t i, l;
+	uint32_t i;
 	int ret;
 
-	if (!h->shape || wfi_shape_check(&ms->layout, UINT64_MAX))
-		return -EINVAL;
-	ret = source_get(hs, h->shape, &ms->layout, &s);
-	if (!ret)
-		ret = range_check(s, m);
-	if (!ret)
-		ret = slots_claim(hs, h, s, m, now_ns);
+	ret = wfi_shape_source(hs, h, &ms->layout, m->layer, m->nr_layers, m->first_block, m->nr,
+			       &s);
+	if (ret)
+		return ret;
+	if (h->opts.places)
+		return wfi_take_message(hs, peer, h, s, m, pieces, now_ns);
+	ret = slots_claim(hs, h, s, m, now_ns);
 	if (ret)
 		return ret;
 	if (!peer->arena(peer, h->tenant))
@@ -628,19 +759,25 @@ int wfi_shape_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct han
 	j->layer = m->layer;
 	j->nr_layers = m->nr_layers;
 	j->nr = m->nr;
-	j->nr_pieces = 0;
 	for (i = 0; i < m->nr; i++) {
 		j->crc[i] = pieces[i].crc;
-		for (l = m->layer; l < m->layer + m->nr_layers && !ret; l++)
-			ret = job_add(j, s, m->first_block + i, i, l, pieces[i].off);
+		from[i] = (struct wfi_piece){ .remote = pieces[i].off };
 	}
+	ret = wfi_shape_plan(&(struct shape_plan){ .hs = hs,
+						   .h = h,
+						   .source = s,
+						   .layer = m->layer,
+						   .nr_layers = m->nr_layers,
+						   .first = m->first_block,
+						   .nr = m->nr,
+						   .blocks = from,
+						   .list = &j->list });
 	if (ret)
 		return ret;
-	for (i = 0; i < m->nr; i++)
-		s->named[m->first_block + i] = (uint16_t)(m->layer + m->nr_layers);
+	wfi_shape_named(s, m->layer, m->nr_layers, m->first_block, m->nr);
 	x = (struct wfi_xfer_opts){
-		.pieces = j->pieces,
-		.nr_pieces = j->nr_pieces,
+		.pieces = j->list.pieces,
+		.nr_pieces = j->list.nr,
 		.nr_blocks = j->nr,
 		.results = j->results,
 		.sum_ops = &wfi_crc32c_sums,
@@ -709,7 +846,7 @@ void wfi_shape_fini(struct wfi_handoffs *hs)
 
 	while ((j = hs->jobs)) {
 		hs->jobs = j->next;
-		job_drop(hs, j);
+		wfi_shape_list_fini(hs->opts.env, &j->list);
 		wfi_free(hs->opts.env, j, sizeof(*j));
 	}
 	if (hs->runs)

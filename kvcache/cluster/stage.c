@@ -27,13 +27,19 @@ struct stage_part {
 	uint32_t nr_slots;
 	struct weft_slot slots[MSG_PIECES_MAX];
 	struct wfi_piece pieces[MSG_PIECES_MAX];
+	struct shape_list list; /* the same with a layout */
 	int32_t results[MSG_PIECES_MAX];
 	uint32_t crc[MSG_PIECES_MAX];
 };
 
+static uint64_t layer_bytes(const struct push *p)
+{
+	return p->opts.layout ? p->told.layer_stride : p->space.block_bytes / p->ticket.nr_layers;
+}
+
 static uint64_t piece_bytes(const struct push *p)
 {
-	return p->space.block_bytes / p->ticket.nr_layers * p->opts.nr_layers;
+	return layer_bytes(p) * p->opts.nr_layers;
 }
 
 /* ---- parts ---- */
@@ -91,21 +97,23 @@ static uint32_t slot_of(const struct stage_part *part, uint32_t i, uint64_t *off
 	return i / per_slot;
 }
 
-static void part_pieces(struct stage_part *part)
+/* layers of each block, or with a layout the block that they are in, and where they stop */
+static void part_blocks(struct stage_part *part)
 {
 	const struct push *p = part->push;
 	const uint64_t bytes = piece_bytes(p);
-	const uint64_t layers = bytes / p->opts.nr_layers * p->opts.layer;
+	const uint64_t layers = layer_bytes(p) * p->opts.layer;
 	uint64_t off;
 	uint32_t i;
 
 	for (i = 0; i < part->nr; i++) {
 		const struct wfi_piece *from = &p->from.blocks[part->first + i];
+		const bool whole = from->len == p->space.block_bytes && !p->opts.layout;
 		const uint32_t slot = part->slots[slot_of(part, i, &off)].idx;
 
 		part->pieces[i] = (struct wfi_piece){
 			.local = (char *)wfi_kv_slot_addr(part->hs->opts.kv, slot) + off,
-			.remote = from->remote + (from->len == p->space.block_bytes ? layers : 0),
+			.remote = from->remote + (whole ? layers : 0),
 			.rkey = from->rkey,
 			.block = i,
 			.len = bytes,
@@ -113,11 +121,29 @@ static void part_pieces(struct stage_part *part)
 	}
 }
 
+/* Return: 0, -errno */
+static int part_pack(struct stage_part *part)
+{
+	const struct push *p = part->push;
+	const struct shape_pack pack = {
+		.layout = &p->layout,
+		.layer = p->opts.layer,
+		.nr_layers = p->opts.nr_layers,
+		.first = p->opts.first_block + part->first,
+		.nr = part->nr,
+		.end = p->ticket.nr_tokens,
+		.blocks = part->pieces,
+		.list = &part->list,
+	};
+
+	return wfi_shape_pack(part->hs, &pack);
+}
+
 static int part_copy(struct stage_part *part)
 {
 	struct wfi_handoffs *hs = part->hs;
 	struct push *p = part->push;
-	const struct wfi_xfer_opts x = {
+	struct wfi_xfer_opts x = {
 		.ep = p->from.ep,
 		.dir = WFI_XFER_READ,
 		.local_mr = p->from.arena,
@@ -137,7 +163,14 @@ static int part_copy(struct stage_part *part)
 	struct wfi_xfer *xfer;
 	int ret;
 
-	part_pieces(part);
+	part_blocks(part);
+	if (p->opts.layout) {
+		ret = part_pack(part);
+		if (ret)
+			return ret;
+		x.pieces = part->list.pieces;
+		x.nr_pieces = part->list.nr;
+	}
 	part->state = PART_COPIES;
 	p->nr_copies++;
 	ret = wfi_xfer_submit(hs->opts.xfer, &x, &xfer);
@@ -188,6 +221,9 @@ static int part_begin(struct wfi_handoffs *hs, struct push *p, uint32_t idx)
 
 static int part_send(struct stage_part *part)
 {
+	const struct push *p = part->push;
+	/* with a layout the start of a block is told, which may lie before the arena: it wraps */
+	const uint64_t before = p->opts.layout ? layer_bytes(p) * p->opts.layer : 0;
 	struct wfi_msg_piece pieces[MSG_PIECES_MAX];
 	uint64_t off;
 	uint32_t i;
@@ -196,7 +232,10 @@ static int part_send(struct stage_part *part)
 	for (i = 0; i < part->nr; i++) {
 		const struct weft_slot *s = &part->slots[slot_of(part, i, &off)];
 
-		pieces[i] = (struct wfi_msg_piece){ .off = s->off + off, .crc = part->crc[i] };
+		pieces[i] = (struct wfi_msg_piece){
+			.off = s->off + off - before,
+			.crc = part->crc[i],
+		};
 	}
 	ret = wfi_push_send(part->hs, part->push, part->idx, part->first, part->nr, pieces);
 	if (!ret)
@@ -276,6 +315,7 @@ void wfi_stages_fini(struct wfi_handoffs *hs)
 
 	while ((part = hs->free_parts)) {
 		hs->free_parts = part->next;
+		wfi_shape_list_fini(hs->opts.env, &part->list);
 		wfi_free(hs->opts.env, part, sizeof(*part));
 	}
 }

@@ -3,7 +3,7 @@
 #ifndef WFI_STAGE_H
 #define WFI_STAGE_H
 
-#include "handoff_private.h"
+#include "shape.h"
 
 /* of a push that is in PUSH_SENDING: parts are copied out and sent as there is room.
  * Return: bytes sent or copied; -EAGAIN nothing goes now; or why the push ends */

@@ -31,13 +31,14 @@ struct take {
 	struct wfi_xfer *xfer;
 	uint64_t push;
 	uint64_t deadline_ns;
-	uint64_t piece_bytes;
+	uint64_t piece_bytes; /* of each block, packed */
+	struct source *source; /* NULL: blocks are bytes */
 	uint32_t layer, nr_layers;
 	uint32_t first, nr; /* blocks */
 	uint32_t nr_slots;
 	struct weft_slot slots[MSG_PIECES_MAX];
-	uint64_t off[MSG_PIECES_MAX]; /* in the peer's arena */
-	struct wfi_piece pieces[MSG_PIECES_MAX];
+	struct wfi_piece blocks[MSG_PIECES_MAX]; /* .remote: in the peer's arena; .local: here */
+	struct shape_list in, out; /* pieces of the READ, and of the copy */
 	uint32_t crc[MSG_PIECES_MAX];
 	uint32_t sums[MSG_PIECES_MAX]; /* of what came */
 	int32_t results[MSG_PIECES_MAX];
@@ -69,11 +70,21 @@ static void take_put(struct take *t)
 	hs->free_takes = t;
 }
 
+static void take_landed(struct take *t)
+{
+	struct wfi_handoffs *hs = t->hs;
+	const uint64_t now_ns = wfi_now(hs->opts.env);
+
+	if (!t->source)
+		wfi_handoff_landed(hs, t->h, t->layer, t->nr_layers, t->first, t->nr, now_ns);
+	else if (wfi_shape_landed(t->h, &t->out, t->layer, t->nr_layers))
+		wfi_handoff_whole(hs, t->h, now_ns);
+}
+
 static void take_end(struct take *t, int res)
 {
 	struct wfi_handoffs *hs = t->hs;
-	const uint32_t layer = t->layer, nr_layers = t->nr_layers, first = t->first, nr = t->nr;
-	const uint64_t bytes = t->piece_bytes * nr;
+	const uint64_t bytes = t->piece_bytes * t->nr;
 	struct handoff *h = t->h;
 
 	if (!res && h->state != HANDOFF_OPEN)
@@ -83,29 +94,134 @@ static void take_end(struct take *t, int res)
 	wfi_count(is_self(t) ? hs->bytes_copied : hs->bytes_read, res ? 0 : bytes);
 	take_put(t);
 	h->nr_reads--;
+	/* nobody takes it up before the next round */
 	if (res)
 		wfi_handoff_read_failed(hs, h, res);
 	else
-		wfi_handoff_landed(hs, h, layer, nr_layers, first, nr, wfi_now(hs->opts.env));
+		take_landed(t);
 	takes_pump(hs);
 }
 
-/* ---- copies ---- */
+/* ---- where bytes stop ---- */
 
-/* where block @i of the message stops; NULL: it names what is not there */
-static char *stop_of(const struct take *t, uint32_t i)
+/* pieces whose .local is an offset in the slots of @t, one slot behind the other, to where these
+ * lie: what reaches into the next one is cut there. Return: 0, -errno */
+static int pieces_place(const struct take *t, struct shape_list *l)
 {
-	const uint32_t per_slot = (uint32_t)(t->h->space.block_bytes / t->piece_bytes);
-	const struct wfi_map *arena;
+	const uint64_t slot_bytes = t->h->space.block_bytes;
+	uint32_t i, cuts = 0, at;
+	int ret;
 
-	if (t->nr_slots)
-		return (char *)wfi_kv_slot_addr(t->hs->opts.kv, t->slots[i / per_slot].idx) +
-		       i % per_slot * t->piece_bytes;
-	arena = wfi_tenant_arena(t->h->tenant);
-	if (!wfi_range_ok(t->off[i], t->piece_bytes, arena->len))
-		return NULL;
-	return (char *)arena->addr + t->off[i];
+	for (i = 0; i < l->nr; i++)
+		cuts += (uint32_t)(((uintptr_t)l->pieces[i].local + l->pieces[i].len - 1) /
+					   slot_bytes -
+				   (uintptr_t)l->pieces[i].local / slot_bytes);
+	ret = wfi_shape_list_room(t->hs->opts.env, l, (uint64_t)l->nr + cuts);
+	if (ret)
+		return ret;
+	at = l->nr + cuts;
+	for (i = l->nr; i-- > 0;) {
+		const struct wfi_piece p = l->pieces[i];
+		const uint32_t to = l->to[i];
+		uint64_t left = p.len;
+
+		while (left) {
+			const uint64_t end = (uintptr_t)p.local + left;
+			const uint64_t slot = (end - 1) / slot_bytes;
+			const uint64_t len = wfi_min(left, end - slot * slot_bytes);
+			char *base = wfi_kv_slot_addr(t->hs->opts.kv, t->slots[slot].idx);
+
+			left -= len;
+			l->to[--at] = to;
+			l->pieces[at] = p;
+			l->pieces[at].local = base + (end - len - slot * slot_bytes);
+			l->pieces[at].remote = p.remote + left;
+			l->pieces[at].len = len;
+		}
+	}
+	l->nr += cuts;
+	return 0;
 }
+
+/* of what this node has pushed to itself. Return: 0, -EINVAL some lie outside of the arena */
+static int pieces_check(const struct take *t, const struct shape_list *l)
+{
+	const struct wfi_map *arena = wfi_tenant_arena(t->h->tenant);
+	uint32_t i;
+
+	for (i = 0; i < l->nr; i++)
+		if (!wfi_range_ok((uintptr_t)l->pieces[i].local - (uintptr_t)arena->addr,
+				  l->pieces[i].len, arena->len))
+			return -EINVAL;
+	return 0;
+}
+
+/* what is copied to the places, and from where. Return: 0, -errno */
+static int pieces_out(struct take *t)
+{
+	const struct handoff *h = t->h;
+	const uint64_t off = t->piece_bytes / t->nr_layers * t->layer;
+	const struct shape_plan plan = {
+		.hs = t->hs,
+		.h = t->h,
+		.source = t->source,
+		.layer = t->layer,
+		.nr_layers = t->nr_layers,
+		.first = t->first,
+		.nr = t->nr,
+		.blocks = t->blocks,
+		.packed = t->nr_slots,
+		.list = &t->out,
+	};
+	uint32_t i;
+	int ret;
+
+	if (t->source)
+		return wfi_shape_plan(&plan);
+	ret = wfi_shape_list_room(t->hs->opts.env, &t->out, t->nr);
+	for (i = 0; i < t->nr && !ret; i++) {
+		const struct wfi_piece *to = &h->places.blocks[t->first + i];
+
+		t->out.pieces[i] = (struct wfi_piece){
+			.local = t->blocks[i].local,
+			.remote = to->remote + off,
+			.rkey = to->rkey,
+			.block = i,
+			.len = t->piece_bytes,
+		};
+	}
+	t->out.nr = t->nr;
+	return ret;
+}
+
+/* what is READ, and to where. Return: 0, -errno */
+static int pieces_in(struct take *t)
+{
+	const struct shape_pack pack = {
+		.layout = t->source ? &t->source->layout : NULL,
+		.layer = t->layer,
+		.nr_layers = t->nr_layers,
+		.first = t->first,
+		.nr = t->nr,
+		.end = wfi_shape_tokens(t->h),
+		.blocks = t->blocks,
+		.list = &t->in,
+	};
+	uint32_t i;
+	int ret;
+
+	if (t->source)
+		return wfi_shape_pack(t->hs, &pack);
+	ret = wfi_shape_list_room(t->hs->opts.env, &t->in, t->nr);
+	for (i = 0; i < t->nr && !ret; i++) {
+		t->in.pieces[i] = t->blocks[i];
+		t->in.pieces[i].len = t->piece_bytes;
+	}
+	t->in.nr = t->nr;
+	return ret;
+}
+
+/* ---- copies ---- */
 
 /* Return: 0, -EBADMSG */
 static int take_check(const struct take *t, const char *where)
@@ -117,8 +233,8 @@ static int take_check(const struct take *t, const char *where)
 			continue;
 		wfi_count(t->hs->pieces_bad, 1);
 		wfi_warn("handoff: block %u layer %u from peer %#llx fails its checksum %s",
-			 t->first + i, t->layer,
-			 (unsigned long long)(t->peer ? t->peer->node : 0), where);
+			 t->first + i, t->layer, (unsigned long long)(t->peer ? t->peer->node : 0),
+			 where);
 		return -EBADMSG;
 	}
 	return 0;
@@ -137,15 +253,12 @@ static void take_copied(void *ctx, int res)
 static int take_copy(struct take *t)
 {
 	const struct handoff *h = t->h;
-	const uint64_t off = t->piece_bytes / t->nr_layers * t->layer;
-	const struct wfi_xfer_opts x = {
+	struct wfi_xfer_opts x = {
 		.ep = h->places.ep,
 		.dir = WFI_XFER_WRITE,
 		.local_mr = h->places.arena,
 		.rkeys = h->places.rkeys,
 		.nr_rkeys = h->places.nr_rkeys,
-		.pieces = t->pieces,
-		.nr_pieces = t->nr,
 		.nr_blocks = t->nr,
 		.results = t->results,
 		.sum_ops = h->opts.verify ? &wfi_crc32c_sums : NULL,
@@ -156,22 +269,14 @@ static int take_copy(struct take *t)
 		.ctx = t,
 	};
 	struct wfi_xfer *xfer;
-	uint32_t i;
-	int ret;
+	int ret = pieces_out(t);
 
-	for (i = 0; i < t->nr; i++) {
-		const struct wfi_piece *to = &h->places.blocks[t->first + i];
-
-		t->pieces[i] = (struct wfi_piece){
-			.local = stop_of(t, i),
-			.remote = to->remote + off,
-			.rkey = to->rkey,
-			.block = i,
-			.len = t->piece_bytes,
-		};
-		if (!t->pieces[i].local)
-			return -EINVAL;
-	}
+	if (!ret)
+		ret = t->nr_slots ? pieces_place(t, &t->out) : pieces_check(t, &t->out);
+	if (ret)
+		return ret;
+	x.pieces = t->out.pieces;
+	x.nr_pieces = t->out.nr;
 	ret = wfi_xfer_submit(t->hs->opts.xfer, &x, &xfer);
 	if (!ret && xfer)
 		t->xfer = xfer;
@@ -199,8 +304,6 @@ static void take_read_done(void *ctx, int res)
 static int take_read(struct take *t)
 {
 	struct wfi_xfer_opts x = {
-		.pieces = t->pieces,
-		.nr_pieces = t->nr,
 		.nr_blocks = t->nr,
 		.results = t->results,
 		.sum_ops = &wfi_crc32c_sums,
@@ -210,24 +313,33 @@ static int take_read(struct take *t)
 		.done = take_read_done,
 		.ctx = t,
 	};
+	int ret = pieces_in(t);
+
+	if (!ret)
+		ret = pieces_place(t, &t->in);
+	if (ret)
+		return ret;
+	x.pieces = t->in.pieces;
+	x.nr_pieces = t->in.nr;
+	return wfi_peer_read(t->hs->opts.xfer, t->peer, t->h->tenant, &x, &t->read);
+}
+
+/* the node's own arena, where all of it lies */
+static void take_self(struct take *t)
+{
+	const struct wfi_map *arena = wfi_tenant_arena(t->h->tenant);
 	uint32_t i;
 
 	for (i = 0; i < t->nr; i++)
-		t->pieces[i] = (struct wfi_piece){
-			.local = stop_of(t, i),
-			.remote = t->off[i],
-			.block = i,
-			.len = t->piece_bytes,
-		};
-	return wfi_peer_read(t->hs->opts.xfer, t->peer, t->h->tenant, &x, &t->read);
+		t->blocks[i].local = (void *)((uintptr_t)arena->addr + t->blocks[i].remote);
 }
 
 /* Return: 0 it is under way, or over; -EAGAIN it waits for slots; or why it can't be */
 static int take_begin(struct take *t)
 {
 	struct wfi_handoffs *hs = t->hs;
-	const uint32_t per_slot = (uint32_t)(t->h->space.block_bytes / t->piece_bytes);
-	const uint32_t nr = (t->nr + per_slot - 1) / per_slot;
+	const uint64_t slot_bytes = t->h->space.block_bytes;
+	const uint32_t nr = (uint32_t)((t->piece_bytes * t->nr + slot_bytes - 1) / slot_bytes);
 	const uint64_t now_ns = wfi_now(hs->opts.env);
 	int ret;
 
@@ -236,10 +348,13 @@ static int take_begin(struct take *t)
 	if (!t->peer || t->h->state != HANDOFF_OPEN)
 		return -ECONNRESET;
 	if (is_self(t)) {
+		take_self(t);
 		t->h->nr_takes++;
 		t->state = TAKE_COPIES;
 		return take_copy(t);
 	}
+	if (nr > MSG_PIECES_MAX)
+		return -E2BIG;
 	ret = wfi_kv_claim(hs->opts.kv, &t->h->claims, t->h->opts.space, nr, t->slots, now_ns);
 	if (ret < 0)
 		return ret == -ENOSPC && hs->nr_taken ? -EAGAIN : ret;
@@ -301,9 +416,11 @@ static struct take *take_get(struct wfi_handoffs *hs)
 }
 
 int wfi_take_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
-		     const struct wfi_msg_layers *m, const struct wfi_msg_piece *pieces,
-		     uint64_t now_ns)
+		     struct source *source, const struct wfi_msg_layers *m,
+		     const struct wfi_msg_piece *pieces, uint64_t now_ns)
 {
+	const uint64_t layer_bytes = source ? source->packed.layer_stride
+					    : h->space.block_bytes / h->opts.nr_layers;
 	struct take *t;
 	uint32_t i;
 
@@ -320,18 +437,27 @@ int wfi_take_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct hand
 	t->read = (struct wfi_peer_read){ 0 };
 	t->xfer = NULL;
 	t->push = m->push;
-	t->deadline_ns =
-		wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC);
-	t->piece_bytes = h->space.block_bytes / h->opts.nr_layers * m->nr_layers;
+	t->deadline_ns = wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC);
+	t->source = source;
+	t->piece_bytes = layer_bytes * m->nr_layers;
 	t->layer = m->layer;
 	t->nr_layers = m->nr_layers;
 	t->first = m->first_block;
 	t->nr = m->nr;
 	t->nr_slots = 0;
 	for (i = 0; i < m->nr; i++) {
-		t->off[i] = pieces[i].off;
+		t->blocks[i] = (struct wfi_piece){
+			.local = (void *)(uintptr_t)(i * t->piece_bytes),
+			.remote = pieces[i].off,
+			.block = i,
+		};
 		t->crc[i] = pieces[i].crc;
-		h->named[m->first_block + i] = (uint16_t)(m->layer + m->nr_layers);
+		if (!source)
+			h->named[m->first_block + i] = (uint16_t)(m->layer + m->nr_layers);
+	}
+	if (source) {
+		wfi_shape_named(source, m->layer, m->nr_layers, m->first_block, m->nr);
+		source->peer = peer;
 	}
 	h->nr_reads++;
 	takes_pump(hs);
@@ -386,6 +512,8 @@ void wfi_takes_fini(struct wfi_handoffs *hs)
 
 	while ((t = hs->free_takes)) {
 		hs->free_takes = t->next;
+		wfi_shape_list_fini(hs->opts.env, &t->in);
+		wfi_shape_list_fini(hs->opts.env, &t->out);
 		wfi_free(hs->opts.env, t, sizeof(*t));
 	}
 }

@@ -3,13 +3,13 @@
 #ifndef WFI_TAKE_H
 #define WFI_TAKE_H
 
-#include "handoff_private.h"
+#include "shape.h"
 
-/* a message for a handoff with places, whose ranges are good. Return: 0, it will be answered; or
- * what to answer */
+/* a message for a handoff with places, whose ranges are good. @source: of the layout that it has;
+ * NULL: none. Return: 0, it will be answered; or what to answer */
 int wfi_take_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct handoff *h,
-		     const struct wfi_msg_layers *m, const struct wfi_msg_piece *pieces,
-		     uint64_t now_ns);
+		     struct source *source, const struct wfi_msg_layers *m,
+		     const struct wfi_msg_piece *pieces, uint64_t now_ns);
 /* @h ends: so do its parts, perhaps within */
 void wfi_takes_cancel(struct wfi_handoffs *hs, const struct handoff *h);
 /* READs from it are answered to nobody */
