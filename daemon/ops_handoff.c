@@ -63,6 +63,7 @@ static void places_hold(struct node_op *op, struct wfi_handoff_places *out)
 		.arena = gpu_mr(s, ep),
 		.blocks = b.pieces,
 		.nr_rkeys = SESSION_REGIONS_MAX,
+		.gpu = s->regions[b.pieces[0].rkey].gpu,
 	};
 }
 

@@ -149,6 +149,7 @@ struct wfi_handoff_places {
 	const struct weft_mr *arena;
 	const struct wfi_piece *blocks;
 	uint32_t nr_rkeys;
+	uint32_t gpu; /* that all of it lies on, counted from 1; 0: not on one */
 };
 
 struct wfi_expect_opts {

@@ -317,6 +317,15 @@ void wfi_handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t lay
 		wfi_handoff_whole(hs, h, now_ns);
 }
 
+bool wfi_handoff_shapes_straight(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
+{
+	const struct weft_ticket *t = o->ticket;
+	struct handoff *h;
+
+	return !handoff_for(hs, t->handoff, t->incarnation, t->secret, &h) && h->shape &&
+	       h->tenant == o->owner->tenant && wfi_place_can_shape(h, o);
+}
+
 int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 {
 	const struct weft_ticket *t = o->ticket;
@@ -327,6 +336,8 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 	ret = handoff_for(hs, t->handoff, t->incarnation, t->secret, &h);
 	if (ret)
 		return ret;
+	if (o->layout)
+		return wfi_place_shape(hs, h, o);
 	if (h->tenant != o->owner->tenant || h->opts.space != o->space)
 		return -EXDEV;
 	if (h->shape)
@@ -747,7 +758,7 @@ static bool has_pushed(const struct handoff *h, uint32_t owner)
 	for (i = 0; i < h->opts.nr_blocks; i++)
 		if (h->pushers[i] == owner || h->copied[i] == owner)
 			return true;
-	return false;
+	return wfi_shape_fed_from(h, owner);
 }
 
 void wfi_handoffs_owner_gone(struct wfi_handoffs *hs, const struct wfi_owner *owner)

@@ -182,7 +182,9 @@ static inline int handoff_end_res(int res)
 	return res == -ENOTCONN ? -ECONNRESET : res;
 }
 
-/* receiver half, called by push.c for pushes inside the node */
+/* receiver half, called by push.c for pushes inside the node. With a layout only where they go
+ * straight */
+bool wfi_handoff_shapes_straight(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
 int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *opts);
 /* for shape.c: all layers of all blocks have landed, and .crc is known */
 void wfi_handoff_whole(struct wfi_handoffs *hs, struct handoff *h, uint64_t now_ns);

@@ -5,7 +5,9 @@
  * A push becomes a job of one part or several, which are copied for themselves: straight from
  * memory to memory where one device reaches both, else out of places into slots, or out of slots
  * into places. What has places on both sides and no way between them stops in slots that are
- * claimed for that, some at a time, so that one part goes while the next one comes. An engine's
+ * claimed for that, some at a time, so that one part goes while the next one comes. Layouts are
+ * changed here where both sides are on one GPU, whose kernel moves the runs; all others go as those
+ * of other nodes do. An engine's
  * event is waited for here, with nothing posted yet: who is cancelled then costs nobody his
  * endpoint.
  */
@@ -13,6 +15,7 @@
 #include <string.h>
 
 #include "place.h"
+#include "shape.h"
 #include "weft_internal/crc32c_poly.h"
 #include "weft_internal/log.h"
 
@@ -34,6 +37,7 @@ struct part {
 	bool leaving; /* its last copy */
 	uint32_t nr_staged;
 	struct weft_slot staged[MSG_PIECES_MAX];
+	struct shape_list list; /* of a job with a source */
 };
 
 /* one push */
@@ -44,6 +48,8 @@ struct place_job {
 	struct wfi_push_opts o; /* .slots is not used; .places is .from */
 	struct wfi_handoff_places from;
 	enum way way;
+	struct source *source; /* of the layout that it has; NULL: none */
+	bool whole; /* with that: all of the handoff's layers are there */
 	int res;
 	bool waits; /* for the engine's event */
 	bool pumping;
@@ -75,12 +81,15 @@ static void job_free(struct place_job *j)
 {
 	struct wfi_handoffs *hs = j->hs;
 	struct place_job **link;
+	uint32_t i;
 
 	for (link = &hs->copies; *link != j; link = &(*link)->next)
 		;
 	*link = j->next;
 	hs->nr_copies--;
 	hs->nr_waiting -= j->waits;
+	for (i = 0; i < PARTS; i++)
+		wfi_shape_list_fini(hs->opts.env, &j->parts[i].list);
 	if (j->way == WAY_OUT)
 		wfi_kv_unpin(hs->opts.kv, j->idx, j->o.nr);
 	if (j->way == WAY_STAGED)
@@ -108,6 +117,7 @@ static void job_end(struct place_job *j)
 	const struct wfi_push_opts o = j->o;
 	struct handoff *h = j->h;
 	const uint64_t bytes = j->piece_bytes * o.nr;
+	const bool shaped = j->source, whole = j->whole;
 	int res = j->res;
 
 	if (!res && h->state != HANDOFF_OPEN)
@@ -122,6 +132,10 @@ static void job_end(struct place_job *j)
 		return;
 	}
 	wfi_count(hs->bytes_copied, bytes);
+	if (whole)
+		wfi_handoff_whole(hs, h, wfi_now(hs->opts.env));
+	if (shaped)
+		return;
 	wfi_handoff_landed(hs, h, o.layer, o.nr_layers, o.first_block, o.nr, wfi_now(hs->opts.env));
 }
 
@@ -190,6 +204,31 @@ static const struct wfi_piece *remote_of(const struct part *p, uint32_t i, uint6
 	return &j->from.blocks[i];
 }
 
+/* as many blocks of it as a list has room for. Return: 0, -errno */
+static int part_shape(struct part *p)
+{
+	struct place_job *j = p->job;
+	struct shape_plan plan = {
+		.hs = j->hs,
+		.h = j->h,
+		.source = j->source,
+		.layer = j->o.layer,
+		.nr_layers = j->o.nr_layers,
+		.first = j->o.first_block + p->first,
+		.nr = p->nr,
+		.blocks = j->from.blocks + p->first,
+		.straight = true,
+		.list = &p->list,
+	};
+	int ret;
+
+	while ((ret = wfi_shape_plan(&plan)) == -E2BIG && plan.nr > 1)
+		plan.nr /= 2;
+	j->begun -= p->nr - plan.nr;
+	p->nr = plan.nr;
+	return ret;
+}
+
 static void part_pieces(const struct part *p)
 {
 	struct place_job *j = p->job;
@@ -210,6 +249,14 @@ static void part_pieces(const struct part *p)
 		j->pieces[i].rkey = remote->rkey;
 		j->pieces[i].remote = remote->remote + off;
 	}
+}
+
+/* one of the places that it goes straight to: they are in one region */
+static const struct wfi_piece *target_of(const struct part *p)
+{
+	const struct place_job *j = p->job;
+
+	return &j->h->places.blocks[j->source ? 0 : j->o.first_block + p->first];
 }
 
 /* its next copy, or a look at what is to be copied. Return: 0, -errno */
@@ -239,15 +286,23 @@ static int part_go(struct part *p)
 		.ctx = p,
 	};
 	struct wfi_xfer *xfer;
-	int ret;
+	int ret = 0;
 
 	x.dir = p->leaving ? WFI_XFER_WRITE : WFI_XFER_READ;
 	if (sum)
 		x.dir = WFI_XFER_SUM;
 	if (straight)
-		x.local_mr = h->places.mrs[h->places.blocks[j->o.first_block + p->first].rkey];
-	part_pieces(p);
-	ret = wfi_xfer_submit(j->hs->opts.xfer, &x, &xfer);
+		x.local_mr = h->places.mrs[target_of(p)->rkey];
+	if (j->source) {
+		ret = part_shape(p);
+		x.pieces = p->list.pieces;
+		x.nr_pieces = p->list.nr;
+		x.nr_blocks = p->nr;
+	} else {
+		part_pieces(p);
+	}
+	if (!ret)
+		ret = wfi_xfer_submit(j->hs->opts.xfer, &x, &xfer);
 	if (!ret && xfer)
 		p->xfer = xfer;
 	return ret;
@@ -256,14 +311,15 @@ static int part_go(struct part *p)
 /* the next blocks that can go together */
 static uint32_t part_size(const struct place_job *j)
 {
-	const struct wfi_piece *to = &j->h->places.blocks[j->o.first_block + j->begun];
+	const struct wfi_piece *to =
+		j->h->places.blocks + (j->source ? 0 : j->o.first_block + j->begun);
 	const uint32_t left = j->o.nr - j->begun;
 	const uint64_t some = wfi_max(1, MSG_BYTES_MAX / j->piece_bytes);
 	uint32_t nr = 1;
 
 	if (j->way == WAY_STAGED)
 		return (uint32_t)wfi_min(wfi_min(left, some), MSG_PIECES_MAX);
-	if (j->way != WAY_STRAIGHT)
+	if (j->way != WAY_STRAIGHT || j->source)
 		return left;
 	while (nr < left && to[nr].rkey == to->rkey)
 		nr++;
@@ -353,6 +409,8 @@ static int part_next(struct part *p)
 	struct place_job *j = p->job;
 	int ret;
 
+	if (j->source)
+		j->whole = wfi_shape_landed(j->h, &p->list, j->o.layer, j->o.nr_layers);
 	if (j->way == WAY_STRAIGHT || j->way == WAY_IN)
 		return 1;
 	if (p->leaving) {
@@ -491,6 +549,28 @@ static int job_slots(struct place_job *j, struct handoff *h, const struct wfi_pu
 	return 0;
 }
 
+static void job_start(struct place_job *j, struct handoff *h, const struct wfi_push_opts *o)
+{
+	struct wfi_handoffs *hs = j->hs;
+	uint32_t i;
+
+	j->h = h;
+	j->o = *o;
+	j->o.layout = NULL; /* lent for the call */
+	if (o->places)
+		j->from = *o->places;
+	j->waits = o->ready;
+	hs->nr_waiting += j->waits;
+	hs->look_ns = wfi_min(hs->look_ns, o->now_ns);
+	hs->nr_copies++;
+	j->next = hs->copies;
+	hs->copies = j;
+	for (i = 0; i < PARTS; i++)
+		j->parts[i].job = j;
+	h->nr_reads++;
+	job_pump(j);
+}
+
 int wfi_place_push(struct wfi_handoffs *hs, struct handoff *h, const struct wfi_push_opts *o)
 {
 	const uint64_t piece_bytes = h->space.block_bytes / h->opts.nr_layers * o->nr_layers;
@@ -509,25 +589,54 @@ int wfi_place_push(struct wfi_handoffs *hs, struct handoff *h, const struct wfi_
 		wfi_free(hs->opts.env, j, sizeof(*j));
 		return ret;
 	}
-	j->h = h;
-	j->o = *o;
-	if (o->places)
-		j->from = *o->places;
 	j->piece_bytes = piece_bytes;
-	j->waits = o->ready;
-	hs->nr_waiting += j->waits;
-	hs->look_ns = wfi_min(hs->look_ns, o->now_ns);
-	hs->nr_copies++;
-	j->next = hs->copies;
-	hs->copies = j;
-	for (i = 0; i < PARTS; i++)
-		j->parts[i].job = j;
 	for (i = 0; i < o->nr; i++) {
 		h->named[o->first_block + i] = (uint16_t)(o->layer + o->nr_layers);
 		h->copied[o->first_block + i] = o->owner->id;
 	}
-	h->nr_reads++;
-	job_pump(j);
+	job_start(j, h, o);
+	return 0;
+}
+
+bool wfi_place_can_shape(const struct handoff *h, const struct wfi_push_opts *o)
+{
+	uint32_t i;
+
+	if (!h->opts.places || !o->places || !o->places->gpu || o->places->gpu != h->places.gpu ||
+	    !h->places.mrs[h->places.blocks[0].rkey])
+		return false;
+	for (i = 1; i < h->opts.nr_blocks; i++)
+		if (h->places.blocks[i].rkey != h->places.blocks[0].rkey)
+			return false;
+	return true;
+}
+
+int wfi_place_shape(struct wfi_handoffs *hs, struct handoff *h, const struct wfi_push_opts *o)
+{
+	struct wfi_space_info space;
+	struct source *s;
+	struct place_job *j;
+	uint32_t i;
+	int ret = wfi_kv_space_get(hs->opts.kv, o->owner->tenant, o->space, &space);
+
+	if (ret)
+		return ret;
+	for (i = 0; i < o->nr; i++)
+		if (o->places->blocks[i].len != space.block_bytes)
+			return -EINVAL;
+	if (wfi_shape_check(o->layout, space.block_bytes))
+		return -EINVAL;
+	ret = wfi_shape_source(hs, h, o->layout, o->layer, o->nr_layers, o->first_block, o->nr, &s);
+	if (!ret)
+		ret = job_alloc(hs, o->nr, &j);
+	if (ret)
+		return ret;
+	j->way = WAY_STRAIGHT;
+	j->source = s;
+	j->piece_bytes = s->packed.layer_stride * o->nr_layers;
+	wfi_shape_named(s, o->layer, o->nr_layers, o->first_block, o->nr);
+	s->owner = o->owner->id;
+	job_start(j, h, o);
 	return 0;
 }
 

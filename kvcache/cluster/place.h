@@ -8,6 +8,11 @@
 /* a push that was found good but for its blocks: one side has places. Return: 0, done() comes; or
  * as wfi_handoff_push() */
 int wfi_place_push(struct wfi_handoffs *hs, struct handoff *h, const struct wfi_push_opts *o);
+/* whether a push with a layout can go straight to @h, which takes layouts: both sides have places,
+ * on one GPU, @h's in one region */
+bool wfi_place_can_shape(const struct handoff *h, const struct wfi_push_opts *o);
+/* it does: as wfi_place_push() */
+int wfi_place_shape(struct wfi_handoffs *hs, struct handoff *h, const struct wfi_push_opts *o);
 /* those that wait for events. Return: work done */
 int wfi_place_poll(struct wfi_handoffs *hs, uint64_t now_ns);
 /* @h ends: so do its copies, perhaps within */

@@ -344,8 +344,9 @@ static int push_remote(struct wfi_handoffs *hs, const struct wfi_push_opts *o)
 
 int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 {
-	/* of another layout, bytes have to move */
-	if (opts->ticket->node == hs->opts.node && !opts->layout)
+	/* of another layout, bytes have to move: by messages, where no device reaches both sides */
+	if (opts->ticket->node == hs->opts.node &&
+	    (!opts->layout || wfi_handoff_shapes_straight(hs, opts)))
 		return wfi_handoff_push_local(hs, opts);
 	return push_remote(hs, opts);
 }

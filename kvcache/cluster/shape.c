@@ -830,6 +830,16 @@ bool wfi_shape_fed_by(const struct handoff *h, const struct wfi_peer *peer)
 	return false;
 }
 
+bool wfi_shape_fed_from(const struct handoff *h, uint32_t owner)
+{
+	uint32_t i;
+
+	for (i = 0; h->shape && i < h->shape->nr_sources; i++)
+		if (h->shape->sources[i]->owner == owner)
+			return true;
+	return false;
+}
+
 uint32_t wfi_shape_reads_of(const struct wfi_handoffs *hs, const struct weft_ep *ep)
 {
 	const struct shape_job *j;

@@ -35,8 +35,7 @@ struct shape_pack {
 	uint32_t layer, nr_layers;
 	uint32_t first, nr; /* blocks */
 	uint64_t end; /* tokens of all of them */
-	const struct wfi_piece
-		*blocks; /* .remote and .rkey of each, .local of its first layer packed */
+	const struct wfi_piece *blocks; /* .remote, .rkey; .local of their first layers, packed */
 	struct shape_list *list; /* out, but for .to: in the order that sums have */
 };
 
@@ -64,6 +63,8 @@ struct pattern {
 struct source {
 	struct weft_layout layout, packed;
 	struct wfi_peer *peer; /* that pushed last */
+	/* id of the local engine that pushed last straight from its places; 0: none */
+	uint32_t owner;
 	uint32_t nr_blocks;
 	uint16_t *named; /* of each of its blocks: the next layer that a push may name */
 	uint32_t nr_patterns;
@@ -112,6 +113,8 @@ void wfi_shape_cancel(struct wfi_handoffs *hs, const struct handoff *h);
 /* READs from it are answered to nobody */
 void wfi_shape_peer_lost(struct wfi_handoffs *hs, const struct wfi_peer *peer);
 bool wfi_shape_fed_by(const struct handoff *h, const struct wfi_peer *peer);
+/* the same of a local engine, by its owner's id */
+bool wfi_shape_fed_from(const struct handoff *h, uint32_t owner);
 uint32_t wfi_shape_reads_of(const struct wfi_handoffs *hs, const struct weft_ep *ep);
 void wfi_shape_fini(struct wfi_handoffs *hs);
 

@@ -20,8 +20,7 @@ static struct weft_layout layout_of(const struct ranks *s, uint32_t rank)
 	return l;
 }
 
-void rank_open(struct rank *r, const struct test_node *n, const struct ranks *s,
-		      uint32_t rank)
+void rank_open(struct rank *r, const struct test_node *n, const struct ranks *s, uint32_t rank)
 {
 	struct weft_space_opts geometry = { .size = sizeof(geometry), .tokens_per_block = s->page };
 	char layout[64];
@@ -74,7 +73,7 @@ static uint64_t seed_of(uint64_t name, uint32_t layer, uint32_t kv, uint32_t tok
 }
 
 bool each_element(struct rank *r, uint64_t name, uint32_t layer, uint32_t first_token,
-			 uint32_t nr_tokens, bool check)
+		  uint32_t nr_tokens, bool check)
 {
 	const struct weft_layout *l = &r->layout;
 	uint32_t kv, t, h;
@@ -157,7 +156,7 @@ static void hear_all(struct rank *r, uint64_t name)
 }
 
 int push_as(struct rank *r, const struct weft_ticket *ticket, const struct weft_layout *l,
-		   uint32_t layer, uint32_t nr_layers, uint32_t first, uint32_t nr)
+	    uint32_t layer, uint32_t nr_layers, uint32_t first, uint32_t nr)
 {
 	struct weft_ticket copy = *ticket;
 	const struct weft_op op = { .op = WEFT_OP_HANDOFF_PUSH,
@@ -191,8 +190,7 @@ void unclaim(struct rank *r)
 	assert_int_equal(weft_call(r->e.ring, &op, NULL), (int)r->nr_blocks);
 }
 
-bool part_for(const struct weft_layout *from, const struct weft_layout *to,
-		     struct weft_layout *out)
+bool part_for(const struct weft_layout *from, const struct weft_layout *to, struct weft_layout *out)
 {
 	const uint32_t first = (uint32_t)wfi_max(from->first_head, to->first_head);
 	const uint32_t end =
@@ -215,7 +213,7 @@ uint64_t ranks_name(void)
 }
 
 void ranks_handoff(const struct test_node *at_from, const struct ranks *from,
-		    const struct test_node *at_to, const struct ranks *to, bool apart)
+		   const struct test_node *at_to, const struct ranks *to, bool apart)
 {
 	static struct rank senders[RANKS_MAX], receivers[RANKS_MAX];
 	const uint64_t name = ranks_name();
@@ -291,8 +289,7 @@ void ranks_handoff(const struct test_node *at_from, const struct ranks *from,
 }
 
 void ranks_all(const struct test_node *at_from, const struct ranks *from,
-	       const struct test_node *at_to, const struct ranks *to, unsigned first,
-	       unsigned step)
+	       const struct test_node *at_to, const struct ranks *to, unsigned first, unsigned step)
 {
 	static const struct {
 		struct ranks from, to;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Handoffs between layouts whose blocks lie in memory of engines': on GPUs, on the host, in slots on
- * one side; inside a node and between two
+ * Handoffs between layouts whose blocks lie in memory of engines': on GPUs, on the host, in slots
+ * on one side; inside a node and between two
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -72,6 +72,35 @@ static void test_one_node(void **state)
 	assert_int_equal(test_node_logged(&near, "checksum"), 0);
 }
 
+/* within a GPU no byte goes through slots, not even of an arena that has none left */
+static void test_straight(void **state)
+{
+	static const struct weft_space_opts large = {
+		.size = sizeof(large),
+		.block_bytes = 1u << 20,
+		.model = "large",
+		.layout = "test",
+		.tokens_per_block = 16,
+		.nr_layers = 1,
+	};
+	const struct ranks from = { 4, 16, HND, &gpu, 0 }, to = { 2, 64, NHD, &gpu, WEFT_F_VERIFY };
+	struct weft_slot slot;
+	struct weft_op take = { .op = WEFT_OP_CLAIM, .nr = 1, .slots = &slot };
+	struct test_engine e;
+	uint64_t copied;
+
+	(void)state;
+	test_engine_open(&e, &near, NULL, &large);
+	take.space = e.space;
+	while (weft_call(e.ring, &take, NULL) == 1)
+		;
+	copied = test_counter(e.w, "weft_handoff_copied");
+	ranks_handoff(&near, &from, &near, &to, false);
+	assert_int_equal(test_counter(e.w, "weft_handoff_copied"),
+			 copied + 2ull * NL * HEADS * TOKENS * HB);
+	test_engine_close(&e);
+}
+
 static bool connected(void *ctx)
 {
 	(void)ctx;
@@ -105,6 +134,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_node),
+		cmocka_unit_test(test_straight),
 		cmocka_unit_test(test_two_nodes),
 	};
 	const int ret = test_gpu_load();
