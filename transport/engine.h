@@ -43,7 +43,7 @@ struct wfi_xfer {
 	struct wfi_plan_range unsummed; /* when it has landed, and was not moved by us */
 	struct wfi_plan_pos landed; /* .sums_along: all before it has */
 	uint64_t bytes;
-	uint64_t fence_ns; /* ending: when the endpoint is reset */
+	uint64_t fence_ns; /* ending: when the endpoint is reset; .fenced: when that is late */
 	uint64_t start_ns;
 	uint32_t nr_open;
 	uint32_t cq_idx;
@@ -55,6 +55,7 @@ struct wfi_xfer {
 	bool sums_come; /* completions bring the sums */
 	bool sums_along; /* what has landed is summed up while the rest comes */
 	bool fenced;
+	bool late;
 };
 
 struct wfi_xfer_cq {
@@ -63,7 +64,7 @@ struct wfi_xfer_cq {
 };
 
 struct wfi_xfer_stats {
-	struct wfi_counter *transfers, *bytes, *posts, *failed, *timeouts, *fences;
+	struct wfi_counter *transfers, *bytes, *posts, *failed, *timeouts, *fences, *late;
 	struct wfi_counter *messages, *gathered, *summed;
 	struct wfi_hist *time;
 };

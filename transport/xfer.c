@@ -129,6 +129,12 @@ static void lane_fail(struct wfi_xfer_engine *eng, struct wfi_xfer *x, struct wf
 	xfer_fail_range(x, &lane->todo, status);
 }
 
+static void fence_later(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t now_ns)
+{
+	if (wfi_add_overflows(now_ns, eng->grace_ns, &x->fence_ns))
+		x->fence_ns = UINT64_MAX;
+}
+
 /* nothing more is posted; what was not posted has this result. Open ops go on, but for messages
  * whose answers can be left to land nowhere */
 static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status, uint64_t now_ns)
@@ -141,8 +147,7 @@ static void xfer_end(struct wfi_xfer_engine *eng, struct wfi_xfer *x, int status
 	xfer_fail_range(x, &x->unsummed, status);
 	if (wfi_unlikely(x->o.gather))
 		wfi_gather_forget(x);
-	if (wfi_add_overflows(now_ns, eng->grace_ns, &x->fence_ns))
-		x->fence_ns = UINT64_MAX;
+	fence_later(eng, x, now_ns);
 	eng->next_ns = wfi_min(eng->next_ns, x->fence_ns);
 	wfi_list_del(&x->run);
 	if (!x->nr_open)
@@ -481,6 +486,26 @@ static int run_all(struct wfi_xfer_engine *eng, uint64_t now_ns)
 
 /* ---- time ---- */
 
+/* the provider flushes what is open, and nobody writes behind our back */
+static void xfer_fence(struct wfi_xfer_engine *eng, struct wfi_xfer *x, uint64_t now_ns)
+{
+	x->o.ep->dev->transport->ep_shutdown(x->o.ep);
+	x->fenced = true;
+	fence_later(eng, x, now_ns);
+	if (x->o.gather)
+		wfi_gather_lost(x->o.gather, -ECANCELED);
+	wfi_count(eng->stats.fences, 1);
+}
+
+/* a device goes on all the same: nothing but its end is waited for from here on */
+static void xfer_late(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
+{
+	x->late = true;
+	wfi_count(eng->stats.late, 1);
+	if (x->o.late)
+		x->o.late(x->o.ctx, x->end_status);
+}
+
 static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
 {
 	uint64_t next = UINT64_MAX;
@@ -497,18 +522,16 @@ static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
 			wfi_count(eng->stats.timeouts, 1);
 			work++;
 		}
-		if (x->end_status && !x->fenced && x->nr_open && now_ns >= x->fence_ns) {
-			/* the provider flushes what is open, and nobody writes behind our back */
-			x->o.ep->dev->transport->ep_shutdown(x->o.ep);
-			x->fenced = true;
-			if (x->o.gather)
-				wfi_gather_lost(x->o.gather, -ECANCELED);
-			wfi_count(eng->stats.fences, 1);
+		if (x->end_status && !x->late && x->nr_open && now_ns >= x->fence_ns) {
+			if (x->fenced)
+				xfer_late(eng, x);
+			else
+				xfer_fence(eng, x, now_ns);
 			work++;
 		}
 		if (!x->end_status)
 			next = wfi_min(next, x->o.deadline_ns);
-		else if (!x->fenced)
+		else if (!x->late)
 			next = wfi_min(next, x->fence_ns);
 	}
 	eng->next_ns = next;
@@ -538,6 +561,7 @@ static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
 	s->gathered = counter(eng, m, "weft_xfer_gathered", "", "pieces that went in messages");
 	s->summed = counter(eng, m, "weft_xfer_summed", "", "batches summed up by the device");
 	s->fences = counter(eng, m, "weft_xfer_fences", "", "endpoints reset to end a transfer");
+	s->late = counter(eng, m, "weft_xfer_late", "", "transfers that no reset has ended");
 	s->time = m ? wfi_metrics_hist(m, "weft_xfer_time", "", "seconds",
 				       "from submission to completion")
 		    : NULL;
@@ -715,6 +739,7 @@ int wfi_xfer_submit(struct wfi_xfer_engine *eng, const struct wfi_xfer_opts *opt
 	x->end_status = 0;
 	x->sync = opts->ep->dev->caps.flags & WEFT_CAP_SYNC;
 	x->fenced = false;
+	x->late = false;
 	x->sums_come = false;
 	x->sums_along = false;
 	memset(opts->results, 0, opts->nr_blocks * sizeof(*opts->results));

@@ -5,7 +5,8 @@
  * A transfer moves a list of pieces between local memory and one endpoint. It is accepted or
  * refused at once; accepted, it completes exactly once, by its deadline plus a bounded grace, with
  * a result per block. When it has completed, with whatever result, nothing of ours, of the NIC or
- * of the peer can touch its local memory any more (invariants 2 and 3).
+ * of the peer can touch its local memory any more (invariants 2 and 3). Where a device does not give
+ * back what it was lent, as a GPU that hangs, late() comes in time and done() when it has.
  *
  * The engine takes the completions of the endpoints that it is given: their send_cq is its own to
  * poll while transfers are open, and is not their recv_cq. Successful posts of others on such a
@@ -89,6 +90,10 @@ struct wfi_xfer_opts {
 	 * wfi_xfer_submit() before it returns. @res: 0 when every block arrived, else the first
 	 * error */
 	void (*done)(void *ctx, int res);
+	/* NULL, or called at most once, before done() and from wfi_xfer_poll(): the endpoint was
+	 * reset, and what it was lent has not come back for a grace more. Who waits may hear @res
+	 * now, negative; memory and .results stay lent until done() */
+	void (*late)(void *ctx, int res);
 	void *ctx;
 	/* small pieces in messages, where both are given: the link over .ep, lent until the
 	 * completion, and what the peer calls the regions of .rkeys (zero: not served), lent too */
@@ -104,7 +109,7 @@ struct wfi_xfer_engine_opts {
 	uint32_t max_xfers; /* in flight; 0: 1024 */
 	/* most that one poll copies or sums up by CPU before others' turn; 0: 512 KiB */
 	uint64_t slice_bytes;
-	uint64_t grace_ns; /* deadline to forced fence; 0: 50 ms */
+	uint64_t grace_ns; /* deadline to forced fence, and from there to late(); 0: 50 ms */
 };
 
 int wfi_xfer_engine_create(const struct wfi_xfer_engine_opts *opts, struct wfi_xfer_engine **out);

@@ -330,11 +330,34 @@ static void test_lost_in_query(void **state)
 	test_second_gpu(*state);
 }
 
-/* nobody knows when what was asked for ends */
 static void test_lost_in_record(void **state)
 {
-	lose_by(*state, "cuEventRecord", WFI_CUDA_OUT_OF_MEMORY);
+	lose_by(*state, "cuEventRecord", WFI_CUDA_CONTEXT_DESTROYED);
 	test_second_gpu(*state);
+}
+
+/* as long as nobody knows when what was asked for ends, it has not; and the GPU is not lost */
+static void test_unmarked(void **state)
+{
+	static const char *const calls[] = { "cuEventRecord", "cuEventQuery" };
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece piece = { r->host, 0, 64, rkey };
+	struct weft_wc wc;
+
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(calls); i++) {
+		mock_cuda.fail_call = calls[i];
+		mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+		assert_int_equal(post(r, true, &piece, 1, i, 0), 0);
+		for (unsigned k = 0; k < 3; k++)
+			assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+		assert_false(wfi_cuda_ep(r->ep)->gpu->lost);
+		mock_cuda.fail_call = NULL;
+		assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), i);
+		if (!i)
+			expect_wc(r, i, 0, WEFT_SCOPE_NONE, 1);
+	}
+	r->t->rkey_destroy(rkey);
 }
 
 static void test_lost_in_copy(void **state)
@@ -679,6 +702,8 @@ struct xfer {
 	int32_t results[16];
 	int done;
 	int res;
+	int late;
+	int late_res;
 };
 
 static void on_done(void *ctx, int res)
@@ -687,6 +712,14 @@ static void on_done(void *ctx, int res)
 
 	x->done++;
 	x->res = res;
+}
+
+static void on_late(void *ctx, int res)
+{
+	struct xfer *x = ctx;
+
+	x->late++;
+	x->late_res = res;
 }
 
 static void xfer_start(struct rig *r, struct xfer *x, struct weft_rkey *const *rkey, uint64_t ns)
@@ -704,6 +737,7 @@ static void xfer_start(struct rig *r, struct xfer *x, struct weft_rkey *const *r
 		.results = x->results,
 		.deadline_ns = wfi_now(&r->env) + ns,
 		.done = on_done,
+		.late = on_late,
 		.ctx = x,
 	};
 	struct wfi_xfer *open;
@@ -736,22 +770,32 @@ static void test_transfer(void **state)
 	r->t->rkey_destroy(rkey);
 }
 
-/* past its deadline, and the GPU goes on: it is over when that has ended, and not before */
+/* past its deadline, and the GPU goes on: that is told in time. It is over when that has ended, and
+ * not before */
 static void test_transfer_late(void **state)
 {
 	struct rig *r = *state;
 	struct weft_rkey *rkey = import(r, NULL);
 	struct xfer x = { .done = 0 };
-	uint64_t now_ns;
+	uint64_t now_ns, grace_ns = 50 * WFI_NSEC_PER_MSEC;
 
 	choose(r, 0);
 	mock_cuda.hold = true;
 	xfer_start(r, &x, &rkey, WFI_NSEC_PER_SEC);
-	now_ns = wfi_now(&r->env);
-	for (unsigned i = 0; i < 100; i++)
-		wfi_xfer_poll(x.eng, now_ns + i * WFI_NSEC_PER_SEC);
-	assert_int_equal(x.done, 0);
+	wfi_xfer_poll(x.eng, wfi_now(&r->env));
+	now_ns = wfi_now(&r->env) + WFI_NSEC_PER_SEC;
+	wfi_xfer_poll(x.eng, now_ns);
+	wfi_xfer_poll(x.eng, now_ns + grace_ns);
 	assert_int_equal(wfi_cuda_ep(r->ep)->state, WFI_EP_CLOSING);
+	wfi_xfer_poll(x.eng, now_ns + 2 * grace_ns - 1);
+	assert_int_equal(x.late, 0);
+	assert_int_equal(wfi_xfer_next_event_ns(x.eng), now_ns + 2 * grace_ns);
+	for (unsigned i = 2; i < 100; i++)
+		wfi_xfer_poll(x.eng, now_ns + i * grace_ns);
+	assert_int_equal(x.late, 1);
+	assert_int_equal(x.late_res, -ETIMEDOUT);
+	assert_int_equal(wfi_xfer_next_event_ns(x.eng), UINT64_MAX);
+	assert_int_equal(x.done, 0);
 	mock_cuda_release();
 	wfi_xfer_poll(x.eng, now_ns + 100 * WFI_NSEC_PER_SEC);
 	assert_int_equal(x.done, 1);
@@ -782,13 +826,27 @@ static void test_transfer_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(both_ways),     TEST(segments),	  TEST(many_runs),
-		TEST(fence),	     TEST(depth),	  TEST(bad_pieces),
-		TEST(copy_fails),    TEST(lost_in_query), TEST(lost_in_record),
-		TEST(lost_in_copy),  TEST(import),	  TEST(import_malformed),
-		TEST(open_fails),    TEST(pinned_later),  TEST(event),
-		TEST(event_fails),   TEST(event_never),	  TEST(transfer),
-		TEST(transfer_late), TEST(transfer_lost),
+		TEST(both_ways),
+		TEST(segments),
+		TEST(many_runs),
+		TEST(fence),
+		TEST(depth),
+		TEST(bad_pieces),
+		TEST(copy_fails),
+		TEST(lost_in_query),
+		TEST(lost_in_record),
+		TEST(unmarked),
+		TEST(lost_in_copy),
+		TEST(import),
+		TEST(import_malformed),
+		TEST(open_fails),
+		TEST(pinned_later),
+		TEST(event),
+		TEST(event_fails),
+		TEST(event_never),
+		TEST(transfer),
+		TEST(transfer_late),
+		TEST(transfer_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,7 +105,9 @@ struct wfi_cuda_post {
 	int32_t status;
 	uint8_t op;
 	uint8_t bounce; /* 1 for the first one of the GPU's; 0: none */
+	uint8_t way; /* enum wfi_cuda_way */
 	bool waits; /* for .event */
+	bool unmarked; /* and that could not be recorded yet */
 	bool summed; /* by what .sum_tables say */
 	bool held; /* nothing was asked for yet, and its pieces are in .held of the endpoint */
 };
@@ -218,6 +220,9 @@ static inline struct weft_piece *wfi_cuda_held(const struct wfi_cuda_ep *ep, uin
 }
 /* Return: 0 it has come, -EAGAIN it has not; -EIO, as wfi_cuda_errno(), logged */
 int wfi_cuda_event_look(struct wfi_cuda_gpu *g, struct CUevent_st *event, const char *what);
+/* its event goes behind what was asked for so far; or is tried again. Context: the GPU's is
+ * entered */
+void wfi_cuda_post_mark(const struct wfi_cuda_ep *ep, struct wfi_cuda_post *p);
 /* nobody waits for that event any more */
 void wfi_cuda_gates_open(struct wfi_cuda_ep *ep, const struct CUevent_st *event);
 /* connected -> closing; later calls change nothing */

@@ -74,10 +74,32 @@ int wfi_cuda_event_look(struct wfi_cuda_gpu *g, struct CUevent_st *event, const 
 	return wfi_cuda_failed(g, what, res);
 }
 
+/* even where not all was asked for. Until it is recorded nobody can say when that ends */
+void wfi_cuda_post_mark(const struct wfi_cuda_ep *ep, struct wfi_cuda_post *p)
+{
+	const int res = ep->gpu->gpu->cuda->cuEventRecord(p->event, ep->streams[p->way]);
+
+	if (res)
+		wfi_cuda_failed(ep->gpu, "an event", res);
+	p->waits = true;
+	p->unmarked = res;
+}
+
+static int mark_again(const struct wfi_cuda_ep *ep, struct wfi_cuda_post *p)
+{
+	const int res = wfi_gpu_enter(ep->gpu->gpu);
+
+	if (res)
+		return wfi_cuda_failed(ep->gpu, "an event", res);
+	wfi_cuda_post_mark(ep, p);
+	wfi_gpu_leave(ep->gpu->gpu);
+	return ep->gpu->lost ? -EIO : -EAGAIN;
+}
+
 /* Return: 0 the first post is done, -EAGAIN, -ECANCELED it never began, or why its GPU is lost */
 static int post_look(struct wfi_cuda_ep *ep)
 {
-	const struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
+	struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
 	struct wfi_cuda_gpu *g = ep->gpu;
 	int ret;
 
@@ -90,12 +112,14 @@ static int post_look(struct wfi_cuda_ep *ep)
 			return -EAGAIN;
 		return p->held ? -ECANCELED : 0;
 	}
-	ret = wfi_cuda_event_look(g, p->event, "copies");
+	ret = p->unmarked ? mark_again(ep, p) : wfi_cuda_event_look(g, p->event, "copies");
 	if (!ret || ret == -EAGAIN)
 		return ret;
-	/* whatever it is: nobody can say any more when the copies end */
-	wfi_cuda_lose(g);
-	return -EIO;
+	if (g->lost)
+		return -EIO;
+	/* of the call, and not of the GPU: the copies go on, and nobody can say now until when */
+	wfi_cuda_ep_close(ep, 0);
+	return -EAGAIN;
 }
 
 /* what is behind events that have come begins */

@@ -8,6 +8,7 @@
 /* one post on its way into a stream */
 struct job {
 	const struct wfi_cuda_device *dev;
+	const struct wfi_cuda_ep *ep;
 	struct wfi_cuda_gpu *g;
 	struct CUstream_st *stream;
 	const struct weft_piece *pieces;
@@ -24,6 +25,7 @@ static void job_init(struct job *j, const struct wfi_cuda_ep *ep, const struct w
 {
 	*j = (struct job){
 		.dev = wfi_cuda_device(ep->base.dev),
+		.ep = ep,
 		.g = ep->gpu,
 		.mr = wfi_cuda_mr(mr),
 		.way = write ? WFI_CUDA_TO_GPU : WFI_CUDA_TO_HOST,
@@ -185,19 +187,6 @@ static bool sums(const struct job *j, struct wfi_cuda_post *p)
 	return !ret;
 }
 
-/* behind what was asked for, even where that is not all. Without it nobody can say when that ends
- */
-static void event_record(const struct job *j, struct wfi_cuda_post *p)
-{
-	const int res = j->g->gpu->cuda->cuEventRecord(p->event, j->stream);
-
-	if (res) {
-		wfi_cuda_failed(j->g, "an event", res);
-		wfi_cuda_lose(j->g);
-	}
-	p->waits = true;
-}
-
 /* in the GPU's context. Return: a CUresult, if nothing was asked for */
 static int launch(const struct job *j, uint64_t bytes, struct wfi_cuda_post *p)
 {
@@ -215,7 +204,7 @@ static int launch(const struct job *j, uint64_t bytes, struct wfi_cuda_post *p)
 		p->status = ret;
 	}
 	p->summed = sums(j, p);
-	event_record(j, p);
+	wfi_cuda_post_mark(j->ep, p);
 	return 0;
 }
 
@@ -348,6 +337,7 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	job_init(&j, ep, post->local_mr, write);
 	j.pieces = post->pieces;
 	j.nr = p->idx;
+	p->way = (uint8_t)j.way;
 	/* what does not wait may not be followed by what should have */
 	ret = wfi_unlikely(!bytes) && !write ? gate_look(&j, p) : 0;
 	if (wfi_unlikely(!ret && post->flags & WEFT_POST_TRY))
@@ -379,7 +369,7 @@ static int sum_launch(const struct job *j, struct wfi_cuda_post *p)
 	if (res)
 		return res;
 	p->summed = sums(j, p);
-	event_record(j, p);
+	wfi_cuda_post_mark(j->ep, p);
 	return 0;
 }
 
@@ -416,6 +406,7 @@ static int cuda_post_stay(struct weft_ep *base, const struct weft_post *post)
 	struct wfi_cuda_post *p = &ep->posts[ep->tail % ep->depth];
 	struct job j = {
 		.dev = wfi_cuda_device(base->dev),
+		.ep = ep,
 		.g = ep->gpu,
 		.pieces = post->pieces,
 		.stream = ep->streams[WFI_CUDA_TO_GPU],
