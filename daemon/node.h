@@ -91,6 +91,7 @@ struct node_op {
 	uint32_t nr_routes;
 	bool afar; /* GET: other nodes were asked for what was missing */
 	bool kept_afar; /* what came of it lies in slots here */
+	bool late; /* its engine has heard of its end, which is still to come */
 	uint8_t cqe_flags; /* of its last completion */
 	unsigned buf_class;
 	void *buf; /* pieces, slots, results: see ops.h */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "ops.h"
+#include "weft_internal/log.h"
 
 #define TAKE_MAX 32u /* of one ring in a turn */
 #define TURN_NS (50 * WFI_NSEC_PER_USEC) /* after this much, no other is begun */
@@ -201,15 +202,30 @@ static void complete(struct node *node, struct node_ring *r, const struct weft_s
 	wfi_hist_add(m->time, wfi_now(node->env) - start_ns);
 }
 
+static void op_tell(struct node_op *op, int res, uint64_t value)
+{
+	if (!op->ring)
+		return;
+	op_signal_give(&op->signal);
+	complete(op->session->node, op->ring, &op->sqe, res, op->cqe_flags, value, op->start_ns);
+}
+
 void op_complete(struct node_op *op, int res, uint64_t value)
 {
-	struct node *node = op->session->node;
-
-	if (op->ring) {
-		op_signal_give(&op->signal);
-		complete(node, op->ring, &op->sqe, res, op->cqe_flags, value, op->start_ns);
-	}
+	op_tell(op, res, value);
 	op_close(op);
+}
+
+void op_tell_late(struct node_op *op, int res)
+{
+	if (op->ring)
+		wfi_err("gpu: a copy of \"%s\" does not end: its engine hears so, and what it "
+			"touches is kept until it does; see dmesg for Xid",
+			op->session->name);
+	op->late = true;
+	op->cqe_flags |= WEFT_CQE_UNFENCED;
+	op_tell(op, res, 0);
+	op->ring = NULL;
 }
 
 uint64_t op_deadline(const struct node *node, const struct weft_sqe *sqe, uint64_t now_ns)

@@ -59,6 +59,9 @@ void op_buf_put(const struct node_op *op, void *buf);
 struct op_buf op_buf_at(const struct node_op *op, void *buf);
 /* the last completion of an operation; closes it */
 void op_complete(struct node_op *op, int res, uint64_t value);
+/* the engine hears of the end now, with WEFT_CQE_UNFENCED; the operation holds what it holds until
+ * it ends, and is nobody's then. One whose ring is closed has nobody to tell */
+void op_tell_late(struct node_op *op, int res);
 /* one completion; what finds no room waits for it */
 void op_post(struct node_ring *r, const struct weft_cqe *cqe);
 uint64_t op_deadline(const struct node *node, const struct weft_sqe *sqe, uint64_t now_ns);
@@ -103,11 +106,15 @@ void op_get_done(void *ctx, int res);
  * error that ends it at once */
 int op_get_fetch(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
 
+/* to @out: what is known of each block while what moves, @res, has not ended */
+void op_get_results(const struct node_op *op, int32_t *out, int res);
 /* (ops_hot.c) starts the bytes of a get, from copies on its GPU and from memory; op_get_done() ends
  * it. Return: as op_transfer() */
 int op_get_transfer(struct node_op *op);
 /* in op_get_done(): the results of what had copies; their slots and regions may go */
 void op_hot_end(struct node_op *op, const struct op_buf *b);
+/* in op_get_results(): of those that come from copies */
+void op_hot_results(const struct node_op *op, int32_t *out, int res);
 
 /* (ops_fetch.c) pieces of all places, in the engine's memory. Return: 0, -EINVAL, -EFAULT */
 int op_get_places(struct op_ctx *c, struct node_op *op, const struct wfi_space_info *space);
@@ -192,6 +199,8 @@ void op_regions_hold(struct session *s, const struct wfi_piece *pieces, uint32_t
  * turn is kept: the slots in .idx, one for each piece, and the regions. @done: may be called before
  * this returns. Return: OP_OPEN, or the error that ends it at once */
 int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res));
+/* as wfi_xfer_opts.late, of GET and PUT */
+void op_late(void *ctx, int res);
 /* in @done: what was kept may go */
 void op_let_go(struct node_op *op, const struct op_buf *b);
 

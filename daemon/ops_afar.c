@@ -246,6 +246,7 @@ int op_get_afar(struct node_op *op, uint64_t now_ns)
 		.now_ns = now_ns,
 		.deadline_ns = op_pull_end(op),
 		.done = get_pulled,
+		.late = op_late,
 		.ctx = op,
 	};
 

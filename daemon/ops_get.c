@@ -6,7 +6,14 @@
 
 #define CHUNK 64u /* places that are copied and looked at at a time */
 
-/* results of blocks that have no piece: the transfer knows nothing of them, and calls them good */
+/* of a block that has no piece: the transfer knows nothing of it, and calls it good */
+static int get_missed(const struct node_op *op, const struct op_buf *b, uint32_t i)
+{
+	if (op->afar && b->places[i])
+		return 0;
+	return i < op->reached ? -ENOENT : -ETIME;
+}
+
 static void get_misses(const struct node_op *op, const struct op_buf *b)
 {
 	uint32_t i, n = 0;
@@ -14,11 +21,23 @@ static void get_misses(const struct node_op *op, const struct op_buf *b)
 	for (i = 0; i < op->nr; i++) {
 		if (n < op->nr_pieces && b->pieces[n].block == i)
 			n++;
-		else if (op->afar && b->places[i])
-			b->results[i] = 0;
 		else
-			b->results[i] = i < op->reached ? -ENOENT : -ETIME;
+			b->results[i] = get_missed(op, b, i);
 	}
+}
+
+void op_get_results(const struct node_op *op, int32_t *out, int res)
+{
+	const struct op_buf b = op_buf_of(op);
+	uint32_t i;
+
+	/* nothing is in its place yet */
+	for (i = 0; i < op->nr; i++)
+		out[i] = op->pull ? res : get_missed(op, &b, i);
+	for (i = 0; i < op->nr_pieces; i++)
+		out[b.pieces[i].block] = res;
+	if (op->hot.buf)
+		op_hot_results(op, out, res);
 }
 
 /* a block whose check fails is a miss; what arrived of it lies in its place. On a GPU sums are of

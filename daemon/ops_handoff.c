@@ -154,6 +154,11 @@ static void expect_done(void *ctx, int res, uint64_t lease, const struct weft_sl
 	op_complete(op, res, lease);
 }
 
+static void handoff_late(void *ctx, int res)
+{
+	op_tell_late(ctx, res);
+}
+
 /* where the bytes are to land. Return: 0, -errno */
 static int expect_places(struct op_ctx *c, struct node_op *op, struct wfi_handoff_places *out,
 			 struct wfi_expect_opts *o)
@@ -226,6 +231,7 @@ int op_expect(struct op_ctx *c)
 		.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns),
 		.landed = expect_landed,
 		.done = expect_done,
+		.late = handoff_late,
 		.ctx = op,
 	};
 	ret = expect_signal(c, op);
@@ -328,6 +334,7 @@ int op_push(struct op_ctx *c)
 		.now_ns = c->now_ns,
 		.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns),
 		.done = push_done,
+		.late = handoff_late,
 		.ctx = op,
 	};
 	ret = push_places(c, op, off + sizeof(arg) + more, &places, &o);

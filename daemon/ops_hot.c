@@ -131,6 +131,15 @@ void op_hot_end(struct node_op *op, const struct op_buf *b)
 	op->hot.buf = NULL;
 }
 
+void op_hot_results(const struct node_op *op, int32_t *out, int res)
+{
+	const struct op_buf h = hot_buf_of(op);
+	uint32_t i;
+
+	for (i = 0; i < op->hot.nr; i++)
+		out[h.pieces[i].block] = res;
+}
+
 /* ---- the transfers ---- */
 
 /* the first @nr of the hot pieces, from copies or from memory */
@@ -156,6 +165,7 @@ static int hot_submit(struct node_op *op, uint32_t nr, bool copies,
 		.device_sums = copies,
 		.deadline_ns = op_deadline(s->node, &op->sqe, op->start_ns),
 		.done = done,
+		.late = op_late,
 		.ctx = op,
 	};
 

@@ -56,6 +56,26 @@ void op_let_go(struct node_op *op, const struct op_buf *b)
 	wfi_kv_unpin(op->session->node->kv, b->idx, op->nr_pieces);
 }
 
+void op_late(void *ctx, int res)
+{
+	struct node_op *op = ctx;
+	const bool put = op->sqe.op == WEFT_OP_PUT;
+	int32_t *results = op->session->node->results;
+	uint32_t i, arrived = 0;
+
+	for (i = 0; put && i < op->nr; i++)
+		results[i] = res;
+	if (!put)
+		op_get_results(op, results, res);
+	for (i = 0; i < op->nr; i++)
+		arrived += !results[i];
+	if (op->ring)
+		wfi_ring_args_write(op->ring->ring,
+				    op->sqe.arg_off + (put ? 16 : 0) + op->nr * 32ull, results,
+				    op->nr * sizeof(int32_t));
+	op_tell_late(op, (int)arrived);
+}
+
 int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ctx, int res))
 {
 	struct session *s = op->session;
@@ -77,6 +97,7 @@ int op_transfer(struct node_op *op, enum wfi_xfer_dir dir, void (*done)(void *ct
 		.sums = op->summed ? b.sums : NULL,
 		.deadline_ns = op_deadline(node, &op->sqe, op->start_ns),
 		.done = done,
+		.late = op_late,
 		.ctx = op,
 	};
 	struct wfi_xfer *open;

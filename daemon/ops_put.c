@@ -43,10 +43,13 @@ static void put_done(void *ctx, int res)
 	struct node_op *op = ctx;
 	struct node *node = op->session->node;
 	struct op_buf b = op_buf_of(op);
+	uint32_t i;
 	int held;
 
 	(void)res;
 	op_let_go(op, &b);
+	for (i = 0; op->late && i < op->nr; i++)
+		b.results[i] = -ETIMEDOUT;
 	held = put_publish(op, &b);
 	if (op->sqe.flags & WEFT_F_COPY) {
 		put_refused(op, &b);

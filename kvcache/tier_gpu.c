@@ -187,6 +187,13 @@ static void fill_done(void *ctx, int res)
 		wfi_tier_gpu_lose(t);
 }
 
+/* what it is of, and where it goes, stays pinned until it ends */
+static void fill_late(void *ctx, int res)
+{
+	(void)res;
+	wfi_tier_gpu_lose(ctx);
+}
+
 static int fill_submit(struct wfi_tier_gpu *t, const struct wfi_tenant *of, uint64_t now_ns)
 {
 	struct fill *f = &t->fill;
@@ -205,6 +212,7 @@ static int fill_submit(struct wfi_tier_gpu *t, const struct wfi_tenant *of, uint
 		.device_sums = true,
 		.deadline_ns = now_ns + t->o.timeout_ns,
 		.done = fill_done,
+		.late = fill_late,
 		.ctx = t,
 	};
 

@@ -198,6 +198,8 @@ struct wfi_pull_memory {
  *             left; and those that their holder can't bring from its SSD tier in that time
  * @results: of those wanted: 0, -ENOENT nobody has it (any more), or not in time, -ETIME left
  * @done: once, from wfi_cluster_poll(). A place whose block is a miss may have been written to
+ * @late: NULL, or at most once before @done: .memory's device does not end what it was asked for
+ *        in time. Who waits may hear @res; what is lent stays so until @done
  */
 struct wfi_pull_opts {
 	const struct wfi_tenant *tenant;
@@ -214,6 +216,7 @@ struct wfi_pull_opts {
 	uint64_t now_ns;
 	uint64_t deadline_ns;
 	void (*done)(void *ctx);
+	void (*late)(void *ctx, int res);
 	void *ctx;
 };
 /* Return: 0; -ENOENT no such space, or alone; -ENOMEM */

@@ -170,6 +170,9 @@ struct wfi_expect_opts {
 		       const struct weft_slot *slots);
 	/* exactly once: @res nr_blocks and a lease, or negative errno. @slots: all, when res > 0 */
 	void (*done)(void *ctx, int res, uint64_t lease, const struct weft_slot *slots);
+	/* NULL, or at most once before a done() without success: copies are not fenced in time.
+	 * Who waits may hear so; what is lent stays so until done() */
+	void (*late)(void *ctx, int res);
 	void *ctx;
 };
 /* Return: 0; -EINVAL, -ENOENT (space), -ENOMEM, -EAGAIN too many handoffs */
@@ -197,6 +200,7 @@ struct wfi_push_opts {
 	uint64_t now_ns;
 	uint64_t deadline_ns;
 	void (*done)(void *ctx, int res); /* exactly once when 0 was returned */
+	void (*late)(void *ctx, int res); /* as of an expectation */
 	void *ctx;
 };
 /**

@@ -145,6 +145,14 @@ static void summed(void *ctx, int res)
 	wfi_cl_landed(f);
 }
 
+static void sum_late(void *ctx, int res)
+{
+	const struct wfi_pull_opts *o = &((struct flight *)ctx)->pull->o;
+
+	if (o->late)
+		o->late(o->ctx, res);
+}
+
 int wfi_cl_direct_sum(struct wfi_cluster *c, struct flight *f)
 {
 	const struct wfi_pull_memory *m = f->pull->o.memory;
@@ -160,6 +168,7 @@ int wfi_cl_direct_sum(struct wfi_cluster *c, struct flight *f)
 		.sums = f->sums,
 		.deadline_ns = f->pull->o.deadline_ns,
 		.done = summed,
+		.late = sum_late,
 		.ctx = f,
 	};
 	uint32_t i;

@@ -176,6 +176,7 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->gen++;
 	h->state = HANDOFF_OPEN;
 	h->end_res = 0;
+	h->late = false;
 	h->nr_reads = 0;
 	h->nr_feeders = 0;
 	h->nr_takes = 0;
@@ -497,6 +498,16 @@ void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res
 		handoff_fail(hs, h, res);
 	else if (!h->nr_reads)
 		handoff_end_now(hs, h);
+}
+
+void wfi_handoff_late(struct wfi_handoffs *hs, struct handoff *h, int res)
+{
+	handoff_fail(hs, h, res);
+	if (h->late)
+		return;
+	h->late = true;
+	if (h->opts.late)
+		h->opts.late(h->opts.ctx, h->end_res);
 }
 
 static void read_job_done(void *ctx, int res)

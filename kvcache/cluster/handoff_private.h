@@ -33,6 +33,7 @@ struct handoff {
 	uint32_t gen;
 	enum handoff_state state;
 	int end_res;
+	bool late; /* and told so */
 	uint32_t nr_reads; /* in flight */
 	struct wfi_expect_opts opts; /* .keys points into mem */
 	struct wfi_space_info space;
@@ -193,6 +194,8 @@ void wfi_handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t lay
 			uint32_t nr_layers, uint32_t first, uint32_t nr, uint64_t now_ns);
 /* a READ, or a copy, that was counted in .nr_reads is over, without success */
 void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res);
+/* a copy that is counted in .nr_reads does not end */
+void wfi_handoff_late(struct wfi_handoffs *hs, struct handoff *h, int res);
 /* slots for blocks that no push has named before. Return: 0, -errno */
 int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,
 			    uint64_t now_ns);

@@ -53,6 +53,7 @@ struct place_job {
 	int res;
 	bool waits; /* for the engine's event */
 	bool pumping;
+	bool late; /* and told so */
 	uint32_t looked;
 	uint32_t begun, ended; /* blocks */
 	uint64_t piece_bytes; /* of each block */
@@ -69,6 +70,7 @@ struct place_job {
 };
 
 static void part_done(void *ctx, int res);
+static void part_late(void *ctx, int res);
 
 static bool has_sums(const struct place_job *j)
 {
@@ -283,6 +285,7 @@ static int part_go(struct part *p)
 		.batch_bytes = j->piece_bytes * j->o.nr,
 		.deadline_ns = wfi_min(h->opts.deadline_ns, j->o.deadline_ns),
 		.done = part_done,
+		.late = part_late,
 		.ctx = p,
 	};
 	struct wfi_xfer *xfer;
@@ -455,6 +458,19 @@ static void job_cancel(struct place_job *j, int res)
 		if (j->parts[i].xfer)
 			wfi_xfer_cancel(j->hs->opts.xfer, j->parts[i].xfer);
 	job_pump(j);
+}
+
+/* both engines hear so, and what the copy touches is kept until it has ended */
+static void part_late(void *ctx, int res)
+{
+	const struct part *p = ctx;
+	struct place_job *j = p->job;
+
+	job_cancel(j, res);
+	if (!j->late && j->o.late)
+		j->o.late(j->o.ctx, handoff_end_res(j->res));
+	j->late = true;
+	wfi_handoff_late(j->hs, j->h, j->res);
 }
 
 /* ---- pushes ---- */

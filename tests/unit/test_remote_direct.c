@@ -115,6 +115,17 @@ static void reg(struct gpu *g, const struct wfi_gpu_shape *shape)
 	memset(g->mem, 0xee, MEM);
 }
 
+static int late_res;
+
+static void wish_late(void *ctx, int res)
+{
+	const struct wish *w = ctx;
+
+	assert_false(w->done);
+	assert_int_equal(late_res, 0);
+	late_res = res;
+}
+
 /* every second place of the region, as it counts them */
 static void begin(struct gpu *g)
 {
@@ -131,8 +142,10 @@ static void begin(struct gpu *g)
 					 .now_ns = now(g->f),
 					 .deadline_ns = now(g->f) + DEADLINE_NS,
 					 .done = wish_done,
+					 .late = wish_late,
 					 .ctx = w };
 
+	late_res = 0;
 	*w = (struct wish){ .done = false };
 	memset(w->slots, 0xff, sizeof(w->slots));
 	for (uint32_t i = 0; i < CHAIN; i++)
@@ -285,6 +298,11 @@ static void test_cancelled(void **state)
 	assert_int_equal(direct(g), CHAIN);
 	wfi_cluster_cancel(g->f->nodes[0].cluster, g->w.pull);
 	turns(g->f, WFI_NSEC_PER_MSEC);
+	assert_false(g->w.done);
+	assert_int_equal(late_res, 0);
+	/* who waits hears so in time */
+	turns(g->f, 200 * WFI_NSEC_PER_MSEC);
+	assert_int_equal(late_res, -ECANCELED);
 	assert_false(g->w.done);
 	mock_cuda.fail_call = NULL;
 	turns(g->f, WFI_NSEC_PER_MSEC);

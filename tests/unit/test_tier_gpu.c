@@ -550,11 +550,14 @@ static void test_hangs(void **state)
 	drop(f, &f->spaces[0], 1);
 	assert_int_not_equal(publish(f, 0, &f->spaces[0], 2), slot);
 	assert_int_equal(stat_of(f).state, WFI_TIER_OK);
+	/* nor is it waited for any longer */
+	wfi_xfer_poll(f->xfer, now + 6 * WFI_NSEC_PER_SEC);
+	assert_int_equal(stat_of(f).state, WFI_TIER_FAILED);
+	assert_int_not_equal(publish(f, 0, &f->spaces[0], 4), slot);
 	mock_cuda.hold = false;
 	mock_cuda_release();
 	settle(f);
 	assert_int_equal(publish(f, 0, &f->spaces[0], 3), slot);
-	/* the way there is closed, which the next that is to go there finds */
 	keep(f, slot);
 	assert_int_equal(stat_of(f).state, WFI_TIER_FAILED);
 	assert_false(wfi_tier_gpu_holds(f->tier, slot));

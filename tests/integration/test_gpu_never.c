@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Copies that a GPU does not end: who waits for one hears so in time, and what it touches is
+ * nobody's before it has ended. The node is in this process, so that its driver can be made to go
+ * on in the end.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include "gpu/error.h"
+#include "tests/integration/gpu.h"
+
+#define BLOCK 16384u
+#define NL 4u /* layers of a block */
+#define NR 8u
+#define MEM (4u << 20)
+#define SOON_US 100000u
+#define IN_TIME_MS 1000
+
+static const struct weft_space_opts geometry = {
+	.size = sizeof(geometry),
+	.block_bytes = BLOCK,
+	.model = "gpu never",
+	.layout = "test",
+	.tokens_per_block = 16,
+	.nr_layers = NL,
+};
+
+/* @other: a ring for what is asked while operations of the first one are open */
+struct rig {
+	struct test_engine e;
+	struct weft_ring *other;
+	char *mem;
+	uint32_t region;
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	struct weft_slot slots[NR];
+	int32_t results[NR];
+};
+
+/* from here on, or no longer */
+static void hang(bool on)
+{
+	mock->fail_res = WFI_CUDA_NOT_READY;
+	mock->fail_call = on ? "cuEventQuery" : NULL;
+}
+
+static void rig_memory(struct rig *r)
+{
+	if (test_gpu_reg(&r->e, r->mem, MEM, &r->region))
+		fail_msg("%s", weft_why());
+	for (unsigned i = 0; i < NR; i++)
+		r->places[i] = (struct weft_place){ .off = 2ull * i * BLOCK, .region = r->region };
+}
+
+/* nothing of it concerns host memory */
+static void still_serves(struct rig *r, uint64_t name)
+{
+	static char block[BLOCK];
+	const void *in = block;
+	void *out = block;
+	struct weft_key key;
+
+	test_keys(&r->e, name, 1, &key);
+	test_fill(block, BLOCK, name);
+	assert_int_equal(weft_put(r->e.ring, r->e.space, NULL, &key, 1, &in), 1);
+	memset(block, 0, BLOCK);
+	assert_int_equal(weft_get(r->e.ring, r->e.space, &key, 1, &out), 1);
+	assert_true(test_filled(block, BLOCK, name));
+}
+
+static void rig_open(struct rig *r)
+{
+	*r = (struct rig){ .mem = test_gpu_alloc(MEM) };
+	test_engine_open(&r->e, NULL, NULL, &geometry);
+	assert_int_equal(weft_ring_open(r->e.w, NULL, &r->other), 0);
+	rig_memory(r);
+	/* its space has slots from here on */
+	still_serves(r, 8000);
+}
+
+static void rig_close(struct rig *r)
+{
+	weft_ring_close(r->other);
+	test_engine_close(&r->e);
+	test_gpu_free(r->mem);
+}
+
+static struct weft_op op_of(struct rig *r, enum weft_opcode op, uint64_t name)
+{
+	test_keys(&r->e, name, NR, r->keys);
+	return (struct weft_op){
+		.op = (uint8_t)op,
+		.flags = op == WEFT_OP_PUT ? WEFT_F_COPY : 0,
+		.nr = NR,
+		.space = r->e.space,
+		.keys = r->keys,
+		.places = r->places,
+		.results = r->results,
+		.timeout_us = SOON_US,
+	};
+}
+
+static void put(struct rig *r, uint64_t name)
+{
+	struct weft_op op = op_of(r, WEFT_OP_PUT, name);
+
+	op.timeout_us = 0;
+	for (unsigned i = 0; i < NR; i++)
+		test_fill(r->mem + r->places[i].off, BLOCK, name + i);
+	assert_int_equal(weft_call(r->e.ring, &op, NULL), NR);
+}
+
+static void get(struct rig *r, uint64_t name)
+{
+	struct weft_op op = op_of(r, WEFT_OP_GET, name);
+
+	op.timeout_us = 0;
+	memset(r->mem, 0, MEM);
+	assert_int_equal(weft_call(r->e.ring, &op, NULL), NR);
+	for (unsigned i = 0; i < NR; i++)
+		assert_true(test_filled(r->mem + r->places[i].off, BLOCK, name + i));
+}
+
+/* it does not end, and is told so once */
+static void never(struct rig *r, const struct weft_op *op)
+{
+	const uint64_t start = test_now_ms();
+	struct weft_completion done;
+
+	hang(true);
+	assert_int_equal(weft_submit(r->e.ring, op, 1), 1);
+	test_next(r->e.ring, &done);
+	assert_in_range(test_now_ms() - start, SOON_US / 1000, IN_TIME_MS);
+	assert_int_equal(done.res, 0);
+	assert_int_equal(done.flags, WEFT_CQE_UNFENCED);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(r->results[i], -ETIMEDOUT);
+	/* what is asked of that memory afterwards is refused, and other memory is as it was */
+	assert_int_equal(weft_call(r->e.ring, op, NULL), 0);
+	for (unsigned i = 0; i < NR; i++)
+		assert_int_equal(r->results[i], -ENOTCONN);
+}
+
+/* ---- the answer to dereg, which waits for the copy ---- */
+
+struct dereg {
+	struct rig *r;
+	pthread_t thread;
+	_Atomic bool answered;
+	int ret;
+};
+
+static void *dereg_run(void *arg)
+{
+	struct dereg *d = arg;
+
+	d->ret = weft_region_dereg(d->r->e.w, d->r->region);
+	d->answered = true;
+	return NULL;
+}
+
+static void dereg_begin(struct dereg *d, struct rig *r)
+{
+	d->r = r;
+	d->answered = false;
+	assert_int_equal(pthread_create(&d->thread, NULL, dereg_run, d), 0);
+}
+
+static void dereg_end(struct dereg *d)
+{
+	pthread_join(d->thread, NULL);
+	assert_int_equal(d->ret, 0);
+}
+
+/* ---- slots ---- */
+
+struct wait {
+	struct weft_ring *ring;
+	uint64_t nr_free;
+};
+
+static bool are_free(void *ctx)
+{
+	const struct wait *w = ctx;
+
+	return test_stat(w->ring).slots_free >= w->nr_free;
+}
+
+/* what comes in the end changes nothing but who may have the memory */
+static void goes_on(struct rig *r, uint64_t nr_free)
+{
+	struct wait w = { r->e.ring, nr_free };
+	struct dereg d;
+
+	dereg_begin(&d, r);
+	still_serves(r, 5000);
+	assert_false(d.answered);
+	assert_int_equal(test_stat(r->e.ring).slots_free, nr_free - NR - 1);
+	w.nr_free--;
+	hang(false);
+	assert_true(test_until(5000, are_free, &w));
+	dereg_end(&d);
+	assert_int_equal(test_stat(r->e.ring).slots_filling, 0);
+	assert_int_equal(test_stat(r->e.ring).slots_quarantined, 0);
+	rig_memory(r);
+	put(r, 9000);
+	get(r, 9000);
+}
+
+static void test_put(void **state)
+{
+	struct weft_op op;
+	uint64_t nr_free;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r);
+	nr_free = test_stat(r.e.ring).slots_free;
+	op = op_of(&r, WEFT_OP_PUT, 1);
+	never(&r, &op);
+	goes_on(&r, nr_free);
+	/* nothing of it was published */
+	test_keys(&r.e, 1, NR, r.keys);
+	assert_int_equal(weft_match(r.e.ring, r.e.space, r.keys, NR), 0);
+	rig_close(&r);
+}
+
+static void test_get(void **state)
+{
+	struct weft_op op;
+	uint64_t nr_free;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r);
+	nr_free = test_stat(r.e.ring).slots_free;
+	put(&r, 1);
+	op = op_of(&r, WEFT_OP_GET, 1);
+	never(&r, &op);
+	/* they are read from still */
+	assert_int_equal(weft_drop(r.e.ring, r.e.space, r.keys, NR), NR);
+	goes_on(&r, nr_free);
+	rig_close(&r);
+}
+
+/* the engine's end, and the node's, wait for it as they do for any copy */
+static void test_ring_closed(void **state)
+{
+	struct weft_ring *ring;
+	struct weft_op op;
+	struct wait w;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r);
+	w.nr_free = test_stat(r.e.ring).slots_free;
+	op = op_of(&r, WEFT_OP_PUT, 1);
+	never(&r, &op);
+	weft_ring_close(r.e.ring);
+	assert_int_equal(weft_ring_open(r.e.w, NULL, &ring), 0);
+	r.e.ring = w.ring = ring;
+	assert_int_equal(test_stat(ring).slots_free, w.nr_free - NR);
+	hang(false);
+	assert_true(test_until(5000, are_free, &w));
+	rig_close(&r);
+}
+
+/* ---- handoffs ---- */
+
+/* to places of this engine's, or to slots */
+static uint64_t expect(struct rig *r, bool placed, struct weft_ticket *ticket)
+{
+	struct weft_op op = op_of(r, WEFT_OP_HANDOFF_EXPECT, 1);
+	struct weft_completion done;
+
+	op.flags = placed ? WEFT_F_COPY : 0;
+	op.nr_layers = NL;
+	op.slots = r->slots;
+	op.ticket = ticket;
+	op.timeout_us = 60000000;
+	op.results = NULL;
+	assert_int_equal(weft_submit(r->e.ring, &op, 1), 1);
+	test_next(r->e.ring, &done);
+	assert_int_equal(done.flags, WEFT_CQE_MORE | WEFT_CQE_TICKET);
+	return done.handle;
+}
+
+static void hear_both(struct rig *r, int res)
+{
+	struct weft_completion done;
+
+	for (unsigned i = 0; i < 2; i++) {
+		test_next(r->e.ring, &done);
+		assert_int_equal(done.res, res);
+		assert_int_equal(done.flags, WEFT_CQE_UNFENCED);
+	}
+}
+
+/* prefill and decode hear of it, once each; by time, or because decode gives up */
+static void handoff(bool placed, bool cancelled)
+{
+	struct weft_ticket ticket;
+	struct weft_op op, cancel = { .op = WEFT_OP_HANDOFF_CANCEL };
+	const uint64_t start = test_now_ms();
+	uint64_t nr_free;
+	struct wait w;
+	struct rig r;
+
+	rig_open(&r);
+	nr_free = test_stat(r.e.ring).slots_free;
+	cancel.handle = expect(&r, placed, &ticket);
+	op = op_of(&r, WEFT_OP_HANDOFF_PUSH, 1);
+	op.flags = WEFT_F_COPY;
+	op.ticket = &ticket;
+	op.nr_layers = 1;
+	op.results = NULL;
+	op.timeout_us = cancelled ? 0 : SOON_US;
+	/* what it has in places lies behind what is pushed */
+	for (unsigned i = 0; placed && i < NR; i++)
+		r.places[i].off += MEM / 2;
+	hang(true);
+	assert_int_equal(weft_submit(r.e.ring, &op, 1), 1);
+	/* two turns of the node later its copy is under way */
+	test_stat(r.other);
+	test_stat(r.other);
+	if (cancelled)
+		assert_int_equal(weft_call(r.other, &cancel, NULL), 0);
+	hear_both(&r, cancelled ? -ECANCELED : -ETIMEDOUT);
+	assert_in_range(test_now_ms() - start, 0, IN_TIME_MS);
+	still_serves(&r, 5000);
+	assert_int_equal(test_stat(r.e.ring).slots_free, nr_free - 1 - (placed ? 0 : NR));
+	hang(false);
+	w = (struct wait){ r.e.ring, nr_free - 1 };
+	assert_true(test_until(5000, are_free, &w));
+	assert_int_equal(weft_region_dereg(r.e.w, r.region), 0);
+	rig_memory(&r);
+	put(&r, 9000);
+	rig_close(&r);
+}
+
+static void test_handoff(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		handoff(i & 1, i & 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_put),
+		cmocka_unit_test(test_get),
+		cmocka_unit_test(test_ring_closed),
+		cmocka_unit_test(test_handoff),
+	};
+	const int skip = test_gpu_load();
+
+	return skip ? skip : cmocka_run_group_tests(tests, NULL, NULL);
+}
