@@ -147,11 +147,71 @@ static void check_membership(struct asked *a, struct wfi_finding *f)
 			  json_array_size(json_object_get(m, "members")), wfi_json_str(m, "where"));
 }
 
+/* the first of a list whose state is not "ok". Return: NULL: there is none */
+static const json_t *first_bad(const json_t *list)
+{
+	const json_t *e;
+	size_t i;
+
+	for (i = 0; i < json_array_size(list); i++) {
+		e = json_array_get(list, i);
+		if (strcmp(wfi_json_str(e, "state"), "ok") != 0)
+			return e;
+	}
+	return NULL;
+}
+
+/* do the GPUs that engines have regions on work for the node? */
+static void check_node_gpus(struct asked *a, struct wfi_finding *f)
+{
+	const json_t *gpus = json_object_get(a->status, "gpus"), *g = first_bad(gpus);
+	const char *state = wfi_json_str(g, "state");
+
+	if (!g && !json_array_size(gpus))
+		wfi_found(f, WFI_HEALTH_OK, NULL, "no engine has memory of a GPU's registered");
+	else if (!g)
+		wfi_found(f, WFI_HEALTH_OK, NULL, "%zu in use", json_array_size(gpus));
+	else if (!strcmp(state, "restart"))
+		wfi_found(f, WFI_HEALTH_FAIL, "see dmesg for Xid, then restart the node",
+			  "gpu %llu has failed in a way that only a new process gets over",
+			  (unsigned long long)wfi_json_u64(g, "gpu"));
+	else
+		wfi_found(f, WFI_HEALTH_WARN,
+			  "see dmesg for Xid; the next region that is registered there opens it "
+			  "anew",
+			  "gpu %llu has failed", (unsigned long long)wfi_json_u64(g, "gpu"));
+}
+
+/* is there a tier on each, if one is wanted? */
+static void check_gpu_tiers(struct asked *a, struct wfi_finding *f)
+{
+	const json_t *tiers = json_object_get(a->status, "gpu_tiers"), *t = first_bad(tiers);
+	char size[WFI_TEXT];
+	uint64_t bytes = 0;
+	size_t i;
+
+	for (i = 0; i < json_array_size(tiers); i++)
+		bytes += wfi_json_u64(json_array_get(tiers, i), "bytes");
+	if (t)
+		wfi_found(f, WFI_HEALTH_WARN, "mend that, then register a region there anew",
+			  "one is %s, and blocks come from memory: %s", wfi_json_str(t, "state"),
+			  wfi_json_str(t, "why"));
+	else if (json_array_size(tiers))
+		wfi_found(f, WFI_HEALTH_OK, NULL, "%zu, of %s in all", json_array_size(tiers),
+			  wfi_text_bytes((double)bytes, size));
+	else
+		wfi_found(f, WFI_HEALTH_OK, NULL,
+			  "none (gpu_tier_bytes), or no engine has memory of "
+			  "a GPU's registered");
+}
+
 static const struct {
 	const char *name;
 	void (*look)(struct asked *a, struct wfi_finding *f);
 } asked_checks[] = {
 	{ "node", check_node },
+	{ "node's gpus", check_node_gpus },
+	{ "gpu tiers", check_gpu_tiers },
 	{ "membership", check_membership },
 };
 

@@ -38,8 +38,14 @@ static void gpu_why(char *why, int ret)
 		text = "the node does not see this GPU, or can't use it: give weftd the same "
 		       "CUDA_VISIBLE_DEVICES and, in containers, /dev/nvidia*";
 	else if (ret == -EIO)
-		text = "this GPU has failed, here or as a whole: see the node's log, and dmesg for "
-		       "Xid; restart the node when it is back";
+		text = "this GPU has failed: see the node's log, and dmesg for Xid; register again, "
+		       "and the node opens it anew";
+	else if (ret == -EAGAIN)
+		text = "this GPU fails again and again: the node waits up to a minute before it "
+		       "opens it anew; see its log, and dmesg for Xid";
+	else if (ret == -ENOTRECOVERABLE)
+		text = "this GPU has failed in a way that only a new process gets over: see the "
+		       "node's log, and dmesg for Xid; restart the node";
 	else if (ret == -ENOMEM)
 		text = "no memory is left to open it, on the GPU or the host: see nvidia-smi";
 	else if (ret == -EINVAL)
@@ -214,10 +220,13 @@ void gpu_ep_closed(struct node *node, struct ep_owner *owner, int status)
 {
 	const struct session_gpu *g = wfi_container_of(owner, struct session_gpu, owner);
 
-	if (!status || !g->gpu || node->gpus[g->gpu - 1].lost)
+	struct node_gpu *gpu = status && g->gpu ? &node->gpus[g->gpu - 1] : NULL;
+
+	if (!gpu)
 		return;
-	node->gpus[g->gpu - 1].lost = true;
-	wfi_count(node->gpus_lost, 1);
+	wfi_count(node->gpus_lost, !gpu->lost);
+	gpu->lost = true;
+	gpu->needs_restart |= status == -ENOTRECOVERABLE;
 }
 
 /* ---- regions ---- */
@@ -236,6 +245,7 @@ static void run_give(struct node *node, void *arg)
 	if (!c->region.gpu)
 		return;
 	node->gpus[c->region.gpu - 1].lost = false;
+	node->gpus[c->region.gpu - 1].needs_restart = false;
 	wfi_count(c->region.direct ? node->gpu_direct : node->gpu_staged, 1);
 }
 
@@ -329,6 +339,8 @@ int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, in
 	if (ret)
 		return ret;
 	source_of(req, &source);
+	/* what it has in a context that is lost would keep that one */
+	gpu_tier_reap(s->node, source.memory.uuid);
 	ret = import(&c, &src);
 	if (ret) {
 		gpu_why(why, ret);

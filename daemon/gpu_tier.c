@@ -4,7 +4,8 @@
  *
  * A tier is opened behind the first region of its GPU, by the control thread, since that takes
  * long; the worker gets what came of it. One that can't be had is not asked for again, and its
- * engines are served from memory.
+ * engines are served from memory. One that has failed is opened again, and empty, behind the next
+ * region.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -44,7 +45,7 @@ static void run_ep(struct node *node, void *arg)
 		.ctx = &c->t->owner,
 	};
 
-	c->t->owner.kind = EP_TIER;
+	c->t->owner = (struct ep_owner){ .kind = EP_TIER };
 	c->ret = node->gpu.transport->ep_create(node->gpu.dev, &opts, &c->t->ep);
 }
 
@@ -89,6 +90,24 @@ static void run_close(struct node *node, void *arg)
 static void run_show(struct node *node, void *arg)
 {
 	node->gpu_tiers[node->nr_gpu_tiers++] = arg;
+}
+
+/* .ret: whether it is closed now */
+static void run_reap(struct node *node, void *arg)
+{
+	struct tier_call *c = arg;
+	unsigned i;
+
+	if (!c->t->tier)
+		return;
+	/* others may have found that before it did */
+	for (i = 0; i < node->nr_gpus; i++)
+		if (node->gpus[i].lost && node->gpus[i].ordinal == c->t->memory.ordinal)
+			wfi_tier_gpu_lose(c->t->tier);
+	if (!wfi_tier_gpu_over(c->t->tier))
+		return;
+	run_close(node, c->t);
+	c->ret = 1;
 }
 
 /* ---- opening ---- */
@@ -162,30 +181,59 @@ static void say_why(struct node_gpu_tier *t, int ret)
 	wfi_warn("node: serves a GPU without a tier: %s", text);
 }
 
-struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16])
+/* none comes but from this thread. Return: NULL: there is none */
+static struct node_gpu_tier *tier_find(const struct node *node, const uint8_t uuid[16])
 {
-	struct node_gpu_tier *t;
 	unsigned i;
-	int ret;
 
-	if (!node->gpu_tier_bytes)
-		return NULL;
-	/* none comes but from this thread */
 	for (i = 0; i < node->nr_gpu_tiers; i++)
-		if (!memcmp(node->gpu_tiers[i]->uuid, uuid, sizeof(t->uuid)))
+		if (!memcmp(node->gpu_tiers[i]->uuid, uuid, sizeof(node->gpu_tiers[i]->uuid)))
 			return node->gpu_tiers[i];
-	t = i < SESSION_GPUS_MAX ? wfi_alloc(node->env, sizeof(*t)) : NULL;
-	if (!t)
-		return NULL;
-	memcpy(t->uuid, uuid, sizeof(t->uuid));
-	ret = tier_open(node, t);
+	return NULL;
+}
+
+static void tier_try(struct node *node, struct node_gpu_tier *t)
+{
+	const int ret = tier_open(node, t);
+
+	t->reaped = false;
 	if (ret)
 		say_why(t, ret);
 	else
 		wfi_info("gpu %d: %llu MiB are its tier", t->memory.ordinal,
 			 (unsigned long long)t->memory.len >> 20);
+}
+
+struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16])
+{
+	struct node_gpu_tier *t = tier_find(node, uuid);
+
+	if (t && t->reaped)
+		tier_try(node, t);
+	if (t || !node->gpu_tier_bytes || node->nr_gpu_tiers == SESSION_GPUS_MAX)
+		return t;
+	t = wfi_alloc(node->env, sizeof(*t));
+	if (!t)
+		return NULL;
+	memcpy(t->uuid, uuid, sizeof(t->uuid));
+	tier_try(node, t);
 	node_call(node, run_show, t);
 	return t;
+}
+
+void gpu_tier_reap(struct node *node, const uint8_t uuid[16])
+{
+	struct tier_call c = { .t = tier_find(node, uuid) };
+
+	if (!c.t)
+		return;
+	node_call(node, run_reap, &c);
+	if (!c.ret)
+		return;
+	wfi_gpu_memory_close(&c.t->memory);
+	c.t->reaped = true;
+	snprintf(c.t->why, sizeof(c.t->why),
+		 "the GPU has failed, and is to be opened anew behind the next region there");
 }
 
 /* ---- the worker's ---- */

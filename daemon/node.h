@@ -135,7 +135,8 @@ struct session_gpu {
 	uint8_t gpu; /* as in its regions */
 };
 
-/* the tier of one GPU. @tier: NULL: it can't be had, and .why says why */
+/* the tier of one GPU. @tier: NULL: it can't be had, and .why says why. @reaped: one that has failed
+ * was closed, and no other was opened yet; the control thread's */
 struct node_gpu_tier {
 	uint8_t uuid[16];
 	struct wfi_gpu_memory memory;
@@ -144,6 +145,7 @@ struct node_gpu_tier {
 	struct weft_rkey *rkey;
 	struct weft_mr *mr;
 	struct wfi_tier_gpu *tier;
+	bool reaped;
 	char why[160];
 };
 
@@ -159,6 +161,7 @@ struct node_gpu {
 	int ordinal; /* the driver's number of it */
 	char pci[16];
 	bool lost; /* it failed, and was not opened anew since */
+	bool needs_restart; /* and this process can't */
 	struct gpu_path paths[NODE_NETS_MAX]; /* by net */
 };
 
@@ -446,6 +449,9 @@ const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
 /* of the GPU of that name, on which a region is open: the first who asks has it opened. Waits for
  * the worker, and for the driver. Context: the control thread. Return: NULL none is wanted */
 struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16]);
+/* one there that has failed, and that nobody uses any more, is closed: it is opened again by
+ * gpu_tier_get(). Context: as that */
+void gpu_tier_reap(struct node *node, const uint8_t uuid[16]);
 /* Return: that of the GPU whose endpoint it is, if there is one and it works; NULL. Hot */
 struct wfi_tier_gpu *gpu_tier_of(const struct session *s, const struct weft_ep *ep);
 /* Return: a bit for each GPU, by its number, whose tier has a copy of the block in a sealed slot */

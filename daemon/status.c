@@ -220,11 +220,13 @@ static json_t *gpus_json(const struct node *node)
 		const struct node_gpu *g = &node->gpus[i];
 
 		nr = gpu_regions(node, i, &direct);
-		json_array_append_new(list,
-				      json_pack("{s:i, s:s, s:s, s:i, s:i, s:o}", "gpu", g->ordinal,
-						"pci", g->pci, "state", g->lost ? "lost" : "ok",
-						"regions", (int)nr, "direct", (int)direct, "nics",
-						paths_json(node, g)));
+		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:i, s:i, s:o}", "gpu",
+						      g->ordinal, "pci", g->pci, "state",
+						      g->needs_restart ? "restart"
+						      : g->lost	       ? "lost"
+								       : "ok",
+						      "regions", (int)nr, "direct", (int)direct,
+						      "nics", paths_json(node, g)));
 	}
 	return list;
 }
@@ -252,8 +254,12 @@ static void slow_gpus(const struct node *node, json_t *list)
 		nr = gpu_regions(node, i, &direct);
 		if (g->lost)
 			slow(list,
-			     "it failed, and so did all regions there: see the log, dmesg for Xid, "
-			     "and nvidia-smi",
+			     g->needs_restart
+				     ? "it failed in a way that only a new process gets over: see "
+				       "the log, and dmesg for Xid; restart the node"
+				     : "it failed, and so did all regions there: see the log, dmesg "
+				       "for Xid, and nvidia-smi; the next region that is registered "
+				       "opens it anew",
 			     "gpu %d is lost", g->ordinal);
 		for (k = 0; k < node->nr_nets && !g->paths[k].direct; k++)
 			;

@@ -11,8 +11,12 @@
 #define CRC_SHARED_SMALL (32u << 10)
 #define CRC_SHARED_STATIC (4u << 10)
 
-int wfi_gpu_failed(const struct wfi_gpu *gpu, const char *what, int res)
+int wfi_gpu_failed(struct wfi_gpu *gpu, const char *what, int res)
 {
+	const enum wfi_cuda_reach reach = wfi_cuda_reach(res);
+
+	if (reach > gpu->reach)
+		gpu->reach = reach;
 	wfi_err("gpu %d: %s: %s", gpu->ordinal, what, wfi_cuda_why(res));
 	return wfi_cuda_errno(res);
 }
@@ -81,14 +85,16 @@ static int load_kernels(struct wfi_gpu *gpu)
 static int start(struct wfi_gpu *gpu)
 {
 	int res = gpu->cuda->cuDeviceGet(&gpu->dev, gpu->ordinal), ordering = 0;
+	struct CUctx_st *ctx;
 
 	if (!res)
 		res = gpu->cuda->cuDeviceGetAttribute(&ordering, WFI_CUDA_ATTR_ORDERING, gpu->dev);
 	gpu->flush = ordering < WFI_CUDA_FLUSH_OWNER && gpu->cuda->cuFlushGPUDirectRDMAWrites;
 	if (!res)
-		res = gpu->cuda->cuDevicePrimaryCtxRetain(&gpu->ctx, gpu->dev);
+		res = gpu->cuda->cuDevicePrimaryCtxRetain(&ctx, gpu->dev);
 	if (res)
 		return res;
+	gpu->ctx = ctx;
 	res = wfi_gpu_enter(gpu);
 	if (res)
 		return res;
@@ -137,17 +143,24 @@ bool wfi_gpu_has_kernels(const struct wfi_gpu *gpu)
 	return gpu->module;
 }
 
-void wfi_gpu_close(struct wfi_gpu *gpu)
+void wfi_gpu_give_up(struct wfi_gpu *gpu)
 {
-	if (!gpu)
-		return;
 	/* a context that is lost takes all that was in it along */
 	if (gpu->module && !wfi_gpu_enter(gpu)) {
 		gpu->cuda->cuModuleUnload(gpu->module);
 		wfi_gpu_leave(gpu);
 	}
+	gpu->module = NULL;
 	if (gpu->ctx)
 		gpu->cuda->cuDevicePrimaryCtxRelease(gpu->dev);
+	gpu->ctx = NULL;
+}
+
+void wfi_gpu_close(struct wfi_gpu *gpu)
+{
+	if (!gpu)
+		return;
+	wfi_gpu_give_up(gpu);
 	wfi_free(gpu->env, gpu, sizeof(*gpu));
 }
 

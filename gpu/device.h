@@ -4,6 +4,8 @@
 #define WFI_GPU_DEVICE_H
 
 #include "gpu/cuda.h"
+#include "gpu/error.h"
+#include "weft_internal/gpu.h"
 #include "weft_internal/gpu_kernels.h"
 
 enum wfi_gpu_kernel {
@@ -28,19 +30,25 @@ struct wfi_gpu {
 	const struct wfi_cuda *cuda;
 	int ordinal;
 	int dev;
-	struct CUctx_st *ctx;
+	struct CUctx_st *_Atomic ctx; /* NULL: not there yet, or given up */
+	_Atomic enum wfi_cuda_reach reach; /* the farthest of what failed so far */
 	struct CUmod_st *module;
 	bool flush; /* what devices have written is not seen before a flush */
 	struct wfi_gpu_func kernels[WFI_GPU_KERNELS];
 };
 
 /* the first logs, once, what a call of the driver ended with. Return: as wfi_cuda_errno() */
-int wfi_gpu_failed(const struct wfi_gpu *gpu, const char *what, int res);
+int wfi_gpu_failed(struct wfi_gpu *gpu, const char *what, int res);
+/* its context is lost, and nothing enters it any more: what was in there is left to its end, so
+ * that the next wfi_gpu_open() gets another one. Context: as wfi_gpu_close() */
+void wfi_gpu_give_up(struct wfi_gpu *gpu);
 
 /* into the GPU's own context, which other code of this thread need not have. Return: a CUresult */
 static inline int wfi_gpu_enter(const struct wfi_gpu *gpu)
 {
-	return gpu->cuda->cuCtxPushCurrent(gpu->ctx);
+	struct CUctx_st *ctx = gpu->ctx;
+
+	return ctx ? gpu->cuda->cuCtxPushCurrent(ctx) : (int)WFI_CUDA_CONTEXT_DESTROYED;
 }
 
 static inline void wfi_gpu_leave(const struct wfi_gpu *gpu)

@@ -5,75 +5,87 @@
 #include "weft_internal/util.h"
 
 #define ANEW "; all in its context is lost and has to be made anew"
+#define RESTART "; this process can't use the GPU any more: start it anew"
 
 struct meaning {
 	int first;
 	int last; /* 0: the first alone */
 	int err;
-	bool lost; /* the context with it */
+	enum wfi_cuda_reach reach;
 	const char *why;
 };
 
 static const struct meaning meanings[] = {
-	{ WFI_CUDA_SUCCESS, 0, 0, false, "no error" },
-	{ WFI_CUDA_INVALID_VALUE, 0, -EINVAL, false,
+	{ WFI_CUDA_SUCCESS, 0, 0, WFI_CUDA_CALL, "no error" },
+	{ WFI_CUDA_INVALID_VALUE, 0, -EINVAL, WFI_CUDA_CALL,
 	  "the driver finds an argument that is no address, size or handle of its own" },
-	{ WFI_CUDA_OUT_OF_MEMORY, 0, -ENOMEM, false,
+	{ WFI_CUDA_OUT_OF_MEMORY, 0, -ENOMEM, WFI_CUDA_CALL,
 	  "the GPU has no memory left: give the engine or the node less (nvidia-smi shows who has "
 	  "it)" },
-	{ WFI_CUDA_NOT_INITIALIZED, WFI_CUDA_DEINITIALIZED, -ENODEV, true,
+	{ WFI_CUDA_NOT_INITIALIZED, WFI_CUDA_DEINITIALIZED, -ENODEV, WFI_CUDA_PROCESS,
 	  "the driver is not initialised, or this process is ending or was forked" },
-	{ WFI_CUDA_STUB_LIBRARY, 0, -ENODEV, false,
+	{ WFI_CUDA_STUB_LIBRARY, 0, -ENODEV, WFI_CUDA_CALL,
 	  "libcuda.so.1 is the toolkit's stub: put the driver's before it in the library path" },
-	{ WFI_CUDA_NEWER_DRIVER, 0, -EPROTO, false, "the driver is too old: install a newer one" },
-	{ WFI_CUDA_DEVICE_UNAVAILABLE, 0, -ENODEV, false,
+	{ WFI_CUDA_NEWER_DRIVER, 0, -EPROTO, WFI_CUDA_CALL,
+	  "the driver is too old: install a newer one" },
+	{ WFI_CUDA_DEVICE_UNAVAILABLE, 0, -ENODEV, WFI_CUDA_CALL,
 	  "the GPU is in use by another process alone: see its compute mode (nvidia-smi)" },
-	{ WFI_CUDA_NO_DEVICE, 0, -ENODEV, false,
+	{ WFI_CUDA_NO_DEVICE, 0, -ENODEV, WFI_CUDA_CALL,
 	  "no GPU is visible: see nvidia-smi, CUDA_VISIBLE_DEVICES, in containers /dev/nvidia*" },
-	{ WFI_CUDA_INVALID_DEVICE, 0, -ENODEV, false, "there is no GPU of that number" },
-	{ WFI_CUDA_INVALID_IMAGE, 0, -ENOEXEC, false,
+	{ WFI_CUDA_INVALID_DEVICE, 0, -ENODEV, WFI_CUDA_CALL, "there is no GPU of that number" },
+	{ WFI_CUDA_INVALID_IMAGE, 0, -ENOEXEC, WFI_CUDA_CALL,
 	  "the kernels can't be read by this driver: install a newer one" },
-	{ WFI_CUDA_INVALID_CONTEXT, 0, -EIO, true, "the context is no longer there" },
-	{ WFI_CUDA_MAP_FAILED, 0, -ESTALE, false,
+	{ WFI_CUDA_INVALID_CONTEXT, 0, -EIO, WFI_CUDA_CONTEXT, "the context is no longer there" },
+	{ WFI_CUDA_MAP_FAILED, 0, -ESTALE, WFI_CUDA_CALL,
 	  "the memory can't be mapped: its process has ended, freed it, or is on another driver" },
-	{ WFI_CUDA_ALREADY_MAPPED, 0, -EBUSY, false, "the memory is mapped here already" },
-	{ WFI_CUDA_NO_BINARY, 0, -ENOEXEC, false,
+	{ WFI_CUDA_ALREADY_MAPPED, 0, -EBUSY, WFI_CUDA_CALL, "the memory is mapped here already" },
+	{ WFI_CUDA_NO_BINARY, 0, -ENOEXEC, WFI_CUDA_CALL,
 	  "no kernel fits this GPU: build with an nvcc that knows it" },
-	{ WFI_CUDA_ECC, 0, -EIO, true,
+	{ WFI_CUDA_ECC, 0, -EIO, WFI_CUDA_CONTEXT,
 	  "the GPU's memory has an error that can't be corrected: see nvidia-smi -q -d ECC" ANEW },
-	{ WFI_CUDA_PEER_UNSUPPORTED, 0, -EOPNOTSUPP, false,
+	{ WFI_CUDA_PEER_UNSUPPORTED, 0, -EOPNOTSUPP, WFI_CUDA_CALL,
 	  "these two GPUs can't reach each other's memory" },
-	{ WFI_CUDA_NVLINK, 0, -EIO, true, "NVLink has failed: see nvidia-smi nvlink -e" ANEW },
-	{ WFI_CUDA_NO_JIT, WFI_CUDA_PTX_VERSION, -ENOEXEC, false,
+	{ WFI_CUDA_NVLINK, 0, -EIO, WFI_CUDA_CONTEXT,
+	  "NVLink has failed: see nvidia-smi nvlink -e" ANEW },
+	{ WFI_CUDA_NO_JIT, WFI_CUDA_PTX_VERSION, -ENOEXEC, WFI_CUDA_CALL,
 	  "this driver can't compile the kernels for this GPU: install a newer one" },
-	{ WFI_CUDA_CONTAINED, 0, -EIO, true, "the GPU had an error and contained it" ANEW },
-	{ WFI_CUDA_OPERATING_SYSTEM, 0, -EIO, false,
+	{ WFI_CUDA_CONTAINED, 0, -EIO, WFI_CUDA_PROCESS,
+	  "the GPU had an error and contained it" RESTART },
+	{ WFI_CUDA_OPERATING_SYSTEM, 0, -EIO, WFI_CUDA_CALL,
 	  "a system call of the driver failed: see dmesg, and /dev/nvidia* in containers" },
-	{ WFI_CUDA_INVALID_HANDLE, 0, -ESTALE, false,
+	{ WFI_CUDA_INVALID_HANDLE, 0, -ESTALE, WFI_CUDA_CALL,
 	  "the handle is not, or no longer, one of this driver's: its process has ended or freed "
 	  "it" },
-	{ WFI_CUDA_NOT_FOUND, 0, -ENOENT, false, "there is nothing of that name" },
-	{ WFI_CUDA_NOT_READY, 0, -EAGAIN, false, "not done yet" },
-	{ WFI_CUDA_ILLEGAL_ADDRESS, 0, -EIO, true,
-	  "a kernel or copy touched memory that is not, or no longer, there" ANEW },
-	{ WFI_CUDA_LAUNCH_RESOURCES, 0, -EINVAL, false,
+	{ WFI_CUDA_NOT_FOUND, 0, -ENOENT, WFI_CUDA_CALL, "there is nothing of that name" },
+	{ WFI_CUDA_NOT_READY, 0, -EAGAIN, WFI_CUDA_CALL, "not done yet" },
+	{ WFI_CUDA_ILLEGAL_ADDRESS, 0, -EIO, WFI_CUDA_PROCESS,
+	  "a kernel or copy touched memory that is not, or no longer, there" RESTART },
+	{ WFI_CUDA_LAUNCH_RESOURCES, 0, -EINVAL, WFI_CUDA_CALL,
 	  "the kernel wants more registers or shared memory than this GPU has" },
-	{ WFI_CUDA_LAUNCH_TIMEOUT, 0, -EIO, true, "a kernel ran for too long" ANEW },
-	{ WFI_CUDA_PEER_ALREADY, 0, -EALREADY, false, "these GPUs reach each other already" },
-	{ WFI_CUDA_CONTEXT_DESTROYED, 0, -EIO, true, "the context was destroyed" },
-	{ WFI_CUDA_HOST_ALREADY, 0, -EALREADY, false, "this host memory is registered already" },
-	{ WFI_CUDA_HARDWARE_STACK, WFI_CUDA_LAUNCH_FAILED, -EIO, true, "a kernel failed" ANEW },
-	{ WFI_CUDA_NOT_PERMITTED, 0, -EPERM, false, "the driver does not permit that here" },
-	{ WFI_CUDA_NOT_SUPPORTED, 0, -EOPNOTSUPP, false,
+	{ WFI_CUDA_LAUNCH_TIMEOUT, 0, -EIO, WFI_CUDA_PROCESS, "a kernel ran for too long" RESTART },
+	{ WFI_CUDA_PEER_ALREADY, 0, -EALREADY, WFI_CUDA_CALL,
+	  "these GPUs reach each other already" },
+	{ WFI_CUDA_CONTEXT_DESTROYED, 0, -EIO, WFI_CUDA_CONTEXT, "the context was destroyed" },
+	{ WFI_CUDA_HOST_ALREADY, 0, -EALREADY, WFI_CUDA_CALL,
+	  "this host memory is registered already" },
+	{ WFI_CUDA_HARDWARE_STACK, WFI_CUDA_LAUNCH_FAILED, -EIO, WFI_CUDA_PROCESS,
+	  "a kernel failed" RESTART },
+	{ WFI_CUDA_NOT_PERMITTED, 0, -EPERM, WFI_CUDA_CALL,
+	  "the driver does not permit that here" },
+	{ WFI_CUDA_NOT_SUPPORTED, 0, -EOPNOTSUPP, WFI_CUDA_CALL,
 	  "this GPU, driver or kind of memory can't do that" },
-	{ WFI_CUDA_SYSTEM_NOT_READY, 0, -ENODEV, false,
+	{ WFI_CUDA_SYSTEM_NOT_READY, 0, -ENODEV, WFI_CUDA_CALL,
 	  "the GPUs are not ready: see that nvidia-fabricmanager runs" },
-	{ WFI_CUDA_DRIVER_MISMATCH, WFI_CUDA_COMPAT_UNSUPPORTED, -EPROTO, false,
+	{ WFI_CUDA_DRIVER_MISMATCH, WFI_CUDA_COMPAT_UNSUPPORTED, -EPROTO, WFI_CUDA_CALL,
 	  "libcuda.so.1 and the driver in the kernel are of two versions: reboot, or install both "
 	  "anew" },
-	{ WFI_CUDA_MPS_FIRST, WFI_CUDA_MPS_LAST, -EIO, true, "MPS has failed: see its log" ANEW },
-	{ WFI_CUDA_EXTERNAL_DEVICE, 0, -EIO, true, "a device beside the GPU has failed" ANEW },
-	{ WFI_CUDA_UNKNOWN, 0, -EIO, true,
+	{ WFI_CUDA_MPS_FIRST, WFI_CUDA_MPS_LAST, -EIO, WFI_CUDA_CONTEXT,
+	  "MPS has failed: see its log" ANEW },
+	{ WFI_CUDA_MPS_TERMINATED, 0, -EIO, WFI_CUDA_PROCESS,
+	  "the MPS server has ended this client: see its log" RESTART },
+	{ WFI_CUDA_EXTERNAL_DEVICE, 0, -EIO, WFI_CUDA_PROCESS,
+	  "a device beside the GPU has failed" RESTART },
+	{ WFI_CUDA_UNKNOWN, 0, -EIO, WFI_CUDA_CONTEXT,
 	  "the driver has an error that it does not name: see dmesg for Xid" ANEW },
 };
 
@@ -100,7 +112,7 @@ const char *wfi_cuda_why(int res)
 	return meaning_of(res)->why;
 }
 
-bool wfi_cuda_context_lost(int res)
+enum wfi_cuda_reach wfi_cuda_reach(int res)
 {
-	return meaning_of(res)->lost;
+	return meaning_of(res)->reach;
 }

@@ -11,7 +11,7 @@
 #define THEIRS "a region of another process"
 
 /* what this driver does not know as one of its own. Return: -errno, logged */
-static int unknown(const struct wfi_gpu *gpu, const struct wfi_gpu_export *e, int res)
+static int unknown(struct wfi_gpu *gpu, const struct wfi_gpu_export *e, int res)
 {
 	int driver;
 
@@ -218,15 +218,16 @@ void wfi_gpu_region_close(struct wfi_gpu_region *region)
 	struct wfi_gpu *gpu = region->gpu;
 
 	region->gpu = NULL;
-	if (!gpu || !region->kind || wfi_gpu_enter(gpu))
+	if (!gpu || !region->kind)
 		return;
-	if (region->kind == WFI_GPU_EXPORT_IPC) {
-		gpu->cuda->cuIpcCloseMemHandle(region->base);
-	} else {
+	/* a mapping is the process's, and outlives a context that is lost */
+	if (region->kind == WFI_GPU_EXPORT_VMM) {
 		gpu->cuda->cuMemUnmap(region->base, region->size);
 		gpu->cuda->cuMemAddressFree(region->base, region->size);
+	} else if (!wfi_gpu_enter(gpu)) {
+		gpu->cuda->cuIpcCloseMemHandle(region->base);
+		wfi_gpu_leave(gpu);
 	}
-	wfi_gpu_leave(gpu);
 }
 
 /* ---- events ---- */

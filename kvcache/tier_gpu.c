@@ -56,6 +56,7 @@ struct wfi_tier_gpu {
 	struct fill fill;
 	uint64_t next_ns; /* of the next batch */
 	bool lost;
+	uint64_t nr_evicted; /* counted so far: figures go on from those of an earlier tier */
 	struct wfi_counter *count[NR_FIGURES];
 	struct wfi_counter scratch[NR_FIGURES];
 };
@@ -67,7 +68,8 @@ static uint32_t gen_of(const struct wfi_tier_gpu *t, uint32_t slot)
 
 static void figures_show(struct wfi_tier_gpu *t)
 {
-	wfi_count(t->count[C_EVICTED], t->s.nr_evicted - t->count[C_EVICTED]->value);
+	wfi_count(t->count[C_EVICTED], t->s.nr_evicted - t->nr_evicted);
+	t->nr_evicted = t->s.nr_evicted;
 	wfi_gauge_set(t->count[G_COPIES], t->s.nr_copies);
 	wfi_gauge_set(t->count[G_BYTES_HELD], t->s.bytes_held);
 	wfi_gauge_set(t->count[G_STATE], t->lost ? WFI_TIER_FAILED : WFI_TIER_OK);
@@ -81,9 +83,15 @@ void wfi_tier_gpu_lose(struct wfi_tier_gpu *t)
 	t->head = t->tail;
 	wfi_gpu_slots_clear(&t->s);
 	figures_show(t);
-	wfi_err("gpu %d: its tier is lost: what it had is served from memory; restart the node to "
-		"use it again",
+	wfi_err("gpu %d: its tier is lost: what it had is served from memory; the next region that "
+		"is registered there opens it anew",
 		t->o.gpu);
+}
+
+bool wfi_tier_gpu_over(const struct wfi_tier_gpu *t)
+{
+	/* what was not pinned has gone */
+	return t->lost && !t->s.nr_copies && !t->fill.nr;
 }
 
 /* ---- what it gives ---- */

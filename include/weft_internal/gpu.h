@@ -36,8 +36,13 @@ const struct wfi_cuda *wfi_cuda_load(const char **why);
 int wfi_cuda_errno(int res);
 /* what happened and what to do about it, for the log; never NULL */
 const char *wfi_cuda_why(int res);
-/* Return: whether nothing in this context works any more: all of it has to be made anew */
-bool wfi_cuda_context_lost(int res);
+/* how far an error reaches */
+enum wfi_cuda_reach {
+	WFI_CUDA_CALL, /* the call has failed, and nothing else */
+	WFI_CUDA_CONTEXT, /* nothing in this context works any more: another one has to be made */
+	WFI_CUDA_PROCESS, /* nor in another one that this process makes */
+};
+enum wfi_cuda_reach wfi_cuda_reach(int res);
 
 /**
  * struct wfi_gpu_info - one GPU

@@ -63,7 +63,7 @@ struct wfi_tier_gpu_stat {
 
 /* Return: 0, -ENOMEM */
 int wfi_tier_gpu_create(const struct wfi_tier_gpu_opts *opts, struct wfi_tier_gpu **out);
-/* takes NULL. No copy is pinned, and no transfer of its KV manager's will ever be polled again */
+/* takes NULL. It is over (wfi_tier_gpu_over()), or no transfer will ever be polled again */
 void wfi_tier_gpu_destroy(struct wfi_tier_gpu *t);
 
 /**
@@ -91,6 +91,8 @@ int wfi_tier_gpu_check(struct wfi_tier_gpu *t, uint32_t copy, uint32_t slot, uin
 bool wfi_tier_gpu_holds(const struct wfi_tier_gpu *t, uint32_t slot);
 /* the GPU has failed. The first time it is logged */
 void wfi_tier_gpu_lose(struct wfi_tier_gpu *t);
+/* Return: whether it is lost, no copy is pinned and none is under way: it may be destroyed */
+bool wfi_tier_gpu_over(const struct wfi_tier_gpu *t);
 /* Return: work done */
 int wfi_tier_gpu_poll(struct wfi_tier_gpu *t, uint64_t now_ns);
 /* UINT64_MAX: nothing to wait for, but transfers */

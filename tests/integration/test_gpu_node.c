@@ -820,6 +820,89 @@ static void test_other_pid_namespace(void **state)
 	test_gpu_free(mem);
 }
 
+/* what weft says of the node */
+static void show(const struct test_node *n, const char *command, const char *what)
+{
+	struct test_run run = { .argv = { getenv("WEFT"), command, "--socket", n->socket } };
+
+	test_run(&run);
+	if (!strstr(run.out, what))
+		fail_msg("%s", run.out);
+}
+
+/* a context that is lost, and not the GPU: another one does. One that is lost again and again costs
+ * little */
+static void test_gpu_reopened(void **state)
+{
+	char *mem = test_gpu_alloc(MEM);
+	struct side s = { mem, 0, 0 };
+	struct weft_key keys[NR];
+	int32_t results[NR];
+	struct test_engine e;
+	struct test_node n;
+	uint32_t region;
+
+	(void)state;
+	test_gpu_start(&n, sets, "2 1 1 cuEventQuery 709");
+	test_engine_open(&e, &n, NULL, &geometry);
+	test_keys(&e, 1, NR, keys);
+	for (unsigned i = 0; i < 2; i++) {
+		s.region = must_reg(&e, mem, MEM);
+		show(&n, "status", "0        0000:a0:00.0     ok ");
+		assert_int_equal(move(&e, WEFT_OP_PUT, keys, &s, results), 0);
+		assert_int_equal(results[0], -EIO);
+		assert_int_equal(move(&e, WEFT_OP_PUT, keys, &s, results), 0);
+		assert_int_equal(results[0], -ENOTCONN);
+	}
+	show(&n, "status", "0        0000:a0:00.0     lost            2        0");
+	show(&n, "doctor", "gpu 0 has failed");
+	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -EAGAIN);
+	assert_non_null(strstr(weft_why(), "fails again and again"));
+	assert_int_equal(test_node_logged(&n, "opened anew, after it was lost"), 1);
+	still_serves(&e, 7);
+	test_engine_close(&e);
+	test_node_fini(&n);
+	test_gpu_free(mem);
+}
+
+/* what was lost is there again: regions, events, copies both ways */
+static void test_gpu_back(void **state)
+{
+	char *mem = test_gpu_alloc(MEM);
+	struct CUevent_st *event = event_new(WFI_CUDA_EVENT_IPC);
+	struct side s = { mem, 0, 0 };
+	struct weft_key keys[NR];
+	int32_t results[NR];
+	struct test_engine e, other;
+	uint32_t region, theirs, number;
+
+	(void)state;
+	test_engine_open(&e, NULL, NULL, &geometry);
+	region = s.region = must_reg(&e, mem, MEM);
+	put_and_get(&e, 1, mem, region);
+	test_keys(&e, 1, NR, keys);
+	mock->fail_res = 709;
+	mock->fail_call = "cuEventQuery";
+	assert_int_equal(move(&e, WEFT_OP_GET, keys, &s, results), 0);
+	assert_int_equal(results[0], -EIO);
+	mock->fail_call = NULL;
+	s.region = must_reg(&e, mem, MEM);
+	put_and_get(&e, 3000, mem, s.region);
+	assert_int_equal(weft_event_reg(e.w, event, s.region, &number), 0);
+	assert_int_equal(put_after(&e, 6000, &s, number), NR);
+	/* what was published before is there, and the old region can go */
+	get(&e, 1, &s);
+	assert_int_equal(weft_region_dereg(e.w, region), 0);
+	get(&e, 1, &s);
+	test_engine_open(&other, NULL, NULL, &geometry);
+	theirs = must_reg(&other, mem, MEM);
+	put_and_get(&other, 1, mem, theirs);
+	test_engine_close(&other);
+	test_engine_close(&e);
+	cuda->cuEventDestroy(event);
+	test_gpu_free(mem);
+}
+
 /* it falls off while it is used */
 static void test_gpu_lost(void **state)
 {
@@ -842,8 +925,11 @@ static void test_gpu_lost(void **state)
 	assert_int_equal(move(&e, WEFT_OP_PUT, keys, &s, results), 0);
 	assert_int_equal(results[0], -ENOTCONN);
 	assert_int_equal(test_node_logged(&n, "all regions in its memory are lost"), 1);
-	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -EIO);
+	assert_int_equal(test_gpu_reg(&e, mem, MEM, &region), -ENOTRECOVERABLE);
 	assert_non_null(strstr(weft_why(), "restart the node"));
+	show(&n, "status", "0        0000:a0:00.0     restart         1        0");
+	show(&n, "status", "gpu 0 is lost");
+	show(&n, "doctor", "gpu 0 has failed in a way that only a new process gets over");
 	still_serves(&e, 7);
 	assert_int_equal(weft_region_dereg(e.w, s.region), 0);
 	/* nothing is held for what did not arrive */
@@ -875,6 +961,8 @@ int main(void)
 		cmocka_unit_test(test_no_driver),
 		cmocka_unit_test(test_other_pid_namespace),
 		cmocka_unit_test(test_gpu_lost),
+		cmocka_unit_test(test_gpu_reopened),
+		cmocka_unit_test(test_gpu_back),
 	};
 	const int skip = test_gpu_load();
 

@@ -491,6 +491,41 @@ static void test_gpu_lost(void **state)
 	rig_close(&r);
 }
 
+/* with another context the tier begins anew, and empty */
+static void test_gpu_back(void **state)
+{
+	struct weft_key keys[NR];
+	struct weft_completion done;
+	int32_t results[NR];
+	uint32_t region;
+	uint64_t before;
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	get_held(&r, r.e.ring, keys, results, 0);
+	mock->fail_res = WFI_CUDA_CONTEXT_DESTROYED;
+	mock->fail_call = "cuEventQuery";
+	test_next(r.e.ring, &done);
+	assert_int_equal(results[0], -EIO);
+	mock->fail_call = NULL;
+	mock_release();
+	assert_true(status_says(&r, "\"gpu\":0,\"state\":\"failed\""));
+	region = r.region;
+	rig_memory(&r);
+	assert_true(status_says(&r, "\"gpu\":0,\"state\":\"ok\""));
+	before = hits(&r);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before);
+	keep(&r, 1, NR, 100);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + NR);
+	assert_int_equal(weft_region_dereg(r.e.w, region), 0);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + 2 * NR);
+	rig_close(&r);
+}
+
 struct all_free {
 	struct weft_ring *ring;
 	uint64_t nr;
@@ -583,8 +618,8 @@ int main(void)
 		TEST_GPU(host_places, sets),	  TEST_GPU(spoiled, sets),
 		TEST_GPU(other_life, sets),	  TEST_GPU(engine_dies, sets),
 		cmocka_unit_test(test_too_large), cmocka_unit_test(test_gpu_lost),
-		cmocka_unit_test(test_cancelled), cmocka_unit_test(test_late),
-		cmocka_unit_test(test_no_sums),
+		cmocka_unit_test(test_gpu_back),  cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_late),	  cmocka_unit_test(test_no_sums),
 	};
 	const int skip = test_gpu_load();
 

@@ -237,6 +237,7 @@ struct CUevent_st {
 	struct CUstream_st *stream; /* whose queue is to be done up to .tail; NULL: none is */
 	unsigned tail;
 	bool ipc;
+	struct CUevent_st *next;
 };
 
 static struct copy held[256];
@@ -263,7 +264,9 @@ void mock_cuda_release(void)
 		do_copy(&held[nr_released % 256]);
 }
 
+/* those of a context that was lost stay here */
 static struct CUstream_st *streams;
+static struct CUevent_st *events;
 static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* as far as words allow. Return: whether nothing is left */
@@ -412,6 +415,10 @@ int cuEventCreate(struct CUevent_st **event, unsigned flags)
 		return WFI_CUDA_OUT_OF_MEMORY;
 	(*event)->after = nr_released;
 	(*event)->ipc = flags & WFI_CUDA_EVENT_IPC;
+	pthread_mutex_lock(&streams_lock);
+	(*event)->next = events;
+	events = *event;
+	pthread_mutex_unlock(&streams_lock);
 	return 0;
 }
 
@@ -445,6 +452,13 @@ int cuIpcOpenEventHandle(struct CUevent_st **event, struct wfi_cuda_ipc_event ha
 
 int cuEventDestroy(struct CUevent_st *event)
 {
+	struct CUevent_st **link;
+
+	pthread_mutex_lock(&streams_lock);
+	for (link = &events; *link != event; link = &(*link)->next)
+		;
+	*link = event->next;
+	pthread_mutex_unlock(&streams_lock);
 	free(event);
 	return no_context();
 }

@@ -271,9 +271,19 @@ static void test_copy_fails(void **state)
 
 /* ---- GPUs that fail ---- */
 
-static void lose_by(struct rig *r, const char *call, int res)
+static uint64_t later_ns;
+
+static uint64_t now_later(struct wfi_env *env)
+{
+	(void)env;
+	return later_ns;
+}
+
+/* and @anew: whether another context is made for the next region */
+static void lose_by(struct rig *r, const char *call, int res, bool anew)
 {
 	struct weft_rkey *rkey = import(r, NULL), *again = NULL;
+	struct wfi_cuda_gpu *was = wfi_cuda_ep(r->ep)->gpu;
 	const struct weft_piece piece = { r->host, 0, 64, rkey };
 	struct weft_ep *fresh;
 	struct weft_wc wc[4];
@@ -293,13 +303,23 @@ static void lose_by(struct rig *r, const char *call, int res)
 	}
 	assert_int_equal(status, -EIO);
 	mock_cuda.fail_call = NULL;
-	assert_non_null(strstr(said, "all regions in its memory are lost; restart the node"));
+	assert_non_null(strstr(said, anew ? "the next one that is registered opens it anew"
+					  : "restart the node to use it again"));
 	assert_int_equal(post(r, true, &piece, 1, 3, 0), -ENOTCONN);
-	expect_closed(r, -EIO);
-	/* nothing more is asked of it; the other one works */
+	expect_closed(r, anew ? -EIO : -ENOTRECOVERABLE);
+	/* nothing more is asked of it */
 	fresh = ep_new(r, 0);
-	assert_int_equal(import_at(r, fresh, r->mem, 4096, NULL, &again), -EIO);
-	assert_null(again);
+	assert_int_equal(import_at(r, fresh, r->mem, 4096, NULL, &again),
+			 anew ? 0 : -ENOTRECOVERABLE);
+	assert_int_equal(again != NULL, anew);
+	assert_true(was->lost);
+	if (anew)
+		assert_ptr_not_equal(wfi_cuda_ep(fresh)->gpu, was);
+	r->t->rkey_destroy(again);
+	if (anew) {
+		r->t->ep_destroy(fresh);
+		fresh = ep_new(r, 0);
+	}
 	r->t->rkey_destroy(rkey);
 	r->t->ep_destroy(r->ep);
 	r->ep = fresh;
@@ -326,13 +346,13 @@ static void test_second_gpu(struct rig *r)
 
 static void test_lost_in_query(void **state)
 {
-	lose_by(*state, "cuEventQuery", WFI_CUDA_ILLEGAL_ADDRESS);
+	lose_by(*state, "cuEventQuery", WFI_CUDA_ILLEGAL_ADDRESS, false);
 	test_second_gpu(*state);
 }
 
 static void test_lost_in_record(void **state)
 {
-	lose_by(*state, "cuEventRecord", WFI_CUDA_CONTEXT_DESTROYED);
+	lose_by(*state, "cuEventRecord", WFI_CUDA_CONTEXT_DESTROYED, true);
 	test_second_gpu(*state);
 }
 
@@ -362,8 +382,93 @@ static void test_unmarked(void **state)
 
 static void test_lost_in_copy(void **state)
 {
-	lose_by(*state, "cuMemcpyAsync", WFI_CUDA_UNKNOWN);
+	lose_by(*state, "cuMemcpyAsync", WFI_CUDA_UNKNOWN, true);
 	test_second_gpu(*state);
+}
+
+/* ---- and come back ---- */
+
+/* memory moves, over an endpoint of its own, and then the context is gone. Return: as import */
+static int serve_and_lose(struct rig *r)
+{
+	struct weft_rkey *rkey;
+	const struct weft_piece piece = { r->host, 0, 4096, NULL };
+	struct weft_piece there = piece;
+	struct weft_ep *was = r->ep;
+	int ret;
+
+	r->ep = ep_new(r, 0);
+	ret = import_at(r, r->ep, r->mem, 4096, NULL, &rkey);
+	if (!ret) {
+		there.rkey = rkey;
+		fill(r->host, 4096, (unsigned)(later_ns / WFI_NSEC_PER_SEC));
+		assert_int_equal(post(r, true, &there, 1, 1, 0), 0);
+		expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
+		assert_memory_equal(at(r->mem), r->host, 4096);
+		assert_int_equal(post(r, true, &there, 1, 2, 0), 0);
+		mock_cuda.fail_call = "cuEventQuery";
+		mock_cuda.fail_res = WFI_CUDA_CONTEXT_DESTROYED;
+		expect_wc(r, 2, -EIO, WEFT_SCOPE_EP, 1);
+		mock_cuda.fail_call = NULL;
+		expect_closed(r, -EIO);
+		r->t->rkey_destroy(rkey);
+	}
+	r->t->ep_destroy(r->ep);
+	r->ep = was;
+	return ret;
+}
+
+/* at once the first time, then after pauses that grow, so that a GPU that dies again and again
+ * costs little; one that has served for long is as good as new */
+static void test_paced(void **state)
+{
+	static const struct {
+		unsigned at_s;
+		int ret;
+	} rows[] = {
+		{ 100, 0 }, { 100, 0 },	      { 100, -EAGAIN }, { 101, 0 },	  { 102, -EAGAIN },
+		{ 103, 0 }, { 106, -EAGAIN }, { 107, 0 },	{ 114, -EAGAIN }, { 115, 0 },
+		{ 400, 0 }, { 400, -EAGAIN }, { 401, 0 },
+	};
+	struct rig *r = *state;
+	struct wfi_clock_ops clock = *r->env.clock;
+	const struct wfi_clock_ops *real = r->env.clock;
+
+	clock.now_ns = now_later;
+	r->env.clock = &clock;
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		later_ns = rows[i].at_s * WFI_NSEC_PER_SEC;
+		assert_int_equal(serve_and_lose(r), rows[i].ret);
+	}
+	r->env.clock = real;
+}
+
+/* an endpoint that nothing was posted to finds that its GPU has gone when something is; a region
+ * there wants another endpoint; host memory is pinned anew */
+static void test_replaced(void **state)
+{
+	struct rig *r = *state;
+	struct weft_ep *idle = ep_new(r, 0);
+	struct weft_rkey *old, *none = NULL;
+	struct weft_piece piece = { r->host, 0, 4096, NULL };
+	struct wfi_cuda_gpu *was;
+
+	assert_int_equal(import_at(r, idle, r->mem, 4096, NULL, &old), 0);
+	was = wfi_cuda_ep(idle)->gpu;
+	assert_ptr_equal(wfi_cuda_mr(r->mr)->home, was);
+	assert_int_equal(serve_and_lose(r), 0);
+	assert_int_equal(import_at(r, idle, r->mem, 4096, NULL, &none), -ENOTCONN);
+	assert_ptr_not_equal(wfi_cuda_mr(r->mr)->home, was);
+	assert_true(wfi_cuda_is_pinned(wfi_cuda_mr(r->mr)));
+	assert_int_equal(serve_and_lose(r), 0);
+	assert_false(wfi_cuda_is_pinned(wfi_cuda_mr(r->mr)));
+	piece.rkey = old;
+	r->t->ep_destroy(r->ep);
+	r->ep = idle;
+	assert_int_equal(post(r, true, &piece, 1, 5, 0), 0);
+	expect_wc(r, 5, -EIO, WEFT_SCOPE_EP, 1);
+	expect_closed(r, -EIO);
+	r->t->rkey_destroy(old);
 }
 
 /* ---- imports ---- */
@@ -460,17 +565,27 @@ static void test_open_fails(void **state)
 	};
 	struct rig *r = *state;
 	struct weft_rkey *rkey = NULL;
+	struct wfi_clock_ops clock = *r->env.clock;
+	const struct wfi_clock_ops *real = r->env.clock;
 
+	clock.now_ns = now_later;
+	r->env.clock = &clock;
 	for (unsigned i = 0; i < WFI_ARRAY_SIZE(rows); i++) {
+		later_ns += 1000 * WFI_NSEC_PER_SEC;
 		mock_cuda.fail_call = rows[i].call;
 		mock_cuda.fail_res = rows[i].res;
 		assert_int_equal(import_at(r, r->ep, r->mem, 4096, NULL, &rkey), rows[i].err);
 		assert_int_equal(mock_cuda_refs(), 2);
 		assert_int_equal(mock_cuda_held(), 1);
 		assert_true(strlen(said) > 10);
+		/* what may have taken long is not tried by each who asks */
+		if (rows[i].err == -EIO)
+			assert_int_equal(import_at(r, r->ep, r->mem, 4096, NULL, &rkey), -EAGAIN);
 	}
+	later_ns += 1000 * WFI_NSEC_PER_SEC;
 	mock_cuda.fail_call = NULL;
 	assert_int_equal(import_at(r, r->ep, r->mem, 4096, NULL, &rkey), 0);
+	r->env.clock = real;
 	r->t->rkey_destroy(rkey);
 }
 
@@ -688,7 +803,7 @@ static void test_event_fails(void **state)
 	assert_int_equal(wfi_gpu_event_export(r->cuda, e.event, 64, &x, why), -ESTALE);
 	wfi_cuda_lose(wfi_cuda_ep(r->ep)->gpu);
 	assert_int_equal(wait_for(r, &e), -EIO);
-	assert_int_equal(event_import(r, e.event, &none), -EIO);
+	assert_int_equal(event_import(r, e.event, &none), -ENOTCONN);
 	assert_null(none);
 	engine_close(r, &e);
 	r->t->rkey_destroy(rkey);
@@ -847,6 +962,8 @@ int main(void)
 		TEST(transfer),
 		TEST(transfer_late),
 		TEST(transfer_lost),
+		TEST(paced),
+		TEST(replaced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

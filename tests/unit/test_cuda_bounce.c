@@ -151,7 +151,7 @@ static void test_fails(void **state)
 	fill(r->host, HOST_BYTES, 9);
 	expect_wc(r, 2, -EIO, WEFT_SCOPE_EP, 2);
 	mock_cuda.fail_call = NULL;
-	expect_closed(r, -EIO);
+	expect_closed(r, -ENOTRECOVERABLE);
 	fill(want, sizeof(want), 9);
 	assert_memory_equal(r->host, want, sizeof(want));
 	r->t->rkey_destroy(rkey);

@@ -156,27 +156,37 @@ static void test_errors(void **state)
 	static const struct {
 		int res;
 		int err;
-		bool lost;
+		enum wfi_cuda_reach reach;
 	} known[] = {
-		{ WFI_CUDA_SUCCESS, 0, false },
-		{ WFI_CUDA_OUT_OF_MEMORY, -ENOMEM, false },
-		{ WFI_CUDA_INVALID_HANDLE, -ESTALE, false },
-		{ WFI_CUDA_MAP_FAILED, -ESTALE, false },
-		{ WFI_CUDA_NOT_SUPPORTED, -EOPNOTSUPP, false },
-		{ WFI_CUDA_DRIVER_MISMATCH, -EPROTO, false },
-		{ WFI_CUDA_NO_BINARY, -ENOEXEC, false },
-		{ WFI_CUDA_NOT_READY, -EAGAIN, false },
-		{ WFI_CUDA_ILLEGAL_ADDRESS, -EIO, true },
-		{ WFI_CUDA_LAUNCH_FAILED, -EIO, true },
-		{ WFI_CUDA_ECC, -EIO, true },
-		{ WFI_CUDA_CONTEXT_DESTROYED, -EIO, true },
+		{ WFI_CUDA_SUCCESS, 0, WFI_CUDA_CALL },
+		{ WFI_CUDA_OUT_OF_MEMORY, -ENOMEM, WFI_CUDA_CALL },
+		{ WFI_CUDA_INVALID_HANDLE, -ESTALE, WFI_CUDA_CALL },
+		{ WFI_CUDA_MAP_FAILED, -ESTALE, WFI_CUDA_CALL },
+		{ WFI_CUDA_NOT_SUPPORTED, -EOPNOTSUPP, WFI_CUDA_CALL },
+		{ WFI_CUDA_DRIVER_MISMATCH, -EPROTO, WFI_CUDA_CALL },
+		{ WFI_CUDA_NO_BINARY, -ENOEXEC, WFI_CUDA_CALL },
+		{ WFI_CUDA_NOT_READY, -EAGAIN, WFI_CUDA_CALL },
+		{ WFI_CUDA_INVALID_CONTEXT, -EIO, WFI_CUDA_CONTEXT },
+		{ WFI_CUDA_CONTEXT_DESTROYED, -EIO, WFI_CUDA_CONTEXT },
+		{ WFI_CUDA_ECC, -EIO, WFI_CUDA_CONTEXT },
+		{ WFI_CUDA_NVLINK, -EIO, WFI_CUDA_CONTEXT },
+		{ WFI_CUDA_UNKNOWN, -EIO, WFI_CUDA_CONTEXT },
+		/* cuda.h: "the process must be terminated and relaunched" */
+		{ WFI_CUDA_CONTAINED, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_ILLEGAL_ADDRESS, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_LAUNCH_TIMEOUT, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_HARDWARE_STACK, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_INVALID_PC, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_LAUNCH_FAILED, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_MPS_TERMINATED, -EIO, WFI_CUDA_PROCESS },
+		{ WFI_CUDA_EXTERNAL_DEVICE, -EIO, WFI_CUDA_PROCESS },
 	};
 	int res;
 
 	(void)state;
 	for (unsigned i = 0; i < WFI_ARRAY_SIZE(known); i++) {
 		assert_int_equal(wfi_cuda_errno(known[i].res), known[i].err);
-		assert_int_equal(wfi_cuda_context_lost(known[i].res), known[i].lost);
+		assert_int_equal(wfi_cuda_reach(known[i].res), known[i].reach);
 	}
 	/* whatever a driver says, it is an error, and has a sentence */
 	for (res = 1; res < 1200; res++) {
@@ -355,8 +365,8 @@ static void test_launch_fails(void **state)
 	mock_cuda.fail_res = WFI_CUDA_ILLEGAL_ADDRESS;
 	assert_int_equal(wfi_gpu_move(r->gpu, &t, &side, &side, 1, NULL), -EIO);
 	assert_string_equal(said, "gpu 0: weft_move: a kernel or copy touched memory that is not, "
-				  "or no longer, there; all in its context is lost and has to be "
-				  "made anew");
+				  "or no longer, there; this process can't use the GPU any more: "
+				  "start it anew");
 	mock_cuda.fail_call = "cuMemsetD32Async";
 	wfi_gpu_sums_init(&sums, 1 << 20, powers);
 	assert_int_equal(wfi_gpu_crc32c(r->gpu, &sums, &side, 1, 0, NULL), -EIO);

@@ -45,10 +45,15 @@ enum wfi_cuda_way {
  * struct wfi_cuda_gpu - a GPU that regions lie in
  * @small: pieces of fewer bytes than this on average go by a kernel, by way; measured at the start
  * @free_tables: those that no launch reads
- * @lost: its context is, and all regions with it, until the device is closed
+ * @lost: its context is, and all regions with it: nothing in there moves any more. What is opened
+ *        of that GPU afterwards is another one of these
+ * @users: endpoints that are for it, and host or local memory that is registered with it
  */
 struct wfi_cuda_gpu {
 	struct wfi_gpu *gpu;
+	struct wfi_cuda_gpu *next; /* of those that were replaced */
+	uint64_t opened_ns;
+	_Atomic uint32_t users;
 	uint8_t uuid[16];
 	struct CUstream_st *streams[WFI_CUDA_WAYS]; /* of trials */
 	uint64_t small[WFI_CUDA_WAYS];
@@ -70,13 +75,15 @@ struct wfi_cuda_rkey;
  *
  * Or memory of a GPU, which nobody has to pin: @on, or a region of another endpoint's, @far, and
  * nothing else.
+ *
+ * With the context of its home it is no longer pinned, until the next region comes.
  */
 struct wfi_cuda_mr {
 	struct weft_mr base;
 	struct wfi_cuda_mr *next;
-	const struct wfi_cuda_gpu *on; /* NULL: the host */
+	struct wfi_cuda_gpu *on; /* NULL: the host */
 	const struct wfi_cuda_rkey *far;
-	struct wfi_cuda_gpu *home; /* in whose context it is pinned */
+	struct wfi_cuda_gpu *_Atomic home; /* in whose context it is pinned */
 	bool tried;
 	_Atomic bool pinned;
 	_Atomic bool stops;
@@ -133,6 +140,13 @@ struct wfi_cuda_ep {
 	((uint64_t)(ep)->depth * (ep)->base.dev->caps.max_pieces * sizeof(*(ep)->sums))
 #define WFI_CUDA_POWERS 6u /* digits, in hex, of any place in a post */
 
+/* a GPU of this host. @gpu: NULL: not open */
+struct wfi_cuda_seat {
+	struct wfi_cuda_gpu *gpu;
+	uint64_t next_ns; /* one that was lost is not opened anew before this */
+	uint64_t pause_ns; /* from one time to the next; 0: none was lost of late */
+};
+
 struct wfi_cuda_device {
 	struct weft_device base;
 	const struct wfi_cuda *cuda;
@@ -142,8 +156,8 @@ struct wfi_cuda_device {
 	struct weft_piece bounced[WFI_CUDA_PIECES]; /* of the post that begins */
 	uint32_t powers[WFI_CUDA_POWERS][16]; /* [i][n]: a sum moves past n * 16^i bytes */
 	pthread_mutex_t lock; /* of what follows: cold */
-	struct wfi_cuda_gpu gpus[WFI_CUDA_GPUS_MAX]; /* by the driver's number; .gpu NULL: not open
-						      */
+	struct wfi_cuda_seat seats[WFI_CUDA_GPUS_MAX]; /* by the driver's number */
+	struct wfi_cuda_gpu *replaced; /* lost ones that others still point to */
 	struct wfi_cuda_mr *mrs;
 };
 
@@ -172,7 +186,9 @@ static inline const struct wfi_cuda_mr *wfi_cuda_mr(const struct weft_mr *mr)
 /* with the driver that is given, and not that of this host */
 int wfi_cuda_device_create(const struct weft_transport *t, struct wfi_env *env,
 			   const struct wfi_cuda *cuda, struct weft_device **out);
-/* the GPU of that name, open. Return: 0; -ENODEV, -EIO it is lost; as wfi_gpu_open(); logged */
+/* the GPU of that name, open; one that was lost is opened anew. Return: 0; -ENODEV; -EAGAIN it was
+ * lost too often of late; -ENOTRECOVERABLE this process can't open it any more; as wfi_gpu_open();
+ * logged */
 int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16],
 		     struct wfi_cuda_gpu **out);
 /* Return: a CUresult. Context: the GPU's is entered */
@@ -182,6 +198,8 @@ void wfi_cuda_streams_destroy(struct wfi_gpu *gpu, struct CUstream_st *streams[W
 int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res);
 /* nothing more is asked of it. The first logs */
 void wfi_cuda_lose(struct wfi_cuda_gpu *g);
+/* Return: -EIO; -ENOTRECOVERABLE where nothing but another process helps */
+int wfi_cuda_lost_errno(const struct wfi_cuda_gpu *g);
 
 /* mem.c */
 int wfi_cuda_mr_reg(struct weft_device *dev, const struct weft_mr_opts *opts, struct weft_mr **out);
@@ -201,6 +219,12 @@ static inline uint64_t wfi_cuda_local_run(const struct wfi_cuda_mr *mr, const vo
 		return wfi_cuda_run(mr->far, (uintptr_t)local - (uintptr_t)mr->base.addr, addr);
 	*addr = (uintptr_t)local;
 	return UINT64_MAX;
+}
+
+/* whether kernels may touch it, and copies need no other. Hot */
+static inline bool wfi_cuda_is_pinned(const struct wfi_cuda_mr *mr)
+{
+	return mr->pinned && !mr->home->lost;
 }
 
 /* ep.c */

@@ -6,12 +6,21 @@
 #include "transport/cuda/cuda.h"
 #include "weft_internal/log.h"
 
+#define PAUSE_MIN_NS WFI_NSEC_PER_SEC
+#define PAUSE_MAX_NS (64 * WFI_NSEC_PER_SEC)
+
+int wfi_cuda_lost_errno(const struct wfi_cuda_gpu *g)
+{
+	return g->gpu->reach == WFI_CUDA_PROCESS ? -ENOTRECOVERABLE : -EIO;
+}
+
 void wfi_cuda_lose(struct wfi_cuda_gpu *g)
 {
 	if (!g->lost)
-		wfi_err("gpu %d: all regions in its memory are lost; restart the node to use it "
-			"again",
-			g->gpu->ordinal);
+		wfi_err("gpu %d: all regions in its memory are lost; %s", g->gpu->ordinal,
+			wfi_cuda_lost_errno(g) == -EIO
+				? "the next one that is registered opens it anew"
+				: "restart the node to use it again");
 	g->lost = true;
 }
 
@@ -19,7 +28,7 @@ int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res)
 {
 	const int ret = wfi_gpu_failed(g->gpu, what, res);
 
-	if (wfi_cuda_context_lost(res))
+	if (wfi_cuda_reach(res) != WFI_CUDA_CALL)
 		wfi_cuda_lose(g);
 	return ret;
 }
@@ -49,18 +58,30 @@ void wfi_cuda_streams_destroy(struct wfi_gpu *gpu, struct CUstream_st *streams[W
 	wfi_gpu_leave(gpu);
 }
 
+/* what it has of its own in its context goes, and the context */
+static void gpu_give_up(struct wfi_cuda_gpu *g)
+{
+	wfi_cuda_streams_destroy(g->gpu, g->streams);
+	wfi_cuda_sums_close(g);
+	wfi_gpu_unpin(g->gpu, g->items);
+	wfi_gpu_unpin(g->gpu, g->bounces);
+	wfi_gpu_give_up(g->gpu);
+}
+
+static void gpu_free(struct wfi_cuda_gpu *g)
+{
+	struct wfi_env *env = g->gpu->env;
+
+	wfi_gpu_close(g->gpu);
+	wfi_free(env, g, sizeof(*g));
+}
+
 static void gpu_close(struct wfi_cuda_gpu *g)
 {
-	struct wfi_gpu *gpu = g->gpu;
-
-	if (!gpu)
+	if (!g)
 		return;
-	wfi_cuda_streams_destroy(gpu, g->streams);
-	wfi_cuda_sums_close(g);
-	wfi_gpu_unpin(gpu, g->items);
-	wfi_gpu_unpin(gpu, g->bounces);
-	wfi_gpu_close(gpu);
-	memset(g, 0, sizeof(*g));
+	gpu_give_up(g);
+	gpu_free(g);
 }
 
 static int gpu_start(struct wfi_env *env, struct wfi_cuda_gpu *g)
@@ -89,18 +110,85 @@ static int gpu_start(struct wfi_env *env, struct wfi_cuda_gpu *g)
 
 static int gpu_open(struct wfi_cuda_device *dev, int ordinal, const uint8_t uuid[16])
 {
-	struct wfi_cuda_gpu *g = &dev->gpus[ordinal];
-	int ret = wfi_gpu_open_any(dev->base.env, dev->cuda, ordinal, &g->gpu);
+	struct wfi_env *env = dev->base.env;
+	struct wfi_cuda_gpu *g = wfi_alloc(env, sizeof(*g));
+	int ret;
 
-	if (ret)
+	if (!g)
+		return -ENOMEM;
+	ret = wfi_gpu_open_any(env, dev->cuda, ordinal, &g->gpu);
+	if (ret) {
+		wfi_free(env, g, sizeof(*g));
 		return ret;
+	}
 	memcpy(g->uuid, uuid, sizeof(g->uuid));
-	ret = gpu_start(dev->base.env, g);
+	ret = gpu_start(env, g);
 	if (ret) {
 		gpu_close(g);
 		return ret;
 	}
+	g->opened_ns = wfi_now(env);
+	dev->seats[ordinal].gpu = g;
 	return 0;
+}
+
+/* ---- GPUs that were lost ---- */
+
+/* who still points to it finds it lost. Return: 0 its seat is free; -ENOTRECOVERABLE */
+static int gpu_replace(struct wfi_cuda_device *dev, struct wfi_cuda_seat *seat)
+{
+	struct wfi_cuda_gpu *g = seat->gpu;
+
+	if (wfi_cuda_lost_errno(g) != -EIO)
+		return -ENOTRECOVERABLE;
+	gpu_give_up(g);
+	/* what served for long begins anew */
+	if (wfi_now(dev->base.env) - g->opened_ns > 2 * PAUSE_MAX_NS)
+		seat->pause_ns = 0;
+	if (!seat->pause_ns) {
+		seat->pause_ns = PAUSE_MIN_NS;
+		seat->next_ns = 0;
+	}
+	seat->gpu = NULL;
+	g->next = dev->replaced;
+	dev->replaced = g;
+	return 0;
+}
+
+/* it takes up to a second: what is lost again and again is not tried by each who asks */
+static int gpu_open_paced(struct wfi_cuda_device *dev, int ordinal, const uint8_t uuid[16])
+{
+	struct wfi_cuda_seat *seat = &dev->seats[ordinal];
+	const uint64_t now_ns = wfi_now(dev->base.env);
+
+	int ret;
+
+	if (now_ns < seat->next_ns)
+		return -EAGAIN;
+	ret = gpu_open(dev, ordinal, uuid);
+	if (ret == -EIO && !seat->pause_ns)
+		seat->pause_ns = PAUSE_MIN_NS;
+	if (!seat->pause_ns)
+		return ret;
+	if (!ret)
+		wfi_info("gpu %d: opened anew, after it was lost", ordinal);
+	seat->next_ns = now_ns + seat->pause_ns;
+	seat->pause_ns = wfi_min(2 * seat->pause_ns, PAUSE_MAX_NS);
+	return ret;
+}
+
+static void replaced_free(struct wfi_cuda_device *dev)
+{
+	struct wfi_cuda_gpu *g, **link = &dev->replaced;
+
+	while ((g = *link)) {
+		if (g->users) {
+			link = &g->next;
+			continue;
+		}
+		*link = g->next;
+		gpu_free(g);
+	}
 }
 
 /* Return: the driver's number of it; -ENODEV, as wfi_cuda_errno(), logged */
@@ -125,18 +213,19 @@ int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16], struct
 	int i, ret = 0;
 
 	pthread_mutex_lock(&dev->lock);
+	replaced_free(dev);
 	i = gpu_find(dev, uuid);
 	if (i < 0)
 		ret = i;
-	else if (!dev->gpus[i].gpu)
-		ret = gpu_open(dev, i, uuid);
-	else if (dev->gpus[i].lost)
-		ret = -EIO;
-	if (!ret)
-		wfi_cuda_mrs_pin(dev, &dev->gpus[i]);
+	else if (dev->seats[i].gpu && dev->seats[i].gpu->lost)
+		ret = gpu_replace(dev, &dev->seats[i]);
+	if (!ret && !dev->seats[i].gpu)
+		ret = gpu_open_paced(dev, i, uuid);
+	if (!ret) {
+		wfi_cuda_mrs_pin(dev, dev->seats[i].gpu);
+		*out = dev->seats[i].gpu;
+	}
 	pthread_mutex_unlock(&dev->lock);
-	if (!ret)
-		*out = &dev->gpus[i];
 	return ret;
 }
 
@@ -209,7 +298,8 @@ static void cuda_device_close(struct weft_device *base)
 		return;
 	dev = wfi_cuda_device(base);
 	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++)
-		gpu_close(&dev->gpus[i]);
+		gpu_close(dev->seats[i].gpu);
+	replaced_free(dev);
 	pthread_mutex_destroy(&dev->lock);
 	wfi_free(base->env, dev, sizeof(*dev));
 }

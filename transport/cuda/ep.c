@@ -128,7 +128,7 @@ static void ep_go_on(struct wfi_cuda_ep *ep)
 	uint32_t i;
 	int ret;
 
-	if (wfi_likely(!ep->nr_waiting) || ep->state != WFI_EP_CONNECTED)
+	if (wfi_likely(!ep->nr_waiting) || ep->state != WFI_EP_CONNECTED || ep->gpu->lost)
 		return;
 	for (i = ep->head; i != ep->tail; i++) {
 		struct wfi_cuda_post *p = &ep->posts[i % ep->depth];
@@ -174,7 +174,7 @@ static unsigned ep_harvest(struct wfi_cuda_ep *ep, struct weft_wc *wcs, unsigned
 			break;
 		n += post_end(ep, &wcs[n], ret, ret ? WEFT_SCOPE_EP : WEFT_SCOPE_OP);
 		if (ret && ret != -ECANCELED)
-			wfi_cuda_ep_close(ep, ret);
+			wfi_cuda_ep_close(ep, wfi_cuda_lost_errno(ep->gpu));
 	}
 	return n;
 }
@@ -304,13 +304,17 @@ static void events_destroy(struct wfi_cuda_ep *ep)
 	struct wfi_cuda_gpu *g = ep->gpu;
 	uint32_t i;
 
-	if (!g || wfi_gpu_enter(g->gpu))
+	if (!g)
 		return;
+	if (wfi_gpu_enter(g->gpu))
+		goto out;
 	for (i = 0; i < ep->depth; i++)
 		if (ep->posts[i].event)
 			g->gpu->cuda->cuEventDestroy(ep->posts[i].event);
 	wfi_gpu_leave(g->gpu);
 	wfi_cuda_streams_destroy(g->gpu, ep->streams);
+out:
+	g->users--;
 }
 
 void wfi_cuda_ep_destroy(struct weft_ep *base)

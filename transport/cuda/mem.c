@@ -9,6 +9,17 @@
 
 /* ---- the host's ---- */
 
+/* what is pinned in another context has its home there */
+static void home_set(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
+{
+	struct wfi_cuda_gpu *was = mr->home;
+
+	g->users++;
+	mr->home = g;
+	if (was)
+		was->users--;
+}
+
 static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 {
 	const struct wfi_cuda *cuda = g->gpu->cuda;
@@ -16,6 +27,9 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 
 	mr->tried = true;
 	if (!res) {
+		/* a driver may not have noticed that the context has gone */
+		if (mr->home)
+			cuda->cuMemHostUnregister(mr->base.addr);
 		res = cuda->cuMemHostRegister(mr->base.addr, mr->base.len,
 					      WFI_CUDA_HOST_PORTABLE | WFI_CUDA_HOST_MAPPED);
 		wfi_gpu_leave(g->gpu);
@@ -28,7 +42,7 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 		mr->stops = !wfi_cuda_bounces_open(g);
 		return;
 	}
-	mr->home = g;
+	home_set(mr, g);
 	/* kernels use its address as it is */
 	mr->pinned =
 		!cuda->cuDeviceGetAttribute(&direct, WFI_CUDA_ATTR_HOST_POINTERS, g->gpu->dev) &&
@@ -40,14 +54,14 @@ void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev, struct wfi_cuda_gpu *g)
 	struct wfi_cuda_mr *mr;
 
 	for (mr = dev->mrs; mr; mr = mr->next)
-		if (!mr->tried)
+		if (!mr->tried || (mr->home && mr->home->lost))
 			mr_pin(mr, g);
 }
 
 /* in the memory of which GPU that is open all of it lies. Context: .lock is held. Return: 0;
  * -ENOTCONN of none; -EINVAL more than an allocation; as wfi_cuda_errno(). Logged */
 static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *o,
-		  const struct wfi_cuda_gpu **out)
+		  struct wfi_cuda_gpu **out)
 {
 	const struct wfi_gpu_export e = { .addr = (uintptr_t)o->addr, .len = o->len };
 	struct wfi_gpu_region region;
@@ -55,9 +69,10 @@ static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *
 	unsigned i;
 
 	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++) {
-		struct wfi_gpu *gpu = dev->gpus[i].gpu;
+		struct wfi_cuda_gpu *g = dev->seats[i].gpu;
+		struct wfi_gpu *gpu = g ? g->gpu : NULL;
 
-		if (!gpu || wfi_gpu_enter(gpu))
+		if (!gpu || g->lost || wfi_gpu_enter(gpu))
 			continue;
 		ret = gpu->cuda->cuPointerGetAttribute(&ordinal, WFI_CUDA_POINTER_ORDINAL, e.addr);
 		wfi_gpu_leave(gpu);
@@ -65,7 +80,7 @@ static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *
 			continue;
 		ret = wfi_gpu_region_here(gpu, &e, &region);
 		if (!ret)
-			*out = &dev->gpus[i];
+			*out = g;
 		return ret;
 	}
 	wfi_err("cuda: memory that is to be registered is of no GPU that is in use");
@@ -134,6 +149,8 @@ int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, s
 		wfi_free(base->env, mr, sizeof(*mr));
 		return ret;
 	}
+	if (on_gpu)
+		mr->on->users++;
 	mr->next = dev->mrs;
 	dev->mrs = mr;
 	pthread_mutex_unlock(&dev->lock);
@@ -144,6 +161,7 @@ int wfi_cuda_mr_reg(struct weft_device *base, const struct weft_mr_opts *opts, s
 void wfi_cuda_mr_dereg(struct weft_mr *base)
 {
 	struct wfi_cuda_device *dev;
+	struct wfi_cuda_gpu *home;
 	struct wfi_cuda_mr *mr, **link;
 
 	if (!base)
@@ -158,10 +176,15 @@ void wfi_cuda_mr_dereg(struct weft_mr *base)
 	for (link = &dev->mrs; *link != mr; link = &(*link)->next)
 		;
 	*link = mr->next;
-	if (mr->home && !wfi_gpu_enter(mr->home->gpu)) {
+	home = mr->home;
+	if (home && !wfi_gpu_enter(home->gpu)) {
 		dev->cuda->cuMemHostUnregister(base->addr);
-		wfi_gpu_leave(mr->home->gpu);
+		wfi_gpu_leave(home->gpu);
 	}
+	if (home)
+		home->users--;
+	if (mr->on)
+		mr->on->users--;
 	pthread_mutex_unlock(&dev->lock);
 	wfi_free(base->dev->env, mr, sizeof(*mr));
 }
@@ -218,6 +241,7 @@ static int ep_bind(struct wfi_cuda_ep *ep, struct wfi_cuda_gpu *g)
 		memset(ep->streams, 0, sizeof(ep->streams));
 		return wfi_cuda_failed(g, "no streams", res);
 	}
+	g->users++;
 	ep->gpu = g;
 	return 0;
 }
@@ -246,6 +270,9 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 	if (g && memcmp(g->uuid, from->memory.uuid, sizeof(g->uuid)) != 0)
 		return -EXDEV;
 	ret = wfi_cuda_gpu_get(wfi_cuda_device(ep->base.dev), from->memory.uuid, &g);
+	/* what this endpoint is for was lost, and is no more */
+	if (!ret && ep->gpu && ep->gpu != g)
+		return -ENOTCONN;
 	if (!ret)
 		ret = ep_bind(ep, g);
 	if (!ret && g->bounces)
@@ -253,10 +280,15 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 	if (ret)
 		return ret;
 	if (from->memory.kind == WFI_GPU_EXPORT_EVENT)
-		return event_open(k, ep, src, &from->memory);
-	if (src->pid == getpid())
-		return wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
-	return wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
+		ret = event_open(k, ep, src, &from->memory);
+	else if (src->pid == getpid())
+		ret = wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
+	else
+		ret = wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
+	if (!ret || g->gpu->reach == WFI_CUDA_CALL)
+		return ret;
+	wfi_cuda_lose(g);
+	return wfi_cuda_lost_errno(g);
 }
 
 int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,

@@ -163,7 +163,7 @@ static bool is_small(const struct job *j, uint64_t bytes)
 	const struct weft_piece *p = j->pieces;
 	uint64_t addr, run;
 
-	if (!(j->mr->pinned || j->bounced || is_within(j)) || !j->nr)
+	if (!(wfi_cuda_is_pinned(j->mr) || j->bounced || is_within(j)) || !j->nr)
 		return false;
 	run = wfi_min(bytes / j->nr, wfi_cuda_run(wfi_cuda_rkey(p->rkey), p->remote, &addr));
 	run = wfi_min(run, wfi_cuda_local_run(j->mr, p->local, &addr));
