@@ -38,8 +38,8 @@ static void gpu_why(char *why, int ret)
 		text = "the node does not see this GPU, or can't use it: give weftd the same "
 		       "CUDA_VISIBLE_DEVICES and, in containers, /dev/nvidia*";
 	else if (ret == -EIO)
-		text = "this GPU has failed: see the node's log, and dmesg for Xid; register again, "
-		       "and the node opens it anew";
+		text = "this GPU has failed: see the node's log, and dmesg for Xid; "
+		       "register again, and the node opens it anew";
 	else if (ret == -EAGAIN)
 		text = "this GPU fails again and again: the node waits up to a minute before it "
 		       "opens it anew; see its log, and dmesg for Xid";

@@ -135,8 +135,8 @@ struct session_gpu {
 	uint8_t gpu; /* as in its regions */
 };
 
-/* the tier of one GPU. @tier: NULL: it can't be had, and .why says why. @reaped: one that has failed
- * was closed, and no other was opened yet; the control thread's */
+/* the tier of one GPU. @tier: NULL: it can't be had, and .why says why. @reaped: one that has
+ * failed was closed, and no other was opened yet; the control thread's */
 struct node_gpu_tier {
 	uint8_t uuid[16];
 	struct wfi_gpu_memory memory;

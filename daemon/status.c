@@ -254,12 +254,12 @@ static void slow_gpus(const struct node *node, json_t *list)
 		nr = gpu_regions(node, i, &direct);
 		if (g->lost)
 			slow(list,
-			     g->needs_restart
-				     ? "it failed in a way that only a new process gets over: see "
-				       "the log, and dmesg for Xid; restart the node"
-				     : "it failed, and so did all regions there: see the log, dmesg "
-				       "for Xid, and nvidia-smi; the next region that is registered "
-				       "opens it anew",
+			     g->needs_restart ? "it failed in a way that only a new process gets "
+						"over: see the log, and dmesg for Xid; restart the "
+						"node"
+					      : "it failed, and so did all regions there: see the "
+						"log, dmesg for Xid, and nvidia-smi; the next "
+						"region that is registered opens it anew",
 			     "gpu %d is lost", g->ordinal);
 		for (k = 0; k < node->nr_nets && !g->paths[k].direct; k++)
 			;

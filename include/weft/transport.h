@@ -36,7 +36,8 @@
  *
  *   A post is a batch of pieces that moves as one: it is accepted whole or refused whole, it
  *   completes once, whatever becomes of the peer. Pieces of one post may land in any order; posts
- *   of one endpoint complete in the order of posting. Bytes of a write followed, in the same or a
+ *   of one endpoint complete in the order of posting, but for those whose .local_mr is WEFT_MR_GPU,
+ *   which do so among themselves. Bytes of a write followed, in the same or a
  *   later post of the same endpoint, by an immediate are in place when the peer sees the immediate;
  *   the same holds for a message sent after a write.
  *

@@ -5,8 +5,8 @@
  * A transfer moves a list of pieces between local memory and one endpoint. It is accepted or
  * refused at once; accepted, it completes exactly once, by its deadline plus a bounded grace, with
  * a result per block. When it has completed, with whatever result, nothing of ours, of the NIC or
- * of the peer can touch its local memory any more (invariants 2 and 3). Where a device does not give
- * back what it was lent, as a GPU that hangs, late() comes in time and done() when it has.
+ * of the peer can touch its local memory any more (invariants 2 and 3). Where a device does not
+ * give back what it was lent, as a GPU that hangs, late() comes in time and done() when it has.
  *
  * The engine takes the completions of the endpoints that it is given: their send_cq is its own to
  * poll while transfers are open, and is not their recv_cq. Successful posts of others on such a

@@ -526,6 +526,32 @@ static void test_gpu_back(void **state)
 	rig_close(&r);
 }
 
+/* what has copies does not wait for what comes over the bus and was asked for before */
+static void test_not_behind(void **state)
+{
+	struct weft_key keys[NR], cold[NR];
+	struct weft_completion done;
+	struct weft_ring *ring;
+	uint64_t before;
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	put(&r, 2, NR, 700);
+	test_keys(&r.e, 2, NR, cold);
+	assert_int_equal(weft_ring_open(r.e.w, NULL, &ring), 0);
+	before = hits(&r);
+	get_held(&r, ring, cold, NULL, 0);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + NR);
+	assert_int_equal(weft_wait(ring, &done, 1, 1), 0);
+	mock_release();
+	test_next(ring, &done);
+	assert_int_equal(done.res, NR);
+	weft_ring_close(ring);
+	rig_close(&r);
+}
+
 struct all_free {
 	struct weft_ring *ring;
 	uint64_t nr;
@@ -618,8 +644,9 @@ int main(void)
 		TEST_GPU(host_places, sets),	  TEST_GPU(spoiled, sets),
 		TEST_GPU(other_life, sets),	  TEST_GPU(engine_dies, sets),
 		cmocka_unit_test(test_too_large), cmocka_unit_test(test_gpu_lost),
-		cmocka_unit_test(test_gpu_back),  cmocka_unit_test(test_cancelled),
-		cmocka_unit_test(test_late),	  cmocka_unit_test(test_no_sums),
+		cmocka_unit_test(test_gpu_back),  cmocka_unit_test(test_not_behind),
+		cmocka_unit_test(test_cancelled), cmocka_unit_test(test_late),
+		cmocka_unit_test(test_no_sums),
 	};
 	const int skip = test_gpu_load();
 

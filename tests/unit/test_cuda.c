@@ -154,6 +154,50 @@ static void test_many_runs(void **state)
 	r->t->rkey_destroy(rkey);
 }
 
+/* many runs by the copy engine are asked for over several turns */
+static void test_sliced(void **state)
+{
+	const struct wfi_gpu_shape shape = {
+		.segment_bytes = 16, .segment_stride = 32, .block_stride = 16384, .nr_segments = 512
+	};
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, &shape);
+	const struct weft_piece pieces[2] = { { r->host, 0, 8192, rkey },
+					      { r->host + 8192, 8192, 1024, rkey } };
+	struct weft_wc wc;
+
+	choose(r, 0);
+	fill(r->host, HOST_BYTES, 3);
+	mock_cuda.copies = 0;
+	assert_int_equal(post(r, true, pieces, 2, 1, 0), 0);
+	for (unsigned i = 1; i < 5; i++) {
+		assert_int_equal(mock_cuda.copies, i * WFI_CUDA_COPIES);
+		/* what comes behind it waits */
+		assert_int_equal(post(r, true, pieces, 1, 2, 0), -EAGAIN);
+		if (i < 4)
+			assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+	}
+	expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 2);
+	assert_int_equal(mock_cuda.copies, 512 + 64);
+	for (unsigned i = 0; i < 512 + 64; i++)
+		assert_memory_equal(at(r->mem + i / 512 * 16384 + i % 512 * 32), r->host + i * 16,
+				    16);
+	/* a copy that fails on its way, and an endpoint that is closed: where that ends is known */
+	assert_int_equal(post(r, true, pieces, 2, 3, 0), 0);
+	mock_cuda.fail_call = "cuMemcpyAsync";
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	expect_wc(r, 3, -ENOMEM, WEFT_SCOPE_OP, 0);
+	mock_cuda.fail_call = NULL;
+	mock_cuda.copies = 0;
+	assert_int_equal(post(r, true, pieces, 2, 4, 0), 0);
+	r->t->ep_shutdown(r->ep);
+	expect_wc(r, 4, -ECANCELED, WEFT_SCOPE_OP, 0);
+	/* one of this turn was the one that failed */
+	assert_int_equal(mock_cuda.copies, WFI_CUDA_COPIES - 1);
+	expect_closed(r, 0);
+	r->t->rkey_destroy(rkey);
+}
+
 /* ---- order and fence ---- */
 
 static void test_fence(void **state)
@@ -392,20 +436,19 @@ static void test_lost_in_copy(void **state)
 static int serve_and_lose(struct rig *r)
 {
 	struct weft_rkey *rkey;
-	const struct weft_piece piece = { r->host, 0, 4096, NULL };
-	struct weft_piece there = piece;
+	struct weft_piece piece = { r->host, 0, 4096, NULL };
 	struct weft_ep *was = r->ep;
 	int ret;
 
 	r->ep = ep_new(r, 0);
 	ret = import_at(r, r->ep, r->mem, 4096, NULL, &rkey);
 	if (!ret) {
-		there.rkey = rkey;
+		piece.rkey = rkey;
 		fill(r->host, 4096, (unsigned)(later_ns / WFI_NSEC_PER_SEC));
-		assert_int_equal(post(r, true, &there, 1, 1, 0), 0);
+		assert_int_equal(post(r, true, &piece, 1, 1, 0), 0);
 		expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
 		assert_memory_equal(at(r->mem), r->host, 4096);
-		assert_int_equal(post(r, true, &there, 1, 2, 0), 0);
+		assert_int_equal(post(r, true, &piece, 1, 2, 0), 0);
 		mock_cuda.fail_call = "cuEventQuery";
 		mock_cuda.fail_res = WFI_CUDA_CONTEXT_DESTROYED;
 		expect_wc(r, 2, -EIO, WEFT_SCOPE_EP, 1);
@@ -418,8 +461,7 @@ static int serve_and_lose(struct rig *r)
 	return ret;
 }
 
-/* at once the first time, then after pauses that grow, so that a GPU that dies again and again
- * costs little; one that has served for long is as good as new */
+/* at once, then after pauses that grow; one that has served for long is as good as new */
 static void test_paced(void **state)
 {
 	static const struct {
@@ -885,8 +927,7 @@ static void test_transfer(void **state)
 	r->t->rkey_destroy(rkey);
 }
 
-/* past its deadline, and the GPU goes on: that is told in time. It is over when that has ended, and
- * not before */
+/* past its deadline, and the GPU goes on: that is told in time. It is over when it has ended */
 static void test_transfer_late(void **state)
 {
 	struct rig *r = *state;
@@ -941,29 +982,18 @@ static void test_transfer_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(both_ways),
-		TEST(segments),
-		TEST(many_runs),
-		TEST(fence),
-		TEST(depth),
-		TEST(bad_pieces),
-		TEST(copy_fails),
-		TEST(lost_in_query),
-		TEST(lost_in_record),
-		TEST(unmarked),
-		TEST(lost_in_copy),
-		TEST(import),
-		TEST(import_malformed),
-		TEST(open_fails),
-		TEST(pinned_later),
-		TEST(event),
-		TEST(event_fails),
-		TEST(event_never),
-		TEST(transfer),
-		TEST(transfer_late),
-		TEST(transfer_lost),
-		TEST(paced),
-		TEST(replaced),
+		TEST(both_ways),     TEST(segments),
+		TEST(many_runs),     TEST(sliced),
+		TEST(fence),	     TEST(depth),
+		TEST(bad_pieces),    TEST(copy_fails),
+		TEST(lost_in_query), TEST(lost_in_record),
+		TEST(unmarked),	     TEST(lost_in_copy),
+		TEST(import),	     TEST(import_malformed),
+		TEST(open_fails),    TEST(pinned_later),
+		TEST(event),	     TEST(event_fails),
+		TEST(event_never),   TEST(transfer),
+		TEST(transfer_late), TEST(transfer_lost),
+		TEST(paced),	     TEST(replaced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,8 +28,12 @@ static const struct wfi_gpu_shape *const shapes[] = { NULL, &layers, &holes };
 static const uint32_t *done(struct rig *r, uint64_t cookie, uint32_t nr)
 {
 	struct weft_wc wc;
+	int n;
 
-	assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 1);
+	do
+		n = weft_cq_poll(r->cqs[0], &wc, 1);
+	while (!n && wfi_cuda_ep(r->ep)->rest.open);
+	assert_int_equal(n, 1);
 	assert_int_equal(wc.cookie, cookie);
 	assert_int_equal(wc.status, 0);
 	assert_int_equal(wc.idx, nr);
@@ -95,8 +99,8 @@ static void test_no_sums(void **state)
 	mock_cuda.fail_call = "cuLaunchKernel";
 	mock_cuda.fail_res = WFI_CUDA_LAUNCH_RESOURCES;
 	assert_int_equal(post(r, false, &piece, 1, 3, WEFT_POST_SUMS), 0);
-	mock_cuda.fail_call = NULL;
 	assert_null(done(r, 3, 1));
+	mock_cuda.fail_call = NULL;
 	assert_int_equal(g->free_tables, UINT32_MAX);
 	r->t->rkey_destroy(rkey);
 }
@@ -448,6 +452,61 @@ static void gpu_free(struct rig *r, int gpu, uint64_t mem)
 	r->cuda->cuCtxPopCurrent(&ctx);
 }
 
+/* what comes from the GPU's own memory does not wait for what came over the bus and was asked for
+ * before */
+static void test_apart(void **state)
+{
+	struct rig *r = *state;
+	const uint64_t mem = alloc_on(r, 0, 8192);
+	struct weft_rkey *rkey = import(r, NULL);
+	struct weft_piece hot = { at(mem), 65536, 4096, rkey }, cold = { r->host, 0, 4096, rkey };
+	struct weft_post p = { .pieces = &hot, .nr_pieces = 1 };
+	struct weft_mr *mr;
+	struct weft_wc wc;
+
+	assert_int_equal(gpu_reg(r, mem, 8192, &mr), 0);
+	choose(r, 0);
+	p.local_mr = mr;
+	for (unsigned round = 0; round < 40; round++) {
+		fill(at(mem), 4096, round);
+		fill(r->host, 4096, round + 100);
+		mock_cuda.hold = true;
+		assert_int_equal(post(r, true, &cold, 1, 1, 0), 0);
+		assert_int_equal(post(r, true, &cold, 1, 2, 0), 0);
+		mock_cuda.hold = false;
+		for (p.cookie = 3; p.cookie < 5; p.cookie++)
+			assert_int_equal(weft_ep_post_write(r->ep, &p), 0);
+		for (unsigned i = 3; i < 5; i++)
+			expect_wc(r, i, 0, WEFT_SCOPE_NONE, 1);
+		assert_memory_equal(at(r->mem) + 65536, at(mem), 4096);
+		assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+		mock_cuda_release();
+		for (unsigned i = 1; i < 3; i++)
+			expect_wc(r, i, 0, WEFT_SCOPE_NONE, 1);
+		assert_memory_equal(at(r->mem), r->host, 4096);
+		assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+	}
+	/* one that is lost ends each once */
+	mock_cuda.hold = true;
+	assert_int_equal(post(r, true, &cold, 1, 1, 0), 0);
+	mock_cuda.hold = false;
+	p.cookie = 2;
+	assert_int_equal(weft_ep_post_write(r->ep, &p), 0);
+	p.cookie = 3;
+	assert_int_equal(weft_ep_post_write(r->ep, &p), 0);
+	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
+	mock_cuda.fail_call = "cuEventQuery";
+	mock_cuda.fail_res = WFI_CUDA_ECC;
+	expect_wc(r, 1, -EIO, WEFT_SCOPE_EP, 1);
+	expect_wc(r, 3, -ECANCELED, WEFT_SCOPE_EP, 1);
+	mock_cuda.fail_call = NULL;
+	expect_closed(r, -EIO);
+	mock_cuda_release();
+	r->t->mr_dereg(mr);
+	r->t->rkey_destroy(rkey);
+	gpu_free(r, 0, mem);
+}
+
 static void test_gpu_mr(void **state)
 {
 	struct rig *r = *state;
@@ -580,6 +639,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_there_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gpu_mr, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_within, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_device_sums, setup, teardown),
 	};

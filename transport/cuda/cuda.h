@@ -114,10 +114,27 @@ struct wfi_cuda_post {
 	uint8_t bounce; /* 1 for the first one of the GPU's; 0: none */
 	uint8_t way; /* enum wfi_cuda_way */
 	bool waits; /* for .event */
+	bool rest; /* nor was all asked for yet: see wfi_cuda_rest */
 	bool unmarked; /* and that could not be recorded yet */
 	bool summed; /* by what .sum_tables say */
 	bool held; /* nothing was asked for yet, and its pieces are in .held of the endpoint */
+	bool apart; /* from local memory on the GPU: does not wait for others to end */
+	bool told; /* it has ended, before others that it stands behind */
 };
+
+/* what of a post is still to be asked of the copy engine, in later turns: a call for each run takes
+ * microseconds. Nothing else is posted meanwhile */
+struct wfi_cuda_rest {
+	struct weft_piece *pieces; /* room for a post's */
+	const struct weft_mr *mr;
+	uint32_t at; /* the post, in the ring */
+	uint32_t nr;
+	uint32_t idx; /* piece, and how much of it is asked for */
+	uint64_t done;
+	bool open; /* there is such a post */
+};
+
+#define WFI_CUDA_COPIES 128u /* that one endpoint asks for in a turn */
 
 struct wfi_cuda_ep {
 	struct weft_ep base;
@@ -129,6 +146,9 @@ struct wfi_cuda_ep {
 	struct weft_piece *held; /* of each post; there when an event is, or bytes stop */
 	uint32_t *sums; /* of each post's pieces; or NULL */
 	uint32_t nr_waiting; /* open posts that are held, or hold others */
+	uint32_t nr_apart; /* open posts that end apart from the others */
+	uint32_t copies_left; /* in this turn */
+	struct wfi_cuda_rest rest;
 	uint32_t depth;
 	uint32_t head, tail; /* of .posts, a ring */
 	struct wfi_cuda_post posts[];
@@ -136,6 +156,7 @@ struct wfi_cuda_ep {
 
 #define WFI_CUDA_HELD_BYTES(ep)                                                                    \
 	((uint64_t)(ep)->depth * (ep)->base.dev->caps.max_pieces * sizeof(*(ep)->held))
+#define WFI_CUDA_REST_BYTES(ep) ((ep)->base.dev->caps.max_pieces * sizeof(*(ep)->rest.pieces))
 #define WFI_CUDA_SUMS_BYTES(ep)                                                                    \
 	((uint64_t)(ep)->depth * (ep)->base.dev->caps.max_pieces * sizeof(*(ep)->sums))
 #define WFI_CUDA_POWERS 6u /* digits, in hex, of any place in a post */
@@ -257,6 +278,8 @@ extern const struct weft_ep_fast wfi_cuda_fast;
 /* a post that was held, by its place in the ring, and whether it has to wait for others to end */
 bool wfi_cuda_post_can_start(const struct wfi_cuda_ep *ep, const struct wfi_cuda_post *p);
 void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at);
+/* goes on with .rest of an endpoint, or ends it where that is closed */
+void wfi_cuda_rest_go_on(struct wfi_cuda_ep *ep);
 /* Return: WFI_CUDA_NO_TABLE all are in use */
 uint32_t wfi_cuda_table_get(struct wfi_cuda_gpu *g);
 /* what a table was for is done */

@@ -24,23 +24,27 @@ static int sums_compare(const struct wfi_cuda_ep *ep, struct wfi_cuda_post *p, c
 }
 
 /* what a post became goes to its queue. Return: whether there was something to say */
-static bool post_end(struct wfi_cuda_ep *ep, struct weft_wc *wc, int status, enum weft_scope scope)
+static bool post_end(struct wfi_cuda_ep *ep, uint32_t at, struct weft_wc *wc, int status,
+		     enum weft_scope scope)
 {
-	struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
+	struct wfi_cuda_post *p = &ep->posts[at % ep->depth];
 	uint32_t *sums = NULL;
 
 	if (!status && !p->status && p->summed) {
-		sums = ep->sums + (uint64_t)(ep->head % ep->depth) * WFI_CUDA_PIECES;
+		sums = ep->sums + (uint64_t)(at % ep->depth) * WFI_CUDA_PIECES;
 		wfi_cuda_sums_end(ep->gpu, p->sum_tables, sums, p->idx);
 		if (p->far_tables)
 			p->status = sums_compare(ep, p, sums);
 	}
 	if (wfi_unlikely(p->bounce))
-		wfi_cuda_bounce_end(ep, ep->head, status);
+		wfi_cuda_bounce_end(ep, at, status);
 	if (p->tables | p->sum_tables | p->far_tables)
 		wfi_cuda_tables_put(ep->gpu, p->tables | p->sum_tables | p->far_tables);
 	ep->nr_waiting -= p->gate || p->held;
-	ep->head++;
+	ep->nr_apart -= p->apart;
+	p->told = true;
+	while (ep->head != ep->tail && ep->posts[ep->head % ep->depth].told)
+		ep->head++;
 	wfi_cuda_device(ep->base.dev)->nr_open--;
 	if (!status)
 		status = p->status;
@@ -96,10 +100,9 @@ static int mark_again(const struct wfi_cuda_ep *ep, struct wfi_cuda_post *p)
 	return ep->gpu->lost ? -EIO : -EAGAIN;
 }
 
-/* Return: 0 the first post is done, -EAGAIN, -ECANCELED it never began, or why its GPU is lost */
-static int post_look(struct wfi_cuda_ep *ep)
+/* Return: 0 it is done, -EAGAIN, -ECANCELED it never began, or why its GPU is lost */
+static int post_look(struct wfi_cuda_ep *ep, struct wfi_cuda_post *p)
 {
-	struct wfi_cuda_post *p = &ep->posts[ep->head % ep->depth];
 	struct wfi_cuda_gpu *g = ep->gpu;
 	int ret;
 
@@ -112,6 +115,8 @@ static int post_look(struct wfi_cuda_ep *ep)
 			return -EAGAIN;
 		return p->held ? -ECANCELED : 0;
 	}
+	if (p->rest)
+		return -EAGAIN;
 	ret = p->unmarked ? mark_again(ep, p) : wfi_cuda_event_look(g, p->event, "copies");
 	if (!ret || ret == -EAGAIN)
 		return ret;
@@ -161,21 +166,47 @@ void wfi_cuda_gates_open(struct wfi_cuda_ep *ep, const struct CUevent_st *event)
 	}
 }
 
+/* those that do not wait for the first of all: what comes from copies on the GPU is there long
+ * before what came over the bus and was asked for earlier. They have a stream of their own, and end
+ * in its order */
+static unsigned ep_harvest_apart(struct wfi_cuda_ep *ep, struct weft_wc *wcs, unsigned max)
+{
+	uint32_t i;
+	unsigned n = 0;
+
+	for (i = ep->head; ep->nr_apart && n < max && i != ep->tail; i++) {
+		struct wfi_cuda_post *p = &ep->posts[i % ep->depth];
+
+		if (!p->apart || p->told)
+			continue;
+		if (post_look(ep, p))
+			break;
+		n += post_end(ep, i, &wcs[n], 0, WEFT_SCOPE_OP);
+	}
+	return n;
+}
+
 static unsigned ep_harvest(struct wfi_cuda_ep *ep, struct weft_wc *wcs, unsigned max)
 {
 	unsigned n = 0;
 	int ret;
 
+	ep->copies_left = WFI_CUDA_COPIES;
+	if (wfi_unlikely(ep->rest.open))
+		wfi_cuda_rest_go_on(ep);
 	ep_go_on(ep);
 	while (n < max && ep->head != ep->tail) {
 		/* of a GPU that is lost nothing moves any more */
-		ret = ep->close_status ? -ECANCELED : post_look(ep);
+		ret = ep->close_status ? -ECANCELED
+				       : post_look(ep, &ep->posts[ep->head % ep->depth]);
 		if (ret == -EAGAIN)
 			break;
-		n += post_end(ep, &wcs[n], ret, ret ? WEFT_SCOPE_EP : WEFT_SCOPE_OP);
+		n += post_end(ep, ep->head, &wcs[n], ret, ret ? WEFT_SCOPE_EP : WEFT_SCOPE_OP);
 		if (ret && ret != -ECANCELED)
 			wfi_cuda_ep_close(ep, wfi_cuda_lost_errno(ep->gpu));
 	}
+	if (wfi_unlikely(ep->nr_apart))
+		n += ep_harvest_apart(ep, wcs + n, max - n);
 	return n;
 }
 
@@ -277,6 +308,7 @@ int wfi_cuda_ep_create(struct weft_device *base, const struct weft_ep_opts *opts
 	ep->base.ctx = o.ctx;
 	ep->state = WFI_EP_CONNECTED;
 	ep->depth = depth;
+	ep->copies_left = WFI_CUDA_COPIES;
 	ep->next = dev->eps;
 	dev->eps = ep;
 	*out = &ep->base;
@@ -335,5 +367,7 @@ void wfi_cuda_ep_destroy(struct weft_ep *base)
 		wfi_free(base->dev->env, ep->sums, WFI_CUDA_SUMS_BYTES(ep));
 	if (ep->held)
 		wfi_free(base->dev->env, ep->held, WFI_CUDA_HELD_BYTES(ep));
+	if (ep->rest.pieces)
+		wfi_free(base->dev->env, ep->rest.pieces, WFI_CUDA_REST_BYTES(ep));
 	wfi_free(base->dev->env, ep, sizeof(*ep) + ep->depth * sizeof(ep->posts[0]));
 }

@@ -229,7 +229,9 @@ static int ep_bind(struct wfi_cuda_ep *ep, struct wfi_cuda_gpu *g)
 		return 0;
 	if (g->sums.powers && !ep->sums)
 		ep->sums = wfi_alloc(ep->base.dev->env, WFI_CUDA_SUMS_BYTES(ep));
-	if (g->sums.powers && !ep->sums)
+	if (!ep->rest.pieces)
+		ep->rest.pieces = wfi_alloc(ep->base.dev->env, WFI_CUDA_REST_BYTES(ep));
+	if ((g->sums.powers && !ep->sums) || !ep->rest.pieces)
 		return -ENOMEM;
 	res = wfi_gpu_enter(g->gpu);
 	if (!res) {

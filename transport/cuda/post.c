@@ -8,7 +8,7 @@
 /* one post on its way into a stream */
 struct job {
 	const struct wfi_cuda_device *dev;
-	const struct wfi_cuda_ep *ep;
+	struct wfi_cuda_ep *ep;
 	struct wfi_cuda_gpu *g;
 	struct CUstream_st *stream;
 	const struct weft_piece *pieces;
@@ -20,8 +20,7 @@ struct job {
 };
 
 /* Context: the endpoint's thread */
-static void job_init(struct job *j, const struct wfi_cuda_ep *ep, const struct weft_mr *mr,
-		     bool write)
+static void job_init(struct job *j, struct wfi_cuda_ep *ep, const struct weft_mr *mr, bool write)
 {
 	*j = (struct job){
 		.dev = wfi_cuda_device(ep->base.dev),
@@ -76,23 +75,28 @@ void wfi_cuda_tables_put(struct wfi_cuda_gpu *g, uint32_t tables)
 
 /* ---- by the copy engine ---- */
 
-/* pieces from *@idx on. Return: 0, or -errno and *@idx: of the piece that it is about; logged */
-static int by_copies(const struct job *j, uint32_t *idx)
+/* pieces from *@idx on, of which *@done bytes are asked for. Return: 0, -EINPROGRESS that was
+ * enough for a turn, or -errno and *@idx: of the piece that it is about; logged */
+static int by_copies(const struct job *j, uint32_t *idx, uint64_t *done)
 {
 	const struct wfi_cuda *cuda = j->g->gpu->cuda;
-	uint64_t done;
 	struct run r;
-	int res = 0;
+	int res;
 
-	for (; *idx < j->nr && !res; *idx += !res) {
+	for (; *idx < j->nr; ++*idx, *done = 0) {
 		const struct weft_piece *p = &j->pieces[*idx];
 
-		for (done = 0; done < p->len && !res; done += r.len) {
-			r = run_next(j, p, done);
+		for (; *done < p->len; *done += r.len) {
+			if (!j->ep->copies_left)
+				return -EINPROGRESS;
+			j->ep->copies_left--;
+			r = run_next(j, p, *done);
 			res = cuda->cuMemcpyAsync(r.dst, r.src, r.len, j->stream);
+			if (res)
+				return wfi_cuda_failed(j->g, "a copy", res);
 		}
 	}
-	return res ? wfi_cuda_failed(j->g, "a copy", res) : 0;
+	return 0;
 }
 
 /* ---- by kernels ---- */
@@ -117,7 +121,7 @@ static uint32_t table_fill(const struct job *j, uint32_t idx, uint64_t *done,
 }
 
 /* as by_copies(); what finds no table goes there. *@tables: for the post */
-static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
+static int by_kernels(const struct job *j, uint32_t *idx, uint64_t *copied, uint32_t *tables)
 {
 	uint64_t done = 0, next_done;
 	struct wfi_gpu_table t;
@@ -128,7 +132,7 @@ static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
 		/* a piece that was begun is copied once more, by copies that come after */
 		i = wfi_cuda_table_get(j->g);
 		if (i == WFI_CUDA_NO_TABLE)
-			return by_copies(j, idx);
+			return by_copies(j, idx, copied);
 		t = (struct wfi_gpu_table){
 			.items = j->g->items + (uint64_t)i * WFI_CUDA_ITEMS,
 			.max = WFI_CUDA_ITEMS,
@@ -138,7 +142,7 @@ static int by_kernels(const struct job *j, uint32_t *idx, uint32_t *tables)
 		next = table_fill(j, *idx, &next_done, &t);
 		/* a run that is more than a table */
 		if (!t.nr)
-			return by_copies(j, idx);
+			return by_copies(j, idx, copied);
 		ret = wfi_gpu_move(j->g->gpu, &t, NULL, NULL, 0, j->stream);
 		if (!ret) {
 			*idx = next;
@@ -187,10 +191,37 @@ static bool sums(const struct job *j, struct wfi_cuda_post *p)
 	return !ret;
 }
 
-/* in the GPU's context. Return: a CUresult, if nothing was asked for */
-static int launch(const struct job *j, uint64_t bytes, struct wfi_cuda_post *p)
+/* all that will be is asked for, up to piece @idx. In the GPU's context */
+static void launched(const struct job *j, struct wfi_cuda_post *p, uint32_t idx, int status)
 {
+	if (status) {
+		p->idx = idx;
+		p->status = status;
+	}
+	p->summed = sums(j, p);
+	wfi_cuda_post_mark(j->ep, p);
+}
+
+/* the pieces are the caller's until it returns */
+static void rest_begin(const struct job *j, uint32_t at, uint32_t idx, uint64_t done)
+{
+	struct wfi_cuda_rest *r = &j->ep->rest;
+
+	memcpy(r->pieces, j->pieces, j->nr * sizeof(*r->pieces));
+	r->mr = &j->mr->base;
+	r->at = at;
+	r->nr = j->nr;
+	r->idx = idx;
+	r->done = done;
+	r->open = true;
+}
+
+/* in the GPU's context. Return: a CUresult, if nothing was asked for */
+static int launch(const struct job *j, uint64_t bytes, uint32_t at)
+{
+	struct wfi_cuda_post *p = &j->ep->posts[at % j->ep->depth];
 	const struct wfi_cuda *cuda = j->g->gpu->cuda;
+	uint64_t done = 0;
 	uint32_t idx = 0;
 	int res = 0, ret;
 
@@ -198,14 +229,55 @@ static int launch(const struct job *j, uint64_t bytes, struct wfi_cuda_post *p)
 		res = cuda->cuEventCreate(&p->event, WFI_CUDA_EVENT_NO_TIMING);
 	if (res)
 		return res;
-	ret = is_small(j, bytes) ? by_kernels(j, &idx, &p->tables) : by_copies(j, &idx);
-	if (ret) {
-		p->idx = idx;
-		p->status = ret;
+	ret = is_small(j, bytes) ? by_kernels(j, &idx, &done, &p->tables)
+				 : by_copies(j, &idx, &done);
+	if (wfi_likely(ret != -EINPROGRESS)) {
+		launched(j, p, idx, ret);
+		return 0;
 	}
-	p->summed = sums(j, p);
-	wfi_cuda_post_mark(j->ep, p);
+	rest_begin(j, at, idx, done);
+	p->rest = true;
+	p->waits = true;
 	return 0;
+}
+
+/* in the GPU's context. Return: as by_copies() */
+static int rest_copy(struct wfi_cuda_ep *ep, struct wfi_cuda_post *p)
+{
+	struct wfi_cuda_rest *r = &ep->rest;
+	int ret = -ECANCELED;
+	struct job j;
+
+	job_init(&j, ep, r->mr, p->op == WEFT_WC_WRITE);
+	j.pieces = r->pieces;
+	j.nr = r->nr;
+	if (ep->state == WFI_EP_CONNECTED)
+		ret = by_copies(&j, &r->idx, &r->done);
+	if (ret == -EINPROGRESS)
+		return ret;
+	p->rest = false;
+	r->open = false;
+	launched(&j, p, r->idx, ret);
+	return ret;
+}
+
+void wfi_cuda_rest_go_on(struct wfi_cuda_ep *ep)
+{
+	struct wfi_cuda_post *p = &ep->posts[ep->rest.at % ep->depth];
+	int res;
+
+	/* nothing moves there any more, and the post ends as all others do */
+	if (ep->gpu->lost) {
+		ep->rest.open = false;
+		return;
+	}
+	res = wfi_gpu_enter(ep->gpu->gpu);
+	if (res) {
+		wfi_cuda_failed(ep->gpu, "a copy", res);
+		return;
+	}
+	rest_copy(ep, p);
+	wfi_gpu_leave(ep->gpu->gpu);
 }
 
 static bool far_lost(const struct wfi_cuda_mr *mr)
@@ -229,7 +301,7 @@ static void start(struct wfi_cuda_ep *ep, uint32_t at, struct job *j, uint64_t b
 		j->pieces = wfi_cuda_bounce_begin(ep, at, j->pieces);
 	res = wfi_gpu_enter(j->g->gpu);
 	if (!res) {
-		res = launch(j, bytes, p);
+		res = launch(j, bytes, at);
 		wfi_gpu_leave(j->g->gpu);
 	}
 	if (!res)
@@ -305,7 +377,7 @@ void wfi_cuda_post_start(struct wfi_cuda_ep *ep, uint32_t at)
 
 bool wfi_cuda_post_can_start(const struct wfi_cuda_ep *ep, const struct wfi_cuda_post *p)
 {
-	return !wfi_cuda_stops(ep, wfi_cuda_mr(p->mr)) || ep->gpu->free_bounces;
+	return !ep->rest.open && (!wfi_cuda_stops(ep, wfi_cuda_mr(p->mr)) || ep->gpu->free_bounces);
 }
 
 static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum weft_wc_op op,
@@ -323,7 +395,7 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 			 (wfi_cuda_mr(post->local_mr)->on &&
 			  wfi_cuda_mr(post->local_mr)->on != ep->gpu)))
 		return -EINVAL;
-	if (wfi_unlikely(ep->tail - ep->head == ep->depth))
+	if (wfi_unlikely(ep->tail - ep->head == ep->depth || ep->rest.open))
 		return -EAGAIN;
 	*p = (struct wfi_cuda_post){
 		.event = p->event,
@@ -338,6 +410,7 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 	j.pieces = post->pieces;
 	j.nr = p->idx;
 	p->way = (uint8_t)j.way;
+	p->apart = j.mr->on;
 	/* what does not wait may not be followed by what should have */
 	ret = wfi_unlikely(!bytes) && !write ? gate_look(&j, p) : 0;
 	if (wfi_unlikely(!ret && post->flags & WEFT_POST_TRY))
@@ -352,6 +425,7 @@ static int cuda_post(struct weft_ep *base, const struct weft_post *post, enum we
 		start(ep, ep->tail, &j, (uint64_t)bytes);
 	p->waits |= bytes && j.g->lost;
 	ep->nr_waiting += p->gate || p->held;
+	ep->nr_apart += p->apart;
 	ep->tail++;
 	wfi_cuda_device(base->dev)->nr_open++;
 	return 0;
@@ -416,7 +490,7 @@ static int cuda_post_stay(struct weft_ep *base, const struct weft_post *post)
 
 	if (post->nr_pieces > base->dev->caps.max_pieces || !(post->flags & WEFT_POST_SUMS))
 		return -EINVAL;
-	if (ep->tail - ep->head == ep->depth)
+	if (ep->tail - ep->head == ep->depth || ep->rest.open)
 		return -EAGAIN;
 	*p = (struct wfi_cuda_post){
 		.event = p->event,
