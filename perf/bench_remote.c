@@ -349,8 +349,9 @@ static int run_cases(const struct wfi_perf *p, struct remote_bench *b)
 	if (ret)
 		return ret;
 	wfi_perf_near_hold(&b->near);
-	ret = run_match(p, b);
-	if (!ret && !b->tcp)
+	if (wfi_perf_wanted(b->tcp ? "match64_tcp" : "match64_shm"))
+		ret = run_match(p, b);
+	if (!ret && !b->tcp && wfi_perf_wanted("get_64x64KiB_shm"))
 		ret = run_get(p, b);
 	return wfi_perf_near_let(&b->near) ? -EAGAIN : ret;
 }

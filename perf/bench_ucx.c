@@ -2,7 +2,6 @@
 /* bench_ucx.c - the UCX provider beside ucx_perftest, between two processes of this host */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "perf/pair.h"
 #include "perf/peers.h"
@@ -40,14 +39,6 @@ static const struct bw_case bw_cases[] = {
 	{ "get_bw_64KiB", "ucp_get", true, 64u << 10, 2000 },
 	{ "get_bw_1MiB", "ucp_get", true, 1u << 20, 200 },
 };
-
-/* those whose name starts with WEFT_PERF_CASE, if that is set */
-static bool is_wanted(const char *name)
-{
-	const char *only = getenv("WEFT_PERF_CASE");
-
-	return !only || !strncmp(name, only, strlen(only));
-}
 
 struct moves {
 	const char *device;
@@ -189,7 +180,7 @@ static int bw_run(const struct wfi_perf *p, const struct place *place, const str
 						 wfi_peer_ucx_perftest_skipped() } };
 
 	snprintf(name, sizeof(name), "%s_%s", c->name, place->name);
-	if (!is_wanted(name))
+	if (!wfi_perf_wanted(name))
 		return 0;
 	return wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
 }
@@ -214,7 +205,7 @@ static int lat_run(const struct wfi_perf *p, const struct place *place)
 						 wfi_peer_ucx_perftest_skipped() } };
 
 	snprintf(name, sizeof(name), "am_lat_8B_%s", place->name);
-	if (!is_wanted(name))
+	if (!wfi_perf_wanted(name))
 		return 0;
 	return wfi_perf_compare(p, &row, sides, WFI_ARRAY_SIZE(sides));
 }

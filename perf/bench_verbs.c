@@ -363,15 +363,14 @@ static const struct {
 	{ "connect_first_write", first_case, 8 },
 };
 
-/* those whose name starts with WEFT_PERF_CASE, if that is set; one that fails leaves the others
- * their turns */
-static int measure(const struct run *r, const char *only)
+/* one that fails leaves the others their turns */
+static int measure(const struct run *r)
 {
 	unsigned i;
 	int ret = 0, err;
 
 	for (i = 0; i < WFI_ARRAY_SIZE(cases); i++) {
-		if (strncmp(cases[i].name, only, strlen(only)) != 0)
+		if (!wfi_perf_wanted(cases[i].name))
 			continue;
 		err = cases[i].run(r, cases[i].name, cases[i].arg);
 		ret = ret ? ret : err;
@@ -412,7 +411,7 @@ static int verbs_run(const struct wfi_perf *p, int nr_args, char **args)
 	if (!two)
 		ret = wfi_vrig_fork(&r.place);
 	if (!ret)
-		ret = measure(&r, setting("WEFT_PERF_CASE", ""));
+		ret = measure(&r);
 	sock = wfi_vrig_dial(&r.place, &quit);
 	if (sock >= 0)
 		close(sock);

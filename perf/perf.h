@@ -136,6 +136,8 @@ struct wfi_perf_timed {
 };
 /* a round of @ctx, a struct wfi_perf_timed: the median time of its operations */
 int wfi_perf_timed_us(void *ctx, double *us);
+/* cases whose name starts with WEFT_PERF_CASE, if that is set */
+bool wfi_perf_wanted(const char *name);
 /* splitmix64: the nth number of a stream */
 uint64_t wfi_perf_rand(uint64_t n);
 /* a permutation of 0 .. @nr - 1, the same in each run */

@@ -114,6 +114,13 @@ int wfi_perf_timed_us(void *ctx, double *us)
 	return ret;
 }
 
+bool wfi_perf_wanted(const char *name)
+{
+	const char *only = getenv("WEFT_PERF_CASE");
+
+	return !only || !strncmp(name, only, strlen(only));
+}
+
 uint64_t wfi_perf_rand(uint64_t n)
 {
 	uint64_t v = (n + 1) * 0x9e3779b97f4a7c15;
