@@ -9,9 +9,10 @@
  * A holder has a pair of numbers: an even one for what lies in its memory, and the odd one behind
  * it for what lies in its SSD tier.
  *
- * A tag is 62 bits of a hash of key and space; the lowest two are WFI_TAG_GONE and WFI_TAG_SSD. A
- * bucket is two cache lines: eight tags, and eight bytes of holders for each of them, which are
- * packed to the front.
+ * A tag is 62 bits of a hash of key and space; the lowest two are WFI_TAG_GONE and WFI_TAG_SSD, and
+ * the upper 32 are never all 0. A bucket is two cache lines: eight tags, and eight bytes of holders
+ * for each of them, which are packed to the front. Who looks compares the place and the upper half:
+ * one look in a thousand million finds another block's holders.
  *
  * It lies in a memfd that other nodes of its host may map for reading: who looks for a chain there
  * asks nobody, and wakes nobody.
@@ -73,7 +74,7 @@ static inline uint64_t wfi_block_tag(uint64_t space_tag, const struct weft_key *
 	const uint64_t z = (key->lo + (key->hi ^ space_tag)) * 0x9e3779b97f4a7c15ull;
 	const uint64_t tag = (z ^ (z >> 32)) & ~WFI_TAG_MARKS;
 
-	return tag ? tag : WFI_TAG_MARKS + 1;
+	return tag >> 32 ? tag : tag | 1ull << 32;
 }
 
 /* Return: 0, -ENOMEM, -EINVAL */

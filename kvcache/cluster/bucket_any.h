@@ -5,14 +5,14 @@
 
 #include <stdint.h>
 
-/* Return: which of the eight, or 8. @tags: a line, aligned */
-static inline unsigned bucket_find(const uint64_t *tags, uint64_t tag)
+/* Return: bit i: the i-th of the eight. @tags: half a line, aligned */
+static inline unsigned bucket_find(const uint32_t *tags, uint32_t tag)
 {
-	unsigned i;
+	unsigned same = 0, i;
 
-	for (i = 0; i < 8 && tags[i] != tag; i++)
-		;
-	return i;
+	for (i = 0; i < 8; i++)
+		same |= (unsigned)(tags[i] == tag) << i;
+	return same;
 }
 
 #endif

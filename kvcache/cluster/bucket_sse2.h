@@ -6,20 +6,15 @@
 #include <emmintrin.h>
 #include <stdint.h>
 
-/* Return: which of the eight, or 8. @tags: a line, aligned */
-static inline unsigned bucket_find(const uint64_t *tags, uint64_t tag)
+/* Return: bit i: the i-th of the eight. @tags: half a line, aligned */
+static inline unsigned bucket_find(const uint32_t *tags, uint32_t tag)
 {
 	const __m128i *at = (const __m128i *)(const void *)tags;
-	const __m128i want = _mm_set1_epi64x((int64_t)tag);
-	/* halves of a tag that are the same, as 16 bits each, then as 8 */
-	const __m128i low = _mm_packs_epi32(_mm_cmpeq_epi32(_mm_load_si128(at), want),
-					    _mm_cmpeq_epi32(_mm_load_si128(at + 1), want));
-	const __m128i high = _mm_packs_epi32(_mm_cmpeq_epi32(_mm_load_si128(at + 2), want),
-					     _mm_cmpeq_epi32(_mm_load_si128(at + 3), want));
-	const unsigned halves = (unsigned)_mm_movemask_epi8(_mm_packs_epi16(low, high));
-	const unsigned both = halves & halves >> 1 & 0x5555;
+	const __m128i want = _mm_set1_epi32((int32_t)tag);
+	const __m128i same = _mm_packs_epi32(_mm_cmpeq_epi32(_mm_load_si128(at), want),
+					     _mm_cmpeq_epi32(_mm_load_si128(at + 1), want));
 
-	return (unsigned)__builtin_ctz(both | 1u << 16) / 2;
+	return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(same, _mm_setzero_si128()));
 }
 
 #endif

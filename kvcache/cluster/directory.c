@@ -13,15 +13,20 @@
 #define DEFAULT_BYTES (128ull << 20)
 #define SWEEP_BUCKETS 256u /* a poll */
 #define GROUP 64u /* buckets that a sweep passes over together */
-#define AHEAD 8u /* buckets whose lines are called for */
-#define MAGIC 0x3152494454464557ull /* "WEFTDIR1" */
+#define AHEAD 16u /* buckets whose lines are called for */
+#define MAGIC 0x3252494454464557ull /* "WEFTDIR2" */
 
+/* who looks for a block takes its first line alone, where the upper half of a tag and four holders
+ * are, unless there are more; the owner goes by whole tags */
 struct bucket {
-	uint64_t tags[BUCKET_TAGS]; /* 0: none */
-	uint64_t holders[BUCKET_TAGS]; /* a byte each, from the lowest on; 0: none */
+	uint32_t tags[BUCKET_TAGS]; /* upper halves; 0: none */
+	uint32_t holders[BUCKET_TAGS]; /* a byte each, from the lowest on; 0: none */
+	uint32_t low[BUCKET_TAGS]; /* lower halves of the tags */
+	uint32_t more[BUCKET_TAGS]; /* the fifth holder to the eighth */
 };
 
 _Static_assert(sizeof(struct bucket) == 2 * WFI_CACHELINE, "two lines");
+_Static_assert(offsetof(struct bucket, low) == WFI_CACHELINE, "what is looked at comes first");
 
 /* the shard as others on this host see it. Its owner alone writes, word by word; who reads
  * meanwhile may meet a tag with the holders of the one before it: a hint that is wrong */
@@ -127,6 +132,17 @@ static inline void word_set(uint64_t *word, uint64_t value)
 	__atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
+/* the same of half a word */
+static inline uint32_t half_get(const uint32_t *half)
+{
+	return __atomic_load_n(half, __ATOMIC_RELAXED);
+}
+
+static inline void half_set(uint32_t *half, uint32_t value)
+{
+	__atomic_store_n(half, value, __ATOMIC_RELAXED);
+}
+
 static void holder_name(struct wfi_directory *d, unsigned pair, uint64_t node)
 {
 	word_set(&d->sh->nodes[pair], node);
@@ -170,10 +186,42 @@ static inline struct bucket *bucket_of(const struct wfi_directory *d, uint64_t t
 	return &d->sh->buckets[bucket_idx(d->mask, tag)];
 }
 
-/* Return: the place of a tag, or BUCKET_TAGS */
+static inline uint32_t tag_upper(uint64_t tag)
+{
+	return (uint32_t)(tag >> 32);
+}
+
+/* the owner's. Return: the place of a tag, or BUCKET_TAGS */
 static inline unsigned tag_find(const struct bucket *b, uint64_t tag)
 {
-	return bucket_find(b->tags, tag);
+	unsigned same = bucket_find(b->tags, tag_upper(tag)), i;
+
+	for (; same; same &= same - 1) {
+		i = (unsigned)__builtin_ctz(same);
+		if (b->low[i] == (uint32_t)tag)
+			return i;
+	}
+	return BUCKET_TAGS;
+}
+
+/* all eight holders of a place */
+static inline uint64_t place_get(const struct bucket *b, unsigned i)
+{
+	const uint64_t more = half_get(&b->more[i]);
+
+	return half_get(&b->holders[i]) | more << 32;
+}
+
+static inline void place_set(struct bucket *b, unsigned i, uint64_t word)
+{
+	half_set(&b->holders[i], (uint32_t)word);
+	half_set(&b->more[i], (uint32_t)(word >> 32));
+}
+
+static void place_clear(struct wfi_directory *d, struct bucket *b, unsigned i)
+{
+	half_set(&b->tags[i], 0);
+	d->stat.blocks--;
 }
 
 /* Return: bits below the lowest byte of @word that is @holder, or 64 */
@@ -217,48 +265,63 @@ static bool group_used(const struct wfi_directory *d, uint64_t idx)
 	return d->used[idx / GROUP / 64] >> (idx / GROUP % 64) & 1;
 }
 
+/* a place for a tag that has none yet */
+static void place_take(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
+{
+	const unsigned none = bucket_find(b->tags, 0);
+	unsigned i;
+
+	if (none) {
+		i = (unsigned)__builtin_ctz(none);
+		d->stat.blocks++;
+	} else {
+		i = d->victim++ % BUCKET_TAGS;
+		d->stat.pushed_out++;
+	}
+	half_set(&b->tags[i], tag_upper(tag));
+	half_set(&b->low[i], (uint32_t)tag);
+	place_set(b, i, holder);
+	group_use(d, bucket_idx(d->mask, tag));
+}
+
 static void holder_add(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
 {
-	unsigned i = tag_find(b, tag), at;
+	const unsigned i = tag_find(b, tag);
+	uint64_t word;
+	unsigned at;
 
 	if (i == BUCKET_TAGS) {
-		i = tag_find(b, 0);
-		if (i == BUCKET_TAGS) {
-			i = d->victim++ % BUCKET_TAGS;
-			d->stat.pushed_out++;
-		} else {
-			d->stat.blocks++;
-		}
-		word_set(&b->tags[i], tag);
-		word_set(&b->holders[i], holder);
-		group_use(d, bucket_idx(d->mask, tag));
+		place_take(d, b, tag, holder);
 		return;
 	}
-	if (byte_find(b->holders[i], holder) < 64)
+	word = place_get(b, i);
+	if (byte_find(word, holder) < 64)
 		return;
 	if (d->sh->nr_gone)
-		word_set(&b->holders[i], word_live(d->sh, b->holders[i]));
-	at = byte_find(b->holders[i], WFI_DIR_NOBODY);
+		word = word_live(d->sh, word);
+	at = byte_find(word, WFI_DIR_NOBODY);
 	/* eight are enough to get a block from */
 	if (at < 64)
-		word_set(&b->holders[i], b->holders[i] | (uint64_t)holder << at);
+		word |= (uint64_t)holder << at;
+	place_set(b, i, word);
 }
 
 static void holder_del(struct wfi_directory *d, struct bucket *b, uint64_t tag, uint8_t holder)
 {
 	const unsigned i = tag_find(b, tag);
+	uint64_t word;
 	unsigned at;
 
 	if (i == BUCKET_TAGS)
 		return;
-	at = byte_find(b->holders[i], holder);
+	word = place_get(b, i);
+	at = byte_find(word, holder);
 	if (at == 64)
 		return;
-	word_set(&b->holders[i], byte_cut(b->holders[i], at));
-	if (b->holders[i])
-		return;
-	word_set(&b->tags[i], 0);
-	d->stat.blocks--;
+	word = byte_cut(word, at);
+	place_set(b, i, word);
+	if (!word)
+		place_clear(d, b, i);
 }
 
 void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_t *changes,
@@ -275,9 +338,9 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 			const struct bucket *next = bucket_of(d, changes[ahead]);
 
 			__builtin_prefetch(next, 1);
-			__builtin_prefetch(next->holders, 1);
+			__builtin_prefetch(next->low, 1);
 		}
-		if (!tag)
+		if (!tag_upper(tag))
 			continue;
 		if (changes[i] & WFI_TAG_GONE)
 			holder_del(d, b, tag, who);
@@ -292,9 +355,15 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 static inline uint64_t holders_of(const struct wfi_dir_shared *sh, uint64_t mask, uint64_t tag)
 {
 	const struct bucket *b = &sh->buckets[bucket_idx(mask, tag)];
-	const unsigned i = tag ? tag_find(b, tag) : BUCKET_TAGS;
+	const unsigned same = tag_upper(tag) ? bucket_find(b->tags, tag_upper(tag)) : 0;
+	unsigned i;
+	uint64_t first;
 
-	return i == BUCKET_TAGS ? 0 : word_get(&b->holders[i]);
+	if (!same)
+		return 0;
+	i = (unsigned)__builtin_ctz(same);
+	first = half_get(&b->holders[i]);
+	return wfi_likely(first >> 24 == 0) ? first : first | (uint64_t)half_get(&b->more[i]) << 32;
 }
 
 /* those that are asked for */
@@ -364,18 +433,18 @@ static uint32_t find(const struct wfi_dir_shared *sh, uint64_t mask, const uint6
 		     uint32_t nr, uint8_t not, uint32_t turn, struct wfi_dir_run *runs,
 		     uint32_t max)
 {
-	uint32_t i, ahead = 0, first = 0, n = 0;
+	uint32_t i, first = 0, n = 0;
 	uint64_t common = 0, word, next, last = 0, last_asked = 0;
 
+	for (i = 0; i < nr && i < AHEAD; i++)
+		__builtin_prefetch(&sh->buckets[bucket_idx(mask, tags[i])]);
 	for (i = 0; i < nr && n < max; i++) {
-		for (; ahead < nr && ahead <= i + AHEAD; ahead++) {
-			const struct bucket *b = &sh->buckets[bucket_idx(mask, tags[ahead])];
-
-			__builtin_prefetch(b);
-			__builtin_prefetch(b->holders);
-		}
-		word = holders_of(sh, mask, tags[i] & ~WFI_TAG_MARKS);
-		/* most have the holders of the one before */
+		if (i + AHEAD < nr)
+			__builtin_prefetch(&sh->buckets[bucket_idx(mask, tags[i + AHEAD])]);
+		word = holders_of(sh, mask, tags[i]);
+		/* most have the holders of the one before, which are those of the run */
+		if (wfi_likely(word == last && common == last_asked))
+			continue;
 		if (word != last) {
 			last = word;
 			last_asked = holders_asked(sh, word, not );
@@ -443,8 +512,7 @@ uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *ta
 	bool room = true;
 
 	for (i = 0; i < nr && room; i++) {
-		all = holders_asked(d->sh, holders_of(d->sh, d->mask, tags[i] & ~WFI_TAG_MARKS),
-				    WFI_DIR_NOBODY);
+		all = holders_asked(d->sh, holders_of(d->sh, d->mask, tags[i]), WFI_DIR_NOBODY);
 		for (word = all; word && room; word >>= 8) {
 			const uint8_t holder = (uint8_t)word;
 
@@ -463,16 +531,16 @@ uint32_t wfi_directory_holders(const struct wfi_directory *d, const uint64_t *ta
 
 static void bucket_sweep(struct wfi_directory *d, struct bucket *b)
 {
+	uint64_t word;
 	unsigned i;
 
 	for (i = 0; i < BUCKET_TAGS; i++) {
 		if (!b->tags[i])
 			continue;
-		word_set(&b->holders[i], word_live(d->sh, b->holders[i]));
-		if (b->holders[i])
-			continue;
-		word_set(&b->tags[i], 0);
-		d->stat.blocks--;
+		word = word_live(d->sh, place_get(b, i));
+		place_set(b, i, word);
+		if (!word)
+			place_clear(d, b, i);
 	}
 }
 

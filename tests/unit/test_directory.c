@@ -306,6 +306,33 @@ static void test_full(void **state)
 }
 
 /* whatever a peer says in tags: 0, everything set, one thing many times */
+/* who looks does not tell two tags of one place apart that differ below alone; the owner does */
+static void test_upper_halves(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t tags[2] = { tag_of(1), tag_of(1) ^ 1ull << 31 };
+	const uint64_t gone[2] = { tags[0] | WFI_TAG_GONE, tags[1] | WFI_TAG_GONE };
+	const uint8_t a = (uint8_t)wfi_directory_join(f->d, 2);
+	const uint8_t b = (uint8_t)wfi_directory_join(f->d, 3);
+	struct wfi_directory_stat st;
+	struct wfi_dir_run run;
+
+	wfi_directory_update(f->d, a, &tags[0], 1);
+	wfi_directory_update(f->d, b, &tags[1], 1);
+	wfi_directory_update(f->d, b, &gone[0], 1);
+	wfi_directory_stat(f->d, &st);
+	assert_int_equal(st.blocks, 2);
+	wfi_directory_update(f->d, a, &gone[0], 1);
+	wfi_directory_stat(f->d, &st);
+	assert_int_equal(st.blocks, 1);
+	assert_int_equal(wfi_dir_view_find(&f->view, &tags[1], 1, 0, &run, 1), 1);
+	assert_int_equal(run.holder, b);
+	wfi_directory_update(f->d, b, &gone[1], 1);
+	assert_int_equal(wfi_dir_view_find(&f->view, &tags[1], 1, 0, &run, 1), 0);
+	/* no tag is like what an empty place has */
+	assert_true(wfi_block_tag(0, &(struct weft_key){ .lo = 0 }) >> 32);
+}
+
 static void test_odd_tags(void **state)
 {
 	struct fixture *f = *state;
@@ -426,6 +453,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_model, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_numbers_return, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_upper_halves, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_odd_tags, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_view_odd, setup, teardown),
 		cmocka_unit_test(test_wire),
