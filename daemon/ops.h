@@ -127,7 +127,7 @@ void op_get_fetched(struct node_op *op);
 /* ---- ops_afar.c ---- */
 
 /* a match whose first @n blocks are here, where node->where says if that is asked for: who has the
- * rest? Return: OP_OPEN, or 0: nobody is to be asked */
+ * rest? Return: OP_OPEN, or how far it goes, where nobody is to be asked */
 int op_match_afar(struct op_ctx *c, uint32_t n);
 /* a get whose .idx says what is here, with pieces of all places: the rest is fetched. Return:
  * OP_OPEN, or 0: nobody is to be asked. What is here is pinned then, and the regions are held */

@@ -10,81 +10,125 @@
 
 /* ---- match ---- */
 
+/* one whose first @here blocks are here; @where: of each block, for the engine */
+struct match {
+	struct node *node;
+	const struct weft_sqe *sqe;
+	const struct weft_key *keys;
+	uint32_t *where;
+	uint32_t here;
+};
+
 /* what is held here in the middle, behind what others have. Return: how far it goes */
-static uint32_t match_here(struct node_op *op, const struct op_buf *b, uint32_t at)
+static uint32_t match_here(const struct match *m, uint32_t at)
 {
-	struct wfi_kv *kv = op->session->node->kv;
-	const uint32_t nr = op->nr - at;
+	struct wfi_kv *kv = m->node->kv;
+	const uint32_t nr = m->sqe->nr - at;
 	uint32_t n, i;
 
-	n = (uint32_t)wfi_kv_match(kv, op->sqe.space, &b->keys[at], nr, NULL);
+	n = (uint32_t)wfi_kv_match(kv, m->sqe->space, &m->keys[at], nr, NULL);
 	for (i = at; i < at + n; i++)
-		b->idx[i] = WEFT_TIER_DRAM;
+		m->where[i] = WEFT_TIER_DRAM;
 	if (n < nr && wfi_kv_has_tier(kv))
-		n = (uint32_t)wfi_kv_match_tiers(kv, op->sqe.space, &b->keys[at], nr, n,
-						 &b->idx[at], NULL);
+		n = (uint32_t)wfi_kv_match_tiers(kv, m->sqe->space, &m->keys[at], nr, n,
+						 &m->where[at], NULL);
 	return at + n;
 }
 
 /* blocks of others, from @from on, up to @end */
-static void match_others(struct node_op *op, const struct op_buf *b, const struct wfi_found *found,
-			 uint32_t from, uint32_t end)
+static void match_others(const struct match *m, const struct wfi_found *found, uint32_t from,
+			 uint32_t end)
 {
-	const struct wfi_cluster *c = op->session->node->cluster;
+	const struct wfi_cluster *c = m->node->cluster;
 	uint32_t i;
 
 	for (i = from; i < end; i++) {
-		const uint8_t peer = found->peers[i - op->nr_pieces];
+		const uint8_t peer = found->peers[i - m->here];
 
-		b->idx[i] =
+		m->where[i] =
 			WEFT_WHERE(peer & WFI_PEER_SSD ? WEFT_TIER_REMOTE_SSD : WEFT_TIER_REMOTE,
 				   wfi_cluster_node(c, peer));
 	}
 }
 
-/* behind .nr_pieces blocks that are here, others and this node in turns. Return: how far it goes */
-static uint32_t match_on(struct node_op *op, const struct op_buf *b, const struct wfi_found *found)
+/* behind what is here, others and this node in turns. Return: how far it goes */
+static uint32_t match_on(const struct match *m, const struct wfi_found *found)
 {
-	uint32_t i = op->nr_pieces, end;
+	const uint32_t nr = m->sqe->nr;
+	uint32_t i = m->here, end = i + found->reached;
 	const uint8_t *none;
 
 	for (;;) {
-		none = memchr(found->peers + i - op->nr_pieces, WFI_PEER_NONE, op->nr - i);
-		end = none ? (uint32_t)(none - found->peers) + op->nr_pieces : op->nr;
-		if (op->sqe.flags & WEFT_F_WHERE)
-			match_others(op, b, found, i, end);
-		if (end == op->nr)
+		if (m->sqe->flags & WEFT_F_WHERE)
+			match_others(m, found, i, end);
+		if (end == nr)
 			return end;
-		i = match_here(op, b, end);
-		if (i == end || i == op->nr)
+		i = match_here(m, end);
+		if (i == end || i == nr)
 			return i;
+		none = memchr(found->peers + i - m->here, WFI_PEER_NONE, nr - i);
+		end = none ? (uint32_t)(none - found->peers) + m->here : nr;
 	}
 }
 
 /* for the engine: of the blocks from @end on nobody has any; the others are known */
-static void match_where(struct node_op *op, const struct op_buf *b, uint32_t end)
+static void match_where(const struct match *m, struct node_ring *r, uint32_t end)
 {
+	const uint32_t nr = m->sqe->nr;
 	uint32_t i;
 
-	for (i = end; i < op->nr; i++)
-		b->idx[i] = WEFT_TIER_NONE;
-	wfi_ring_args_write(op->ring->ring, op->sqe.arg_off + op->nr * sizeof(struct weft_key),
-			    b->idx, op->nr * sizeof(uint32_t));
+	for (i = end; i < nr; i++)
+		m->where[i] = WEFT_TIER_NONE;
+	wfi_ring_args_write(r->ring, m->sqe->arg_off + nr * sizeof(struct weft_key), m->where,
+			    nr * sizeof(uint32_t));
 }
 
 static void match_found(void *ctx, const struct wfi_found *found)
 {
 	struct node_op *op = ctx;
 	struct op_buf b = op_buf_of(op);
+	const struct match m = { .node = op->session->node,
+				 .sqe = &op->sqe,
+				 .keys = b.keys,
+				 .where = b.idx,
+				 .here = op->nr_pieces };
 	uint32_t end;
 
 	op->pull = NULL;
-	end = match_on(op, &b, found);
+	end = match_on(&m, found);
 	if (op->ring && op->sqe.flags & WEFT_F_WHERE)
-		match_where(op, &b, end);
+		match_where(&m, op->ring, end);
 	if (found->partial)
 		op->cqe_flags = WEFT_CQE_PARTIAL;
 	op_complete(op, (int)end, found->fetch_us);
+}
+
+/* a node has to be asked. Return: OP_OPEN, or how far it goes without */
+static int match_ask(struct op_ctx *c, struct wfi_seek_opts *o)
+{
+	const uint32_t n = o->from;
+	struct wfi_pull *pull;
+	struct node_op *op = op_open(c->node, c->r, c->sqe, c->now_ns);
+	struct op_buf b;
+
+	if (!op)
+		return (int)n;
+	b = op_buf_of(op);
+	memcpy(b.idx, c->node->where, n * sizeof(*b.idx));
+	memcpy(b.keys + n, o->keys + n, (op->nr - n) * sizeof(*b.keys));
+	op->nr_pieces = n;
+	if (!c->sqe->timeout_us)
+		o->deadline_ns = wfi_min(o->deadline_ns, c->now_ns + SEEK_NS);
+	o->done = match_found;
+	o->ctx = op;
+	if (wfi_cluster_seek(c->node->cluster, o, &pull)) {
+		op_close(op);
+		return (int)n;
+	}
+	/* it may be over, and gone, by now */
+	if (pull)
+		op->pull = pull;
+	return OP_OPEN;
 }
 
 int op_match_afar(struct op_ctx *c, uint32_t n)
@@ -95,33 +139,21 @@ int op_match_afar(struct op_ctx *c, uint32_t n)
 		.from = n,
 		.keys = c->node->keys,
 		.now_ns = c->now_ns,
-		.done = match_found,
+		.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns),
 	};
-	struct wfi_pull *pull;
-	struct node_op *op;
-	struct op_buf b;
+	const struct match m = { .node = c->node,
+				 .sqe = c->sqe,
+				 .keys = c->node->keys,
+				 .where = c->node->where,
+				 .here = n };
+	struct wfi_found found;
 
 	if (wfi_cluster_alone(c->node->cluster))
-		return 0;
-	op = op_open(c->node, c->r, c->sqe, c->now_ns);
-	if (!op)
-		return 0;
-	b = op_buf_of(op);
-	memcpy(b.idx, c->node->where, n * sizeof(*b.idx));
-	memcpy(b.keys + n, c->node->keys + n, (op->nr - n) * sizeof(*b.keys));
-	op->nr_pieces = n;
-	o.deadline_ns = op_deadline(c->node, c->sqe, c->now_ns);
-	if (!c->sqe->timeout_us)
-		o.deadline_ns = wfi_min(o.deadline_ns, c->now_ns + SEEK_NS);
-	o.ctx = op;
-	if (wfi_cluster_seek(c->node->cluster, &o, &pull)) {
-		op_close(op);
-		return 0;
-	}
-	/* it may be over, and gone, by now */
-	if (pull)
-		op->pull = pull;
-	return OP_OPEN;
+		return (int)n;
+	if (!wfi_cluster_look(c->node->cluster, &o, &found))
+		return match_ask(c, &o);
+	c->value = found.fetch_us;
+	return (int)match_on(&m, &found);
 }
 
 /* ---- get ---- */

@@ -107,11 +107,10 @@ int op_match(struct op_ctx *c)
 	ret = lease ? lease_prefix(c, n) : 0;
 	if (ret)
 		return ret;
-	if (n < nr && !lease && op_match_afar(c, n) == OP_OPEN)
-		return OP_OPEN;
-	if (where)
-		write_where(c, n);
-	return (int)n;
+	ret = n < nr && !lease ? op_match_afar(c, n) : (int)n;
+	if (where && ret != OP_OPEN)
+		write_where(c, (uint32_t)ret);
+	return ret;
 }
 
 /* the lease, and the slots where the engine looks for them. Return: @n, -ENOMEM, -EDQUOT */

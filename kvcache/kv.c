@@ -591,7 +591,7 @@ int wfi_kv_match(struct wfi_kv *kv, uint32_t space_id, const struct weft_key *ke
 	struct kv_space *space = kv_space(kv, space_id);
 	uint32_t done = 0;
 
-	if (space)
+	if (space && space->nr_indexed)
 		done = wfi_index_match(&kv->index, &space->salt, keys, nr, slots);
 	looked_up(space, done, nr);
 	kv_count(kv, KV_C_MATCH_HIT, done);

@@ -81,10 +81,10 @@ uint32_t wfi_cluster_reads_of(const struct wfi_cluster *c, const struct weft_ep 
  * peer */
 int wfi_cluster_message(struct wfi_cluster *c, struct wfi_peer *conn, const void *msg, size_t len,
 			uint64_t now_ns);
-/* Return: no other node is there: nothing is to be found */
 /* what nodes of this host map to look for chains in the shard here: struct wfi_peer's .shard.
  * Return: 0 with *@map, lent while the cluster lives; -ENOMEM */
 int wfi_cluster_shard(struct wfi_cluster *c, const struct wfi_map **map);
+/* Return: no other node is there: nothing is to be found */
 bool wfi_cluster_alone(const struct wfi_cluster *c);
 /**
  * wfi_cluster_drain - this node is about to leave: hands on what was used of late
@@ -135,6 +135,10 @@ struct wfi_seek_opts {
 	void (*done)(void *ctx, const struct wfi_found *found);
 	void *ctx;
 };
+/* what wfi_cluster_seek() would find, where nobody has to be asked; .deadline_ns, .done and .ctx
+ * are not used. @out: .peers is lent until the next call. Hot. Return: false: nothing was done;
+ * seek */
+bool wfi_cluster_look(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct wfi_found *out);
 /* Return: 0, with *@out NULL when it is done already; -ENOENT no such space, or alone; -ENOMEM */
 int wfi_cluster_seek(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct wfi_pull **out);
 

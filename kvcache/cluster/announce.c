@@ -36,16 +36,16 @@ static uint32_t hint_head(const struct wfi_cluster *c, uint64_t space_tag,
 			  const struct weft_key *key, const struct weft_key *parent)
 {
 	const uint64_t tag = wfi_block_tag(space_tag, key);
-	const struct hint *h = cl_hint(c, tag);
+	uint32_t head = cl_chain_seen(c, tag);
 	uint64_t up;
 
-	if (cl_hint_is_of(h, tag))
-		return h->head;
+	if (head)
+		return head;
 	if (no_key(parent))
 		return cl_head(tag);
 	up = wfi_block_tag(space_tag, parent);
-	h = cl_hint(c, up);
-	return cl_hint_is_of(h, up) ? h->head : cl_head(up);
+	head = cl_chain_seen(c, up);
+	return head ? head : cl_head(up);
 }
 
 /* or it comes from the SSD tier, or hangs under what lies there */
@@ -699,7 +699,8 @@ int wfi_cl_activate(struct wfi_cluster *c)
 		return 0;
 	c->stream = wfi_alloc(c->o.env, sizeof(*c->stream));
 	c->hints = wfi_alloc(c->o.env, NR_HINTS * sizeof(*c->hints));
-	ret = c->stream && c->hints ? 0 : -ENOMEM;
+	c->chains = wfi_alloc(c->o.env, NR_HINTS * sizeof(*c->chains));
+	ret = c->stream && c->hints && c->chains ? 0 : -ENOMEM;
 	if (!ret)
 		ret = wfi_table_init(c->o.env, &c->heads,
 				     wfi_kv_max_slots(c->o.kv) * sizeof(uint32_t), 0);
@@ -735,6 +736,9 @@ void wfi_cl_announce_fini(struct wfi_cluster *c)
 	if (c->hints)
 		wfi_free(c->o.env, c->hints, NR_HINTS * sizeof(*c->hints));
 	c->hints = NULL;
+	if (c->chains)
+		wfi_free(c->o.env, c->chains, NR_HINTS * sizeof(*c->chains));
+	c->chains = NULL;
 	if (c->stream)
 		wfi_free(c->o.env, c->stream, sizeof(*c->stream));
 	c->stream = NULL;

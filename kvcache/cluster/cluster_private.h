@@ -7,6 +7,7 @@
  * lend.c      leases for others
  * offer.c     blocks that others are to hold as well: replicas, and a node that leaves
  * pull.c      what is wanted here: looked for, waited for, shared, published
+ * look.c      who has blocks, where nobody has to be asked
  * hint.c      what was seen of blocks that are not here
  * flight.c    one lease of one holder, and the READs under it
  * route.c     what nodes would be worth for a chain
@@ -29,6 +30,7 @@
 #define NR_OUTBOX 64u
 #define NR_HINTS (16u << 10)
 #define NR_UNDER 1024u
+#define LOOK_MAX 1024u /* keys of a match that needs no pull */
 #define FLIGHT_BYTES (16ull << 20) /* of one lease: others have their turn */
 #define FLIGHT_RUNS 1024u /* in memory of a device */
 
@@ -112,8 +114,7 @@ struct outbox {
 
 /* what was seen of a block that is not here: four to a line, since a chain's lie anywhere */
 struct hint {
-	uint32_t tag; /* its upper half; the place says some more of it */
-	uint32_t head; /* of its chain */
+	uint64_t tag;
 	uint32_t seen_ms; /* when .peer and .other were named; it wraps */
 	uint8_t peer, other;
 	uint8_t fetched; /* how often */
@@ -274,6 +275,13 @@ struct wfi_cluster {
 	struct climb climb;
 	uint64_t tell_ns; /* when peers hear next how fast the SSD tier is, if it has changed */
 	struct hint *hints;
+	uint64_t *chains; /* of blocks that were seen: a tag's upper half, and the chain's head */
+
+	/* look.c: of the chain that is being looked at */
+	struct {
+		uint64_t tags[LOOK_MAX];
+		uint8_t peers[LOOK_MAX], others[LOOK_MAX];
+	} look;
 
 	/* offer.c */
 	uint32_t nr_takes;
@@ -379,7 +387,21 @@ static inline struct hint *cl_hint(const struct wfi_cluster *c, uint64_t tag)
 
 static inline bool cl_hint_is_of(const struct hint *h, uint64_t tag)
 {
-	return h->tag == (uint32_t)(tag >> 32);
+	return h->tag == tag;
+}
+
+/* the same block, for puts of what comes after it, and for who begins with it */
+static inline void cl_chain_note(const struct wfi_cluster *c, uint64_t tag, uint32_t head)
+{
+	c->chains[(tag >> 7) & (NR_HINTS - 1)] = (tag & ~(uint64_t)UINT32_MAX) | head;
+}
+
+/* Return: the head of its chain, or 0: it was not seen of late */
+static inline uint32_t cl_chain_seen(const struct wfi_cluster *c, uint64_t tag)
+{
+	const uint64_t seen = c->chains[(tag >> 7) & (NR_HINTS - 1)];
+
+	return (seen ^ tag) >> 32 ? 0 : (uint32_t)seen;
 }
 
 /* ---- lend.c ---- */
@@ -429,6 +451,19 @@ void wfi_cl_keep(struct wfi_cluster *c, struct wfi_pull *pull, struct pull_block
 		 uint32_t nr);
 /* when nothing is left to wait for, it ends with the next poll */
 void wfi_cl_pull_settle(struct wfi_cluster *c, struct wfi_pull *pull);
+
+/* ---- look.c ---- */
+
+/* Return: the number of a node, with its tier */
+uint8_t wfi_cl_run_peer(const struct wfi_cluster *c, uint64_t node, bool ssd);
+/* of @nr blocks one after the other, who has them */
+void wfi_cl_run_take(uint8_t *peers, uint8_t *others, uint32_t nr, uint8_t peer, uint8_t other);
+/* who has each of these blocks, by the shard of @owner. Return: false: it has to be asked */
+bool wfi_cl_look(struct wfi_cluster *c, uint8_t owner, const uint64_t *tags, uint32_t nr,
+		 uint8_t *peers, uint8_t *others);
+/* @peers: lent for as long */
+void wfi_cl_found(const struct wfi_cluster *c, const uint8_t *peers, uint32_t nr,
+		  uint64_t block_bytes, struct wfi_found *found);
 
 /* ---- hint.c ---- */
 

@@ -4,26 +4,12 @@
 
 #define HINT_MS 100u /* for so long a hint is worth a try */
 
-/* for puts of what comes after these blocks, which find their chain's head here */
-static struct hint *head_leave(struct wfi_cluster *c, const struct wfi_pull *pull, uint32_t i)
-{
-	const uint64_t tag = pull->tags[i];
-	struct hint *h = cl_hint(c, tag);
-
-	if (!cl_hint_is_of(h, tag))
-		*h = (struct hint){ .tag = (uint32_t)(tag >> 32),
-				    .peer = WFI_PEER_NONE,
-				    .other = WFI_PEER_NONE };
-	h->head = pull->head;
-	return h;
-}
-
 void wfi_cl_heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
 {
 	uint32_t i;
 
 	for (i = 0; i < pull->nr; i++)
-		head_leave(c, pull, i);
+		cl_chain_note(c, pull->tags[i], pull->head);
 }
 
 static uint32_t now_ms(const struct wfi_cluster *c)
@@ -36,11 +22,14 @@ void wfi_cl_hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
 	const uint32_t seen_ms = now_ms(c);
 	uint32_t i;
 
+	wfi_cl_heads_leave(c, pull);
 	for (i = 0; i < pull->nr; i++) {
-		struct hint *h = head_leave(c, pull, i);
+		struct hint *h = cl_hint(c, pull->tags[i]);
 
 		if (pull->peers[i] == WFI_PEER_NONE)
 			continue;
+		if (!cl_hint_is_of(h, pull->tags[i]))
+			*h = (struct hint){ .tag = pull->tags[i] };
 		h->peer = pull->peers[i];
 		h->other = pull->others[i];
 		h->seen_ms = seen_ms;
@@ -71,11 +60,11 @@ uint32_t wfi_cl_chain_head(struct wfi_cluster *c, const struct wfi_space_info *s
 			   const struct weft_key *key)
 {
 	const uint64_t tag = wfi_block_tag(space->tag, key);
-	const struct hint *h = cl_hint(c, tag);
+	const uint32_t head = cl_chain_seen(c, tag);
 	uint32_t slot;
 
-	if (cl_hint_is_of(h, tag))
-		return h->head;
+	if (head)
+		return head;
 	if (wfi_kv_peek(c->o.kv, space->id, key, 1, &slot) == 1)
 		return wfi_cl_head_of(c, slot);
 	if (wfi_kv_has_tier(c->o.kv)) {

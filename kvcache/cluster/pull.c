@@ -82,26 +82,6 @@ void wfi_cl_pulls_fini(struct wfi_cluster *c)
 
 /* ---- looking for holders ---- */
 
-/* Return: the number of a node, with its tier */
-static uint8_t run_peer(const struct wfi_cluster *c, uint64_t node, bool ssd)
-{
-	const uint8_t peer = wfi_cl_peer_of(c, node);
-
-	return ssd && peer != WFI_PEER_NONE ? peer | WFI_PEER_SSD : peer;
-}
-
-static void run_take(struct wfi_pull *pull, uint32_t first, uint32_t nr, uint8_t peer,
-		     uint8_t other)
-{
-	/* who is connected to the shard may not be so to us */
-	if (peer == WFI_PEER_NONE) {
-		peer = other;
-		other = WFI_PEER_NONE;
-	}
-	memset(pull->peers + first, peer, nr);
-	memset(pull->others + first, other, nr);
-}
-
 /* numbers of nodes: input */
 static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union cluster_msg *m)
 {
@@ -111,9 +91,11 @@ static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union 
 		const struct cluster_run *r = &m->looked.runs[i];
 
 		if (wfi_range_ok(r->first, r->nr, pull->nr_asked))
-			run_take(pull, pull->at + r->first, r->nr,
-				 run_peer(c, r->node, r->flags & CLUSTER_RUN_SSD),
-				 run_peer(c, r->other, r->flags & CLUSTER_RUN_OTHER_SSD));
+			wfi_cl_run_take(pull->peers + pull->at + r->first,
+					pull->others + pull->at + r->first, r->nr,
+					wfi_cl_run_peer(c, r->node, r->flags & CLUSTER_RUN_SSD),
+					wfi_cl_run_peer(c, r->other,
+							r->flags & CLUSTER_RUN_OTHER_SSD));
 	}
 }
 
@@ -122,7 +104,7 @@ static void runs_take(struct wfi_cluster *c, struct wfi_pull *pull, const union 
 static void held_take(struct wfi_cluster *c, struct wfi_pull *pull, const struct cluster_run *r)
 {
 	const bool ssd = r->flags & CLUSTER_RUN_SSD;
-	const uint8_t peer = run_peer(c, r->node, ssd);
+	const uint8_t peer = wfi_cl_run_peer(c, r->node, ssd);
 	const uint32_t first = pull->at + r->first;
 	struct tally *t;
 	uint32_t i;
@@ -147,46 +129,13 @@ static void all_held_take(struct wfi_cluster *c, struct wfi_pull *pull, const un
 		held_take(c, pull, &m->looked.runs[i]);
 }
 
-static uint32_t pull_reached(const struct wfi_pull *pull)
-{
-	const uint8_t *end = memchr(pull->peers, WFI_PEER_NONE, pull->nr);
-
-	return end ? (uint32_t)(end - pull->peers) : pull->nr;
-}
-
-/* Return: behind the last of those from @i on that are the same */
-static uint32_t run_end(const uint8_t *peers, uint32_t i, uint32_t nr)
-{
-	/* all of them, most of the time */
-	if (!memcmp(peers + i, peers + i + 1, nr - i - 1))
-		return nr;
-	while (++i < nr && peers[i] == peers[i - 1])
-		;
-	return i;
-}
-
-/* each holder's part as a transfer of its own, one after the other: what is told is no less than
- * it will be */
-static uint32_t fetch_us(const struct wfi_cluster *c, const struct wfi_pull *pull, uint32_t nr)
-{
-	uint64_t ns = 0;
-	uint32_t i, end;
-
-	for (i = 0; i < nr; i = end) {
-		end = run_end(pull->peers, i, nr);
-		ns += wfi_cl_expected_ns(c, pull->peers[i], (end - i) * pull->space.block_bytes);
-	}
-	return (uint32_t)wfi_min((ns + WFI_NSEC_PER_USEC - 1) / WFI_NSEC_PER_USEC, UINT32_MAX);
-}
-
 static void seek_end(struct wfi_cluster *c, struct wfi_pull *pull)
 {
 	const struct wfi_seek_opts o = pull->seek;
-	struct wfi_found found = { .reached = pull_reached(pull),
-				   .peers = pull->peers,
-				   .partial = pull->partial };
+	struct wfi_found found;
 
-	found.fetch_us = fetch_us(c, pull, found.reached);
+	wfi_cl_found(c, pull->peers, pull->nr, pull->space.block_bytes, &found);
+	found.partial = pull->partial;
 	pull->state = PULL_ENDED;
 	o.done(o.ctx, &found);
 	wfi_cl_hints_leave(c, pull);
@@ -302,15 +251,11 @@ static int seek_ask(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t owner)
 	return 0;
 }
 
-/* the shard is here */
-static void seek_here(struct wfi_cluster *c, struct wfi_pull *pull)
+/* who has what of a chain whose shard is here */
+static void seek_all_here(struct wfi_cluster *c, struct wfi_pull *pull)
 {
 	union cluster_msg m;
 
-	if (!pull->tally) {
-		wfi_cl_find(c, pull->tags, pull->nr, pull->peers, pull->others);
-		return;
-	}
 	for (; pull->at < pull->nr; pull->at += pull->nr_asked) {
 		pull->nr_asked = (uint32_t)wfi_min(pull->nr - pull->at, CLUSTER_TAGS_MAX);
 		wfi_cl_who(c, pull->tags + pull->at, pull->nr_asked, 0, &m);
@@ -318,33 +263,14 @@ static void seek_here(struct wfi_cluster *c, struct wfi_pull *pull)
 	}
 }
 
-/* the shard is mapped: its node is not asked, nor woken */
-static void seek_mapped(struct wfi_cluster *c, struct wfi_pull *pull, struct wfi_dir_view *view)
-{
-	struct wfi_dir_run runs[CLUSTER_RUNS_MAX];
-	const uint32_t n =
-		wfi_dir_view_find(view, pull->tags, pull->nr, c->turn++, runs, CLUSTER_RUNS_MAX);
-	uint32_t i;
-
-	for (i = 0; i < n; i++) {
-		const struct wfi_dir_run *r = &runs[i];
-
-		run_take(pull, r->first, r->nr,
-			 run_peer(c, wfi_dir_view_node(view, r->holder), r->holder & WFI_DIR_SSD),
-			 run_peer(c, wfi_dir_view_node(view, r->other), r->other & WFI_DIR_SSD));
-	}
-}
-
 /* Return: whether nobody has to be asked */
 static bool seek_at_once(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t owner)
 {
+	if (!pull->tally)
+		return wfi_cl_look(c, owner, pull->tags, pull->nr, pull->peers, pull->others);
 	if (owner == SELF)
-		seek_here(c, pull);
-	else if (c->peers[owner].view.sh && !pull->tally)
-		seek_mapped(c, pull, &c->peers[owner].view);
-	else
-		return false;
-	return true;
+		seek_all_here(c, pull);
+	return owner == SELF;
 }
 
 /* Return: true when it is known by now: a seek is gone then */

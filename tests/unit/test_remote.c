@@ -182,6 +182,34 @@ static void test_wrong_holders(void **state)
 	}
 }
 
+/* who has the shard of a chain knows at once what the others ask it for */
+static void test_look(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_found found;
+	uint32_t n, i, known = 0;
+
+	for (n = 0; n < NODES; n++)
+		put_chain(f, n);
+	for (n = 0; n < NODES; n++) {
+		const struct wfi_seek_opts o = { .space = f->nodes[n].space.id,
+						 .nr = CHAIN,
+						 .from = 1,
+						 .keys = f->keys,
+						 .now_ns = now(f) };
+
+		if (!wfi_cluster_look(f->nodes[n].cluster, &o, &found))
+			continue;
+		known++;
+		assert_int_equal(found.reached, CHAIN - 1);
+		assert_false(found.partial);
+		for (i = 0; i < CHAIN - 1; i++)
+			assert_int_not_equal(wfi_cluster_node(f->nodes[n].cluster, found.peers[i]),
+					     0);
+	}
+	assert_int_equal(known, 1);
+}
+
 static bool lose_leased(struct fixture *f, struct letter *l)
 {
 	(void)f;
@@ -660,6 +688,7 @@ int main(void)
 		TEST(test_share_outlives),
 		TEST(test_lies),
 		TEST(test_wrong_holders),
+		TEST(test_look),
 		TEST(test_no_answer),
 		TEST(test_hedge),
 		TEST(test_no_room_again),
