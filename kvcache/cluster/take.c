@@ -190,7 +190,7 @@ static int pieces_out(struct take *t)
 			.len = t->piece_bytes,
 		};
 	}
-	t->out.nr = t->nr;
+	t->out.nr = ret ? 0 : t->nr;
 	return ret;
 }
 
@@ -217,7 +217,7 @@ static int pieces_in(struct take *t)
 		t->in.pieces[i] = t->blocks[i];
 		t->in.pieces[i].len = t->piece_bytes;
 	}
-	t->in.nr = t->nr;
+	t->in.nr = ret ? 0 : t->nr;
 	return ret;
 }
 

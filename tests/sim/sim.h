@@ -80,6 +80,7 @@ struct sim_op {
 	bool cancelled;
 	bool forged; /* HANDOFF_PUSH with a wrong secret, or of layers that were pushed before */
 	bool to_slots; /* GET: into claims instead of the region */
+	bool placed; /* HANDOFF_EXPECT: into the region instead of slots */
 	bool stale; /* RELEASE of a slot that was the engine's once */
 	uint8_t landed[SIM_RUN]; /* HANDOFF_EXPECT: layers, a bit each */
 };
@@ -101,6 +102,7 @@ struct sim_lease {
 struct sim_push {
 	bool active;
 	bool failed;
+	bool placed; /* layers are made in the region, and pushed from there; .slots is not used */
 	uint32_t nr_open; /* operations */
 	struct weft_ticket ticket;
 	struct sim_run run;
@@ -264,6 +266,7 @@ struct sim_report {
 	uint64_t blocks_checked;
 	uint64_t messages, messages_remote; /* received; sent to other nodes */
 	uint64_t handoffs_local, handoffs_remote; /* pushes that arrived */
+	uint64_t handoffs_placed; /* handoffs that arrived in regions */
 	uint64_t hangups, refits, lost_links, crashes;
 	uint64_t drains, drained; /* nodes that were told to leave, and did */
 	uint64_t railed_bytes; /* that arrived over one of several rails */

@@ -413,6 +413,13 @@ static void ask_break_ring(struct sim_engine *e)
 
 /* ---- handoffs ---- */
 
+/* whether a side of a handoff has its blocks there. Nothing could tell an engine's own bytes from
+ * harmed ones */
+static bool in_region(struct sim_engine *e)
+{
+	return !e->sim->harm && sim_chance(e->sim, 40);
+}
+
 static void ask_expect(struct sim_engine *e)
 {
 	struct weft_arg_expect arg = { .nr_layers = e->info.nr_layers };
@@ -424,10 +431,15 @@ static void ask_expect(struct sim_engine *e)
 		return;
 	if (sim_chance(e->sim, 80))
 		op->timeout_ns = 0;
+	op->placed = in_region(e);
+	if (op->placed)
+		op->flags = WEFT_F_COPY | (sim_chance(e->sim, 50) ? WEFT_F_VERIFY : 0);
 	arg.parent = parent_of(&run);
 	at = engine_args(e, op);
 	memcpy(at, &arg, sizeof(arg));
-	sim_put_keys(at + sizeof(arg), &run);
+	at = sim_put_keys(at + sizeof(arg), &run);
+	if (op->placed)
+		put_places(e, op, at);
 	mark_seen(e, &run);
 	engine_submit(e, op, run.nr, 0);
 }
@@ -464,7 +476,8 @@ static void push_start(struct sim_engine *e)
 
 		if (!t->used || t->tenant != e->tenant || t->space != e->space)
 			continue;
-		if (!claims_take(e, p->slots, t->run.nr))
+		p->placed = in_region(e);
+		if (!p->placed && !claims_take(e, p->slots, t->run.nr))
 			return;
 		t->used = false;
 		p->active = true;
@@ -484,6 +497,10 @@ static void push_finish(struct sim_engine *e)
 	struct sim_push *p = &e->push;
 	bool remote = p->ticket.node != e->session->node->id;
 
+	if (p->placed) {
+		p->active = false;
+		return;
+	}
 	if (!engine_op(e, WEFT_OP_PUT, NULL))
 		return;
 	if (!p->failed)
@@ -502,11 +519,12 @@ static void push_layers(struct sim_engine *e)
 	struct weft_arg_push arg = { .ticket = p->ticket, .layer = p->next_layer };
 	struct sim_op *op = engine_op(e, WEFT_OP_HANDOFF_PUSH, &p->run);
 	struct weft_key key;
-	uint8_t *at;
+	uint8_t *at, *block;
 	uint32_t i;
 
 	if (!op)
 		return;
+	op->flags = p->placed ? WEFT_F_COPY : 0;
 	op->forged = sim_chance(e->sim, 3);
 	/* once it is known that they were taken the first time */
 	if (op->forged && p->next_layer && !p->nr_open)
@@ -516,12 +534,17 @@ static void push_layers(struct sim_engine *e)
 	arg.nr_layers = (uint32_t)wfi_min(p->layers_at_once, e->info.nr_layers - arg.layer);
 	for (i = 0; i < p->run.nr && arg.layer == p->next_layer; i++) {
 		key = sim_key(&p->run, i);
-		sim_fill(e->tenant, &key, engine_slot(e, &p->slots[i]) + arg.layer * layer_bytes,
-			 arg.layer * layer_bytes, arg.nr_layers * layer_bytes);
+		block = p->placed ? e->mem + engine_mem_off(e, op, i)
+				  : engine_slot(e, &p->slots[i]);
+		sim_fill(e->tenant, &key, block + arg.layer * layer_bytes, arg.layer * layer_bytes,
+			 arg.nr_layers * layer_bytes);
 	}
 	at = engine_args(e, op);
 	memcpy(at, &arg, sizeof(arg));
-	memcpy(at + sizeof(arg), p->slots, p->run.nr * STRIDE_SLOT);
+	if (p->placed)
+		put_places(e, op, at + sizeof(arg));
+	else
+		memcpy(at + sizeof(arg), p->slots, p->run.nr * STRIDE_SLOT);
 	p->nr_open++;
 	p->next_layer = arg.layer + arg.nr_layers;
 	engine_submit(e, op, p->run.nr, 0);
@@ -731,6 +754,17 @@ static void done_release(struct sim_engine *e, struct sim_op *op, const struct w
 		claim_remove(e, &op->slots[i]);
 }
 
+/* all of it is where it was to be */
+static void placed(struct sim_engine *e, const struct sim_op *op, int32_t nr)
+{
+	int32_t i;
+
+	for (i = 0; i < nr; i++)
+		check_bytes(e, op, (uint32_t)i, e->mem + engine_mem_off(e, op, (uint32_t)i), 0,
+			    e->info.block_bytes);
+	e->sim->report->handoffs_placed += nr > 0;
+}
+
 static void done_expect(struct sim_engine *e, struct sim_op *op, const struct weft_cqe *cqe)
 {
 	const unsigned all = (1u << e->info.nr_layers) - 1;
@@ -741,8 +775,10 @@ static void done_expect(struct sim_engine *e, struct sim_op *op, const struct we
 			sim_fail(e->sim,
 				 "engine %u: a handoff is over without all layers of block %u",
 				 e->idx, i);
-	if (cqe->res >= 0 && cqe->res != (int32_t)op->run.nr)
+	if (cqe->res >= 0 && (cqe->res != (int32_t)op->run.nr || (op->placed && cqe->value)))
 		odd(e, op, cqe->res);
+	else if (op->placed)
+		placed(e, op, cqe->res);
 	else
 		leased(e, op, cqe,
 		       (uint8_t *)engine_args(e, op) + sizeof(struct weft_arg_expect) +
@@ -839,6 +875,7 @@ static void landed(struct sim_engine *e, struct sim_op *op, const struct weft_cq
 	const uint8_t *at = (uint8_t *)engine_args(e, op) + sizeof(struct weft_arg_expect) +
 			    op->run.nr * STRIDE_KEY;
 	struct weft_slot slot;
+	const uint8_t *block;
 	uint32_t i;
 
 	if (!wfi_range_ok(first, nr, op->run.nr) ||
@@ -851,9 +888,11 @@ static void landed(struct sim_engine *e, struct sim_op *op, const struct weft_cq
 			sim_fail(e->sim, "engine %u: a layer of block %u lands twice", e->idx, i);
 		op->landed[i] |= (uint8_t)bits;
 		memcpy(&slot, at + i * STRIDE_SLOT, sizeof(slot));
-		if (!over)
-			check_bytes(e, op, i, engine_slot(e, &slot) + cqe->layer * layer_bytes,
-				    cqe->layer * layer_bytes, cqe->nr_layers * layer_bytes);
+		if (over)
+			continue;
+		block = op->placed ? e->mem + engine_mem_off(e, op, i) : engine_slot(e, &slot);
+		check_bytes(e, op, i, block + cqe->layer * layer_bytes, cqe->layer * layer_bytes,
+			    cqe->nr_layers * layer_bytes);
 	}
 }
 

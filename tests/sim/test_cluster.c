@@ -56,6 +56,7 @@ static void add(struct sim_report *sum, const struct sim_report *r)
 	sum->messages_remote += r->messages_remote;
 	sum->handoffs_local += r->handoffs_local;
 	sum->handoffs_remote += r->handoffs_remote;
+	sum->handoffs_placed += r->handoffs_placed;
 	sum->hangups += r->hangups;
 	sum->refits += r->refits;
 	sum->lost_links += r->lost_links;
@@ -150,6 +151,7 @@ static void assert_lively(const struct sim_report *sum)
 		assert_true(sum->good[i]);
 	assert_true(sum->messages && sum->messages_remote);
 	assert_true(sum->blocks_checked && sum->handoffs_local && sum->handoffs_remote);
+	assert_true(sum->handoffs_placed);
 	assert_true(sum->hangups && sum->refits && sum->lost_links && sum->crashes && sum->drains &&
 		    sum->drained && sum->railed_bytes);
 	assert_true(sum->fetched && sum->missed && sum->shared && sum->kept && sum->hedged &&
