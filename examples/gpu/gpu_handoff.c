@@ -4,13 +4,14 @@
  *
  *	gpu-handoff malloc|vmm [NR BYTES]
  *
- * Two engines attach to the node at WEFT_SOCKET, each with a cache in GPU memory: NR blocks of
- * BYTES, prefill's layer by layer, decode's in one run each. Decode says where the blocks are to
- * lie and gets a ticket, which goes to prefill by a pipe here, and by the router of requests
- * elsewhere. Prefill pushes each layer as soon as it has asked its stream for it: the node waits
- * for the layer's event, and copies it. Decode hears of each layer; what it does with the blocks is
- * asked for before they are there, behind a signal. No byte goes through host memory. Exit status
- * 77: there is no GPU.
+ * Two engines attach to the node at WEFT_SOCKET, or decode to the one at DECODE_SOCKET, where that
+ * is set: a peer of the first. Each has a cache in GPU memory: NR blocks of BYTES, prefill's layer
+ * by layer, decode's in one run each. Decode says where the blocks are to lie and gets a ticket,
+ * which goes to prefill by a pipe here, and by the router of requests elsewhere. Prefill pushes
+ * each layer as soon as it has asked its stream for it: the node waits for the layer's event, and
+ * copies it. Decode hears of each layer; what it does with the blocks is asked for before they are
+ * there, behind a signal. Inside a node no byte goes through host memory. Exit status 77: there is
+ * no GPU.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -131,16 +132,16 @@ static int expect(struct engine *e, struct weft_ticket *ticket, struct weft_sign
 static int arrived(struct engine *e)
 {
 	struct weft_completion done = { .flags = WEFT_CQE_MORE };
-	unsigned layers = 0;
+	uint64_t layers = 0; /* of all blocks: they may come in parts */
 
 	while (done.flags & WEFT_CQE_MORE) {
 		int ret = weft_wait(e->ring, &done, 1, 0);
 
 		if (ret < 0)
 			return ret;
-		layers += done.nr_layers;
+		layers += (uint64_t)done.nr_layers * done.nr_blocks;
 	}
-	if (done.res >= 0 && layers != LAYERS)
+	if (done.res >= 0 && layers != (uint64_t)LAYERS * e->nr)
 		return -EPROTO;
 	return done.res;
 }
@@ -181,6 +182,8 @@ int main(int argc, char **argv)
 		close(ticket_pipe[1]);
 		return engine_run(&e, "gpu-handoff", prefill, vmm);
 	}
+	if (getenv("DECODE_SOCKET"))
+		setenv("WEFT_SOCKET", getenv("DECODE_SOCKET"), 1);
 	status = pid < 0 ? 1 : engine_run(&e, "gpu-handoff", decode, vmm);
 	close(ticket_pipe[1]);
 	if (pid < 0 || waitpid(pid, &prefills, 0) != pid || !WIFEXITED(prefills))

@@ -32,6 +32,19 @@ for memory in malloc vmm; do
 		fail "gpu-handoff $memory: status $?"
 	says '300 blocks of 8192 bytes handed over .* all right'
 done
+# between two nodes
+start_node decode arena_bytes=64M
+start_node prefill arena_bytes=64M \
+	"peers=({ name = \"decode\"; socket = \"$dir/decode.sock\"; })"
+until grep -q 'is connected over' "$dir/prefill.log"; do
+	[ "$SECONDS" -lt 60 ] || fail "the nodes do not connect"
+done
+for memory in malloc vmm; do
+	WEFT_SOCKET=$dir/prefill.sock DECODE_SOCKET=$dir/decode.sock \
+		"$build/examples/gpu/gpu-handoff" $memory 300 8192 >"$dir/out" 2>"$dir/err" ||
+		fail "gpu-handoff $memory between nodes: status $?"
+	says '300 blocks of 8192 bytes handed over .* all right'
+done
 WEFT_SOCKET=$dir/none "$build/examples/gpu/gpu-handoff" vmm >"$dir/out" 2>"$dir/err"
 [ $? = 1 ] || fail "gpu-handoff: no node, and all is well"
 MOCK_CUDA='0 1 1' "$build/examples/gpu/gpu-handoff" vmm >"$dir/out" 2>"$dir/err"
