@@ -106,6 +106,7 @@ struct push {
 	/* where .opts.places is not NULL: instead of .slots (stage.c) */
 	struct wfi_handoff_places from;
 	bool waits; /* for the engine's event */
+	bool late; /* and told so */
 	uint32_t begun; /* blocks that are in parts, or were */
 	uint32_t nr_copies; /* under way */
 	struct wfi_owner stage; /* claims of its parts */

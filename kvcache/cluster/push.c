@@ -179,6 +179,17 @@ void wfi_push_copied(struct wfi_handoffs *hs, struct push *p)
 	push_over(hs, p, p->res, false);
 }
 
+void wfi_push_late(struct wfi_handoffs *hs, struct push *p, int res)
+{
+	if (p->state != PUSH_ENDING)
+		push_fail(hs, p, res);
+	if (p->late)
+		return;
+	p->late = true;
+	if (p->opts.late)
+		p->opts.late(p->opts.ctx, handoff_end_res(p->res));
+}
+
 /* ---- posting ---- */
 
 /* where the bytes are. Return: 0, -EINVAL, -ESTALE */

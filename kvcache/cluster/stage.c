@@ -87,6 +87,13 @@ static void part_copied(void *ctx, int res)
 		wfi_push_copied(part->hs, p);
 }
 
+static void part_late(void *ctx, int res)
+{
+	const struct stage_part *part = ctx;
+
+	wfi_push_late(part->hs, part->push, res);
+}
+
 /* where block @i of the part stops, as an offset in its slots */
 static uint32_t slot_of(const struct stage_part *part, uint32_t i, uint64_t *off)
 {
@@ -158,6 +165,7 @@ static int part_copy(struct stage_part *part)
 		.batch_bytes = piece_bytes(p) * p->opts.nr,
 		.deadline_ns = p->opts.deadline_ns,
 		.done = part_copied,
+		.late = part_late,
 		.ctx = part,
 	};
 	struct wfi_xfer *xfer;

@@ -24,5 +24,7 @@ int wfi_push_send(struct wfi_handoffs *hs, struct push *p, uint32_t part, uint32
 		  uint32_t nr, const struct wfi_msg_piece *pieces);
 /* no copy of a push that is in PUSH_ENDING is under way any more */
 void wfi_push_copied(struct wfi_handoffs *hs, struct push *p);
+/* one does not end: the engine hears so, and what it touches is kept until it has */
+void wfi_push_late(struct wfi_handoffs *hs, struct push *p, int res);
 
 #endif

@@ -250,6 +250,18 @@ static void take_copied(void *ctx, int res)
 	take_end(t, res);
 }
 
+/* who waits hears so, here and at the pusher's node, and what it touches is kept until it has ended
+ */
+static void take_late(void *ctx, int res)
+{
+	struct take *t = ctx;
+
+	if (t->peer)
+		wfi_handoffs_answer(t->hs, t->peer, t->push, res);
+	t->peer = NULL;
+	wfi_handoff_late(t->hs, t->h, res);
+}
+
 static int take_copy(struct take *t)
 {
 	const struct handoff *h = t->h;
@@ -266,6 +278,7 @@ static int take_copy(struct take *t)
 		.batch_bytes = h->opts.nr_blocks * h->space.block_bytes,
 		.deadline_ns = t->deadline_ns,
 		.done = take_copied,
+		.late = take_late,
 		.ctx = t,
 	};
 	struct wfi_xfer *xfer;

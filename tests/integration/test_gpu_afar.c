@@ -410,6 +410,37 @@ static void test_flipped(void **state)
 	}
 }
 
+/* a copy that does not end, on either side: both hear so in time */
+static void test_never_copied(void **state)
+{
+	struct test_engine from, to;
+	struct handoff h;
+	struct side a, b;
+	struct weft_op op;
+	uint64_t ms;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		setenv("MOCK_CUDA", "2 1 1 cuEventQuery 600", 1);
+		test_pair_start(&near, &far);
+		unsetenv("MOCK_CUDA");
+		engines_open(&from, &to, &side_geometry);
+		side_open(&a, &from, i ? MEMORY : GPU, LAYER);
+		side_open(&b, &to, i ? GPU : MEMORY, LAYER);
+		expect(&h, &b);
+		op = push_of(&a, &h.ticket, 0);
+		op.timeout_us = 100000;
+		ms = test_now_ms();
+		assert_int_equal(weft_call(from.ring, &op, NULL), -ETIMEDOUT);
+		assert_int_equal(hear_end(&h, ms, NULL), -ETIMEDOUT);
+		test_node_kill(&near);
+		test_node_kill(&far);
+		engines_close(&from, &to);
+		test_pair_fini(&near, &far);
+		test_gpu_free(i ? b.mem : a.mem);
+	}
+}
+
 /* the nodes themselves: prefill's, then decode's, while layers are on their way */
 static void test_node_dies(void **state)
 {
@@ -470,6 +501,7 @@ int main(void)
 		cmocka_unit_test(test_event_never),
 		cmocka_unit_test(test_gpu_lost),
 		cmocka_unit_test(test_flipped),
+		cmocka_unit_test(test_never_copied),
 		cmocka_unit_test(test_node_dies),
 	};
 	const int ret = test_gpu_load();
