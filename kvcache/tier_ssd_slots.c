@@ -196,7 +196,7 @@ int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk)
 		busy |= s->slots[c->first + i].state == SSD_DYING ||
 			s->slots[c->first + i].state == SSD_WRITING ||
 			(s->slots[c->first + i].state == SSD_RETIRED &&
-			 s->slots[c->first + i].kept);
+			 (s->slots[c->first + i].pins || s->slots[c->first + i].kept));
 	}
 	if (busy)
 		return -EBUSY;

@@ -607,6 +607,42 @@ static void test_scrub_leased(void **state)
 	assert_true(used_again(f, slot, 10000));
 }
 
+/* one of several reads of a slot finds it bad: it is nobody's to have before the last is over */
+static void test_bad_while_read(void **state)
+{
+	const uint32_t whole = 1u << 18;
+	struct fixture *f = *state;
+	struct ssd *s = to_ssd(f->tier);
+	int res[3] = { 1, 1, 1 }, ret = -EAGAIN;
+	uint8_t *out = aligned_alloc(4096, 3 * whole);
+	uint32_t slot;
+
+	for (uint64_t n = 0; s->nr_free_chunks; n++)
+		assert_int_equal(put(f, n, whole), 0);
+	/* whose chunk is the first to be taken for blocks of another size */
+	slot = s->chunks[1].first;
+	body_of(f, slot)[7] ^= 1;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(f->tier->ops->get(f->tier, slot, out + i * whole, took, &res[i]),
+				 0);
+	/* one turn checks no more than two of them: the third is still to come */
+	for (unsigned i = 0; i < 100 && res[1] == 1; i++) {
+		wfi_sim_advance(f->sim, WFI_NSEC_PER_MSEC);
+		f->tier->ops->poll(f->tier, wfi_now(f->env));
+	}
+	assert_true(res[0] < 0 && res[1] < 0 && res[2] == 1);
+	assert_int_equal(stat_of(f).retired, 1);
+	for (unsigned i = 0; i < 100 && ret == -EAGAIN; i++)
+		ret = put(f, 1000, 3 * BLOCK);
+	assert_int_equal(ret, 0);
+	run(f);
+	assert_true(res[2] < 0);
+	assert_int_equal(get(f, 1000, 3 * BLOCK), 0);
+	for (uint32_t i = 0; i < s->super.nr_pages * SSD_PAGE_SLOTS; i++)
+		assert_int_equal(s->slots[i].pins, 0);
+	free(out);
+}
+
 /* the end of a file is nobody's fault that a slot could bear */
 static void test_scrub_cut(void **state)
 {
@@ -873,6 +909,7 @@ int main(void)
 		T(test_rot_in_header),
 		T(test_forged_key),
 		T(test_scrub_leased),
+		T(test_bad_while_read),
 		T(test_scrub_cut),
 		T(test_scrub_rate),
 		T(test_write_error),
