@@ -210,7 +210,8 @@ static void value_changed(struct etcd *e, json_t *values, const struct etcd_kv *
 
 	if (kv->deleted)
 		json_object_del(values, key);
-	else if (kv->bad || json_object_size(values) >= MEMBER_VALUES_MAX)
+	else if (kv->bad ||
+		 (json_object_size(values) >= MEMBER_VALUES_MAX && !json_object_get(values, key)))
 		record_bad(e, kv->key, kv->bad ? kv->bad : "there are too many");
 	else if (json_object_set_new(values, key, json_string(kv->value)))
 		record_bad(e, kv->key, "it is no UTF-8");

@@ -407,6 +407,57 @@ static void test_values(void **ctx)
 	wfi_members_close(a.m);
 }
 
+/* 256 settings and tenants, in as many transactions as etcd needs for them */
+static void values_fill(const char *cluster)
+{
+	const unsigned step = 64;
+	char path[96], line[400];
+
+	snprintf(path, sizeof(path), "%s/txn", etcd.dir);
+	snprintf(line, sizeof(line), "etcdctl --endpoints %s txn < %s", etcd.url, path);
+	for (unsigned from = 0; from < 256; from += step) {
+		struct test_run r = { .argv = { "sh", "-c", line } };
+		FILE *f = fopen(path, "w");
+
+		assert_non_null(f);
+		fputs("\n", f);
+		for (unsigned i = from; i < from + step; i++)
+			fprintf(f, "put /weft/%s/settings/v%u 0\n", cluster, i);
+		fputs("\n\n", f);
+		assert_false(fclose(f));
+		assert_int_equal(test_run(&r), 0);
+	}
+}
+
+static bool full_changed(void *ctx)
+{
+	struct one *o = ctx;
+	uint64_t changes = 0;
+	json_t *values = wfi_members_values(o->m, &changes);
+	const char *text = json_string_value(json_object_get(values, "settings/v7"));
+	const bool ok = text && !strcmp(text, "1") && json_object_size(values) == 256;
+
+	json_decref(values);
+	return ok;
+}
+
+/* as many as there may be: one more is left out, and one of them changes as ever */
+static void test_values_full(void **ctx)
+{
+	const struct how how = { .cluster = "full" };
+	struct one a;
+
+	(void)ctx;
+	values_fill("full");
+	one_open(&a, &how);
+	expect(&a, 0, .state = OK);
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/tenants/more", "{}", NULL));
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/v7", "1", NULL));
+	assert_true(test_until(SOON_MS, full_changed, &a));
+	assert_int_equal(status_of(&a).bad, 1);
+	wfi_members_close(a.m);
+}
+
 /* ---- the store's own troubles ---- */
 
 struct trio {
@@ -843,15 +894,11 @@ static int group_teardown(void **ctx)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest members[] = {
-		cmocka_unit_test(test_join_leave),
-		cmocka_unit_test(test_killed),
-		cmocka_unit_test(test_stopped),
-		cmocka_unit_test(test_one_name),
-		cmocka_unit_test(test_lives_of_a_place),
-		cmocka_unit_test(test_one_id),
-		cmocka_unit_test(test_bad_records),
-		cmocka_unit_test(test_values),
-		cmocka_unit_test(test_liars),
+		cmocka_unit_test(test_join_leave),	 cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_stopped),		 cmocka_unit_test(test_one_name),
+		cmocka_unit_test(test_lives_of_a_place), cmocka_unit_test(test_one_id),
+		cmocka_unit_test(test_bad_records),	 cmocka_unit_test(test_values),
+		cmocka_unit_test(test_values_full),	 cmocka_unit_test(test_liars),
 		cmocka_unit_test(test_endpoints),
 	};
 	const struct CMUnitTest stores[] = {
