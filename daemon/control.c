@@ -230,7 +230,7 @@ static void conn_close(struct control *c, struct conn *k)
 	k->fd = -1;
 	k->kind = CONN_DEAD_ENGINE;
 	k->closing = false;
-	k->dereg = k->removes = 0;
+	k->dereg = k->removes = k->closes = 0;
 }
 
 /* ---- events ---- */

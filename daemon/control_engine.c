@@ -163,11 +163,8 @@ static void run_ring_close(struct node *node, void *arg)
 
 	(void)node;
 	q->rep.status = session_ring_close(q->k->session, q->req.id);
-}
-
-static void on_ring_close(struct request *q)
-{
-	node_call(q->c->node, run_ring_close, q);
+	if (!q->rep.status && session_ring_busy(q->k->session, q->req.id))
+		q->rep.status = -EBUSY;
 }
 
 static void run_space_open(struct node *node, void *arg)
@@ -257,6 +254,15 @@ static void answer_later(struct request *q)
 {
 	q->later = true;
 	conn_read(q->c, q->k, false);
+}
+
+static void on_ring_close(struct request *q)
+{
+	node_call(q->c->node, run_ring_close, q);
+	if (q->rep.status == -EBUSY) {
+		q->k->closes = q->req.id + 1;
+		answer_later(q);
+	}
 }
 
 static void on_region_dereg(struct request *q)
@@ -500,16 +506,34 @@ static void run_space_leaves(struct node *node, void *arg)
 	q->rep.status = wfi_kv_space_leaves(node->kv, q->req.id) ? -EBUSY : 0;
 }
 
+static void run_ring_ends(struct node *node, void *arg)
+{
+	struct request *q = arg;
+
+	(void)node;
+	q->rep.status = session_ring_busy(q->k->session, q->req.id) ? -EBUSY : 0;
+}
+
 void engine_poll(struct control *c, struct conn *k)
 {
 	struct request q = { .c = c, .k = k, .fd_out = -1 };
+	void (*run)(struct node * node, void *arg) = run_ring_ends;
 
-	q.req.type = k->dereg ? WEFT_CTL_REGION_DEREG : WEFT_CTL_SPACE_REMOVE;
-	q.req.id = k->dereg ? k->dereg : k->removes;
-	node_call(c->node, k->dereg ? run_region_dereg : run_space_leaves, &q);
+	q.req.type = WEFT_CTL_RING_CLOSE;
+	q.req.id = k->closes - 1;
+	if (k->dereg) {
+		q.req.type = WEFT_CTL_REGION_DEREG;
+		q.req.id = k->dereg;
+		run = run_region_dereg;
+	} else if (k->removes) {
+		q.req.type = WEFT_CTL_SPACE_REMOVE;
+		q.req.id = k->removes;
+		run = run_space_leaves;
+	}
+	node_call(c->node, run, &q);
 	if (q.rep.status == -EBUSY)
 		return;
-	k->dereg = k->removes = 0;
+	k->dereg = k->removes = k->closes = 0;
 	conn_read(c, k, true);
 	if (answer(k, &q))
 		k->closing = true;

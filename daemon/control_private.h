@@ -35,6 +35,7 @@ struct conn {
 	uint32_t owner_id;
 	uint32_t dereg; /* region whose last operations are awaited, 0: none */
 	uint32_t removes; /* space that is being removed, 0: none */
+	uint32_t closes; /* ring whose last operations are awaited, counted from 1; 0: none */
 	struct session *session;
 	struct node_peer *peer;
 	unsigned dial; /* index of the configured peer + 1 */
@@ -111,7 +112,7 @@ int engine_hear(struct control *c, struct conn *k);
 /* an answer waits for the worker */
 static inline bool engine_waits(const struct conn *k)
 {
-	return k->dereg || k->removes;
+	return k->dereg || k->removes || k->closes;
 }
 /* what it waits for has come to its end, perhaps */
 void engine_poll(struct control *c, struct conn *k);

@@ -63,10 +63,13 @@ struct op_hot {
 	int res; /* of the rest */
 };
 
+#define OP_RING_NONE UINT32_MAX
+
 /* one operation that did not complete at once */
 struct node_op {
 	struct session *session;
 	struct node_ring *ring; /* NULL: closed meanwhile, nobody to tell */
+	uint32_t ring_id; /* OP_RING_NONE: told already, and nobody waits for it */
 	struct node_op *prev, *next; /* of the session's list; next also of the free list */
 	struct wfi_xfer *xfer;
 	struct op_hot hot; /* of GET */
@@ -401,6 +404,8 @@ bool session_end_poll(struct session *s);
 /* the ring was created by the caller, and is the session's on success */
 int session_ring_add(struct session *s, struct wfi_ring *ring, uint32_t *id);
 int session_ring_close(struct session *s, uint32_t id);
+/* Return: whether operations of a ring that was closed still touch memory of the engine's */
+bool session_ring_busy(const struct session *s, uint32_t id);
 /* mappings were taken away (guard.h): sessions that lived on them are broken. Return: how many */
 unsigned sessions_guard(struct node *node);
 /* @fd: the engine's memfd (lent for the call) or -1: private memory at @addr */

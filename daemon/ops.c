@@ -116,6 +116,7 @@ struct node_op *op_open(struct node *node, struct node_ring *r, const struct wef
 	*op = (struct node_op){
 		.session = s,
 		.ring = r,
+		.ring_id = r->id,
 		.sqe = *sqe,
 		.start_ns = now_ns,
 		.nr = sqe->nr,
@@ -225,6 +226,8 @@ void op_tell_late(struct node_op *op, int res)
 	op->late = true;
 	op->cqe_flags |= WEFT_CQE_UNFENCED;
 	op_tell(op, res, 0);
+	if (op->ring)
+		op->ring_id = OP_RING_NONE;
 	op->ring = NULL;
 }
 

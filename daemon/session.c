@@ -147,6 +147,17 @@ int session_ring_close(struct session *s, uint32_t id)
 	return 0;
 }
 
+bool session_ring_busy(const struct session *s, uint32_t id)
+{
+	const struct node_op *op;
+
+	for (op = s->ops; op; op = op->next)
+		if (!op->ring && op->ring_id == id &&
+		    (op->kept || op->placed || op->pull || op->hot.xfer))
+			return true;
+	return false;
+}
+
 /* ---- regions ---- */
 
 static void region_why(char *why, int ret)

@@ -24,7 +24,7 @@
  *   HELLO       -> tenant's arena: fd 0 is its memfd, .len its bytes; .incarnation, .node
  *   RING_OPEN   -> a ring: fd 0 is its segment, .len its bytes, .id its number; -EDQUOT when all
  *                  rings of the tenant would be more than the node lets it have
- *   RING_CLOSE     .id
+ *   RING_CLOSE     .id; answered when nothing that was open there touches the engine's memory
  *   SPACE_OPEN  -> .id for weft_sqe.space, .secret for keys, .len the stride of its slots in bytes
  *   REGION_REG  -> .id for weft_place.region. Shared memory: its fd beside the request and .off,
  *                  .len inside it. Private memory: no fd, .addr and .len in the engine's address

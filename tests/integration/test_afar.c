@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "tests/integration/node.h"
 
 #define NB 24u /* blocks of a chain */
 #define BLOCK 16384u
+#define LARGE_BLOCK (2ul << 20)
 #define NODES 3u
 #define LATE_CHAINS 16u
 #define SOON_MS 10000 /* what was put on one node is known to all */
@@ -346,16 +348,33 @@ static void test_shard_sleeps(void **state)
 	close_all(e);
 }
 
-/* a shard elsewhere that sleeps is not waited for for long, and is not left out in silence */
-static void test_shard_is_late(void **state)
+/* over TCP, as if on two hosts */
+static void wired_pair_start(struct test_node *near, struct test_node *far)
 {
-	char listen[40], peers[96];
+	static char listen[40], peers[96];
 	const char *const far_sets[] = {
 		"name=far", "arena_bytes=64M", "hugepages=false", "transport=tcp", listen, NULL
 	};
-	const char *const near_sets[] = {
-		"name=near", "arena_bytes=64M", "hugepages=false", "transport=tcp", peers, NULL
-	};
+	const char *const near_sets[] = { "name=near",
+					  "arena_bytes=64M",
+					  "hugepages=false",
+					  "transport=tcp",
+					  "keep_after=0",
+					  peers,
+					  NULL };
+
+	snprintf(listen, sizeof(listen), "listen=127.0.0.1:%u", test_free_port());
+	snprintf(peers, sizeof(peers), "peers=({ name = \"far\"; address = \"%s\"; })",
+		 listen + strlen("listen="));
+	test_node_init(far, far_sets);
+	test_node_start(far);
+	test_node_init(near, near_sets);
+	test_node_start(near);
+}
+
+/* a shard elsewhere that sleeps is not waited for for long, and is not left out in silence */
+static void test_shard_is_late(void **state)
+{
 	struct chain chains[LATE_CHAINS];
 	struct test_engine near_e, far_e;
 	struct test_node near, far;
@@ -365,13 +384,7 @@ static void test_shard_is_late(void **state)
 	int n;
 
 	(void)state;
-	snprintf(listen, sizeof(listen), "listen=127.0.0.1:%u", test_free_port());
-	snprintf(peers, sizeof(peers), "peers=({ name = \"far\"; address = \"%s\"; })",
-		 listen + strlen("listen="));
-	test_node_init(&far, far_sets);
-	test_node_start(&far);
-	test_node_init(&near, near_sets);
-	test_node_start(&near);
+	wired_pair_start(&near, &far);
 	test_engine_open(&far_e, &far, NULL, &geometry);
 	test_engine_open(&near_e, &near, NULL, &geometry);
 	late_put(chains, &far_e, &near_e);
@@ -388,6 +401,76 @@ static void test_shard_is_late(void **state)
 	kill(far.pid, SIGCONT);
 	for (i = 0; i < LATE_CHAINS; i++)
 		assert_int_equal(match_within(&near_e, &chains[i], 5000000, &partial), NB);
+	test_engine_close(&near_e);
+	test_engine_close(&far_e);
+	test_pair_fini(&near, &far);
+}
+
+/* what is on its way when a ring is closed has ended, or lands nowhere, when that call returns */
+static void close_in_the_middle(struct test_engine *e, const struct chain *c)
+{
+	struct weft_place places[NB];
+	struct weft_op op = { .op = WEFT_OP_GET, .nr = NB, .keys = c->keys, .places = places };
+	struct weft_region_opts region = { .size = sizeof(region), .len = NB * LARGE_BLOCK };
+	volatile char *mem;
+	struct weft_ring *ring;
+	uint32_t id;
+	size_t at;
+
+	region.fd = memfd_create("places", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_false(region.fd < 0 || ftruncate(region.fd, (off_t)region.len));
+	region.addr = mmap(NULL, region.len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+			   region.fd, 0);
+	assert_true(region.addr != MAP_FAILED);
+	mem = region.addr;
+	assert_int_equal(weft_region_reg(e->w, &region, &id), 0);
+	for (unsigned i = 0; i < NB; i++)
+		places[i] = (struct weft_place){ .off = i * LARGE_BLOCK, .region = id };
+	op.space = e->space;
+	assert_int_equal(weft_ring_open(e->w, NULL, &ring), 0);
+	assert_int_equal(weft_submit(ring, &op, 1), 1);
+	for (uint64_t end_ms = test_now_ms() + 10000; !mem[0];)
+		assert_true(test_now_ms() < end_ms);
+	weft_ring_close(ring);
+	memset(region.addr, 0xaa, region.len);
+	/* returns when no copy can be under way */
+	assert_int_equal(weft_region_dereg(e->w, id), 0);
+	for (at = 0; at < region.len && mem[at] == (char)0xaa; at++)
+		;
+	if (at < region.len)
+		fail_msg("byte %zu was written after the ring was closed", at);
+	munmap(region.addr, region.len);
+	close(region.fd);
+}
+
+static void test_ring_closed_in_the_middle(void **state)
+{
+	const struct weft_space_opts large = { .size = sizeof(large),
+					       .block_bytes = LARGE_BLOCK,
+					       .model = "afar large",
+					       .layout = "test",
+					       .tokens_per_block = 16 };
+	static char bytes[LARGE_BLOCK];
+	const void *buf = bytes;
+	struct test_engine near_e, far_e;
+	struct test_node near, far;
+	struct chain c;
+
+	(void)state;
+	wired_pair_start(&near, &far);
+	test_engine_open(&far_e, &far, NULL, &large);
+	test_engine_open(&near_e, &near, NULL, &large);
+	chain_begin(&c, &far_e);
+	memset(bytes, 1, sizeof(bytes));
+	for (unsigned i = 0; i < NB; i++)
+		assert_int_equal(weft_put(far_e.ring, far_e.space, i ? &c.keys[i - 1] : NULL,
+					  &c.keys[i], 1, &buf),
+				 1);
+	/* what is given up may cost the nodes their connection: then they meet anew */
+	for (unsigned round = 0; round < 8; round++) {
+		match_until(&near_e, &c, NB);
+		close_in_the_middle(&near_e, &c);
+	}
 	test_engine_close(&near_e);
 	test_engine_close(&far_e);
 	test_pair_fini(&near, &far);
@@ -539,11 +622,17 @@ static int stop_nodes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_any_to_any),   cmocka_unit_test(test_pieced_together),
-		cmocka_unit_test(test_route),	     cmocka_unit_test(test_popular_stays),
-		cmocka_unit_test(test_keep_after),   cmocka_unit_test(test_drop_is_heard),
-		cmocka_unit_test(test_shard_sleeps), cmocka_unit_test(test_shard_is_late),
-		cmocka_unit_test(test_holder_dies),  cmocka_unit_test(test_drain_hands_on),
+		cmocka_unit_test(test_any_to_any),
+		cmocka_unit_test(test_pieced_together),
+		cmocka_unit_test(test_route),
+		cmocka_unit_test(test_popular_stays),
+		cmocka_unit_test(test_keep_after),
+		cmocka_unit_test(test_drop_is_heard),
+		cmocka_unit_test(test_shard_sleeps),
+		cmocka_unit_test(test_shard_is_late),
+		cmocka_unit_test(test_ring_closed_in_the_middle),
+		cmocka_unit_test(test_holder_dies),
+		cmocka_unit_test(test_drain_hands_on),
 		cmocka_unit_test(test_replicas),
 	};
 
