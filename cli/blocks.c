@@ -328,26 +328,30 @@ static int say_miss(const struct job *j, uint64_t idx, uint64_t nr)
 	return WFI_EXIT_MISS;
 }
 
-/* blocks first .. nr - 1 to @buf, which is where block 0 would be. Return: exit code */
+/* Blocks first .. nr - 1 to @buf, which is where block 0 would be. Each batch begins with the block
+ * before it, by which the node knows where more of their chain is. Return: exit code */
 static int get_blocks(struct job *j, uint64_t first, uint64_t nr, uint8_t *buf)
 {
 	const uint64_t block_bytes = j->opts->space.block_bytes;
-	struct weft_key keys[BATCH_BLOCKS];
-	void *bufs[BATCH_BLOCKS];
+	struct weft_key keys[1 + BATCH_BLOCKS];
+	void *bufs[1 + BATCH_BLOCKS];
 	unsigned i, n;
 	int ret;
 
-	for (; first < nr; first += n) {
-		n = batch_of(j, nr - first);
+	while (first < nr) {
+		const uint64_t from = first ? first - 1 : 0;
+
+		n = (unsigned)(first - from) + batch_of(j, nr - first);
 		for (i = 0; i < n; i++)
-			bufs[i] = buf + (first + i) * block_bytes;
-		ret = block_keys(j, first, n, keys);
+			bufs[i] = buf + (from + i) * block_bytes;
+		ret = block_keys(j, from, n, keys);
 		if (!ret)
 			ret = weft_get(j->ring, j->space, keys, n, bufs);
 		if (ret < 0)
 			return wfi_cli_failed("get", ret);
 		if (ret < (int)n)
-			return say_miss(j, first + (unsigned)ret, nr);
+			return say_miss(j, from + (unsigned)ret, nr);
+		first = from + n;
 	}
 	return WFI_EXIT_OK;
 }

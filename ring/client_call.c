@@ -222,9 +222,9 @@ static int release_once(struct weft_ring *ring, uint64_t lease)
 	return call_once(ring, &op, &cpl);
 }
 
-/* Return: how many of the first blocks were copied */
+/* the first @skip blocks were copied before. Return: how many of the first blocks are copied */
 static int get_some(struct weft_ring *ring, const struct weft_space *space,
-		    const struct weft_key *keys, uint32_t nr, void *const *bufs)
+		    const struct weft_key *keys, uint32_t nr, uint32_t skip, void *const *bufs)
 {
 	struct weft_slot slots[CHUNK];
 	uint64_t lease;
@@ -234,7 +234,7 @@ static int get_some(struct weft_ring *ring, const struct weft_space *space,
 
 	if (held <= 0)
 		return held;
-	for (i = 0; i < held && !bad; i++) {
+	for (i = (int)skip; i < held && !bad; i++) {
 		const void *from = slot_addr(space, &slots[i]);
 
 		bad = !from;
@@ -256,12 +256,16 @@ static int get_all(struct weft_ring *ring, const struct weft_space *space,
 	unsigned done = 0;
 
 	while (done < nr) {
-		unsigned want = nr - done < CHUNK ? nr - done : CHUNK;
-		int ret = get_some(ring, space, keys + done, want, bufs + done);
+		/* by the block before them the node knows where more of their chain is */
+		const unsigned before = done ? 1 : 0;
+		const unsigned from = done - before;
+		const unsigned want = nr - from < CHUNK ? nr - from : CHUNK;
+		int ret = get_some(ring, space, keys + from, want, before, bufs + from);
 
 		if (ret < 0)
 			return ret;
-		done += (unsigned)ret;
+		if ((unsigned)ret > before)
+			done = from + (unsigned)ret;
 		if ((unsigned)ret < want)
 			break;
 	}
@@ -310,16 +314,18 @@ static int keys_call(struct weft_ring *ring, const struct weft_op *proto, unsign
 	int sum = 0;
 
 	while (done < nr) {
+		/* as in get_all() */
+		const unsigned before = prefix && done ? 1 : 0;
 		struct weft_op op = *proto;
 		int ret;
 
-		op.keys = proto->keys + done;
-		op.nr = nr - done < chunk ? nr - done : chunk;
+		op.keys = proto->keys + done - before;
+		op.nr = nr - done + before < chunk ? nr - done + before : chunk;
 		ret = weft_call(ring, &op, NULL);
 		if (ret < 0)
 			return ret;
-		sum += ret;
-		done += op.nr;
+		sum += ret > (int)before ? ret - (int)before : 0;
+		done += op.nr - before;
 		if (prefix && (unsigned)ret < op.nr)
 			break;
 	}

@@ -149,7 +149,8 @@ extern "C" {
  *           WEFT_F_VERIFY the checksum is checked on the way, and a block that fails is a miss:
  *           its place may have been written to. What only other nodes have is READ from them, and
  *           always checked: what they can't give in time is a miss, and the budget holds for them,
- *           too: for links as for their slower tiers. res: blocks that arrived. With WEFT_F_SIGNAL
+ *           too: for links as for their slower tiers. They are found by keys[0]: the first of its
+ *           chain, or one that this node has, or was asked for lately in a call that began so. res: blocks that arrived. With WEFT_F_SIGNAL
  *           a struct weft_arg_signal follows, at the next multiple of 8: before the completion, but
  *           for one of -EINVAL or -EFAULT, the node stores .value in a word of the engine's, for
  *           streams of a GPU that wait for it

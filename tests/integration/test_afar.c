@@ -137,6 +137,61 @@ static void test_any_to_any(void **state)
 	close_all(e);
 }
 
+#define LONG 17000u /* blocks: several rounds of weft_get() and of weft_match() */
+#define LONG_GET 600u
+#define SMALL 64u
+
+struct long_chain {
+	struct test_engine *e;
+	const struct weft_key *keys;
+};
+
+static bool long_matches(void *ctx)
+{
+	const struct long_chain *c = ctx;
+
+	return weft_match(c->e->ring, c->e->space, c->keys, LONG) == (int)LONG;
+}
+
+/* a chain that takes several operations is found to its end by who never asked for all of it */
+static void test_long(void **state)
+{
+	static const struct weft_space_opts small = {
+		.size = sizeof(small),
+		.block_bytes = SMALL,
+		.model = "afar-long",
+		.layout = "test",
+		.tokens_per_block = 16,
+	};
+	static struct weft_key keys[LONG];
+	static char bytes[LONG][SMALL], got[LONG_GET][SMALL];
+	static void *bufs[LONG];
+	struct test_engine e[NODES];
+	struct long_chain c = { &e[2], keys };
+	unsigned i, round;
+
+	(void)state;
+	for (i = 0; i < NODES; i++)
+		test_engine_open(&e[i], &nodes[i], NULL, &small);
+	for (round = 0; round < 4; round++) {
+		test_keys(&e[0], names += 100000, LONG, keys);
+		for (i = 0; i < LONG; i++) {
+			test_fill(bytes[i], SMALL, names + i);
+			bufs[i] = bytes[i];
+		}
+		assert_int_equal(weft_put(e[0].ring, e[0].space, NULL, keys, LONG,
+					  (const void *const *)bufs),
+				 LONG);
+		assert_true(test_until(SOON_MS, long_matches, &c));
+		for (i = 0; i < LONG_GET; i++)
+			bufs[i] = got[i];
+		assert_int_equal(weft_get(e[1].ring, e[1].space, keys, LONG_GET, bufs), LONG_GET);
+		assert_memory_equal(got, bytes, sizeof(got));
+	}
+	for (i = 0; i < NODES; i++)
+		test_engine_close(&e[i]);
+}
+
 /* a prompt whose beginning lies here, its middle there, and its end on a third node */
 static void test_pieced_together(void **state)
 {
@@ -623,6 +678,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_any_to_any),
+		cmocka_unit_test(test_long),
 		cmocka_unit_test(test_pieced_together),
 		cmocka_unit_test(test_route),
 		cmocka_unit_test(test_popular_stays),
