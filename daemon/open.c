@@ -170,10 +170,13 @@ int weft_open(const struct weft_opts *opts, struct weft **out)
 		ret = wfi_client_opts(&o, sizeof(o), opts, WFI_OPTS_LEAST, "weft_opts");
 	if (ret)
 		return ret;
+	if (o.reserved)
+		return wfi_client_fail(-EINVAL, "weft_opts.reserved is not 0");
 	if (o.mode == WEFT_EMBEDDED) {
 		ret = embedded_start(&o, &connector);
 		if (ret)
-			wfi_client_why("the embedded node can't start: %s", strerror(-ret));
+			wfi_client_why("the embedded node can't start: %s; the log says more",
+				       strerror(-ret));
 	} else if (o.mode == WEFT_ATTACH) {
 		ret = wfi_connector_unix(o.socket, &connector);
 	} else {

@@ -15,6 +15,7 @@
 
 #define MIN_BLOCK_BYTES 64ull
 #define MAX_BLOCK_BYTES (1ull << 30)
+#define REPLICAS_MAX 8u
 #define DEFAULT_EXTENT_BYTES (32u << 20)
 #define MIN_EXTENT_SHIFT 12
 #define GOOD_EXTENTS 64u /* fewer make too coarse a measure for sharing an arena */
@@ -275,6 +276,9 @@ static int opts_check(const struct wfi_tenant *t, const struct weft_space_opts *
 		return wfi_space_refuse(t, why, -EINVAL, "dtype %u is not known", o->dtype);
 	if (o->verify > 1)
 		return wfi_space_refuse(t, why, -EINVAL, "verify is %u, 0 or 1 wanted", o->verify);
+	if (o->replicas > REPLICAS_MAX)
+		return wfi_space_refuse(t, why, -EINVAL, "replicas is %u, at most %u wanted",
+					o->replicas, REPLICAS_MAX);
 	return 0;
 }
 

@@ -39,9 +39,7 @@ static int call_once(struct weft_ring *ring, const struct weft_op *op, struct we
 	/* a peer may be gone, too */
 	if (out->res == -ECONNRESET && !wfi_client_alive(ring->w))
 		return wfi_client_gone();
-	if (out->res < 0)
-		wfi_client_why("the operation failed: %s", strerror(-out->res));
-	return out->res;
+	return out->res < 0 ? wfi_client_fail(out->res, weft_completion_why(out)) : out->res;
 }
 
 /* Return: whether to try once more what ended with @ret */
@@ -96,10 +94,6 @@ static int claim_some(struct weft_ring *ring, const struct weft_space *space, ui
 		op.nr = (op.nr + 1) / 2;
 		ret = call_once(ring, &op, &cpl);
 	}
-	if (ret == -ENOSPC)
-		return wfi_client_fail(ret,
-				       "no slot is free and nothing can be evicted: blocks are "
-				       "leased or claimed, or the arena is too small");
 	return ret < 0 ? ret : (int)op.nr;
 }
 
@@ -116,15 +110,13 @@ static int unclaim(struct weft_ring *ring, const struct weft_space *space, uint3
 /* Return: how many of the first blocks are held; when none is, what became of it */
 static int held_prefix(const int32_t *results, uint32_t nr)
 {
+	const struct weft_completion first = { .op = WEFT_OP_PUT, .res = results[0] };
 	uint32_t i;
 
 	for (i = 0; i < nr; i++)
 		if (results[i] < 0 && results[i] != -EEXIST)
 			break;
-	if (i)
-		return (int)i;
-	wfi_client_why("the block was not published: %s", strerror(-results[0]));
-	return results[0];
+	return i ? (int)i : wfi_client_fail(results[0], weft_completion_why(&first));
 }
 
 /* Return: how many of the first blocks are held now, at least 1 */

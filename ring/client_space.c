@@ -25,8 +25,10 @@ static int space_request(struct weft_ctl_req *req, const struct weft_space_opts 
 {
 	int ret;
 
-	if (!opts->model)
+	if (!opts->model || !*opts->model)
 		return wfi_client_fail(-EINVAL, "a space needs the name of its model");
+	if (opts->reserved)
+		return wfi_client_fail(-EINVAL, "weft_space_opts.reserved is not 0");
 	req->type = WEFT_CTL_SPACE_OPEN;
 	req->u.space.block_bytes = opts->block_bytes;
 	req->u.space.max_blocks = opts->max_blocks;

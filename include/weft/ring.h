@@ -150,7 +150,8 @@ extern "C" {
  *           its place may have been written to. What only other nodes have is READ from them, and
  *           always checked: what they can't give in time is a miss, and the budget holds for them,
  *           too: for links as for their slower tiers. They are found by keys[0]: the first of its
- *           chain, or one that this node has, or was asked for lately in a call that began so. res: blocks that arrived. With WEFT_F_SIGNAL
+ *           chain, one that this node has, or one that a recent call had behind the first.
+ *           res: blocks that arrived. With WEFT_F_SIGNAL
  *           a struct weft_arg_signal follows, at the next multiple of 8: before the completion, but
  *           for one of -EINVAL or -EFAULT, the node stores .value in a word of the engine's, for
  *           streams of a GPU that wait for it

@@ -341,6 +341,14 @@ struct weft_completion {
 };
 
 /**
+ * weft_completion_why - a sentence about a completion whose .res is an error, or about a result of
+ *                       one block, with its .op and the result as .res: what is wrong, what to do
+ *
+ * Return: never NULL; lives as long as the library
+ */
+WEFT_API const char *weft_completion_why(const struct weft_completion *completion);
+
+/**
  * weft_submit - post operations
  *
  * Context: the ring's thread. Hot (a system call only when the node sleeps).
@@ -433,6 +441,7 @@ WEFT_API int weft_put(struct weft_ring *ring, const struct weft_space *space,
 
 /**
  * weft_get - copy the longest prefix of @keys that is held into @bufs, checksums verified
+ * @keys: from the first of their chain on; ring.h, GET, says what else other nodes' are found by
  *
  * Return: blocks copied, from the first on; 0 when keys[0] is a miss.
  */

@@ -549,6 +549,15 @@ static void test_spaces(void **state)
 	bad.block_bytes = BLOCK;
 	bad.dtype = 1000;
 	assert_int_equal(weft_space_open(e[0].w, &bad, &space), -EINVAL);
+	bad.dtype = WEFT_DTYPE_OPAQUE;
+	bad.replicas = 9;
+	assert_int_equal(weft_space_open(e[0].w, &bad, &space), -EINVAL);
+	bad.replicas = 0;
+	bad.reserved = 1;
+	assert_int_equal(weft_space_open(e[0].w, &bad, &space), -EINVAL);
+	bad.reserved = 0;
+	bad.model = "";
+	assert_int_equal(weft_space_open(e[0].w, &bad, &space), -EINVAL);
 	for (i = 0; i < WFI_ARRAY_SIZE(bytes); i++)
 		test_engine_close(&e[i]);
 }
@@ -779,6 +788,11 @@ static void test_options(void **state)
 	opts.mode = 9;
 	assert_int_equal(weft_open(&opts, &w), -EINVAL);
 	assert_non_null(strstr(weft_why(), "mode"));
+	opts.mode = newer.opts.mode;
+	opts.reserved = 1;
+	assert_int_equal(weft_open(&opts, &w), -EINVAL);
+	assert_non_null(strstr(weft_why(), "reserved"));
+	opts.reserved = 0;
 	if (embedded)
 		return;
 	opts.mode = WEFT_ATTACH;
@@ -788,6 +802,66 @@ static void test_options(void **state)
 }
 
 /* ---- texts ---- */
+
+static void says(int ret, int want, const char *text)
+{
+	assert_int_equal(ret, want);
+	if (!strstr(weft_why(), text))
+		fail_msg("\"%s\" does not say \"%s\"", weft_why(), text);
+}
+
+/* who gets an error hears what of the operation was wrong */
+static void test_whys(void **state)
+{
+	struct weft_slot slots[4];
+	struct weft_ticket ticket;
+	struct weft_message message;
+	struct weft_op op = { .op = WEFT_OP_CLAIM, .nr = 1, .slots = slots };
+	const struct weft_key none = { 0, 0 };
+	static const char bytes[BLOCK];
+	const void *bufs[1] = { bytes };
+	uint64_t channel, sender, msg;
+	struct test_engine e;
+
+	(void)state;
+	open_engine(&e, "whys", BLOCK);
+	says(weft_put(e.ring, e.space, NULL, &none, 1, bufs), -EINVAL, "names no block");
+	says(weft_release(e.ring, 77), -ENOENT, "no such lease");
+	op.space = e.space;
+	assert_int_equal(weft_call(e.ring, &op, NULL), 1);
+	op.op = WEFT_OP_RELEASE;
+	assert_int_equal(weft_call(e.ring, &op, NULL), 1);
+	says(weft_channel_open(e.ring, e.space, 0, BLOCK, &ticket, &channel), -EINVAL,
+	     "1 to 1024 messages");
+	assert_int_equal(weft_channel_open(e.ring, e.space, 1, BLOCK, &ticket, &channel), 0);
+	ticket.secret[0]++;
+	says(weft_channel_join(e.ring, e.space, &ticket, &sender, NULL), -EPERM, "secret");
+	ticket.secret[0]--;
+	ticket.node++;
+	says(weft_channel_join(e.ring, e.space, &ticket, &sender, NULL), -EHOSTUNREACH,
+	     "not connected");
+	ticket.node--;
+	assert_int_equal(weft_channel_join(e.ring, e.space, &ticket, &sender, NULL), 0);
+	says(weft_channel_join(e.ring, e.space, &ticket, &msg, NULL), -EBUSY, "has a sender");
+	says(weft_channel_send(e.ring, sender, slots, 1, BLOCK + 1, 0), -EINVAL, "fill all but");
+	says(weft_channel_send(e.ring, sender, slots, 1, BLOCK, 0), -ESTALE,
+	     "not claimed by this session");
+	says(weft_channel_recv(e.ring, sender, slots, 4, &message, &msg), -ENOENT,
+	     "no such channel");
+	says(weft_channel_release(e.ring, 77), -ENOENT, "no such message");
+	op = (struct weft_op){ .op = WEFT_OP_HANDOFF_CANCEL, .handle = 77 };
+	says(weft_call(e.ring, &op, NULL), -ENOENT, "no such handoff");
+	op = (struct weft_op){ .op = WEFT_OP_HANDOFF_PUSH,
+			       .space = e.space,
+			       .nr = 1,
+			       .slots = slots,
+			       .ticket = &ticket,
+			       .nr_layers = 1 };
+	says(weft_call(e.ring, &op, NULL), -ESTALE, "the handoff has ended");
+	op = (struct weft_op){ .op = WEFT_OP_NOP, .flags = WEFT_F_WHERE };
+	says(weft_call(e.ring, &op, NULL), -EINVAL, "weft/ring.h");
+	test_engine_close(&e);
+}
 
 static void test_texts(void **state)
 {
@@ -843,6 +917,7 @@ int main(void)
 		cmocka_unit_test(test_ring_close),  cmocka_unit_test(test_batches),
 		cmocka_unit_test(test_options),	    cmocka_unit_test(test_texts),
 		cmocka_unit_test(test_put_refused), cmocka_unit_test(test_put_no_key),
+		cmocka_unit_test(test_whys),
 	};
 	const struct CMUnitTest in_process[] = {
 		cmocka_unit_test(test_put_get),	    cmocka_unit_test(test_chain),
@@ -852,7 +927,7 @@ int main(void)
 		cmocka_unit_test(test_many_rings),  cmocka_unit_test(test_ring_close),
 		cmocka_unit_test(test_batches),	    cmocka_unit_test(test_options),
 		cmocka_unit_test(test_texts),	    cmocka_unit_test(test_put_refused),
-		cmocka_unit_test(test_put_no_key),
+		cmocka_unit_test(test_put_no_key),  cmocka_unit_test(test_whys),
 	};
 	int ret = cmocka_run_group_tests_name("weftd", attached, start_node, stop_node);
 
