@@ -278,25 +278,34 @@ static void say_hist(struct text *text, const struct view_metric *metric,
 	say_sample(text, metric, "_sum", load(&hist->sum));
 }
 
-static void say_family(struct text *text, const struct view_metric *metric)
+static const char *suffix_of(const struct view_metric *metric)
+{
+	return metric->entry.kind == WFI_METRIC_COUNTER ? "_total" : "";
+}
+
+static void say_family(struct text *text, const struct view_metric *metric,
+		       enum wfi_metrics_text form)
 {
 	static const char *const types[] = {
 		[WFI_METRIC_COUNTER] = "counter",
 		[WFI_METRIC_GAUGE] = "gauge",
 		[WFI_METRIC_HIST] = "histogram",
 	};
+	const bool open = form == WFI_METRICS_OPEN;
+	const char *suffix = open ? "" : suffix_of(metric);
 	const char *help = metric->entry.help;
 
-	say(text, "# TYPE %s %s\n", metric->family, types[metric->entry.kind]);
-	if (metric->entry.unit[0])
+	say(text, "# TYPE %s%s %s\n", metric->family, suffix, types[metric->entry.kind]);
+	if (open && metric->entry.unit[0])
 		say(text, "# UNIT %s %s\n", metric->family, metric->entry.unit);
-	say(text, "# HELP %s ", metric->family);
+	say(text, "# HELP %s%s ", metric->family, suffix);
 	for (; *help; help++)
-		say(text, "%s%c", *help == '\\' || *help == '"' ? "\\" : "", *help);
+		say(text, "%s%c", *help == '\\' || (open && *help == '"') ? "\\" : "", *help);
 	say(text, "\n");
 }
 
-int wfi_metrics_format(const struct wfi_metrics_view *v, char *buf, size_t len)
+int wfi_metrics_format(const struct wfi_metrics_view *v, enum wfi_metrics_text form, char *buf,
+		       size_t len)
 {
 	struct text text = { .buf = buf, .len = len };
 	const struct view_metric *metric;
@@ -305,15 +314,15 @@ int wfi_metrics_format(const struct wfi_metrics_view *v, char *buf, size_t len)
 	for (idx = 0; idx < v->nr; idx++) {
 		metric = &v->metrics[idx];
 		if (!idx || strcmp(metric->family, metric[-1].family))
-			say_family(&text, metric);
+			say_family(&text, metric, form);
 		if (metric->entry.kind == WFI_METRIC_HIST)
 			say_hist(&text, metric,
 				 (const struct wfi_hist *)(v->seg + metric->entry.value_off));
 		else
-			say_sample(&text, metric,
-				   metric->entry.kind == WFI_METRIC_COUNTER ? "_total" : "",
+			say_sample(&text, metric, suffix_of(metric),
 				   load((const uint64_t *)(v->seg + metric->entry.value_off)));
 	}
-	say(&text, "# EOF\n");
+	if (form == WFI_METRICS_OPEN)
+		say(&text, "# EOF\n");
 	return (int)text.pos;
 }

@@ -110,7 +110,7 @@ static enum MHD_Result answer_error(struct request *r, unsigned status, const ch
 
 /* ---- /metrics ---- */
 
-static char *metrics_text(struct http *h)
+static char *metrics_text(struct http *h, enum wfi_metrics_text form)
 {
 	struct wfi_metrics_view *v;
 	char *text = NULL;
@@ -118,11 +118,11 @@ static char *metrics_text(struct http *h)
 
 	if (wfi_metrics_view_open(wfi_metrics_fd(h->node->metrics), &v))
 		return NULL;
-	len = wfi_metrics_format(v, NULL, 0);
+	len = wfi_metrics_format(v, form, NULL, 0);
 	/* numbers may have grown meanwhile */
 	len += len / 8 + 1;
 	text = malloc((size_t)len);
-	if (text && wfi_metrics_format(v, text, (size_t)len) >= len) {
+	if (text && wfi_metrics_format(v, form, text, (size_t)len) >= len) {
 		free(text);
 		text = NULL;
 	}
@@ -138,7 +138,7 @@ static enum MHD_Result on_metrics(struct request *r)
 	return answer(r, MHD_HTTP_OK,
 		      open ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
 			   : "text/plain; version=0.0.4; charset=utf-8",
-		      metrics_text(r->http));
+		      metrics_text(r->http, open ? WFI_METRICS_OPEN : WFI_METRICS_PLAIN));
 }
 
 /* ---- whose question ---- */

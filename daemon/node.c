@@ -216,8 +216,9 @@ int node_tier_resize(struct node *node, uint64_t bytes, char *why, size_t why_le
 			 *node->tier_why ? node->tier_why : "tier_path names none");
 	else if (ret == -EINVAL)
 		snprintf(why, why_len,
-			 "the tier's file may have %llu to %llu bytes: more takes a new file",
-			 (unsigned long long)st.min_bytes, (unsigned long long)st.max_bytes);
+			 "the tier's file may have %llu to %llu MiB: more takes a new file",
+			 (unsigned long long)(st.min_bytes + (1u << 20) - 1) >> 20,
+			 (unsigned long long)st.max_bytes >> 20);
 	else if (ret == -EBUSY)
 		snprintf(why, why_len, "the tier is %s",
 			 st.state == WFI_TIER_OK ? "still getting smaller: try again when it is"
@@ -286,6 +287,24 @@ static int cluster_create(struct node *node, const struct node_opts *opts)
 	return wfi_cluster_create(&o, &node->cluster);
 }
 
+static void gauges_create(struct node *node)
+{
+	struct wfi_metrics *m = node->metrics;
+	struct wfi_counter *info = wfi_metrics_gauge(m, "weft_version",
+						     "version=\"" WEFT_VERSION "\"", "",
+						     "1, labelled with the version of the node");
+
+	if (info)
+		wfi_gauge_set(info, 1);
+	node->engines = wfi_metrics_gauge(m, "weft_engines", "", "", "Engines attached");
+	if (!node->engines)
+		node->engines = &node->scratch_counter;
+	node->peers_up = wfi_metrics_gauge(m, "weft_peers_connected", "", "",
+					   "Connections to other nodes that are up");
+	if (!node->peers_up)
+		node->peers_up = &node->scratch_counter;
+}
+
 static void counters_create(struct node *node)
 {
 	static const struct {
@@ -304,7 +323,7 @@ static void counters_create(struct node *node)
 		  "Regions in GPU memory for which blocks stop in host memory, since the start" },
 		{ offsetof(struct node, gpus_lost), "weft_gpus_lost", "",
 		  "Times that a GPU failed, and all regions on it" },
-		{ offsetof(struct node, wakeups), "weft_wakeups", "", "Times the worker slept" },
+		{ offsetof(struct node, wakeups), "weft_wakeups", "", "Times the worker woke up" },
 	};
 	struct wfi_counter **c;
 	unsigned i;
@@ -361,6 +380,7 @@ int node_create(const struct node_opts *opts, struct node **out)
 		node_destroy(node);
 		return ret;
 	}
+	gauges_create(node);
 	counters_create(node);
 	*out = node;
 	return 0;

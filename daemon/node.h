@@ -322,6 +322,7 @@ struct node {
 	struct wfi_counter scratch_counter;
 	struct wfi_counter *bytes_out, *bytes_in, *bad_rings, *wakeups;
 	struct wfi_counter *gpu_direct, *gpu_staged, *gpus_lost;
+	struct wfi_counter *engines, *peers_up; /* gauges */
 
 	/* mailbox; and the bell that wakes a sleeping worker */
 	_Atomic(struct node_call *) call;

@@ -306,6 +306,15 @@ static int id_check(const struct node_peer *p, const struct wire_hello *who)
 	return 0;
 }
 
+static void peers_show(struct node *node)
+{
+	unsigned i, nr = 0;
+
+	for (i = 0; i < node->nr_peers; i++)
+		nr += node->peers[i]->connected;
+	wfi_gauge_set(node->peers_up, nr);
+}
+
 int peer_connect(struct node_peer *p, const struct wire_hello *who,
 		 const struct wire_endpoint *theirs, const int *fds, unsigned nr_fds)
 {
@@ -343,6 +352,7 @@ int peer_connect(struct node_peer *p, const struct wire_hello *who,
 			return ret;
 	}
 	p->connected = true;
+	peers_show(node);
 	if (wfi_cluster_peer_add(node->cluster, &p->base, who->incarnation))
 		wfi_warn("peer %s: one more than this node can share blocks with", p->name);
 	wfi_info("peer %s is connected over %s", p->name, p->link->dev->transport->name);
@@ -358,6 +368,7 @@ void peer_detach(struct node_peer *p)
 		if (node->peers[i] == p)
 			node->peers[i] = node->peers[--node->nr_peers];
 	p->connected = false;
+	peers_show(node);
 	rails_leave(p);
 	wfi_handoffs_peer_lost(node->handoffs, &p->base);
 	wfi_channels_peer_lost(node->channels, &p->base);

@@ -81,6 +81,7 @@ int session_attach(struct node *node, struct wfi_tenant *t, pid_t pid, int pidfd
 		goto err_ep;
 	s->idx = node->nr_sessions;
 	node->sessions[node->nr_sessions++] = s;
+	wfi_gauge_set(node->engines, node->nr_sessions);
 	*out = s;
 	return 0;
 
@@ -378,6 +379,7 @@ void session_detach(struct session *s, bool may_write)
 
 	node->sessions[s->idx] = node->sessions[--node->nr_sessions];
 	node->sessions[s->idx]->idx = s->idx;
+	wfi_gauge_set(node->engines, node->nr_sessions);
 	s->ending = true;
 	s->may_write = may_write;
 	for (i = 0; i < SESSION_RINGS_MAX; i++)

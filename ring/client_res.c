@@ -31,12 +31,14 @@ static const struct {
 	  "more is leased than this engine, or its tenant, may have: release what is not needed, or "
 	  "match without a lease" },
 	{ OP(RELEASE), ENOENT, "there is no such lease: it was released, or has ended by itself" },
-	{ SLOTS, ESTALE, "a slot is not claimed by this session: what was published, sent or "
-			 "released is not the engine's any more" },
+	{ SLOTS, ESTALE,
+	  "a slot is not claimed by this session: what was published, sent or "
+	  "released is not the engine's any more" },
 	{ OP(HANDOFF_EXPECT), EINVAL,
 	  "nr_layers is 0 or does not divide a block's bytes, there are more than 8192 blocks, or a "
 	  "place or the layout does not fit the space" },
-	{ OP(HANDOFF_EXPECT), EAGAIN, "too many handoffs are expected in this node: wait for some" },
+	{ OP(HANDOFF_EXPECT), EAGAIN,
+	  "too many handoffs are expected in this node: wait for some" },
 	{ OP(HANDOFF_PUSH), EINVAL,
 	  "blocks and layers are not among those that the ticket's engine expects: each block's "
 	  "layers come once, in order, from one slot" },
@@ -44,13 +46,16 @@ static const struct {
 	  "the handoff has ended, or its node has, or a slot is neither claimed nor leased by this "
 	  "session: have the receiver expect anew" },
 	{ OP(HANDOFF_CANCEL), ENOENT, "there is no such handoff: it has ended" },
-	{ OP(HANDOFF_EXPECT) | OP(HANDOFF_PUSH), ECANCELED, "the receiver has given the handoff up" },
+	{ OP(HANDOFF_EXPECT) | OP(HANDOFF_PUSH), ECANCELED,
+	  "the receiver has given the handoff up" },
 	{ TICKETS, EPERM, "the ticket's secret is wrong: hand tickets on as they were given" },
 	{ TICKETS, EHOSTUNREACH,
 	  "the ticket's node is not connected to this one: weft status shows its peers" },
-	{ TICKETS, EXDEV, "the ticket is of another space or tenant: both engines open the space with "
-			  "equal options" },
-	{ OP(CHANNEL_OPEN), EINVAL, "a channel takes 1 to 1024 messages, and at least a block's bytes" },
+	{ TICKETS, EXDEV,
+	  "the ticket is of another space or tenant: both engines open the space with "
+	  "equal options" },
+	{ OP(CHANNEL_OPEN), EINVAL,
+	  "a channel takes 1 to 1024 messages, and at least a block's bytes" },
 	{ OP(CHANNEL_OPEN), EAGAIN, "too many channels are open in this node: close some" },
 	{ OP(CHANNEL_JOIN), ESTALE, "the channel was closed, or its node has ended" },
 	{ OP(CHANNEL_JOIN), EBUSY, "the channel has a sender: one at a time" },
@@ -61,14 +66,16 @@ static const struct {
 	{ OP(CHANNEL_RECV), EINVAL, "a message has 1 to 64 slots: give room for so many" },
 	{ OP(CHANNEL_SEND), EMSGSIZE,
 	  "the message is larger than the channel: have the receiver open it with more bytes" },
-	{ OP(CHANNEL_RECV), EMSGSIZE, "the message has more slots than there is room for: it waits" },
+	{ OP(CHANNEL_RECV), EMSGSIZE,
+	  "the message has more slots than there is room for: it waits" },
 	{ OP(CHANNEL_SEND), ENOSPC, "the receiver's node has no room: join anew later" },
 	{ OP(CHANNEL_SEND), ETIMEDOUT,
 	  "no credit came by the deadline: the receiver has not released what it has" },
 	{ OP(CHANNEL_SEND) | OP(CHANNEL_JOIN), EPIPE, "the receiver has closed the channel" },
 	{ OP(CHANNEL_RECV), ETIMEDOUT, "no message came by the deadline" },
 	{ OP(CHANNEL_RECV), ECONNRESET, "the sender was lost: another may join, and goes on" },
-	{ OP(CHANNEL_SEND), ECONNRESET, "the receiver was lost, or the node: close, and join anew" },
+	{ OP(CHANNEL_SEND), ECONNRESET,
+	  "the receiver was lost, or the node: close, and join anew" },
 	{ ANY, ETIMEDOUT,
 	  "it was not done by its deadline: weft_op.timeout_us, else op_timeout_ms of the node" },
 	{ ANY, ECANCELED, "it was cancelled" },

@@ -552,18 +552,20 @@ static void stats_init(struct wfi_xfer_engine *eng, struct wfi_metrics *m)
 {
 	struct wfi_xfer_stats *s = &eng->stats;
 
-	s->transfers = counter(eng, m, "weft_xfer_transfers", "", "transfers completed");
-	s->failed = counter(eng, m, "weft_xfer_failed", "", "of these, with a block that failed");
-	s->bytes = counter(eng, m, "weft_xfer_bytes", "bytes", "bytes posted");
-	s->posts = counter(eng, m, "weft_xfer_posts", "", "batches posted");
-	s->timeouts = counter(eng, m, "weft_xfer_timeouts", "", "transfers past their deadline");
-	s->messages = counter(eng, m, "weft_xfer_messages", "", "messages of small pieces");
-	s->gathered = counter(eng, m, "weft_xfer_gathered", "", "pieces that went in messages");
-	s->summed = counter(eng, m, "weft_xfer_summed", "", "batches summed up by the device");
-	s->fences = counter(eng, m, "weft_xfer_fences", "", "endpoints reset to end a transfer");
-	s->late = counter(eng, m, "weft_xfer_late", "", "transfers that no reset has ended");
+	s->transfers = counter(eng, m, "weft_xfer_transfers", "", "Transfers completed");
+	s->failed = counter(eng, m, "weft_xfer_failed", "",
+			    "Transfers completed with a block that failed");
+	s->bytes = counter(eng, m, "weft_xfer_bytes", "bytes", "Bytes posted");
+	s->posts = counter(eng, m, "weft_xfer_posts", "", "Batches of pieces posted");
+	s->timeouts = counter(eng, m, "weft_xfer_timeouts", "", "Transfers past their deadline");
+	s->messages = counter(eng, m, "weft_xfer_messages", "", "Messages of small pieces");
+	s->gathered = counter(eng, m, "weft_xfer_gathered", "", "Pieces that went in messages");
+	s->summed =
+		counter(eng, m, "weft_xfer_summed", "", "Batches whose checksums the device made");
+	s->fences = counter(eng, m, "weft_xfer_fences", "", "Endpoints reset to end a transfer");
+	s->late = counter(eng, m, "weft_xfer_late", "", "Transfers that no reset has ended");
 	s->time = m ? wfi_metrics_hist(m, "weft_xfer_time", "", "seconds",
-				       "from submission to completion")
+				       "From the submission of a transfer to its completion")
 		    : NULL;
 	if (!s->time)
 		s->time = &eng->no_hist;

@@ -345,7 +345,7 @@ class Demo:
             values = sorted(values)
             return values[len(values) // 2] / 1000 if values else 0.0
 
-        by_reference = counters.get("weft_handoff_bytes_by_reference", 0)
+        by_reference = counters.get("weft_handoff_by_reference", 0)
         between = counters.get("weft_handoff_read", 0)
         moved = between + replay["bytes_got"] + replay["bytes_put"]
         push_a = times["node-a"].get("handoff_push")

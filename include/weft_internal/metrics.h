@@ -136,14 +136,19 @@ void wfi_metrics_view_close(struct wfi_metrics_view *v);
 unsigned wfi_metrics_view_nr(const struct wfi_metrics_view *v);
 int wfi_metrics_view_get(const struct wfi_metrics_view *v, unsigned idx,
 			 struct wfi_metric_info *out);
+enum wfi_metrics_text {
+	WFI_METRICS_OPEN, /* OpenMetrics 1.0, "# EOF" included */
+	WFI_METRICS_PLAIN, /* of Prometheus, 0.0.4: counters' families end in _total */
+};
 /**
- * wfi_metrics_format - OpenMetrics text 1.0, "# EOF" included
+ * wfi_metrics_format - all metrics as text
  *
  * Buckets of histograms are a closed set, empty or not: the powers of two of the recorded unit from
  * 2^10 to 2^36 ns (1 us to 69 s) for seconds, from 2^0 to 2^40 else.
  *
  * Return: bytes that the text has (may exceed @len: what fits was written, and a NUL)
  */
-int wfi_metrics_format(const struct wfi_metrics_view *v, char *buf, size_t len);
+int wfi_metrics_format(const struct wfi_metrics_view *v, enum wfi_metrics_text form, char *buf,
+		       size_t len);
 
 #endif

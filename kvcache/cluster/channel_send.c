@@ -35,7 +35,7 @@ int wfi_channels_create(const struct wfi_channels_opts *opts, struct wfi_channel
 	cs->nr_messages = counter(cs, "weft_channel_messages", "", "", "Messages received");
 	cs->bytes_read = counter(cs, "weft_channel_read", "", "bytes",
 				 "Bytes of messages read from other nodes");
-	cs->bytes_by_ref = counter(cs, "weft_channel_bytes_by_reference", "", "bytes",
+	cs->bytes_by_ref = counter(cs, "weft_channel_by_reference", "", "bytes",
 				   "Bytes of messages that no byte was moved for");
 	cs->bad = counter(cs, "weft_verify_failures", "kind=\"channel\"", "",
 			  "Blocks whose check failed");

@@ -44,7 +44,7 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 	}
 	hs->bytes_read =
 		counter(hs, "weft_handoff_read", "", "bytes", "Bytes read from other nodes");
-	hs->bytes_by_ref = counter(hs, "weft_handoff_bytes_by_reference", "", "bytes",
+	hs->bytes_by_ref = counter(hs, "weft_handoff_by_reference", "", "bytes",
 				   "Bytes handed over inside the node without moving one");
 	hs->bytes_copied = counter(hs, "weft_handoff_copied", "", "bytes",
 				   "Bytes copied inside the node, from or to memory of engines");

@@ -398,9 +398,9 @@ static void test_one_node(void **state)
 	(void)state;
 	test_engine_open(&a, &near, NULL, &geometry);
 	test_engine_open(&b, &near, NULL, &geometry);
-	by_reference = test_counter(a.w, "weft_channel_bytes_by_reference");
+	by_reference = test_counter(a.w, "weft_channel_by_reference");
 	stream(&a, &b, 500);
-	assert_true(test_counter(a.w, "weft_channel_bytes_by_reference") > by_reference);
+	assert_true(test_counter(a.w, "weft_channel_by_reference") > by_reference);
 	assert_int_equal(test_counter(a.w, "weft_channel_read"), 0);
 	credit(&a, &b);
 	refused(&a, &b);

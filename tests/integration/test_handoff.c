@@ -200,11 +200,10 @@ static void test_by_reference(void **state)
 	test_engine_open(&from, &near, NULL, &geometry);
 	test_engine_open(&to, &near, NULL, &geometry);
 	moved = test_counter(to.w, "weft_handoff_read");
-	handed = test_counter(to.w, "weft_handoff_bytes_by_reference");
+	handed = test_counter(to.w, "weft_handoff_by_reference");
 	whole_handoff(&from, &to, true);
 	assert_int_equal(test_counter(to.w, "weft_handoff_read"), moved);
-	assert_int_equal(test_counter(to.w, "weft_handoff_bytes_by_reference"),
-			 handed + NB * BLOCK);
+	assert_int_equal(test_counter(to.w, "weft_handoff_by_reference"), handed + NB * BLOCK);
 	test_engine_close(&from);
 	test_engine_close(&to);
 }

@@ -73,16 +73,23 @@ def metrics():
     assert resp.getheader("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
     names = set()
     sample = re.compile(r'([a-z_][a-z0-9_]*)(\{[^{}]*\})? (\d+(\.\d+)?)$')
+    told = {}
     for line in data.decode().splitlines():
+        if line.startswith("# HELP"):
+            told[line.split()[2]] = line.split(maxsplit=3)[3]
         if line.startswith("#"):
             continue
         m = sample.match(line)
         assert m, line
         names.add(m.group(1))
+        family = re.sub("_(bucket|count|sum)$", "", m.group(1))
+        assert told.get(family) or told.get(m.group(1)), f"{m.group(1)} has no help"
     assert {"weft_ops_total", "weft_op_seconds_bucket", "weft_remote_blocks_total"} <= names
-    assert data.endswith(b"# EOF\n")
-    resp, _ = ask("GET", "/metrics", headers={"Accept": "application/openmetrics-text;q=0.9"})
+    assert {"weft_engines", "weft_peers_connected", "weft_version"} <= names
+    assert b"# EOF" not in data
+    resp, data = ask("GET", "/metrics", headers={"Accept": "application/openmetrics-text;q=0.9"})
     assert resp.getheader("Content-Type").startswith("application/openmetrics-text")
+    assert data.endswith(b"# EOF\n")
     resp, data = ask("HEAD", "/metrics")
     assert resp.status == 200 and not data
     healthy()

@@ -326,7 +326,7 @@ static char *format(const struct wfi_metrics_view *v)
 	int len;
 
 	assert_non_null(text);
-	len = wfi_metrics_format(v, text, TEXT_BYTES);
+	len = wfi_metrics_format(v, WFI_METRICS_OPEN, text, TEXT_BYTES);
 	assert_in_range(len, 1, TEXT_BYTES - 1);
 	assert_int_equal(strlen(text), len);
 	return text;
@@ -480,6 +480,33 @@ static void test_text(void **ctx)
 	wfi_metrics_view_close(v);
 }
 
+/* Prometheus' own form knows a counter's help by the name that its samples have, and no units */
+static void test_text_plain(void **ctx)
+{
+	static const char *const lines[] = {
+		"# TYPE weft_ops_total counter\n# HELP weft_ops_total operations done\n"
+		"weft_ops_total{op=\"get\"} 0\n",
+		"# TYPE weft_op_seconds histogram\n"
+		"# HELP weft_op_seconds time of one \"op\"\n"
+		"weft_op_seconds_bucket{op=\"get\",le=\"0.000001024\"} 0\n",
+		"# TYPE weft_held_bytes gauge\n# HELP weft_held_bytes held \\\\ now\n"
+		"weft_held_bytes 0\n",
+	};
+	struct wfi_metrics_view *v = view(*ctx);
+	char *text = malloc(TEXT_BYTES);
+	unsigned idx;
+
+	assert_non_null(text);
+	assert_in_range(wfi_metrics_format(v, WFI_METRICS_PLAIN, text, TEXT_BYTES), 1,
+			TEXT_BYTES - 1);
+	for (idx = 0; idx < WFI_ARRAY_SIZE(lines); idx++)
+		assert_non_null(strstr(text, lines[idx]));
+	assert_null(strstr(text, "# UNIT"));
+	assert_null(strstr(text, "# EOF"));
+	free(text);
+	wfi_metrics_view_close(v);
+}
+
 static void test_text_cut(void **ctx)
 {
 	struct wfi_metrics_view *v = view(*ctx);
@@ -487,11 +514,11 @@ static void test_text_cut(void **ctx)
 	const size_t full = strlen(all);
 	size_t len;
 
-	assert_int_equal(wfi_metrics_format(v, NULL, 0), full);
+	assert_int_equal(wfi_metrics_format(v, WFI_METRICS_OPEN, NULL, 0), full);
 	for (len = 1; len < full; len = len * 3 / 2 + 1) {
 		part = malloc(len);
 		assert_non_null(part);
-		assert_int_equal(wfi_metrics_format(v, part, len), full);
+		assert_int_equal(wfi_metrics_format(v, WFI_METRICS_OPEN, part, len), full);
 		assert_int_equal(strlen(part), len - 1);
 		assert_memory_equal(part, all, len - 1);
 		free(part);
@@ -683,6 +710,7 @@ int main(void)
 		SEG_TEST(test_full),
 		SEG_TEST(test_after_crash),
 		SEG_TEST(test_text),
+		SEG_TEST(test_text_plain),
 		SEG_TEST(test_text_cut),
 		SEG_TEST(test_forged_fd),
 		SEG_TEST(test_forged_fields),
