@@ -113,8 +113,8 @@ static int file_open(const char *path)
 	return fd;
 }
 
-/* Return: 0, or -errno, logged */
-static int file_reserve(int fd, const char *path, uint64_t len, bool *is_block)
+/* Return: 0, or -errno and the file is as it was */
+static int file_reserve(int fd, uint64_t len, bool *is_block)
 {
 	uint64_t have = 0;
 	struct stat st;
@@ -136,9 +136,9 @@ static int file_reserve(int fd, const char *path, uint64_t len, bool *is_block)
 	*is_block = have != 0;
 	if (ret == -EOPNOTSUPP && (uint64_t)st.st_size < len)
 		ret = ftruncate(fd, (off_t)len) ? -errno : 0;
-	if (ret)
-		wfi_err("%s: no room for %llu bytes in it: %s", path, (unsigned long long)len,
-			strerror(-ret));
+	/* some file systems keep what they had found when they were full */
+	if (ret && !have && S_ISREG(st.st_mode) && ftruncate(fd, st.st_size))
+		wfi_warn("a file keeps what it took and is no use: %s", strerror(errno));
 	return ret;
 }
 
@@ -158,7 +158,10 @@ static int uring_open(struct wfi_env *env, const char *path, uint64_t len, struc
 	if (ret < 0)
 		goto err_free;
 	disk->fd = ret;
-	ret = file_reserve(disk->fd, path, len, &disk->is_block);
+	ret = file_reserve(disk->fd, len, &disk->is_block);
+	if (ret)
+		wfi_err("%s: no room for %llu bytes in it: %s", path, (unsigned long long)len,
+			strerror(-ret));
 	if (ret)
 		goto err_close;
 	ret = io_uring_queue_init(DEPTH, &disk->ring, 0);
@@ -272,7 +275,7 @@ static int uring_resize(struct wfi_disk *base, uint64_t len)
 	if (!len || len % WFI_DISK_ALIGN || len > INT64_MAX)
 		return -EINVAL;
 	if (len > base->len)
-		ret = file_reserve(disk->fd, "resize", len, &is_block);
+		ret = file_reserve(disk->fd, len, &is_block);
 	else if (len < base->len && !disk->is_block && ftruncate(disk->fd, (off_t)len))
 		ret = -errno;
 	if (!ret)

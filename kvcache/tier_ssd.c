@@ -367,7 +367,8 @@ static void super_read_done(struct ssd *s, int64_t res)
 	s->data_off = data_off(&s->super);
 	ret = s->env->disk->resize(s->disk, file_bytes(&s->super, s->super.nr_chunks));
 	if (ret) {
-		opening_failed(s, ret, "no room for the file");
+		opening_failed(s, ret,
+			       "no room for the file: make some, or set tier_bytes to less");
 		return;
 	}
 	wfi_point(s->env, "open.resized");
@@ -430,8 +431,6 @@ static int ssd_resize(struct wfi_tier *t, uint64_t bytes)
 		return -EBUSY;
 	nr = bytes > s->data_off ? (bytes - s->data_off) / s->super.chunk_bytes : 0;
 	if (!nr || nr > s->super.max_chunks) {
-		wfi_err("tier %s: from %" PRIu64 " to %" PRIu64 " bytes are possible", s->path,
-			file_bytes(&s->super, 1), file_bytes(&s->super, s->super.max_chunks));
 		return -EINVAL;
 	}
 	if (nr > s->super.nr_chunks) {

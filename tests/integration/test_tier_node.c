@@ -531,7 +531,7 @@ static void test_resize(void **state)
 	st = tier_status(e.w);
 	assert_int_equal(st.file, st.want);
 	assert_int_equal(weft_tier_resize(e.w, 1), -EINVAL);
-	assert_non_null(strstr(weft_why(), "bytes"));
+	assert_non_null(strstr(weft_why(), "MiB"));
 	assert_int_equal(weft_tier_resize(e.w, 64 * (uint64_t)TIER), -EINVAL);
 	assert_int_equal(weft_tier_resize(e.w, 2 * TIER), 0);
 	assert_true(tier_status(e.w).file > st.file);

@@ -433,6 +433,33 @@ static void test_disk_refusals(void **ctx)
 	assert_int_equal(env->disk->open(env, fix->path, DISK_LEN + 1, &second), -EINVAL);
 }
 
+/* a file system that is full, and keeps what it had found by then */
+static bool disk_is_full;
+int __real_fallocate64(int fd, int mode, off_t off, off_t len);
+int __wrap_fallocate64(int fd, int mode, off_t off, off_t len);
+
+int __wrap_fallocate64(int fd, int mode, off_t off, off_t len)
+{
+	if (!disk_is_full)
+		return __real_fallocate64(fd, mode, off, len);
+	assert_int_equal(ftruncate(fd, off + len / 4 * 3), 0);
+	errno = ENOSPC;
+	return -1;
+}
+
+static void test_disk_no_room(void **ctx)
+{
+	struct disk_fix *fix = *ctx;
+	struct stat st;
+
+	disk_open_or_skip(fix);
+	disk_is_full = true;
+	assert_int_equal(fix->env.disk->resize(fix->disk, 2 * DISK_LEN), -ENOSPC);
+	disk_is_full = false;
+	assert_int_equal(stat(fix->path, &st), 0);
+	assert_int_equal(st.st_size, DISK_LEN);
+}
+
 static void test_disk_full_queue(void **ctx)
 {
 	struct disk_fix *fix = *ctx;
@@ -817,6 +844,7 @@ int main(void)
 		cmocka_unit_test(test_map_readers),
 		REAL_DISK_TEST(test_disk_data),
 		REAL_DISK_TEST(test_disk_refusals),
+		REAL_DISK_TEST(test_disk_no_room),
 		REAL_DISK_TEST(test_disk_full_queue),
 		REAL_DISK_TEST(test_disk_close_busy),
 		REAL_DISK_TEST(test_disk_cut_short),
