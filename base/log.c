@@ -20,6 +20,7 @@ static struct {
 	enum wfi_log_level max_level;
 	char name[64];
 	bool journal; /* stderr is the journal's, which reads the level from a prefix */
+	bool times;
 	void (*sink)(void *ctx, enum wfi_log_level level, const char *line);
 	void *ctx;
 } state = {
@@ -56,6 +57,13 @@ void wfi_log_init(enum wfi_log_level max_level, const char *name)
 	pthread_mutex_unlock(&state.lock);
 }
 
+void wfi_log_times(void)
+{
+	pthread_mutex_lock(&state.lock);
+	state.times = true;
+	pthread_mutex_unlock(&state.lock);
+}
+
 void wfi_log_set_level(enum wfi_log_level max_level)
 {
 	pthread_mutex_lock(&state.lock);
@@ -80,10 +88,23 @@ static void defuse(char *line)
 			*line = '?';
 }
 
+/* "2026-11-30T15:52:41.123Z " */
+static void say_time(char out[32])
+{
+	struct timespec now;
+	struct tm tm;
+
+	out[0] = 0;
+	if (clock_gettime(CLOCK_REALTIME, &now) || !gmtime_r(&now.tv_sec, &tm))
+		return;
+	snprintf(out + strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm), 8, ".%03uZ ",
+		 (unsigned)now.tv_nsec / 1000000u);
+}
+
 static void emit(enum wfi_log_level level, char *text)
 {
 	const char *colon = state.name[0] ? ": " : "";
-	char line[LINE_BYTES + sizeof(state.name) + 32];
+	char line[LINE_BYTES + sizeof(state.name) + 64], time[32] = "";
 	ssize_t ret;
 	int len;
 
@@ -93,11 +114,13 @@ static void emit(enum wfi_log_level level, char *text)
 		state.sink(state.ctx, level, line);
 		return;
 	}
+	if (state.times)
+		say_time(time);
 	if (state.journal)
 		len = snprintf(line, sizeof(line), "<%d>%s%s%s\n", levels[level].syslog, state.name,
 			       colon, text);
 	else
-		len = snprintf(line, sizeof(line), "%s%s%s: %s\n", state.name, colon,
+		len = snprintf(line, sizeof(line), "%s%s%s%s: %s\n", time, state.name, colon,
 			       levels[level].name, text);
 	/* one write, so that lines of several processes do not mix; a lost line is no failure */
 	ret = write(STDERR_FILENO, line, (size_t)len);

@@ -326,6 +326,7 @@ int main(int argc, char **argv)
 	}
 	snprintf(name, sizeof(name), "weftd[%s]", cfg.name);
 	wfi_log_init(cfg.log_level, name);
+	wfi_log_times();
 	/* every thread blocks them: the control thread reads them as events */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

@@ -14,6 +14,9 @@ enum wfi_log_level { WFI_LOG_ERR, WFI_LOG_WARN, WFI_LOG_INFO, WFI_LOG_DEBUG };
 
 /* Context: before threads start. @name stands in front of each line, e.g. "weftd[node-a]" */
 void wfi_log_init(enum wfi_log_level max_level, const char *name);
+/* from now on lines on stderr begin with the time, in UTC; the journal's do not: it has its own.
+ * Context: as wfi_log_init() */
+void wfi_log_times(void);
 /* Context: any thread */
 void wfi_log_set_level(enum wfi_log_level max_level);
 /*
