@@ -55,20 +55,25 @@ void wfi_cli_show_membership(const json_t *m)
 static void show_members(const json_t *list, const json_t *peers)
 {
 	char name[CLEAN], id[CLEAN], version[CLEAN], state[CLEAN], addr[128], size[WFI_TEXT];
+	char epoch[24];
 	const json_t *m;
+	bool known;
 	size_t i;
 
 	printf("\n%-20s %-18s %-10s %-12s %10s %8s %-8s %s\n", "MEMBER", "ID", "STATE", "PEER",
 	       "CAPACITY", "EPOCH", "VERSION", "ADDRESS");
 	for (i = 0; i < json_array_size(list); i++) {
 		m = json_array_get(list, i);
+		/* a file names members and knows no more of them */
+		known = *wfi_json_str(m, "version");
 		clean(m, *wfi_json_str(m, "address") ? "address" : "socket", addr, sizeof(addr));
-		printf("%-20s %-18s %-10s %-12s %10s %8" PRIu64 " %-8s %s\n",
-		       clean(m, "name", name, CLEAN), clean(m, "id", id, CLEAN),
-		       wfi_json_bool(m, "draining") ? "draining" : "up",
+		snprintf(epoch, sizeof(epoch), "%" PRIu64, wfi_json_u64(m, "epoch"));
+		printf("%-20s %-18s %-10s %-12s %10s %8s %-8s %s\n", clean(m, "name", name, CLEAN),
+		       clean(m, "id", id, CLEAN), wfi_json_bool(m, "draining") ? "draining" : "up",
 		       peer_state(peers, m, state),
-		       wfi_text_bytes((double)wfi_json_u64(m, "capacity"), size),
-		       wfi_json_u64(m, "epoch"), clean(m, "version", version, CLEAN), addr);
+		       known ? wfi_text_bytes((double)wfi_json_u64(m, "capacity"), size) : "-",
+		       known ? epoch : "-", known ? clean(m, "version", version, CLEAN) : "-",
+		       addr);
 	}
 }
 

@@ -24,7 +24,7 @@ struct membership {
 	char host[72];
 	uint64_t changes; /* of the values */
 	json_t *taken; /* values in force, by name */
-	json_t *refused; /* list of {key, why} */
+	json_t *refused, *refused_before; /* list of {key, why} */
 	struct wfi_config base; /* what file and command line say */
 	struct wfi_config now; /* in force */
 	struct wfi_config next, whole, tried;
@@ -32,10 +32,24 @@ struct membership {
 
 /* ---- refusals ---- */
 
+static bool is_among(const json_t *list, const json_t *item)
+{
+	size_t i;
+
+	for (i = 0; i < json_array_size(list); i++)
+		if (json_equal(json_array_get(list, i), item))
+			return true;
+	return false;
+}
+
+/* all values are looked at when one changes: the log is told of what it has not heard */
 static void refuse(struct membership *ms, const char *key, const char *why)
 {
-	wfi_warn("membership: %s is refused, what was in force stays: %s", key, why);
-	json_array_append_new(ms->refused, json_pack("{s:s, s:s}", "key", key, "why", why));
+	json_t *item = json_pack("{s:s, s:s}", "key", key, "why", why);
+
+	if (!is_among(ms->refused_before, item))
+		wfi_warn("membership: %s is refused, what was in force stays: %s", key, why);
+	json_array_append_new(ms->refused, item);
 }
 
 /* ---- from values to settings ---- */
@@ -150,7 +164,7 @@ static int tenant_take(struct membership *ms, const char *key, const char *text,
 			 "a tenant is an object of settings, as {\"token\": \"...\", "
 			 "\"arena_bytes\": \"4G\"}");
 	else
-		ret = wfi_config_tenant_set(&ms->tried, key, name, pairs, (unsigned)nr, why,
+		ret = wfi_config_tenant_set(&ms->tried, "the value", name, pairs, (unsigned)nr, why,
 					    why_len);
 	json_decref(obj);
 	return ret ? ret : tried_finish(ms, name, why, why_len);
@@ -330,7 +344,8 @@ static void values_take(struct membership *ms, json_t *values)
 	json_t *taken = json_object(), *v;
 	const char *key;
 
-	json_decref(ms->refused);
+	json_decref(ms->refused_before);
+	ms->refused_before = ms->refused;
 	ms->refused = json_array();
 	ms->next = ms->base;
 	json_object_foreach(values, key, v)
@@ -457,6 +472,7 @@ void membership_close(struct membership *ms)
 		return;
 	wfi_members_close(ms->members);
 	json_decref(ms->taken);
+	json_decref(ms->refused_before);
 	json_decref(ms->refused);
 	wfi_free(ms->node->env, ms, sizeof(*ms));
 }

@@ -78,13 +78,20 @@ bool roster_same_host(const struct roster *r, const struct wfi_member *m)
 	return same_host(&r->self, m);
 }
 
+/* who is called over a transport has one, which a file does not name: all take the same */
+static bool speaks(const struct wfi_member *from, const struct wfi_member *to)
+{
+	if (!from->transport[0])
+		return !from->incarnation && from->addr[0];
+	return !to->transport[0] || !strcmp(from->transport, to->transport);
+}
+
 /* @from could dial @to */
 static bool reaches(const struct wfi_member *from, const struct wfi_member *to)
 {
 	if (to->socket[0] && same_host(from, to))
 		return true;
-	return to->addr[0] && from->transport[0] &&
-	       (!to->transport[0] || !strcmp(from->transport, to->transport));
+	return to->addr[0] && speaks(from, to);
 }
 
 /* this node is one, in this life: who is none would be sent away */

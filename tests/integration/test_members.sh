@@ -64,6 +64,21 @@ sys.exit(not eval(sys.argv[1]))' "$2" 2>"$dir/err"; do
 	done
 }
 
+# ports NR: below those that connections get: who calls a port of those can meet itself there
+ports()
+{
+	python3 -c 'import random, socket, sys
+s = []
+while len(s) < int(sys.argv[1]):
+    x = socket.socket()
+    try:
+        x.bind(("127.0.0.1", random.randrange(20000, 32000)))
+        s.append(x)
+    except OSError:
+        pass
+print(*[x.getsockname()[1] for x in s])' "$1"
+}
+
 # ---- a file
 write()
 {
@@ -96,7 +111,7 @@ expect 0 status --socket "$dir/a.sock" --token azure
 expect 0 put --socket "$dir/a.sock" --token azure --key k "$0"
 expect 0 members --socket "$dir/a.sock"
 says 'refused: settings/policy'
-says '^c .*connected'
+says '^c .*connected *- *- *- '
 expect 0 members --json --socket "$dir/a.sock"
 json 'd["kind"] == "file" and len(d["members"]) == 2'
 # what is no file of members changes nothing
@@ -146,6 +161,20 @@ until_says d 'c["state"] == "ok"'
 [ "$(grep -c "late.json: No such file" "$dir/d.log")" = 1 ] ||
 	fail "that is not said once: $(cat "$dir/d.log")"
 gone d TERM
+# those of two hosts call each other once
+read -r port_e port_f < <(ports 2)
+write <<END
+{ "members": [ { "name": "e", "address": "127.0.0.1:$port_e" },
+               { "name": "f", "address": "127.0.0.1:$port_f" } ] }
+END
+node e "membership=file:$dir/members.json" transport=tcp "listen=127.0.0.1:$port_e"
+node f "membership=file:$dir/members.json" transport=tcp "listen=127.0.0.1:$port_f"
+until_says e 'p.get("f") == "connected"'
+until_says f 'p.get("e") == "connected"'
+until_says e 'len(d["peers"]) == 1'
+until_says f 'len(d["peers"]) == 1'
+gone e TERM
+gone f TERM
 
 # ---- etcd
 if ! command -v etcd >/dev/null || ! command -v etcdctl >/dev/null; then
@@ -164,17 +193,7 @@ if grep -q "no etcd" "$dir/out"; then
 	exit 0
 fi
 gone x TERM
-# below those that connections get: who calls a port of those can meet itself there
-read -r port peer_port < <(python3 -c 'import random, socket
-s = []
-while len(s) < 2:
-    x = socket.socket()
-    try:
-        x.bind(("127.0.0.1", random.randrange(20000, 32000)))
-        s.append(x)
-    except OSError:
-        pass
-print(*[x.getsockname()[1] for x in s])')
+read -r port peer_port < <(ports 2)
 url=http://127.0.0.1:$port
 start_etcd()
 {
@@ -215,6 +234,9 @@ for n in a b; do
 	expect 0 put --socket "$dir/$n.sock" --token azure --key k "$0"
 done
 ctl put /weft/test/tenants/blue '{"token": "azure", "arena_bytes": "8M"}'
+# every value was looked at four times by now; the log says once what was refused
+[ "$(grep -c 'settings/tenants is refused' "$dir/a.log")" = 1 ] ||
+	fail "a refused value is logged again: $(cat "$dir/a.log")"
 until_says a '"t change" in r.get("tenants/blue", "") and t["blue"]["arena_bytes"] == 4 << 20'
 expect 0 status --socket "$dir/a.sock" --token azure
 # a drain is everybody's to see; then it goes
