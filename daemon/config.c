@@ -244,8 +244,8 @@ static const struct wfi_config_setting settings[] = {
 	  .kind = &wfi_config_kind_address,
 	  AT(wfi_config, http_listen),
 	  .example = "\"127.0.0.1:7471\"",
-	  .help = "Where /metrics, /healthz, /members and /route are answered over HTTP,\n"
-		  "unencrypted: an address of loopback, or with insecure any.\n"
+	  .help = "Where /metrics, /healthz, /members, /route and /events are answered over\n"
+		  "HTTP, unencrypted: an address of loopback, or with insecure any.\n"
 		  "Default: nowhere." },
 	{ .key = "tls_cert",
 	  .kind = &wfi_config_kind_any_path,
@@ -604,6 +604,15 @@ static int root_apply(struct wfi_config_source *src, const config_t *conf, struc
 	return 0;
 }
 
+static const char *syntax_why(const config_t *conf)
+{
+	const char *text = config_error_text(conf);
+
+	return strcmp(text, "syntax error") ? text
+					    : "syntax error: settings are name = value; and text "
+					      "stands in double quotes";
+}
+
 int wfi_config_load(const char *path, struct wfi_config *cfg, char *why, size_t why_len)
 {
 	struct wfi_config_source src = { .file = path, .line = 1, .why = why, .why_len = why_len };
@@ -626,7 +635,7 @@ int wfi_config_load(const char *path, struct wfi_config *cfg, char *why, size_t 
 		src.line = (unsigned)config_error_line(&conf);
 		if (config_error_file(&conf))
 			src.file = config_error_file(&conf);
-		ret = wfi_config_complain(&src, NULL, "%s", config_error_text(&conf));
+		ret = wfi_config_complain(&src, NULL, "%s", syntax_why(&conf));
 	} else {
 		ret = root_apply(&src, &conf, cfg);
 	}
@@ -653,7 +662,7 @@ static int override_list(struct wfi_config_source *src, const char *text, struct
 		return wfi_config_complain(src, NULL, "longer than %d bytes", OVERRIDE_MAX);
 	config_init(&conf);
 	if (!config_read_string(&conf, buf))
-		ret = wfi_config_complain(src, NULL, "%s", config_error_text(&conf));
+		ret = wfi_config_complain(src, NULL, "%s", syntax_why(&conf));
 	else
 		ret = root_apply(src, &conf, cfg);
 	config_destroy(&conf);

@@ -13,6 +13,16 @@
 
 #define GONE_MS 1000
 
+/* digits alone, and not more than there are ports: the resolver takes more of both */
+static bool port_ok(const char *text)
+{
+	unsigned port = 0;
+
+	for (; *text >= '0' && *text <= '9' && port <= UINT16_MAX; text++)
+		port = port * 10 + (unsigned)(*text - '0');
+	return !*text && port && port <= UINT16_MAX;
+}
+
 int inet_parse(const char *text, struct sockaddr_storage *out, socklen_t *len)
 {
 	const struct addrinfo hints = {
@@ -24,7 +34,7 @@ int inet_parse(const char *text, struct sockaddr_storage *out, socklen_t *len)
 	char host[INET_TEXT];
 	struct addrinfo *found;
 
-	if (!host_len || host_len >= sizeof(host) || !strcmp(colon, ":0"))
+	if (!host_len || host_len >= sizeof(host) || !port_ok(colon + 1))
 		return -EINVAL;
 	if (text[0] == '[' && text[host_len - 1] == ']') {
 		text++;

@@ -221,7 +221,7 @@ void wfi_nearest_init(struct wfi_nearest *n, const char *word)
 	n->word = word;
 	n->best = NULL;
 	/* further away than half of its letters, a word is another word, not a typo */
-	n->distance = (unsigned)strnlen(word, WORD_MAX) / 2 + 2;
+	n->distance = (unsigned)strnlen(word, WORD_MAX) / 2 + 1;
 }
 
 void wfi_nearest_offer(struct wfi_nearest *n, const char *candidate)

@@ -36,6 +36,8 @@ done
 expect 2
 expect 2 stauts
 says 'did you mean "status"' err
+expect 2 foo
+! grep -q 'did you mean' "$dir/err" || fail "a word that resembles none is taken for a typo"
 expect 2 get --kee a
 says 'did you mean --key' err
 expect 2 get
