@@ -10,6 +10,7 @@
 #define CA_DAYS 3650
 #define NODE_DAYS 365
 #define DAYS_MAX 36500
+#define DAYS_UNSET UINT64_MAX
 #define HOSTS_MAX 16
 
 struct pki_opts {
@@ -29,7 +30,7 @@ static const struct wfi_cli_opt pki_options[] = {
 	{ 0 },
 };
 
-static const struct pki_opts pki_defaults = { .domain = "weft" };
+static const struct pki_opts pki_defaults = { .domain = "weft", .days = DAYS_UNSET };
 
 static int failed(const char *why)
 {
@@ -55,7 +56,7 @@ static int run_init(const struct pki_opts *o, int argc, char **argv)
 
 	if (argc != 1)
 		return wfi_cli_usage("pki", "pki: wants \"init DIR\"");
-	if (wfi_pki_init(argv[0], o->domain, o->days ? o->days : CA_DAYS, why))
+	if (wfi_pki_init(argv[0], o->domain, o->days == DAYS_UNSET ? CA_DAYS : o->days, why))
 		return failed(why);
 	return made(o, argv[0], "ca");
 }
@@ -76,7 +77,8 @@ static int run_node(const struct pki_opts *o, int argc, char **argv)
 	if (nr > HOSTS_MAX)
 		return wfi_cli_usage("pki", "pki: --host has %u entries: %d at most", nr,
 				     HOSTS_MAX);
-	if (wfi_pki_node(argv[0], argv[1], hosts, nr, o->days ? o->days : NODE_DAYS, why))
+	if (wfi_pki_node(argv[0], argv[1], hosts, nr, o->days == DAYS_UNSET ? NODE_DAYS : o->days,
+			 why))
 		return failed(why);
 	return made(o, argv[0], argv[1]);
 }
@@ -125,8 +127,8 @@ static int run_pki(const void *opts, int argc, char **argv)
 	const struct pki_opts *o = opts;
 	unsigned i;
 
-	if (o->days > DAYS_MAX)
-		return wfi_cli_usage("pki", "pki: --days: %d at most", DAYS_MAX);
+	if (o->days != DAYS_UNSET && (!o->days || o->days > DAYS_MAX))
+		return wfi_cli_usage("pki", "pki: --days takes 1 to %d", DAYS_MAX);
 	for (i = 0; argc && i < WFI_ARRAY_SIZE(verbs); i++)
 		if (!strcmp(argv[0], verbs[i].name))
 			return verbs[i].run(o, argc - 1, argv + 1);

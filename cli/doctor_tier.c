@@ -202,9 +202,10 @@ void wfi_check_tier(const char *file, struct wfi_finding *f)
 	int ret = 0;
 
 	wfi_config_defaults(&cfg);
-	if (file || !access(WFI_CONFIG_DEFAULT_FILE, F_OK))
-		ret = wfi_config_load(file ? file : WFI_CONFIG_DEFAULT_FILE, &cfg, why,
-				      sizeof(why));
+	if (!file && !access(WFI_CONFIG_DEFAULT_FILE, F_OK))
+		file = WFI_CONFIG_DEFAULT_FILE;
+	if (file)
+		ret = wfi_config_load(file, &cfg, why, sizeof(why));
 	if (!ret)
 		ret = wfi_config_finish(&cfg, why, sizeof(why));
 	if (ret) {
@@ -212,7 +213,8 @@ void wfi_check_tier(const char *file, struct wfi_finding *f)
 		return;
 	}
 	if (!cfg.tier_path[0]) {
-		wfi_found(f, WFI_HEALTH_OK, NULL, "none: no tier_path in %s",
+		wfi_found(f, WFI_HEALTH_OK, NULL, "none: %s %s",
+			  file ? "no tier_path in" : "there is no",
 			  file ? file : WFI_CONFIG_DEFAULT_FILE);
 		return;
 	}

@@ -80,6 +80,24 @@ static int store_factor(double *at, const char *text)
 	return 0;
 }
 
+/* what store() takes */
+static const char *wanted(const struct wfi_cli_opt *o)
+{
+	switch (o->kind) {
+	case WFI_CLI_SIZE:
+		return "a size, as 64K or 1G are";
+	case WFI_CLI_DURATION:
+		return "a duration, as 100ms or 5s are";
+	case WFI_CLI_NUMBER:
+	case WFI_CLI_FACTOR:
+		return "a number that it takes";
+	case WFI_CLI_SOCKET:
+		return "taken: there are too many";
+	default:
+		return o->arg;
+	}
+}
+
 static int store(const struct wfi_cli_opt *o, void *out, const char *text)
 {
 	void *at = (char *)out + o->off;
@@ -132,8 +150,8 @@ static int parse_one(const struct wfi_cli_cmd *cmd, void *out, int argc, char **
 		used = 2;
 	}
 	if (store(o, out, text)) {
-		wfi_cli_usage(cmd->name, "%s: --%s: \"%s\" is no %s that it takes", cmd->name,
-			      o->name, text, o->arg);
+		wfi_cli_usage(cmd->name, "%s: --%s: \"%s\" is not %s", cmd->name, o->name, text,
+			      wanted(o));
 		return -1;
 	}
 	return used;

@@ -227,8 +227,10 @@ int wfi_pki_init(const char *dir, const char *domain, uint64_t days, char why[WF
 static int alt_names(const char *id, const char *const *hosts, unsigned nr, char *out, size_t room,
 		     char why[WFI_PKI_WHY])
 {
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789.-";
 	unsigned char addr[16];
-	const char *at, *kind;
+	const char *kind;
 	size_t used = (size_t)snprintf(out, room, "URI:%s", id);
 	unsigned i;
 
@@ -237,14 +239,10 @@ static int alt_names(const char *id, const char *const *hosts, unsigned nr, char
 		if (inet_pton(AF_INET, hosts[i], addr) != 1 &&
 		    inet_pton(AF_INET6, hosts[i], addr) != 1) {
 			kind = "DNS";
-			for (at = hosts[i]; *at; at++)
-				if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-					    "0123456789.-",
-					    *at))
-					return say(
-						why, -EINVAL,
-						"\"%s\" is neither an IP address nor a host name",
-						hosts[i]);
+			if (!hosts[i][0] || hosts[i][strspn(hosts[i], letters)])
+				return say(why, -EINVAL,
+					   "\"%s\" is neither an IP address nor a host name",
+					   hosts[i]);
 		}
 		used += (size_t)snprintf(out + used, room - used, ",%s:%s", kind, hosts[i]);
 		if (used >= room)

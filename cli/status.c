@@ -220,7 +220,7 @@ static void show_slow_paths(const json_t *slow)
 	size_t i;
 	json_t *s;
 
-	printf("\nslow paths in use: %s\n", json_array_size(slow) ? "" : "none");
+	printf("\nslow paths in use:%s\n", json_array_size(slow) ? "" : " none");
 	for (i = 0; i < json_array_size(slow); i++) {
 		s = json_array_get(slow, i);
 		printf("  %s: %s\n", wfi_text_clean(wfi_json_str(s, "what"), what, sizeof(what)),

@@ -125,12 +125,13 @@ static int load(struct trace_bench *b, const char *path)
 			break;
 	}
 	if (ret)
-		wfi_perf_fail(ret, "%s:%llu: %s", path, (unsigned long long)wfi_trace_line(trace),
-			      ret == -EINVAL ? "time goes back" : strerror(-ret));
+		ret = wfi_perf_fail(ret == -EINVAL ? -ENODATA : ret, "%s:%llu: %s", path,
+				    (unsigned long long)wfi_trace_line(trace),
+				    ret == -EINVAL ? "time goes back" : strerror(-ret));
 	b->nr_broken = wfi_trace_broken(trace);
 	wfi_trace_close(trace);
 	if (!ret && !wfi_tsim_nr_requests(b->sim))
-		ret = wfi_perf_fail(-EINVAL, "%s: no request in it", path);
+		ret = wfi_perf_fail(-ENODATA, "%s: no request in it", path);
 	return ret;
 }
 

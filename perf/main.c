@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +171,19 @@ static const struct wfi_perf_bench *find_bench(const char *name)
 	return NULL;
 }
 
+/* Return: an option that only trace takes, or NULL */
+static const char *of_trace(const struct wfi_perf *p)
+{
+	return p->capacities	? "--capacity"
+	       : p->policies	? "--policy"
+	       : p->plot	? "--plot"
+	       : p->live	? "--live"
+	       : p->socket	? "--socket"
+	       : p->block_bytes ? "--block-bytes"
+	       : p->speed > 0	? "--speed"
+				: NULL;
+}
+
 static int run_all(const struct wfi_perf *p)
 {
 	size_t i;
@@ -183,7 +197,7 @@ static int run_all(const struct wfi_perf *p)
 
 int main(int argc, char **argv)
 {
-	struct wfi_perf p = { .block_bytes = 64 << 10 };
+	struct wfi_perf p = { 0 };
 	const struct wfi_perf_bench *bench;
 	int status;
 
@@ -200,9 +214,16 @@ int main(int argc, char **argv)
 		return usage("there is no bench ", argv[optind]);
 	if (argc - optind > 1 && (!bench || !bench->takes_files))
 		return usage("unexpected ", argv[optind + 1]);
+	if (bench != &wfi_perf_trace && of_trace(&p))
+		return usage(of_trace(&p), " is an option of trace alone");
+	if (!p.live && (p.socket || p.block_bytes || p.speed > 0))
+		return usage("--socket, --block-bytes and --speed want --live", "");
+	if (!p.block_bytes)
+		p.block_bytes = 64 << 10;
 	if (wfi_perf_pin(WFI_PERF_ENGINE_CPU))
 		return 1;
 	if (!bench)
 		return run_all(&p);
-	return bench->run(&p, argc - optind - 1, argv + optind + 1) < 0;
+	status = bench->run(&p, argc - optind - 1, argv + optind + 1);
+	return status == -EINVAL ? 2 : status < 0;
 }

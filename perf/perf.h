@@ -39,7 +39,7 @@ struct wfi_perf_bench {
 	const char *name;
 	const char *summary;
 	bool takes_files;
-	/* Return: 0, or a negative errno that was said on stderr */
+	/* Return: 0, or a negative errno that was said on stderr: -EINVAL wrong arguments */
 	int (*run)(const struct wfi_perf *p, int nr_args, char **args);
 };
 

@@ -120,6 +120,23 @@ fi
 rows compare >"$dir/rows"
 grep -q '"skipped":"not given' "$dir/out" || fail "compare: a peer that was not given has a figure"
 
+# usage STATUS TEXT ARGUMENT...
+usage()
+{
+	local want=$1 text=$2 got=0
+
+	shift 2
+	"$perf" "$@" >"$dir/out" 2>"$dir/err" || got=$?
+	[ "$got" = "$want" ] || fail "weft-perf $*: exit status $got, not $want"
+	grep -q -e "$text" "$dir/err" || fail "weft-perf $* does not say '$text'"
+}
+usage 2 '--speed is an option of trace' ring --speed 3
+usage 2 '--policy is an option of trace' all --policy lru
+usage 2 'want --live' trace --socket /nowhere "$dir/rows"
+usage 2 'which file' trace
+usage 2 "no policy 'nosuch'" trace --policy nosuch "$dir/rows"
+usage 1 'no request in it' trace /dev/null
+
 "$perf" --help | grep -q 'examples:' || fail "--help shows no examples"
 if "$perf" nosuch 2>/dev/null; then
 	fail "a bench that is none is accepted"

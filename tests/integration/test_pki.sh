@@ -57,7 +57,11 @@ says 'no certificate' err
 expect 2 pki
 expect 2 pki sign
 expect 2 pki node "$ca"
+expect 1 pki node "$ca" node-c --host node-c.example,
+says 'neither an IP address nor a host name' err
 expect 2 pki init "$dir/other" --days 1000000
+expect 2 pki init "$dir/other" --days 0
+says '1 to 36500' err
 
 # a certificate does not outlive its CA
 expect 0 pki init "$dir/short" --days 2
