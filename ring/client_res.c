@@ -25,18 +25,18 @@ static const struct {
 	  "a key of zeros names no block; or a place, or the event, is not this session's" },
 	{ OP(PUT), EAGAIN, "too many puts wait for events: take completions, then put again" },
 	{ OP(GET), EINVAL,
-	  "a place is not in a region of this session, ends behind it, has not a block's length, or "
-	  "places are in host memory and on a GPU at once" },
+	  "a place is not in a region of this session, ends behind it, has not a block's length, "
+	  "or places are in host memory and on a GPU at once" },
 	{ OP(MATCH) | OP(MAP), EDQUOT,
-	  "more is leased than this engine, or its tenant, may have: release what is not needed, or "
-	  "match without a lease" },
+	  "more is leased than this engine, or its tenant, may have: release what is not needed, "
+	  "or match without a lease" },
 	{ OP(RELEASE), ENOENT, "there is no such lease: it was released, or has ended by itself" },
 	{ SLOTS, ESTALE,
 	  "a slot is not claimed by this session: what was published, sent or "
 	  "released is not the engine's any more" },
 	{ OP(HANDOFF_EXPECT), EINVAL,
-	  "nr_layers is 0 or does not divide a block's bytes, there are more than 8192 blocks, or a "
-	  "place or the layout does not fit the space" },
+	  "nr_layers is 0 or does not divide a block's bytes, there are more than 8192 blocks, or "
+	  "a place or the layout does not fit the space" },
 	{ OP(HANDOFF_EXPECT), EAGAIN,
 	  "too many handoffs are expected in this node: wait for some" },
 	{ OP(HANDOFF_PUSH), EINVAL,
