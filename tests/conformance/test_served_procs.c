@@ -7,6 +7,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -299,6 +300,32 @@ static void test_strangers(void **state)
 	one_of_each(t);
 }
 
+static void assert_unpaced(const struct side *s)
+{
+	const int fd = wfi_tcp_ep(wfi_srv_ep(s->ep))->fd;
+	char name[16] = "";
+	socklen_t len = sizeof(name);
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len), 0);
+	assert_string_equal(name, "reno");
+}
+
+/* inside a host neither who dials nor who is called paces what it sends */
+static void test_unpaced(void **state)
+{
+	struct pair p;
+
+	(void)state;
+	if (strcmp(provider->name, "tcp") != 0)
+		skip();
+	pair_open(&p, provider, 256, 64);
+	weft_ep_post_send(p.a.ep, "", 1, 0, 0);
+	expect_wc(&p.b, p.b.recv_cq, WEFT_WC_RECV, 0);
+	assert_unpaced(&p.a);
+	assert_unpaced(&p.b);
+	pair_close(&p);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +335,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_leaves, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_next_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
+		cmocka_unit_test(test_unpaced),
 	};
 	struct weft_probe probe;
 	struct wfi_env env;

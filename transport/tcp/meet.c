@@ -30,6 +30,23 @@ static void no_delay(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
+static bool is_loopback(const union wfi_tcp_sockaddr *a)
+{
+	return a->sa.sa_family == AF_INET ? ntohl(a->v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET
+					  : IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+}
+
+/* nothing is congested inside a host: who paces what leaves, as bbr does, only waits for timers */
+static void no_pacing(int fd)
+{
+	static const char reno[] = "reno"; /* every kernel has it, and everybody may choose it */
+	union wfi_tcp_sockaddr self;
+	socklen_t len = sizeof(self);
+
+	if (!getsockname(fd, &self.sa, &len) && is_loopback(&self))
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof(reno) - 1);
+}
+
 void wfi_tcp_hang_up(struct wfi_tcp_ep *ep)
 {
 	if (ep->fd >= 0)
@@ -41,6 +58,7 @@ void wfi_tcp_hang_up(struct wfi_tcp_ep *ep)
 static int ep_take(struct wfi_tcp_device *dev, struct wfi_tcp_ep *ep, int fd)
 {
 	no_delay(fd);
+	no_pacing(fd);
 	ep->fd = fd;
 	ep->readable = true;
 	ep->writable = true;
