@@ -6,6 +6,7 @@
 
 #define NR_SLICES 8
 #define BOUNCE_BYTES 6144u /* two turns of the three streams of crc32c_x86.c */
+#define TRY_PIECE (64u << 10) /* of a trial, which has a multiple of it */
 #define MAX_WAYS 8u /* to copy around the cache */
 #define KEEP_BYTES (8ull << 20) /* what a cache of third level has room for beside other things */
 
@@ -105,12 +106,21 @@ static uint32_t resolve_keep(uint32_t reg, uint8_t *dst, const uint8_t *src, siz
 	return fn(reg, dst, src, len);
 }
 
+/* as blocks come: a way that walks several places of a piece takes its time at both ends of each */
+static uint32_t try_pieces(wfi_crc32c_copy_fn *fn, uint32_t sum, uint8_t *dst, const uint8_t *src,
+			   size_t len)
+{
+	for (size_t at = 0; at < len; at += TRY_PIECE)
+		sum = fn(sum, dst + at, src + at, TRY_PIECE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return sum;
+}
+
 static void try_way(void *ctx, unsigned way, void *dst, const void *src, size_t len)
 {
 	uint32_t *sum = ctx;
 
-	*sum = wfi_crc32c_copy_machine(way)(*sum, dst, src, len);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	*sum = try_pieces(wfi_crc32c_copy_machine(way), *sum, dst, src, len);
 }
 
 /* into the cache in one of several ways, or, behind those, around it; and then read, as who asked
@@ -123,8 +133,7 @@ static void try_landing(void *ctx, unsigned way, void *dst, const void *src, siz
 	if (!fn)
 		fn = __atomic_load_n(&best_stream, __ATOMIC_RELAXED);
 	for (size_t at = 0; at < len; at += len / 2) {
-		*sum = fn(*sum, dst, (const uint8_t *)src + at, len / 2);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		*sum = try_pieces(fn, *sum, dst, (const uint8_t *)src + at, len / 2);
 		*sum = wfi_crc32c(*sum, dst, len / 2);
 	}
 }
