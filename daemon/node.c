@@ -630,7 +630,8 @@ static __attribute__((noinline)) bool idle_look(struct node *node, struct idle *
 		i->spins = node->spin_ns && wfi_spin_begin(&node->spin);
 	}
 	if ((i->spins && now_ns - i->since_ns < node->spin_ns) ||
-	    now_ns < wfi_handoffs_awaited_ns(node->handoffs))
+	    now_ns < wfi_handoffs_awaited_ns(node->handoffs) ||
+	    now_ns < wfi_cluster_awaited_ns(node->cluster))
 		return true;
 	if (i->spins)
 		wfi_spin_end(&node->spin, false);

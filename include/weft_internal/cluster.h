@@ -66,6 +66,8 @@ int wfi_cluster_create(const struct wfi_cluster_opts *opts, struct wfi_cluster *
 void wfi_cluster_destroy(struct wfi_cluster *c);
 int wfi_cluster_poll(struct wfi_cluster *c, uint64_t now_ns);
 uint64_t wfi_cluster_next_event_ns(const struct wfi_cluster *c);
+/* until then a peer may ask for blocks at any moment: who sleeps meanwhile keeps it waiting */
+uint64_t wfi_cluster_awaited_ns(const struct wfi_cluster *c);
 
 /* ---- the other nodes ---- */
 

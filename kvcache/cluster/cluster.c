@@ -687,6 +687,7 @@ static void expire(struct wfi_cluster *c)
 	}
 	wfi_cl_pulls_expire(c);
 	wfi_cl_flights_expire(c);
+	wfi_cl_borrowers_await(c);
 }
 
 int wfi_cluster_poll(struct wfi_cluster *c, uint64_t now_ns)
@@ -726,4 +727,9 @@ uint64_t wfi_cluster_next_event_ns(const struct wfi_cluster *c)
 	if (c->outbox_head != c->outbox_tail || c->nr_waiting)
 		return wfi_min(c->next_event_ns, c->now_ns + RETRY_NS);
 	return c->next_event_ns;
+}
+
+uint64_t wfi_cluster_awaited_ns(const struct wfi_cluster *c)
+{
+	return c->awaited_ns;
 }

@@ -17,6 +17,7 @@
 #ifndef WFI_CLUSTER_PRIVATE_H
 #define WFI_CLUSTER_PRIVATE_H
 
+#include "kvcache/cluster/pace.h"
 #include "kvcache/cluster/wire.h"
 #include "weft_internal/cluster.h"
 #include "weft_internal/directory.h"
@@ -77,6 +78,7 @@ struct cluster_peer {
 	uint64_t heard; /* the id that its next announcement has */
 	struct stream *stream; /* to its shard */
 	struct borrower *borrowers;
+	struct pace asks_pace; /* of its requests for leases */
 	struct loan *loans; /* that wait for the SSD tier here */
 	uint32_t nr_loans;
 	struct offers *offers; /* NULL: there was none yet */
@@ -246,6 +248,7 @@ struct wfi_cluster {
 	struct wfi_cluster_opts o;
 	uint64_t now_ns;
 	uint64_t next_event_ns;
+	uint64_t awaited_ns; /* until then a peer may ask at any moment */
 	bool active; /* there was another node once: changes are watched */
 	uint32_t turn;
 
@@ -406,6 +409,8 @@ static inline uint32_t cl_chain_seen(const struct wfi_cluster *c, uint64_t tag)
 
 /* ---- lend.c ---- */
 
+/* what is known of when peers ask next */
+void wfi_cl_borrowers_await(struct wfi_cluster *c);
 void wfi_cl_heard_lease(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			const union cluster_msg *m);
 void wfi_cl_heard_release(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);

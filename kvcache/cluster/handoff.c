@@ -11,8 +11,6 @@
 #include "weft_internal/log.h"
 
 #define RETRY_NS WFI_NSEC_PER_MSEC /* from one try to send to the next */
-/* a layer is awaited from so long before it is due: what waking takes, and that it may be early */
-#define EARLY_NS (100 * WFI_NSEC_PER_USEC)
 #define ERRNO_MAX 4095u
 #define APART_MAX_NS (100 * WFI_NSEC_PER_MSEC) /* what comes less often, waking hardly delays */
 
@@ -180,7 +178,7 @@ int wfi_handoff_expect(struct wfi_handoffs *hs, const struct wfi_expect_opts *op
 	h->nr_reads = 0;
 	h->nr_feeders = 0;
 	h->nr_takes = 0;
-	h->pace = (struct pace){ 0 };
+	h->pace = (struct layer_pace){ 0 };
 	h->opts = *opts;
 	memcpy(h->keys, opts->keys, opts->nr_blocks * sizeof(*h->keys));
 	h->opts.keys = h->keys;
@@ -377,32 +375,20 @@ int wfi_handoff_push_local(struct wfi_handoffs *hs, const struct wfi_push_opts *
 
 /* ---- when the next layer comes ---- */
 
-void wfi_handoff_pace(struct wfi_handoffs *hs, struct pace *pace, uint32_t layer, uint64_t now_ns)
+void wfi_handoff_pace(struct wfi_handoffs *hs, struct layer_pace *pace, uint32_t layer,
+		      uint64_t now_ns)
 {
-	const uint64_t apart_ns = now_ns - pace->last_ns;
-
 	/* of a layer that comes in parts, the first one counts */
-	if (pace->last_ns && pace->layer == layer)
+	if (pace->pace.last_ns && pace->layer == layer)
 		return;
-	pace->apart_ns = pace->last_ns && apart_ns <= APART_MAX_NS ? apart_ns : 0;
-	pace->last_ns = now_ns;
+	pace_take(&pace->pace, now_ns, APART_MAX_NS);
 	pace->layer = layer;
-	wfi_handoff_await(hs, pace, now_ns);
+	wfi_handoff_await(hs, &pace->pace, now_ns);
 }
 
-/* who sleeps meanwhile is late by what waking takes, which is as long as a quarter of the layer;
- * who is awake all the time takes a core for it */
 void wfi_handoff_await(struct wfi_handoffs *hs, const struct pace *pace, uint64_t now_ns)
 {
-	const uint64_t apart_ns = pace->apart_ns, due_ns = pace->last_ns + apart_ns;
-	const uint64_t from_ns = due_ns - wfi_min(apart_ns, apart_ns / 16 + EARLY_NS);
-
-	if (!apart_ns)
-		return;
-	if (now_ns < from_ns)
-		wfi_handoffs_note_event(hs, from_ns);
-	else
-		hs->awaited_ns = wfi_max(hs->awaited_ns, due_ns + apart_ns / 8);
+	hs->awaited_ns = wfi_max(hs->awaited_ns, pace_awaited_ns(pace, now_ns, &hs->next_event_ns));
 }
 
 uint64_t wfi_handoffs_awaited_ns(const struct wfi_handoffs *hs)
@@ -842,7 +828,7 @@ static void handoffs_expire(struct wfi_handoffs *hs, uint64_t now_ns)
 			continue;
 		}
 		wfi_handoffs_note_event(hs, h->opts.deadline_ns);
-		wfi_handoff_await(hs, &h->pace, now_ns);
+		wfi_handoff_await(hs, &h->pace.pace, now_ns);
 	}
 }
 

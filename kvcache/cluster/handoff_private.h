@@ -4,6 +4,7 @@
 #define WFI_HANDOFF_PRIVATE_H
 
 #include <errno.h>
+#include "kvcache/cluster/pace.h"
 #include "kvcache/cluster/peer_read.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/util.h"
@@ -19,11 +20,10 @@
 #define MSG_BYTES_MAX (512u << 10)
 #define FEEDERS_MAX 64u
 
-/* how far apart the layers of a handoff come: as evenly as they are computed */
-struct pace {
+/* layers of a handoff come as evenly as they are computed */
+struct layer_pace {
+	struct pace pace;
 	uint32_t layer; /* the last one */
-	uint64_t last_ns; /* when it came; 0: none has */
-	uint64_t apart_ns; /* 0: not known, or too long to wait for */
 };
 
 enum handoff_state { HANDOFF_FREE, HANDOFF_OPEN, HANDOFF_ENDING };
@@ -44,7 +44,7 @@ struct handoff {
 	struct wfi_peer *feeders[FEEDERS_MAX]; /* connections that push; of shapes, their sources */
 	uint32_t nr_feeders;
 	uint32_t nr_takes; /* of take.c, under way */
-	struct pace pace; /* of its pushes */
+	struct layer_pace pace; /* of its pushes */
 	void *mem;
 	size_t mem_len;
 	struct weft_key *keys;
@@ -123,7 +123,7 @@ struct outbound {
 	uint64_t secret[2];
 	uint64_t left;
 	uint64_t expires_ns;
-	struct pace pace;
+	struct layer_pace pace;
 };
 
 /* an answer or an abort that met a full message queue */
@@ -202,7 +202,8 @@ int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t
 			    uint64_t now_ns);
 void wfi_handoffs_answer(struct wfi_handoffs *hs, struct wfi_peer *peer, uint64_t push, int res);
 /* a layer comes, or is pushed; and a look at when the next one will */
-void wfi_handoff_pace(struct wfi_handoffs *hs, struct pace *pace, uint32_t layer, uint64_t now_ns);
+void wfi_handoff_pace(struct wfi_handoffs *hs, struct layer_pace *pace, uint32_t layer,
+		      uint64_t now_ns);
 void wfi_handoff_await(struct wfi_handoffs *hs, const struct pace *pace, uint64_t now_ns);
 /* sends, or keeps it until the peer takes it */
 void wfi_handoffs_post(struct wfi_handoffs *hs, struct wfi_peer *peer, const struct outbox *msg);

@@ -4,6 +4,9 @@
 #include <string.h>
 #include "kvcache/cluster/cluster_private.h"
 
+#define APART_MIN_NS (20 * WFI_NSEC_PER_USEC)
+#define APART_MAX_NS WFI_NSEC_PER_MSEC /* what comes less often, waking hardly delays */
+
 struct wfi_owner *wfi_cl_borrower(struct wfi_cluster *c, struct borrower **list,
 				  struct wfi_tenant *tenant)
 {
@@ -248,6 +251,33 @@ static int loan_begin(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn
 	return 0;
 }
 
+/* ---- when the next request comes ---- */
+
+static void ask_await(struct wfi_cluster *c, const struct cluster_peer *p)
+{
+	c->awaited_ns = wfi_max(c->awaited_ns,
+				pace_awaited_ns(&p->asks_pace, c->now_ns, &c->next_event_ns));
+}
+
+void wfi_cl_borrowers_await(struct wfi_cluster *c)
+{
+	unsigned i;
+
+	for (i = 0; i < c->hi_peers; i++)
+		ask_await(c, &c->peers[i]);
+}
+
+/* who copies for itself asks again once it has done so: waking takes as long as copying 1 MiB */
+static void ask_pace(struct wfi_cluster *c, struct cluster_peer *p, const struct wfi_peer *conn)
+{
+	/* what is asked for at one time comes in several requests */
+	if (!(conn->ep->dev->caps.flags & WEFT_CAP_SYNC) ||
+	    c->now_ns - p->asks_pace.last_ns < APART_MIN_NS)
+		return;
+	pace_take(&p->asks_pace, c->now_ns, APART_MAX_NS);
+	ask_await(c, p);
+}
+
 /* ---- requests ---- */
 
 /* Return: 0, or why nothing can be lent */
@@ -270,6 +300,7 @@ void wfi_cl_heard_lease(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *co
 	union cluster_msg reply;
 	int ret;
 
+	ask_pace(c, &c->peers[peer], conn);
 	reply.leased = (struct cluster_leased){ .incarnation = wfi_kv_incarnation(c->o.kv) };
 	ret = lease_check(c, &m->lease, &space);
 	if (!ret) {

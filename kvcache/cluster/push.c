@@ -564,7 +564,7 @@ void wfi_pushes_expire(struct wfi_handoffs *hs, uint64_t now_ns)
 		if (b->busy && b->expires_ns <= wall_ns)
 			b->busy = false;
 		if (b->busy)
-			wfi_handoff_await(hs, &b->pace, now_ns);
+			wfi_handoff_await(hs, &b->pace.pace, now_ns);
 	}
 }
 

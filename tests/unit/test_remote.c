@@ -27,6 +27,34 @@ static void test_get(void **state)
 	assert_true(f->nr_sent[CLUSTER_RELEASE] >= 1);
 }
 
+/* who is asked each so often is awake when the next request is due, asleep before, and not for long
+ * when none comes */
+static void test_pace(void **state)
+{
+	const uint64_t apart_ns = 400 * WFI_NSEC_PER_USEC;
+	struct fixture *f = *state;
+	const struct wfi_cluster *holder = f->nodes[1].cluster;
+	struct wish w;
+	uint32_t i;
+
+	put_chain(f, 1);
+	assert_true(wfi_cluster_awaited_ns(holder) <= now(f));
+	for (i = 0; i < 3; i++) {
+		want(f, 0, &w, DEADLINE_NS);
+		turns(f, apart_ns);
+		assert_int_equal(came(&w), CHAIN);
+		assert_int_equal(wfi_cluster_awaited_ns(holder) > now(f), i > 0);
+	}
+	want(f, 0, &w, DEADLINE_NS);
+	turns(f, 0);
+	/* it sleeps, but not over the next one */
+	assert_true(wfi_cluster_awaited_ns(holder) < now(f) + apart_ns / 4);
+	assert_true(wfi_cluster_next_event_ns(holder) < now(f) + apart_ns);
+	turns(f, 4 * apart_ns);
+	assert_true(wfi_cluster_awaited_ns(holder) < now(f));
+	assert_true(wfi_cluster_next_event_ns(holder) > now(f));
+}
+
 static void test_share(void **state)
 {
 	struct fixture *f = *state;
@@ -684,6 +712,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_get),
+		TEST(test_pace),
 		TEST(test_share),
 		TEST(test_share_outlives),
 		TEST(test_lies),
