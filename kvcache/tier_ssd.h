@@ -105,7 +105,10 @@ struct ssd_slot {
 			uint64_t seq : SSD_SEQ_BITS;
 			uint64_t kept : 64 - SSD_SEQ_BITS; /* leases */
 		};
-		uint64_t next_free;
+		struct {
+			uint32_t next_free;
+			uint32_t prev_free; /* itself: on no list */
+		};
 	};
 	uint64_t space_tag;
 	uint32_t len;

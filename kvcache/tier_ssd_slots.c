@@ -104,12 +104,33 @@ static void free_push(struct ssd *s, uint32_t slot)
 {
 	const struct ssd_chunk *c = ssd_chunk_of(s, slot);
 	struct ssd_class *k = &s->classes[c->class];
+	struct ssd_slot *st = &s->slots[slot];
 
+	st->prev_free = slot;
 	/* all come at the end of the recovery; behind an end to come, none is given out again */
 	if (s->phase != SSD_RUN || s->owners[slot / SSD_PAGE_SLOTS] > s->limit_chunks)
 		return;
-	s->slots[slot].next_free = k->free;
+	st->next_free = k->free;
+	st->prev_free = SSD_NONE;
+	if (k->free != SSD_NONE)
+		s->slots[k->free].prev_free = slot;
 	k->free = slot;
+}
+
+/* off its list, if it is on one */
+static void free_take(struct ssd *s, struct ssd_class *k, uint32_t slot)
+{
+	struct ssd_slot *st = &s->slots[slot];
+
+	if (st->prev_free == slot)
+		return;
+	if (st->prev_free == SSD_NONE)
+		k->free = st->next_free;
+	else
+		s->slots[st->prev_free].next_free = st->next_free;
+	if (st->next_free != SSD_NONE)
+		s->slots[st->next_free].prev_free = st->prev_free;
+	st->prev_free = slot;
 }
 
 /* Return: first slot of @nr pages that belong to no chunk, or SSD_NONE */
@@ -167,22 +188,6 @@ static int chunk_attach(struct ssd *s, uint32_t class)
 	return 0;
 }
 
-/* those of one chunk leave their class's list of free slots */
-static void free_purge(struct ssd *s, const struct ssd_chunk *c)
-{
-	struct ssd_class *k = &s->classes[c->class];
-	uint32_t at = k->free, kept = SSD_NONE, next;
-
-	for (; at != SSD_NONE; at = next) {
-		next = (uint32_t)s->slots[at].next_free;
-		if (at - c->first < c->nr)
-			continue;
-		s->slots[at].next_free = kept;
-		kept = at;
-	}
-	k->free = kept;
-}
-
 int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk)
 {
 	struct ssd_chunk *c = &s->chunks[chunk];
@@ -200,8 +205,9 @@ int wfi_ssd_chunk_release(struct ssd *s, uint32_t chunk)
 	}
 	if (busy)
 		return -EBUSY;
-	free_purge(s, c);
 	for (uint32_t i = 0; i < c->nr; i++) {
+		if (s->slots[c->first + i].state == SSD_FREE)
+			free_take(s, &s->classes[c->class], c->first + i);
 		if (s->slots[c->first + i].state == SSD_RETIRED)
 			s->nr_retired--;
 		s->slots[c->first + i].state = SSD_FREE;
@@ -273,6 +279,14 @@ static bool hand_step(struct ssd *s, struct ssd_class *k, uint32_t class)
 	return false;
 }
 
+/* it is somebody's: without a sequence, and kept by nobody */
+static void slot_take(struct ssd *s, struct ssd_class *k, uint32_t slot)
+{
+	free_take(s, k, slot);
+	s->slots[slot].seq = 0;
+	s->slots[slot].kept = 0;
+}
+
 static uint32_t clock_evict(struct ssd *s, uint32_t class, uint64_t space_tag, uint32_t len)
 {
 	struct ssd_class *k = &s->classes[class];
@@ -291,7 +305,7 @@ static uint32_t clock_evict(struct ssd *s, uint32_t class, uint64_t space_tag, u
 		wfi_ssd_slot_forget(s, slot, false);
 		ssd_count(s, SSD_C_EVICTED, 1);
 		wfi_point(s->env, "evict.tier");
-		k->free = (uint32_t)st->next_free;
+		slot_take(s, k, slot);
 		return slot;
 	}
 	return SSD_NONE;
@@ -313,7 +327,7 @@ uint32_t wfi_ssd_slot_alloc(struct ssd *s, uint64_t space_tag, uint32_t len, int
 		chunk_steal(s, class, space_tag);
 	slot = s->classes[class].free;
 	if (slot != SSD_NONE) {
-		s->classes[class].free = (uint32_t)s->slots[slot].next_free;
+		slot_take(s, &s->classes[class], slot);
 		return slot;
 	}
 	*ret = -EAGAIN;
