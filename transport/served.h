@@ -161,7 +161,7 @@ struct wfi_srv_wire {
 	/* NULL, or a short way for a frame that is all in its head. Return: whether it has left, in
 	 * its order, and nothing of it is needed any more; else it has to be pushed. Hot */
 	bool (*dart)(struct wfi_srv_ep *ep, const void *head, size_t len);
-	/* ends the connection at once; wfi_srv_stopped() in a later progress() */
+	/* ends the connection, in some ms at most; wfi_srv_stopped() in a later progress() */
 	void (*stop)(struct wfi_srv_ep *ep);
 };
 

@@ -28,6 +28,9 @@ struct rig {
 	struct wfi_srv_tx *flying[PARTS]; /* of the parts that it has */
 	ucp_send_nbx_callback_t told;
 	uint32_t nr_flying;
+	bool holds; /* what it has it keeps */
+	uint32_t nr_closes;
+	ucp_err_handler_t on_error;
 };
 
 static struct rig *rig;
@@ -53,9 +56,11 @@ static ucs_status_ptr_t fake_send(ucp_ep_h ep, unsigned id, const void *header, 
 
 static unsigned fake_progress(ucp_worker_h worker)
 {
-	const uint32_t nr = rig->nr_flying;
+	const uint32_t nr = rig->holds ? 0 : rig->nr_flying;
 
 	(void)worker;
+	if (!nr)
+		return 0;
 	for (rig->nr_flying = 0; rig->nr_flying < nr; rig->nr_flying++)
 		rig->told(&rig->flying[rig->nr_flying], UCS_ERR_CONNECTION_RESET,
 			  rig->flying[rig->nr_flying]);
@@ -71,7 +76,7 @@ static void fake_request_free(void *req)
 static ucs_status_t fake_ep_create(ucp_worker_h worker, const ucp_ep_params_t *params, ucp_ep_h *ep)
 {
 	(void)worker;
-	(void)params;
+	rig->on_error = params->err_handler;
 	*ep = (ucp_ep_h)(void *)rig;
 	return UCS_OK;
 }
@@ -80,6 +85,9 @@ static ucs_status_ptr_t fake_ep_close(ucp_ep_h ep, const ucp_request_param_t *pa
 {
 	(void)ep;
 	(void)param;
+	/* it gives up what it has */
+	rig->nr_closes++;
+	rig->holds = false;
 	return NULL;
 }
 
@@ -213,10 +221,70 @@ static void test_refused(void **state)
 	}
 }
 
+static uint64_t slow_now_ns(struct wfi_env *env)
+{
+	static uint64_t now_ns;
+
+	(void)env;
+	return now_ns += WFI_NSEC_PER_USEC;
+}
+
+static void fly(void)
+{
+	const struct weft_piece piece = { rig->mem, 0, MEM, rig->rkey };
+	const struct weft_post post = { .pieces = &piece, .nr_pieces = 1, .cookie = 7 };
+	struct weft_wc wc;
+
+	rig->holds = true;
+	assert_int_equal(weft_ep_post_write(&rig->ep->base, &post), 0);
+	assert_int_equal(rig->nr_flying, PARTS);
+	wfi_srv_lost(rig->ep, -EPROTO);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	assert_int_equal(weft_cq_poll(rig->cq, &wc, 1), 0);
+	assert_int_equal(rig->nr_closes, 0);
+}
+
+/* an endpoint is not closed under what UCX has of it, for a while */
+static void test_flying(void **state)
+{
+	static const struct wfi_clock_ops slow = { .now_ns = slow_now_ns };
+	struct weft_wc wcs[4];
+	unsigned i;
+
+	/* it leaves */
+	rig->env.clock = &slow;
+	fly();
+	rig->holds = false;
+	weft_cq_poll(rig->cq, wcs, 4);
+	assert_int_equal(rig->nr_closes, 1);
+	all_back();
+	teardown(state);
+
+	/* the connection is lost, and UCX says so */
+	setup(state);
+	rig->env.clock = &slow;
+	fly();
+	rig->on_error.cb(rig->on_error.arg, NULL, UCS_ERR_CONNECTION_RESET);
+	weft_cq_poll(rig->cq, wcs, 4);
+	assert_int_equal(rig->nr_closes, 1);
+	teardown(state);
+
+	/* nothing happens */
+	setup(state);
+	rig->env.clock = &slow;
+	fly();
+	for (i = 0; i < 100000 && !rig->nr_closes; i++)
+		weft_cq_poll(rig->cq, wcs, 4);
+	assert_int_equal(rig->nr_closes, 1);
+	weft_cq_poll(rig->cq, wcs, 4);
+	all_back();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_flying, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("ucx_wire", tests, NULL, NULL);

@@ -40,7 +40,8 @@ struct wfi_ucx_ep {
 	struct wfi_srv_ep srv;
 	ucp_ep_h ep;
 	ucs_status_ptr_t closing;
-	uint64_t since_ns; /* it connects */
+	uint64_t since_ns; /* it connects; or is to stop */
+	bool failed; /* UCX knows of it */
 	bool closed; /* .closing is over */
 	struct wfi_srv_tx *first; /* frames with parts that were not sent yet */
 	struct wfi_srv_tx **last;

@@ -10,7 +10,7 @@
 #define FLYING 32u /* parts of one endpoint that UCX has at once */
 #define PART_MIN (1u << 10)
 #define PART_MAX (60u << 10)
-#define LEAVE_NS (30 * WFI_NSEC_PER_MSEC) /* for what is said last to leave */
+#define LEAVE_NS (30 * WFI_NSEC_PER_MSEC) /* for what is said last to leave, or to be lost */
 #define CLOSE_NS (5 * WFI_NSEC_PER_SEC) /* for UCX to let go of an endpoint */
 
 /* UCX's place of bytes and the kernel's are one */
@@ -311,16 +311,38 @@ static void tx_drop(struct wfi_ucx_ep *ep)
 	}
 }
 
-static void wire_stop(struct wfi_srv_ep *base)
+static void close_begin(struct wfi_ucx_ep *ep)
 {
 	const ucp_request_param_t param = { .op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
 					    .flags = UCP_EP_CLOSE_FLAG_FORCE };
-	struct wfi_ucx_ep *ep = ucx_ep(base);
 
 	if (ep->ep)
 		ep->closing = ucp_of(ep)->ucp_ep_close_nbx(ep->ep, &param);
 	ep->ep = NULL;
 	ep->closed = !UCS_PTR_IS_PTR(ep->closing);
+}
+
+/*
+ * One socket of UCX 1.13 may be both ways of a connection. When ours is closed with parts that wait
+ * for room in it, and the peer closes its own, UCX frees what it goes on to write to. So those
+ * parts leave first, or are lost: soon, unless a peer that has taken its leave is slow to go.
+ */
+static bool waits_for_parts(const struct wfi_ucx_ep *ep)
+{
+	const struct wfi_srv_device *dev = wfi_srv_device(ep->srv.base.dev);
+	const uint64_t limit_ns = ep->srv.bye ? dev->silent_ns : LEAVE_NS;
+
+	return ep->ep && !ep->failed && ep->nr_flying &&
+	       wfi_now(dev->base.env) - ep->since_ns < limit_ns;
+}
+
+static void wire_stop(struct wfi_srv_ep *base)
+{
+	struct wfi_ucx_ep *ep = ucx_ep(base);
+
+	ep->since_ns = wfi_now(base->base.dev->env);
+	if (!waits_for_parts(ep))
+		close_begin(ep);
 	wfi_ucx_device(base->base.dev)->nr_stopping++;
 }
 
@@ -328,6 +350,10 @@ static void close_poll(struct wfi_ucx_ep *ep)
 {
 	const struct wfi_ucp *ucp = ucp_of(ep);
 
+	if (waits_for_parts(ep))
+		return;
+	if (ep->ep)
+		close_begin(ep);
 	if (!ep->closed && ucp->ucp_request_check_status(ep->closing) != UCS_INPROGRESS) {
 		ucp->ucp_request_free(ep->closing);
 		ep->closed = true;
@@ -424,6 +450,7 @@ static void on_error(void *arg, ucp_ep_h ucp_ep, ucs_status_t status)
 
 	(void)ucp_ep;
 	(void)status;
+	ep->failed = true;
 	wfi_srv_lost(&ep->srv, -ECONNRESET);
 }
 
