@@ -93,7 +93,7 @@ ms = [json.loads(line)["timestamp"] for line in open(sys.argv[1])]
 rate = [r["weft"] for r in map(json.loads, open(sys.argv[2])) if r["case"] == "ten_live_requests"]
 assert rate[0] <= 10 / ((ms[-1] - ms[0]) / 1e3 / 100), (ms, rate)' "$dir/ten.jsonl" "$dir/out" \
 	2>>"$dir/err" || fail "--speed is not kept to"
-live 1 --plot "$dir/no.png" "$dir/small.jsonl"
+live 2 --plot "$dir/no.png" "$dir/small.jsonl"
 says 'no --policy' err
 live 1 "$dir/no-such-file"
 says 'No such file' err
