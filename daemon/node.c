@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -669,6 +670,9 @@ void node_run(struct node *node)
 				wfi_cpu_relax();
 		} else if (!idle_look(node, &i)) {
 			i = (struct idle){ .slept = true };
+		} else if (node->nr_nets || i.turns > HOT_TURNS) {
+			/* what is waited for may need this core */
+			sched_yield();
 		}
 	}
 	doze_close(node->doze);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* client_poll.c - completions: taken, waited for, or made up when the node is gone */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
 #include "ring/bell.h"
@@ -324,6 +325,8 @@ static int spin(struct weft_ring *ring, struct weft_completion *out, unsigned ma
 				return nr;
 			wfi_cpu_relax();
 		}
+		/* the answer may wait for the very core that waits for it */
+		sched_yield();
 	} while (now_ns() < end_ns);
 	return 0;
 }
