@@ -171,7 +171,7 @@ static bool super_sane(const struct ssd_super *super)
 	       wfi_is_pow2(super->chunk_bytes) && super->chunk_bytes >= SSD_PAGE &&
 	       super->chunk_bytes <= 1u << 30 && super->max_chunks < UINT32_MAX &&
 	       super->nr_chunks && super->nr_chunks <= super->max_chunks && super->nr_pages &&
-	       super->nr_pages <= INDEX_SLOT_MAX / SSD_PAGE_SLOTS &&
+	       super->nr_pages <= INDEX_SLOT_MAX / SSD_PAGE_SLOTS && super->used_pages &&
 	       super->used_pages <= super->nr_pages;
 }
 
