@@ -175,7 +175,8 @@ static void dial_net(struct control *c, unsigned idx)
 		return;
 	k->dial = idx + 1;
 	c->dials[idx].open = true;
-	net_watch(c, k);
+	if (!k->closing)
+		net_watch(c, k);
 }
 
 static void peers_redial(struct control *c, uint64_t now_ns)
