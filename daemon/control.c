@@ -17,6 +17,7 @@
 
 #include "control_private.h"
 #include "listen.h"
+#include "weft_internal/accept.h"
 #include "weft_internal/log.h"
 
 #define HAND_ON_MS 10 /* from one look at whether others have this node's blocks to the next */
@@ -273,17 +274,6 @@ static void conn_event(struct control *c, struct conn *k, uint32_t events)
 		k->closing = true;
 }
 
-/* who waits in the backlog would keep the listener ready, and this thread busy, for ever */
-static void accept_refused(struct control *c, int listen_fd)
-{
-	wfi_warn("control: no descriptor is left for another connection: raise LimitNOFILE");
-	close(c->spare_fd);
-	c->spare_fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (c->spare_fd >= 0)
-		close(c->spare_fd);
-	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-}
-
 static void local_accept(struct control *c, int fd)
 {
 	strangers_bound(c, false);
@@ -292,15 +282,15 @@ static void local_accept(struct control *c, int fd)
 
 static void on_accept(struct control *c, int listen_fd)
 {
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	int fd = wfi_accept(listen_fd, SOCK_CLOEXEC, &c->spare_fd);
 
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE)
-			accept_refused(c, listen_fd);
-		else if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
-			wfi_warn("control: accept: %s", strerror(errno));
+	if (fd == -EMFILE || fd == -ENFILE)
+		wfi_warn(
+			"control: no descriptor is left for another connection: raise LimitNOFILE");
+	else if (fd < 0 && fd != -EAGAIN && fd != -ECONNABORTED && fd != -EINTR)
+		wfi_warn("control: accept: %s", strerror(-fd));
+	if (fd < 0)
 		return;
-	}
 	if (c->stopping)
 		close(fd);
 	else if (listen_fd != c->listen_fd)
@@ -538,7 +528,7 @@ static int fds_create(struct control *c)
 
 	c->epfd = epoll_create1(EPOLL_CLOEXEC);
 	c->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	c->spare_fd = wfi_accept_spare();
 	if (c->epfd < 0 || c->stop_fd < 0 || c->spare_fd < 0 || pipe2(c->inbox, O_CLOEXEC))
 		return -errno;
 	ret = epoll_add(c, c->stop_fd, &tag_stop);

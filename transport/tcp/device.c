@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 #include "transport/tcp/tcp.h"
+#include "weft_internal/accept.h"
 #include "weft_internal/log.h"
 
 #define BACKLOG 64
@@ -106,12 +107,15 @@ static int sockets_open(struct wfi_tcp_device *dev, const char *name)
 		ret = listen_at(dev, name);
 	if (ret)
 		return ret;
+	dev->spare_fd = wfi_accept_spare();
 	dev->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ret = dev->epoll_fd < 0 ? -errno : wfi_tcp_watch(dev, dev->listen_fd, NULL);
 	if (!ret)
 		return 0;
 	if (dev->epoll_fd >= 0)
 		close(dev->epoll_fd);
+	if (dev->spare_fd >= 0)
+		close(dev->spare_fd);
 	close(dev->listen_fd);
 	return ret;
 }
@@ -151,6 +155,8 @@ void wfi_tcp_device_close(struct weft_device *base)
 		if (dev->strangers[i].fd >= 0)
 			close(dev->strangers[i].fd);
 	close(dev->epoll_fd);
+	if (dev->spare_fd >= 0)
+		close(dev->spare_fd);
 	close(dev->listen_fd);
 	wfi_srv_device_fini(&dev->srv);
 	wfi_free(base->env, dev, sizeof(*dev));

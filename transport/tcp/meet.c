@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 #include "transport/tcp/tcp.h"
+#include "weft_internal/accept.h"
 #include "weft_internal/log.h"
 
 #define HELLO_NS (2 * WFI_NSEC_PER_SEC) /* for a stranger to say for whom it comes */
@@ -184,7 +185,10 @@ void wfi_tcp_accept(struct wfi_tcp_device *dev)
 
 	/* the rest next time */
 	for (i = 0; i < WFI_TCP_STRANGERS; i++) {
-		fd = accept4(dev->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		fd = wfi_accept(dev->listen_fd, SOCK_NONBLOCK | SOCK_CLOEXEC, &dev->spare_fd);
+		if (fd == -EMFILE || fd == -ENFILE)
+			wfi_warn("tcp: no descriptor is left for another connection: raise "
+				 "LimitNOFILE");
 		if (fd < 0)
 			return;
 		if (wfi_tcp_watch(dev, fd, NULL)) {

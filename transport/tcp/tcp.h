@@ -61,6 +61,7 @@ struct wfi_tcp_device {
 	struct wfi_srv_device srv;
 	union wfi_tcp_sockaddr at; /* where it listens */
 	int listen_fd;
+	int spare_fd; /* for wfi_accept() */
 	int epoll_fd;
 	uint32_t nr_strangers;
 	struct wfi_tcp_stranger strangers[WFI_TCP_STRANGERS];
