@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "daemon/value.h"
 #include "perf/perf.h"
 #include "weft_internal/log.h"
@@ -195,6 +196,19 @@ static int run_all(const struct wfi_perf *p)
 	return failed;
 }
 
+/* What reads JSON reads nothing else: libraries that talk on standard output, as UCX does, keep the
+ * stream that they began with. Return: 0, -errno */
+static int rows_apart(void)
+{
+	const int fd = dup(STDOUT_FILENO);
+	FILE *rows = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (!rows || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+		return -errno;
+	stdout = rows;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct wfi_perf p = { 0 };
@@ -205,6 +219,10 @@ int main(int argc, char **argv)
 	status = parse_options(argc, argv, &p);
 	if (status >= 0)
 		return status;
+	if (p.json && rows_apart()) {
+		wfi_err("standard output: %s", strerror(errno));
+		return 1;
+	}
 	if (optind == argc) {
 		overview(stderr);
 		return 2;
