@@ -104,6 +104,7 @@ void cluster_fini(struct chaos *c);
 void node_up(struct chaos *c, unsigned node);
 void node_kill(struct chaos *c, unsigned node);
 void node_freeze(struct chaos *c, unsigned node);
+void node_thaw(struct chaos *c, unsigned node);
 /* SIGTERM; node_up() waits for its end */
 void node_leave(struct chaos *c, unsigned node);
 /* as weft drain does; node_up() waits for its end. @hurries: SIGTERM comes first */

@@ -110,6 +110,11 @@ static void thaw(struct chaos_node *n)
 	atomic_store(&n->since_ns, 0);
 }
 
+void node_thaw(struct chaos *c, unsigned i)
+{
+	thaw(&c->nodes[i]);
+}
+
 static bool ended(pid_t pid, siginfo_t *info)
 {
 	*info = (siginfo_t){ .si_pid = 0 };

@@ -231,6 +231,10 @@ static void bring(struct chaos *c, struct schedule *s, uint64_t at_ms)
 	}
 	bring_links(c, s, &w);
 	bring_etcd(c, s, &w);
+	/* before one that drains is waited for, which none that stands still may hold up */
+	for (i = 0; i < c->nr; i++)
+		if (!w.frozen[i])
+			node_thaw(c, i);
 	for (i = 0; i < c->nr; i++) {
 		goes[i] = node_goes(c, i);
 		if (!goes[i])
