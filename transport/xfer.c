@@ -508,10 +508,11 @@ static void xfer_late(struct wfi_xfer_engine *eng, struct wfi_xfer *x)
 
 static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
 {
-	uint64_t next = UINT64_MAX;
 	struct wfi_link *l;
 	int work = 0;
 
+	/* what ends or begins in a late() lowers it, too */
+	eng->next_ns = UINT64_MAX;
 	for (l = eng->all.next; l != &eng->all; l = l->next) {
 		struct wfi_xfer *x = wfi_container_of(l, struct wfi_xfer, all);
 
@@ -530,11 +531,10 @@ static int check_time(struct wfi_xfer_engine *eng, uint64_t now_ns)
 			work++;
 		}
 		if (!x->end_status)
-			next = wfi_min(next, x->o.deadline_ns);
+			eng->next_ns = wfi_min(eng->next_ns, x->o.deadline_ns);
 		else if (!x->late)
-			next = wfi_min(next, x->fence_ns);
+			eng->next_ns = wfi_min(eng->next_ns, x->fence_ns);
 	}
-	eng->next_ns = next;
 	return work;
 }
 
