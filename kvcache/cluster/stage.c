@@ -189,8 +189,7 @@ static int part_copy(struct stage_part *part)
 	return ret;
 }
 
-/* the next blocks that go together. Return: 0; -EAGAIN there is no room now; or why the push ends
- */
+/* the next blocks that go together. Return: 0; -EAGAIN no room now; or why the push ends */
 static int part_begin(struct wfi_handoffs *hs, struct push *p, uint32_t idx)
 {
 	const uint64_t bytes = piece_bytes(p);

@@ -250,8 +250,7 @@ static void take_copied(void *ctx, int res)
 	take_end(t, res);
 }
 
-/* who waits hears so, here and at the pusher's node, and what it touches is kept until it has ended
- */
+/* who waits hears so, here and at the pusher's node; what it touches is kept until it has ended */
 static void take_late(void *ctx, int res)
 {
 	struct take *t = ctx;

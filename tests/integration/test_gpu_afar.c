@@ -36,6 +36,14 @@ static void engines_close(struct test_engine *from, struct test_engine *to)
 	test_engine_close(to);
 }
 
+/* both nodes, whose driver is as @with has it, in the form of MOCK_CUDA */
+static void pair_start(const char *with)
+{
+	setenv("MOCK_CUDA", with, 1);
+	test_pair_start(&near, &far);
+	unsetenv("MOCK_CUDA");
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -312,9 +320,7 @@ static void test_event_never(void **state)
 	uint64_t ms;
 
 	(void)state;
-	setenv("MOCK_CUDA", "2 1 1 cuEventQuery 600", 1);
-	test_pair_start(&near, &far);
-	unsetenv("MOCK_CUDA");
+	pair_start("2 1 1 cuEventQuery 600");
 	engines_open(&from, &to, &side_geometry);
 	side_open(&a, &from, GPU, LAYER);
 	side_open(&b, &to, GPU, LAYER);
@@ -359,9 +365,7 @@ static void test_gpu_lost(void **state)
 	struct side a, b;
 
 	(void)state;
-	setenv("MOCK_CUDA", "2 1 1 cuEventQuery 719", 1);
-	test_pair_start(&near, &far);
-	unsetenv("MOCK_CUDA");
+	pair_start("2 1 1 cuEventQuery 719");
 	engines_open(&from, &to, &side_geometry);
 	for (unsigned i = 0; i < 2; i++) {
 		side_open(&a, &from, i ? MEMORY : GPU, LAYER);
@@ -388,9 +392,7 @@ static void test_flipped(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
-		setenv("MOCK_CUDA", "2 1 1 flip 1000000", 1);
-		test_pair_start(&near, &far);
-		unsetenv("MOCK_CUDA");
+		pair_start("2 1 1 flip 1000000");
 		engines_open(&from, &to, &side_large);
 		side_open(&a, &from, i ? MEMORY : GPU, LARGE);
 		side_open(&b, &to, i ? GPU : MEMORY, LARGE);
@@ -421,9 +423,7 @@ static void test_never_copied(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
-		setenv("MOCK_CUDA", "2 1 1 cuEventQuery 600", 1);
-		test_pair_start(&near, &far);
-		unsetenv("MOCK_CUDA");
+		pair_start("2 1 1 cuEventQuery 600");
 		engines_open(&from, &to, &side_geometry);
 		side_open(&a, &from, i ? MEMORY : GPU, LAYER);
 		side_open(&b, &to, i ? GPU : MEMORY, LAYER);
