@@ -468,21 +468,29 @@ bool test_alone(struct weft *w, unsigned ms)
 	return test_until(ms, engines_left, w);
 }
 
-uint64_t test_counter(struct weft *w, const char *name)
+uint64_t test_counter_in(int fd, const char *name)
 {
 	struct wfi_metrics_view *view;
 	struct wfi_metric_info info;
 	uint64_t sum = 0;
 	unsigned i;
-	int fd = weft_metrics_fd(w);
 
-	assert_true(fd >= 0);
 	assert_int_equal(wfi_metrics_view_open(fd, &view), 0);
 	for (i = 0; i < wfi_metrics_view_nr(view); i++)
 		if (!wfi_metrics_view_get(view, i, &info) && !strcmp(info.name, name) &&
 		    info.counter)
 			sum += __atomic_load_n(&info.counter->value, __ATOMIC_RELAXED);
 	wfi_metrics_view_close(view);
+	return sum;
+}
+
+uint64_t test_counter(struct weft *w, const char *name)
+{
+	const int fd = weft_metrics_fd(w);
+	uint64_t sum;
+
+	assert_true(fd >= 0);
+	sum = test_counter_in(fd, name);
 	close(fd);
 	return sum;
 }

@@ -124,6 +124,8 @@ unsigned test_engines(struct weft *w);
 bool test_alone(struct weft *w, unsigned ms);
 /* the sum over all labels of a counter of the node's */
 uint64_t test_counter(struct weft *w, const char *name);
+/* the same of weft_metrics_fd(), while the session waits for the node */
+uint64_t test_counter_in(int fd, const char *name);
 
 /* ---- engines in processes of their own: forked, so that they can be killed ---- */
 
