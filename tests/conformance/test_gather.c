@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "conf.h"
+#include "tests/rnd.h"
 #include "transport/gather.h"
 #include "weft_internal/transport_registry.h"
 
@@ -42,16 +43,6 @@ struct duo {
 	int res;
 	bool lend; /* pieces are read from where they lie, where the provider can */
 };
-
-static uint64_t rng_state = 88172645463325252ull;
-
-static uint64_t rnd(void)
-{
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return rng_state;
-}
 
 static void fill(uint8_t *mem, size_t len)
 {

@@ -10,19 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 #include "conf.h"
+#include "tests/rnd.h"
 #include "weft_internal/transport_registry.h"
 
 static const struct weft_transport *provider;
-
-static uint64_t rng_state = 88172645463325252ull;
-
-static uint64_t rnd(void)
-{
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return rng_state;
-}
 
 static void fill(uint8_t *mem, size_t len)
 {

@@ -7,22 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include "conf.h"
+#include "tests/rnd.h"
 #include "transport/served.h"
 #include "weft_internal/transport_registry.h"
 
 #define ADDRESSES 60u
 
 static const struct weft_transport *provider;
-static uint64_t rng_state = 88172645463325252ull;
-
-static uint64_t rnd(void)
-{
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return rng_state;
-}
-
 static void spoil(struct weft_ep_addr *addr)
 {
 	struct wfi_srv_ep_blob blob;

@@ -5,16 +5,12 @@
 #include <stdint.h>
 #include <string.h>
 #include <cmocka.h>
+#include "tests/rnd.h"
 #include "tests/unit/layouts.h"
-
-static uint64_t rng_state = 0x2545f4914f6cdd1dull;
 
 uint32_t layouts_rnd(uint32_t n)
 {
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return (uint32_t)(rng_state % n);
+	return (uint32_t)(rnd() % n);
 }
 
 /* strides of a nested layout in a random order of dimensions, with gaps now and then */

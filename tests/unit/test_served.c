@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <string.h>
 #include <cmocka.h>
+#include "tests/rnd.h"
 #include "transport/served.h"
 #include "weft_internal/xfer.h"
 
@@ -182,16 +183,6 @@ static int teardown(void **state)
 	wfi_srv_device_fini(&rig->dev);
 	free(rig);
 	return 0;
-}
-
-static uint64_t rng_state = 88172645463325252ull;
-
-static uint64_t rnd(void)
-{
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return rng_state;
 }
 
 /* ---- what arrives ---- */

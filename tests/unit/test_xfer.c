@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "tests/rnd.h"
 #include "weft_internal/copy.h"
 #include "weft_internal/env.h"
 #include "weft_internal/gather.h"
@@ -54,16 +55,6 @@ struct job {
 	struct world *w;
 	struct wfi_xfer_opts again; /* submitted from done() when .nr_pieces is not 0 */
 };
-
-static uint64_t rng_state = 0x9e3779b97f4a7c15ull;
-
-static uint64_t rnd(void)
-{
-	rng_state ^= rng_state << 13;
-	rng_state ^= rng_state >> 7;
-	rng_state ^= rng_state << 17;
-	return rng_state;
-}
 
 static void ep_open(struct world *w)
 {
