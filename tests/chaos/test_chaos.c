@@ -6,7 +6,7 @@
  *	           [--tls | --plain]
  *
  * Schedules have the seeds S, S + 1, ...; a cluster goes on after each of them as it is. Clusters
- * have three and five nodes in turn, or as many as is said, and two of four speak TLS. After so
+ * have three and five nodes in turn, or as many as is said, and half of them speak TLS. After so
  * many seconds no schedule is begun any more. What fails is said with the command that runs this
  * schedule again, on a fresh cluster; logs are kept then.
  */
@@ -145,7 +145,8 @@ static int run_cluster(const struct options *o, unsigned nr_nodes, bool tls)
 static pid_t cluster_fork(const struct options *o, unsigned idx)
 {
 	const unsigned nr = o->nodes ? o->nodes : idx % 2 ? 5 : 3;
-	const bool tls = o->tls < 0 ? idx / 2 % 2 != 0 : o->tls > 0;
+	/* half of them, of either size */
+	const bool tls = o->tls < 0 ? __builtin_parity(idx) != 0 : o->tls > 0;
 	pid_t pid;
 
 	fflush(NULL);
@@ -246,7 +247,7 @@ static bool options_parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .schedules = 500, .seed = 1, .clusters = 4, .tls = -1 };
+	struct options o = { .schedules = 500, .seed = 1, .clusters = 6, .tls = -1 };
 	const char *missing = test_etcd_missing();
 	int ret;
 
