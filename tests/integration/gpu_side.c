@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "tests/integration/gpu_side.h"
@@ -237,6 +238,27 @@ void event_open(struct side *s, struct CUevent_st **event, uint32_t *number)
 {
 	test_must(!cuda->cuEventCreate(event, WFI_CUDA_EVENT_NO_TIMING | WFI_CUDA_EVENT_IPC));
 	test_must(!weft_event_reg(s->e->w, *event, s->region, number));
+}
+
+void push_waits(struct side *from, struct weft_ticket *ticket, uint32_t number)
+{
+	struct weft_op op = push_of(from, ticket, 0);
+	struct weft_completion done;
+
+	op.handle = number;
+	assert_int_equal(weft_submit(from->e->ring, &op, 1), 1);
+	assert_int_equal(weft_wait(from->e->ring, &done, 1, 20000), 0);
+}
+
+void event_back(struct side *from, const struct handoff *h, uint32_t number)
+{
+	const uint64_t ms = test_now_ms();
+	struct weft_completion done;
+
+	assert_int_equal(weft_region_dereg(from->e->w, number), 0);
+	test_next(from->e->ring, &done);
+	assert_int_equal(done.res, -EINVAL);
+	assert_int_equal(hear_end(h, ms, NULL), -EINVAL);
 }
 
 void prefill_run(int in, int out, void *ctx)

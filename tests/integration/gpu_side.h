@@ -84,5 +84,9 @@ void decode_run(int in, int out, void *ctx);
 
 /* an event in the stream of nobody, as the engine of @s has registered it */
 void event_open(struct side *s, struct CUevent_st **event, uint32_t *number);
+/* a push of a layer behind the event @number, which does not come yet */
+void push_waits(struct side *from, struct weft_ticket *ticket, uint32_t number);
+/* prefill gives that event back: both sides hear so */
+void event_back(struct side *from, const struct handoff *h, uint32_t number);
 
 #endif

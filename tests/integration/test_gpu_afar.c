@@ -312,7 +312,6 @@ static void test_event_never(void **state)
 {
 	struct test_engine from, to;
 	struct CUevent_st *event;
-	struct weft_completion cpl;
 	struct handoff h;
 	struct side a, b;
 	struct weft_op op;
@@ -337,15 +336,8 @@ static void test_event_never(void **state)
 	}
 	/* prefill gives its event back */
 	expect(&h, &b);
-	op = push_of(&a, &h.ticket, 0);
-	op.handle = number;
-	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
-	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
-	ms = test_now_ms();
-	assert_int_equal(weft_region_dereg(from.w, number), 0);
-	test_next(from.ring, &cpl);
-	assert_int_equal(cpl.res, -EINVAL);
-	assert_int_equal(hear_end(&h, ms, NULL), -EINVAL);
+	push_waits(&a, &h.ticket, number);
+	event_back(&a, &h, number);
 	/* decode gives its region back */
 	expect(&h, &b);
 	ms = test_now_ms();

@@ -194,17 +194,12 @@ struct computing {
 /* layer 0, which waits for what is computed: until mock_release() */
 static void push_behind(struct side *from, struct weft_ticket *ticket, const struct computing *c)
 {
-	struct weft_op op = push_of(from, ticket, 0);
-	struct weft_completion cpl;
-
-	op.handle = c->number;
 	mock->hold = true;
 	assert_int_equal(
 		cuda->cuMemcpyAsync((uintptr_t)from->mem, (uintptr_t)c->result, MEM, c->stream), 0);
 	assert_int_equal(cuda->cuEventRecord(c->event, c->stream), 0);
 	mock->hold = false;
-	assert_int_equal(weft_submit(from->e->ring, &op, 1), 1);
-	assert_int_equal(weft_wait(from->e->ring, &cpl, 1, 20000), 0);
+	push_waits(from, ticket, c->number);
 }
 
 /* what the engine's stream still computes when the layer is pushed arrives all the same; and who
@@ -539,22 +534,12 @@ static void test_event_never(void **state)
 	}
 	/* prefill gives its event back */
 	expect(&h, &b);
-	op = push_of(&a, &h.ticket, 0);
-	op.handle = number;
-	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
-	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
-	ms = test_now_ms();
-	assert_int_equal(weft_region_dereg(from.w, number), 0);
-	test_next(from.ring, &cpl);
-	assert_int_equal(cpl.res, -EINVAL);
-	assert_int_equal(hear_end(&h, ms, NULL), -EINVAL);
+	push_waits(&a, &h.ticket, number);
+	event_back(&a, &h, number);
 	assert_int_equal(weft_event_reg(from.w, event, a.region, &number), 0);
 	/* decode gives its region back: it waits for nobody */
 	expect(&h, &b);
-	op = push_of(&a, &h.ticket, 0);
-	op.handle = number;
-	assert_int_equal(weft_submit(from.ring, &op, 1), 1);
-	assert_int_equal(weft_wait(from.ring, &cpl, 1, 20000), 0);
+	push_waits(&a, &h.ticket, number);
 	ms = test_now_ms();
 	side_close(&b);
 	assert_in_range(test_now_ms() - ms, 0, END_MS);
