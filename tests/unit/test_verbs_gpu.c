@@ -22,9 +22,9 @@
 #include "mock_cuda.h"
 #include "mock_rdmacm.h"
 #include "mock_verbs.h"
+#include "verbs_rig.h"
 #include "weft_internal/gpu.h"
 #include "weft_internal/log.h"
-#include "weft_internal/transport_registry.h"
 
 #define MEM (1u << 16)
 #define SKEW 512u /* the region begins there in its page, wherever malloc() put it */
@@ -50,15 +50,6 @@ const struct wfi_cuda *wfi_cuda_load(const char **why)
 	return mock_cuda_table();
 }
 
-static void *worker_main(void *arg)
-{
-	struct rig *r = arg;
-
-	while (!atomic_load(&r->node->stop))
-		node_poll(r->node);
-	return NULL;
-}
-
 static void run_attach(struct node *node, void *arg)
 {
 	struct rig *r = arg;
@@ -68,17 +59,7 @@ static void run_attach(struct node *node, void *arg)
 
 static int setup(void **state)
 {
-	static const struct wfi_tenant_opts tenant = {
-		.name = "t", .token = "", .arena_bytes = 1 << 20, .salt = { 7 }
-	};
 	struct rig *r = calloc(1, sizeof(*r));
-	struct node_opts opts = { .name = "n",
-				  .node_id = 1,
-				  .transport = "verbs",
-				  .lease_ns = WFI_NSEC_PER_SEC,
-				  .op_timeout_ns = WFI_NSEC_PER_SEC,
-				  .tenants = &tenant,
-				  .nr_tenants = 1 };
 	const struct wfi_cuda *cuda = mock_cuda_table();
 	struct CUctx_st *ctx;
 
@@ -91,12 +72,9 @@ static int setup(void **state)
 	assert_int_equal(cuda->cuCtxPushCurrent(r->ctx), 0);
 	assert_int_equal(cuda->cuMemAlloc(&r->mem, MEM), 0);
 	cuda->cuCtxPopCurrent(&ctx);
-	assert_int_equal(wfi_env_real_init(&r->env), 0);
-	r->env.transports = wfi_transports;
-	opts.env = &r->env;
-	assert_int_equal(node_create(&opts, &r->node), 0);
+	verbs_node_open(&r->env, &r->node);
 	r->nr_mrs = mock.nr_mrs;
-	assert_int_equal(pthread_create(&r->worker, NULL, worker_main, r), 0);
+	assert_int_equal(pthread_create(&r->worker, NULL, verbs_node_run, r->node), 0);
 	node_call(r->node, run_attach, r);
 	assert_int_equal(r->ret, 0);
 	*state = r;
@@ -133,8 +111,7 @@ static int teardown(void **state)
 		engine_ends(r);
 	node_stop(r->node);
 	pthread_join(r->worker, NULL);
-	node_destroy(r->node);
-	assert_int_equal(mock.nr_mrs + mock.nr_qps + mock.nr_cqs + mock.nr_srqs + mock.nr_mws, 0);
+	verbs_node_close(r->node);
 	assert_int_equal(cuda->cuCtxPushCurrent(r->ctx), 0);
 	assert_int_equal(cuda->cuMemFree(r->mem), 0);
 	cuda->cuCtxPopCurrent(&ctx);

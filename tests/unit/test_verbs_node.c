@@ -17,8 +17,8 @@
 #include "mock_rdmacm.h"
 #include "mock_verbs.h"
 #include "transport/verbs/verbs.h"
+#include "verbs_rig.h"
 #include "weft_internal/log.h"
-#include "weft_internal/transport_registry.h"
 
 #define WAIT_MS 20000u
 
@@ -59,15 +59,6 @@ static void await(const unsigned *count, unsigned want)
 	}
 }
 
-static void *worker_main(void *arg)
-{
-	struct rig *r = arg;
-
-	while (!atomic_load(&r->node->stop))
-		node_poll(r->node);
-	return NULL;
-}
-
 static void *control_main(void *arg)
 {
 	control_run(arg);
@@ -76,17 +67,7 @@ static void *control_main(void *arg)
 
 static int setup(void **state)
 {
-	static const struct wfi_tenant_opts tenant = {
-		.name = "t", .token = "", .arena_bytes = 1 << 20, .salt = { 7 }
-	};
 	struct rig *r = calloc(1, sizeof(*r));
-	struct node_opts opts = { .name = "n",
-				  .node_id = 1,
-				  .transport = "verbs",
-				  .lease_ns = WFI_NSEC_PER_SEC,
-				  .op_timeout_ns = WFI_NSEC_PER_SEC,
-				  .tenants = &tenant,
-				  .nr_tenants = 1 };
 	/* on this host, and never there: whoever has peers looks around now and then */
 	static const struct control_peer peer = { .name = "p", .addr = "/nowhere/at/all" };
 	struct control_opts control = { .peers = &peer, .nr_peers = 1 };
@@ -96,10 +77,7 @@ static int setup(void **state)
 	mock_cm_reset();
 	wfi_log_set_sink(sink, NULL);
 	wfi_log_init(WFI_LOG_INFO, "");
-	assert_int_equal(wfi_env_real_init(&r->env), 0);
-	r->env.transports = wfi_transports;
-	opts.env = &r->env;
-	assert_int_equal(node_create(&opts, &r->node), 0);
+	verbs_node_open(&r->env, &r->node);
 	control.node = r->node;
 	assert_int_equal(control_create(&control, &r->control), 0);
 	r->incarnation = wfi_verbs_device(r->node->nets[0].dev)->incarnation;
@@ -112,9 +90,7 @@ static int teardown(void **state)
 	struct rig *r = *state;
 
 	control_destroy(r->control);
-	node_destroy(r->node);
-	assert_int_equal(mock.nr_mrs + mock.nr_qps + mock.nr_cqs + mock.nr_srqs + mock.nr_mws, 0);
-	assert_int_equal(mock_cm.nr_ids, 0);
+	verbs_node_close(r->node);
 	wfi_log_set_sink(NULL, NULL);
 	free(r);
 	return 0;
@@ -152,7 +128,7 @@ static void test_device_fatal(void **state)
 	struct rig *r = *state;
 	const struct node_link *net = &r->node->nets[0];
 
-	assert_int_equal(pthread_create(&r->worker, NULL, worker_main, r), 0);
+	assert_int_equal(pthread_create(&r->worker, NULL, verbs_node_run, r->node), 0);
 	node_call(r->node, run_break, r);
 	await(&nr_told[0], 1);
 	while (!r->lost)
