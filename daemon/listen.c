@@ -12,11 +12,14 @@
 
 int unix_socket(const char *path, struct sockaddr_un *addr)
 {
+	int fd;
+
 	if (strlen(path) >= sizeof(addr->sun_path))
 		return -ENAMETOOLONG;
 	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	memcpy(addr->sun_path, path, strlen(path));
-	return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return fd < 0 ? -errno : fd;
 }
 
 static void make_folder(const char *socket)
@@ -50,8 +53,9 @@ static int clear_place(const char *path)
 	}
 	fd = unix_socket(path, &addr);
 	if (fd < 0)
-		return -errno;
-	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
+		return fd;
+	/* one that is stopped takes nobody any more, and lives */
+	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)) || errno == EAGAIN) {
 		close(fd);
 		wfi_err("a node listens on %s already: stop it, or set another socket", path);
 		return -EADDRINUSE;
@@ -67,11 +71,13 @@ int unix_listen(const char *path)
 	struct sockaddr_un addr;
 	int fd = unix_socket(path, &addr), ret;
 
-	if (fd < 0) {
+	if (fd == -ENAMETOOLONG)
 		wfi_err("socket path %s is too long: %zu bytes at most", path,
 			sizeof(addr.sun_path) - 1);
+	else if (fd < 0)
+		wfi_err("no socket for %s: %s", path, strerror(-fd));
+	if (fd < 0)
 		return fd;
-	}
 	make_folder(path);
 	ret = clear_place(path);
 	if (ret)

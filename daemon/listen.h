@@ -5,7 +5,8 @@
 
 #include <sys/un.h>
 
-/* Return: a new SOCK_SEQPACKET socket and @path in @addr; -ENAMETOOLONG, other -errno */
+/* Return: a new SOCK_SEQPACKET socket, which never waits, and @path in @addr; -ENAMETOOLONG, other
+ * -errno */
 int unix_socket(const char *path, struct sockaddr_un *addr);
 
 /**

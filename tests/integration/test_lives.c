@@ -7,7 +7,9 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "tests/integration/node.h"
@@ -247,6 +249,44 @@ static void test_hang_up(void **state)
 	assert_true(access(node.socket, F_OK) < 0);
 	node.pid = 0;
 	test_node_start(&node);
+}
+
+/* a node of this host that is stopped takes calls until its queue is full: no call waits for it */
+static void test_stopped_peer(void **state)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	char peers[160];
+	const char *const dials[] = { "arena_bytes=64M", "hugepages=false", peers, NULL };
+	struct test_run third = { .argv = { NULL, "-c", "/dev/null", "-o", peers, "-o",
+					    "arena_bytes=4M" } };
+	struct test_node other;
+	struct test_engine e;
+	int fds[64], nr = 1;
+
+	(void)state;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/stopped", node.dir);
+	fds[0] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	assert_false(bind(fds[0], (struct sockaddr *)&addr, sizeof(addr)) || listen(fds[0], 1));
+	do
+		fds[nr] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	while (!connect(fds[nr++], (struct sockaddr *)&addr, sizeof(addr)) && nr < 64);
+	assert_int_equal(errno, EAGAIN);
+
+	snprintf(peers, sizeof(peers), "peers=({ name = \"stopped\"; socket = \"%s\"; })",
+		 addr.sun_path);
+	test_node_init(&other, dials);
+	test_node_start(&other);
+	test_engine_open(&e, &other, NULL, &geometry);
+	test_engine_close(&e);
+	test_node_fini(&other);
+	/* nor is it taken for one that is gone */
+	snprintf(peers, sizeof(peers), "socket=%s", addr.sun_path);
+	assert_int_equal(test_run(&third), 1);
+	assert_non_null(strstr(third.out, "a node listens on"));
+	assert_false(access(addr.sun_path, F_OK));
+	while (nr)
+		close(fds[--nr]);
+	unlink(addr.sun_path);
 }
 
 /* ---- what others see ---- */
@@ -630,6 +670,7 @@ int main(void)
 		cmocka_unit_test(test_embedded_takes_no_signal),
 		cmocka_unit_test(test_socket_is_a_file),
 		cmocka_unit_test(test_hang_up),
+		cmocka_unit_test(test_stopped_peer),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_strangers),
 		cmocka_unit_test(test_silent),
