@@ -326,14 +326,25 @@ static void on_poke(struct control *c)
 	}
 }
 
-/* a terminal that closes is a stop like any other, unless the signal has another meaning here */
+/* a terminal that closes is a stop like any other, but not to who renews certificates */
+static bool is_stop(struct control *c, uint32_t signo)
+{
+	if (signo != SIGHUP)
+		return true;
+	if (nets_reload(c))
+		return false;
+	if (c->certificates)
+		wfi_warn(
+			"SIGHUP: no certificates are read: transport is \"none\", and nothing uses "
+			"them");
+	return !c->certificates;
+}
+
 static void on_signal(struct control *c)
 {
 	struct signalfd_siginfo info;
 
-	if (read(c->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	if (info.ssi_signo != SIGHUP || !nets_reload(c))
+	if (read(c->signal_fd, &info, sizeof(info)) == sizeof(info) && is_stop(c, info.ssi_signo))
 		c->stopping = true;
 }
 
@@ -554,6 +565,7 @@ int control_create(const struct control_opts *opts, struct control **out)
 	c->listen_fd = c->signal_fd = c->epfd = c->stop_fd = c->spare_fd = -1;
 	c->inbox[0] = c->inbox[1] = -1;
 	c->secure = opts->secure;
+	c->certificates = opts->certificates;
 	c->guest = opts->guest;
 	ret = fds_create(c);
 	if (!ret && opts->socket)

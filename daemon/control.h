@@ -52,6 +52,7 @@ struct control_opts {
 	/* SIGTERM, SIGINT and SIGHUP, which every thread blocks, stop the node; SIGHUP has
 	 * certificates read anew where there are any */
 	bool signals;
+	bool certificates; /* are configured, in use or not */
 };
 
 /* Return: 0; -EADDRINUSE a node listens there; -EEXIST another file is there; -ENAMETOOLONG; other

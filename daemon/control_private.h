@@ -78,6 +78,7 @@ struct control {
 	struct conn *conns;
 	unsigned nr_conns, nr_engines;
 	bool stopping, had_engine, stuck;
+	bool certificates; /* are configured; .secure NULL: and nothing uses them */
 	uint64_t redial_ns;
 	uint64_t revive_ns;
 	bool net_closed[NODE_NETS_MAX]; /* its device failed, and its next life is not open yet */

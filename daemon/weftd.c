@@ -260,6 +260,7 @@ static int serve(const struct wfi_config *cfg, struct node *node)
 		.listens = listens,
 		.peers = peers,
 		.signals = true,
+		.certificates = wfi_config_has_tls(cfg),
 	};
 	struct membership *membership;
 	struct http *http = NULL;

@@ -251,6 +251,30 @@ static void test_hang_up(void **state)
 	test_node_start(&node);
 }
 
+static bool says_unused(void *ctx)
+{
+	return test_node_logged(ctx, "SIGHUP: no certificates are read");
+}
+
+/* who renews certificates sends it to all nodes alike, those too that make no use of them */
+static void test_hang_up_unused(void **state)
+{
+	static const char *const unused[] = { "arena_bytes=64M",       "hugepages=false",
+					      "tls_cert=/nowhere/crt", "tls_key=/nowhere/key",
+					      "tls_ca=/nowhere/ca",    NULL };
+	struct test_node other;
+	struct test_engine e;
+
+	(void)state;
+	test_node_init(&other, unused);
+	test_node_start(&other);
+	kill(other.pid, SIGHUP);
+	assert_true(test_until(5000, says_unused, &other));
+	test_engine_open(&e, &other, NULL, &geometry);
+	test_engine_close(&e);
+	test_node_fini(&other);
+}
+
 /* a node of this host that is stopped takes calls until its queue is full: no call waits for it */
 static void test_stopped_peer(void **state)
 {
@@ -670,6 +694,7 @@ int main(void)
 		cmocka_unit_test(test_embedded_takes_no_signal),
 		cmocka_unit_test(test_socket_is_a_file),
 		cmocka_unit_test(test_hang_up),
+		cmocka_unit_test(test_hang_up_unused),
 		cmocka_unit_test(test_stopped_peer),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_strangers),
