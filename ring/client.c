@@ -71,11 +71,10 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static int recv_answer(struct weft *w, struct weft_ctl_rep *rep, int *fd_out, uint64_t end_ms)
+/* Return: 0 the socket is ready, -ETIMEDOUT, other -errno */
+static int await(const struct weft *w, short events, uint64_t end_ms)
 {
-	struct pollfd pfd = { .fd = w->fd, .events = POLLIN };
-	unsigned nr_fds;
-	int fd = -1;
+	struct pollfd pfd = { .fd = w->fd, .events = events };
 	int ret;
 
 	do {
@@ -83,8 +82,37 @@ static int recv_answer(struct weft *w, struct weft_ctl_rep *rep, int *fd_out, ui
 
 		ret = poll(&pfd, 1, now < end_ms ? (int)(end_ms - now) : 0);
 	} while (ret < 0 && errno == EINTR);
-	if (ret <= 0)
-		return ret ? -errno : -ETIMEDOUT;
+	if (ret > 0)
+		return 0;
+	return ret ? -errno : -ETIMEDOUT;
+}
+
+/* a node that reads nothing has no room at last. Return: 0, -ETIMEDOUT, other -errno */
+static int send_request(const struct weft *w, const struct wfi_ctl_call *call, uint64_t end_ms)
+{
+	int fds[2], ret;
+	unsigned nr = 0;
+
+	if (call->fd_in >= 0)
+		fds[nr++] = call->fd_in;
+	if (call->req.type == WEFT_CTL_REGION_REG && call->req.u.region.has_dmabuf)
+		fds[nr++] = call->dmabuf;
+	while ((ret = wfi_ctl_send(w->fd, &call->req, sizeof(call->req), fds, nr)) == -EAGAIN) {
+		ret = await(w, POLLOUT, end_ms);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+static int recv_answer(const struct weft *w, struct weft_ctl_rep *rep, int *fd_out, uint64_t end_ms)
+{
+	unsigned nr_fds;
+	int fd = -1;
+	int ret = await(w, POLLIN, end_ms);
+
+	if (ret)
+		return ret;
 	ret = wfi_ctl_recv(w->fd, rep, sizeof(*rep), &fd, 1, &nr_fds);
 	if (ret < 0)
 		return ret;
@@ -93,12 +121,13 @@ static int recv_answer(struct weft *w, struct weft_ctl_rep *rep, int *fd_out, ui
 										       : -EPROTO;
 }
 
-/* the answer to @req, past those that an earlier call gave up on */
+/* the answer to @call, past those that an earlier call gave up on */
 static int wait_answer(struct weft *w, struct wfi_ctl_call *call, uint64_t end_ms)
 {
 	for (;;) {
 		int ret = recv_answer(w, &call->rep, &call->fd_out, end_ms);
 
+		w->stale += ret == -ETIMEDOUT;
 		if (ret < 0)
 			return ret;
 		if (!w->stale)
@@ -112,11 +141,10 @@ static int wait_answer(struct weft *w, struct wfi_ctl_call *call, uint64_t end_m
 
 static int session_failed(struct weft *w, int ret)
 {
-	if (ret == -ETIMEDOUT) {
-		w->stale++;
+	w->silent = ret == -ETIMEDOUT;
+	if (w->silent)
 		return wfi_client_fail(ret,
 				       "the node does not answer: is it stopped, or overloaded?");
-	}
 	session_abort(w);
 	if (ret == -EPROTO)
 		return wfi_client_fail(ret,
@@ -127,8 +155,8 @@ static int session_failed(struct weft *w, int ret)
 
 int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms)
 {
-	int fds[2], ret;
-	unsigned nr = 0;
+	const uint64_t end_ms = now_ms() + (uint64_t)timeout_ms;
+	int ret;
 
 	call->fd_out = -1;
 	if (!wfi_client_ours(w))
@@ -137,15 +165,12 @@ int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms)
 		return wfi_client_gone();
 	call->req.magic = WEFT_CTL_MAGIC;
 	call->req.version = WEFT_ABI_VERSION;
-	if (call->fd_in >= 0)
-		fds[nr++] = call->fd_in;
-	if (call->req.type == WEFT_CTL_REGION_REG && call->req.u.region.has_dmabuf)
-		fds[nr++] = call->dmabuf;
-	ret = wfi_ctl_send(w->fd, &call->req, sizeof(call->req), fds, nr);
+	ret = send_request(w, call, end_ms);
 	if (!ret)
-		ret = wait_answer(w, call, now_ms() + (uint64_t)timeout_ms);
+		ret = wait_answer(w, call, end_ms);
 	if (ret < 0)
 		goto err_close;
+	w->silent = false;
 	if (call->rep.status < 0) {
 		call->rep.why[sizeof(call->rep.why) - 1] = 0;
 		wfi_client_why("%s",
@@ -292,6 +317,13 @@ err_free:
 	return ret;
 }
 
+/* a node that has not answered is not waited for again with each ring and region */
+static void hang_up_if_silent(struct weft *w)
+{
+	if (w->silent && wfi_client_alive(w))
+		session_abort(w);
+}
+
 void weft_close(struct weft *w)
 {
 	struct wfi_ctl_call bye = { .req.type = WEFT_CTL_BYE, .fd_in = -1 };
@@ -301,14 +333,17 @@ void weft_close(struct weft *w)
 	/* another thread of the parent's may have held it at the fork */
 	if (!wfi_client_ours(w))
 		pthread_mutex_init(&w->lock, NULL);
-	while (w->rings)
+	while (w->rings) {
 		weft_ring_close(w->rings);
+		hang_up_if_silent(w);
+	}
 	while (w->regions) {
 		struct region *region = w->regions;
 
 		/* one that can't be taken back now goes with the session */
 		if (weft_region_dereg(w, region->number) < 0)
 			wfi_region_forget(w, region);
+		hang_up_if_silent(w);
 	}
 	if (w->watch)
 		wfi_watch_stop(w);

@@ -73,6 +73,7 @@ struct weft {
 	pid_t node_pid;
 	pid_t pid; /* of the process that attached: a child made by fork() is not the engine */
 	unsigned stale; /* answers that were given up on, and are still to come */
+	bool silent; /* the last request had no answer in its time */
 	char token[WEFT_TOKEN_MAX];
 	char name[WEFT_NAME_MAX];
 	uint32_t region_ids[WFI_REGIONS_MAX]; /* atomic; the node's number for the engine's */

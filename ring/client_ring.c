@@ -171,7 +171,8 @@ void weft_ring_close(struct weft_ring *ring)
 	w = ring->w;
 	call.req.id = ring->id;
 	pthread_mutex_lock(&w->lock);
-	/* answered when nothing of it is open; without an answer the node is gone, or will be */
+	/* answered when nothing of it is open; without an answer the node is gone, or it or a GPU
+	 * hangs */
 	wfi_client_ctl(w, &call, WFI_CTL_END_TIMEOUT_MS);
 	for (p = &w->rings; *p != ring; p = &(*p)->next)
 		;

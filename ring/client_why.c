@@ -12,6 +12,8 @@
 #include "weft_internal/client.h"
 #include "weft_internal/util.h"
 
+#define CONNECT_S 5
+
 static _Thread_local char why_buf[256];
 static _Thread_local const char *why_text = "no error";
 
@@ -69,6 +71,8 @@ static int unix_connect(struct wfi_connector *base)
 {
 	struct unix_connector *c = wfi_container_of(base, struct unix_connector, base);
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	/* for a place in its queue */
+	const struct timeval wait = { .tv_sec = CONNECT_S };
 	int ret;
 
 	if (fd < 0) {
@@ -76,10 +80,14 @@ static int unix_connect(struct wfi_connector *base)
 		wfi_client_why("no socket: %s", strerror(-ret));
 		return ret;
 	}
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
 	if (!connect(fd, (const struct sockaddr *)&c->addr, sizeof(c->addr)))
 		return fd;
 	ret = errno == ECONNREFUSED || errno == ENOTDIR ? -ENOENT : -errno;
 	close(fd);
+	if (ret == -EAGAIN)
+		return wfi_client_fail(-ETIMEDOUT, "the node takes nobody: is it stopped, or "
+						   "overloaded?");
 	if (ret == -ENOENT)
 		wfi_client_why(
 			"no node listens on %s: start weftd, or set WEFT_SOCKET to its socket",

@@ -32,7 +32,7 @@ int wfi_ctl_send(int fd, const void *buf, size_t len, const int *fds, unsigned n
 		memcpy(CMSG_DATA(cmsg), fds, sizeof(int) * nr);
 	}
 	do
-		ret = sendmsg(fd, &msg, MSG_NOSIGNAL);
+		ret = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (ret < 0 && errno == EINTR);
 	if (ret < 0)
 		return errno == EPIPE || errno == ENOTCONN ? -ECONNRESET : -errno;

@@ -91,12 +91,13 @@ struct weft_opts {
  * weft_open - attach to a node, or start one in this process
  * @opts: NULL for the defaults
  *
- * Return: 0; -ENOENT no node listens there; -EACCES wrong token; -EPROTO another ABI version;
- * -EINVAL bad options; -ENOMEM. weft_why() has the sentence.
+ * Return: 0; -ENOENT no node listens there; -ETIMEDOUT it does not answer; -EACCES wrong token;
+ * -EPROTO another ABI version; -EINVAL bad options; -ENOMEM. weft_why() has the sentence.
  */
 WEFT_API int weft_open(const struct weft_opts *opts, struct weft **out);
 
-/* closes rings, spaces and regions too; what was claimed or leased goes back. Takes NULL */
+/* closes rings, spaces and regions too, and waits for a node that does not answer but once; what
+ * was claimed or leased goes back. Takes NULL */
 WEFT_API_VOID void weft_close(struct weft *w);
 
 /**
@@ -239,7 +240,12 @@ struct weft_ring_opts {
 
 WEFT_API int weft_ring_open(struct weft *w, const struct weft_ring_opts *opts,
 			    struct weft_ring **out);
-/* open operations end as if cancelled; their memory is the caller's again on return */
+/*
+ * Open operations end as if cancelled; their memory is the caller's again on return. This waits for
+ * copies that are under way, and for puts and pushes behind events until their deadlines: for 30 s
+ * at most. Where a GPU, or the node, hangs for longer, their memory may still be read or written
+ * until the node has ended.
+ */
 WEFT_API_VOID void weft_ring_close(struct weft_ring *ring);
 
 /**

@@ -16,8 +16,8 @@
  * wfi_ctl_send - send one message
  * @fds: borrowed; the peer gets copies. At most WFI_CTL_FDS_MAX
  *
- * Context: any thread; messages of two threads do not mix. Never raises SIGPIPE.
- * Return: 0; -ECONNRESET the peer is gone; -EAGAIN on a non-blocking socket; other -errno.
+ * Context: any thread; messages of two threads do not mix. Never waits, never raises SIGPIPE.
+ * Return: 0; -ECONNRESET the peer is gone; -EAGAIN no room now; other -errno.
  */
 int wfi_ctl_send(int fd, const void *buf, size_t len, const int *fds, unsigned nr);
 
