@@ -152,6 +152,28 @@ static void expect_refused(struct rig *r, uint64_t cookie, int status)
 	assert_null(wc.data);
 }
 
+/* what a call alone failed of loses no GPU: copies that were asked for before it go on */
+static void test_launch_fails(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL);
+	const struct weft_piece piece = { r->host, 0, 4096, rkey };
+
+	for (unsigned n = 0; n < 2; n++) {
+		choose(r, n ? 0 : UINT64_MAX);
+		mock_cuda.fail_res = WFI_CUDA_OPERATING_SYSTEM;
+		mock_cuda.fail_call = "cuLaunchKernel";
+		assert_int_equal(post(r, true, &piece, 1, n, WEFT_POST_SUMS), 0);
+		mock_cuda.fail_call = NULL;
+		/* who has no sums sums up himself */
+		expect_wc(r, n, n ? 0 : -EIO, n ? WEFT_SCOPE_NONE : WEFT_SCOPE_OP, n);
+		assert_false(wfi_cuda_ep(r->ep)->gpu->lost);
+	}
+	assert_int_equal(post(r, true, &piece, 1, 2, 0), 0);
+	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
+	r->t->rkey_destroy(rkey);
+}
+
 static void test_stay_refused(void **state)
 {
 	static const struct {
@@ -635,6 +657,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_by_cpu, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stay, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stay_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_launch_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_none, setup, teardown),

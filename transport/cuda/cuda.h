@@ -219,6 +219,8 @@ void wfi_cuda_streams_destroy(struct wfi_gpu *gpu, struct CUstream_st *streams[W
 int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res);
 /* nothing more is asked of it. The first logs */
 void wfi_cuda_lose(struct wfi_cuda_gpu *g);
+/* a call of gpu/ that concerns this GPU has failed, and logged: is it lost? */
+void wfi_cuda_look(struct wfi_cuda_gpu *g);
 /* Return: -EIO; -ENOTRECOVERABLE where nothing but another process helps */
 int wfi_cuda_lost_errno(const struct wfi_cuda_gpu *g);
 

@@ -24,12 +24,17 @@ void wfi_cuda_lose(struct wfi_cuda_gpu *g)
 	g->lost = true;
 }
 
+void wfi_cuda_look(struct wfi_cuda_gpu *g)
+{
+	if (g->gpu->reach != WFI_CUDA_CALL)
+		wfi_cuda_lose(g);
+}
+
 int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res)
 {
 	const int ret = wfi_gpu_failed(g->gpu, what, res);
 
-	if (wfi_cuda_reach(res) != WFI_CUDA_CALL)
-		wfi_cuda_lose(g);
+	wfi_cuda_look(g);
 	return ret;
 }
 

@@ -149,8 +149,8 @@ static int by_kernels(const struct job *j, uint32_t *idx, uint64_t *copied, uint
 			done = next_done;
 		}
 	}
-	if (ret == -EIO)
-		wfi_cuda_lose(j->g);
+	if (ret)
+		wfi_cuda_look(j->g);
 	return ret;
 }
 
@@ -186,8 +186,8 @@ static bool sums(const struct job *j, struct wfi_cuda_post *p)
 	if (!ret && far)
 		ret = wfi_cuda_sums_start(j->g, j->dev, j->pieces, j->nr, j->mr, j->stream,
 					  &p->far_tables);
-	if (ret == -EIO)
-		wfi_cuda_lose(j->g);
+	if (ret)
+		wfi_cuda_look(j->g);
 	return !ret;
 }
 
