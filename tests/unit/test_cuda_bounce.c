@@ -157,6 +157,63 @@ static void test_fails(void **state)
 	r->t->rkey_destroy(rkey);
 }
 
+static void free_on(struct rig *r, int gpu, uint64_t mem)
+{
+	struct CUctx_st *ctx;
+
+	assert_int_equal(r->cuda->cuCtxPushCurrent(r->ctx[gpu]), 0);
+	assert_int_equal(r->cuda->cuMemFree(mem), 0);
+	r->cuda->cuCtxPopCurrent(&ctx);
+}
+
+/* each GPU has such memory of its own, the next one, and the first in its next life */
+static void test_other_gpus(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkeys[] = { import_unpinned(r), NULL, NULL };
+	struct wfi_cuda_mr *mr = wfi_container_of(r->mr, struct wfi_cuda_mr, base);
+	struct weft_ep *next = ep_new(r, 0), *anew = ep_new(r, 0);
+	const uint64_t mem = alloc_on(r, 1, 4096);
+
+	assert_true(wfi_cuda_stops(wfi_cuda_ep(r->ep), mr));
+	assert_int_equal(import_at(r, next, mem, 4096, NULL, &rkeys[1]), 0);
+	assert_true(wfi_cuda_stops(wfi_cuda_ep(next), mr));
+	wfi_cuda_lose(wfi_cuda_ep(r->ep)->gpu);
+	assert_int_equal(import_at(r, anew, r->mem, 4096, NULL, &rkeys[2]), 0);
+	assert_true(wfi_cuda_stops(wfi_cuda_ep(anew), mr));
+	for (unsigned i = 0; i < 3; i++)
+		r->t->rkey_destroy(rkeys[i]);
+	r->t->ep_destroy(next);
+	r->t->ep_destroy(anew);
+	free_on(r, 1, mem);
+}
+
+/* what can be pinned at last stops no more */
+static void test_pinned_again(void **state)
+{
+	struct rig *r = *state;
+	struct weft_rkey *rkeys[] = { import(r, NULL), NULL, NULL };
+	struct wfi_cuda_mr *mr = wfi_container_of(r->mr, struct wfi_cuda_mr, base);
+	struct weft_ep *next = ep_new(r, 0), *anew = ep_new(r, 0);
+	const uint64_t mem = alloc_on(r, 1, 4096);
+
+	assert_true(wfi_cuda_is_pinned(mr));
+	wfi_cuda_lose(wfi_cuda_ep(r->ep)->gpu);
+	mock_cuda.fail_res = WFI_CUDA_OUT_OF_MEMORY;
+	mock_cuda.fail_call = "cuMemHostRegister";
+	assert_int_equal(import_at(r, next, mem, 4096, NULL, &rkeys[1]), 0);
+	mock_cuda.fail_call = NULL;
+	assert_true(wfi_cuda_stops(wfi_cuda_ep(next), mr));
+	assert_int_equal(import_at(r, anew, r->mem, 4096, NULL, &rkeys[2]), 0);
+	assert_true(wfi_cuda_is_pinned(mr));
+	assert_false(wfi_cuda_stops(wfi_cuda_ep(next), mr));
+	for (unsigned i = 0; i < 3; i++)
+		r->t->rkey_destroy(rkeys[i]);
+	r->t->ep_destroy(next);
+	r->t->ep_destroy(anew);
+	free_on(r, 1, mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -164,6 +221,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_turns, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_behind_event, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_other_gpus, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pinned_again, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,7 +60,8 @@ struct wfi_cuda_gpu {
 	struct wfi_gpu_item *items;
 	uint32_t free_tables;
 	uint32_t nr_parts[WFI_CUDA_TABLES]; /* of those that are tables of sums */
-	uint8_t *bounces; /* pinned, a post each; NULL: not needed, or not to be had */
+	/* pinned, a post each, and .free_bounces before them; NULL: not needed, or not to be had */
+	uint8_t *_Atomic bounces;
 	uint32_t free_bounces;
 	struct wfi_gpu_sums sums; /* .powers in the GPU's memory; NULL: there are no kernels */
 	_Atomic bool lost;
@@ -143,7 +144,7 @@ struct wfi_cuda_ep {
 	struct CUstream_st *streams[WFI_CUDA_WAYS]; /* there before .gpu is */
 	_Atomic enum wfi_ep_state state; /* written by the owner */
 	int close_status;
-	struct weft_piece *held; /* of each post; there when an event is, or bytes stop */
+	struct weft_piece *_Atomic held; /* of each post; there when an event is, or bytes stop */
 	uint32_t *sums; /* of each post's pieces; or NULL */
 	uint32_t nr_waiting; /* open posts that are held, or hold others */
 	uint32_t nr_apart; /* open posts that end apart from the others */

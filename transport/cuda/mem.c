@@ -39,9 +39,10 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 			      "stops in memory that is, and is slow; see ulimit -l",
 			      wfi_cuda_why(res));
 		__atomic_store_n(&mr->base.slow, 1, __ATOMIC_RELAXED);
-		mr->stops = !wfi_cuda_bounces_open(g);
+		mr->stops = true;
 		return;
 	}
+	mr->stops = false;
 	home_set(mr, g);
 	/* kernels use its address as it is */
 	mr->pinned =
@@ -52,10 +53,16 @@ static void mr_pin(struct wfi_cuda_mr *mr, struct wfi_cuda_gpu *g)
 void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev, struct wfi_cuda_gpu *g)
 {
 	struct wfi_cuda_mr *mr;
+	bool stops = false;
 
-	for (mr = dev->mrs; mr; mr = mr->next)
+	for (mr = dev->mrs; mr; mr = mr->next) {
 		if (!mr->tried || (mr->home && mr->home->lost))
 			mr_pin(mr, g);
+		stops |= mr->stops;
+	}
+	/* each GPU has its own, this one perhaps since just now. Without them the driver copies */
+	if (stops)
+		(void)!wfi_cuda_bounces_open(g);
 }
 
 /* in the memory of which GPU that is open all of it lies. Context: .lock is held. Return: 0;
