@@ -174,6 +174,27 @@ static void test_launch_fails(void **state)
 	r->t->rkey_destroy(rkey);
 }
 
+/* nobody counts all the parts of segments that are as short as an engine likes */
+static void test_short_segments(void **state)
+{
+	static const struct wfi_gpu_shape bytes = {
+		.segment_bytes = 1, .segment_stride = 1, .block_stride = 1, .nr_segments = 1
+	};
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, &bytes);
+	struct weft_piece piece = { r->host, 0, WFI_CUDA_ITEMS, rkey };
+
+	assert_int_equal(wfi_cuda_sums_tables(&piece, 1), 1);
+	piece.len = WFI_CUDA_TABLES * WFI_CUDA_ITEMS;
+	assert_int_equal(wfi_cuda_sums_tables(&piece, 1), WFI_CUDA_TABLES);
+	piece.len = GPU_BYTES;
+	assert_int_equal(wfi_cuda_sums_tables(&piece, 1), WFI_CUDA_TABLES + 1);
+	piece.local = NULL;
+	assert_int_equal(post(r, false, &piece, 1, 1, WEFT_POST_STAY | WEFT_POST_SUMS),
+			 -EOPNOTSUPP);
+	r->t->rkey_destroy(rkey);
+}
+
 static void test_stay_refused(void **state)
 {
 	static const struct {
@@ -658,6 +679,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stay, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stay_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_launch_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_short_segments, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_there_none, setup, teardown),

@@ -314,7 +314,7 @@ void wfi_cuda_sums_close(struct wfi_cuda_gpu *g);
 int wfi_cuda_sums_start(struct wfi_cuda_gpu *g, const struct wfi_cuda_device *dev,
 			const struct weft_piece *pieces, uint32_t nr, const struct wfi_cuda_mr *far,
 			struct CUstream_st *stream, uint32_t *tables);
-/* Return: how many tables that takes */
+/* Return: how many tables that takes; of too many, some number above WFI_CUDA_TABLES */
 uint64_t wfi_cuda_sums_tables(const struct weft_piece *pieces, uint32_t nr);
 /* when that is done: of each piece */
 void wfi_cuda_sums_end(const struct wfi_cuda_gpu *g, uint32_t tables, uint32_t *sums, uint32_t nr);

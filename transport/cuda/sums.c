@@ -118,11 +118,13 @@ static uint32_t parts_fill(const struct wfi_cuda_device *dev, const struct weft_
 
 uint64_t wfi_cuda_sums_tables(const struct weft_piece *pieces, uint32_t nr)
 {
+	/* an engine's segments may be as short as it likes */
+	const uint64_t max = WFI_CUDA_TABLES * WFI_CUDA_ITEMS;
 	uint64_t addr, done, len, n = 0;
 	uint32_t i;
 
 	for (i = 0; i < nr; i++)
-		for (done = 0; done < pieces[i].len; done += len, n++)
+		for (done = 0; done < pieces[i].len && n <= max; done += len, n++)
 			len = part_len(&pieces[i], NULL, done, &addr);
 	return (n + WFI_CUDA_ITEMS - 1) / WFI_CUDA_ITEMS;
 }
