@@ -90,6 +90,7 @@ static const struct {
 const char *weft_completion_why(const struct weft_completion *completion)
 {
 	const uint32_t op = 1u << (completion->op % 32);
+	const char *text = NULL;
 	unsigned i;
 
 	if (completion->res >= 0)
@@ -97,5 +98,9 @@ const char *weft_completion_why(const struct weft_completion *completion)
 	for (i = 0; i < WFI_ARRAY_SIZE(reasons); i++)
 		if (completion->res == -reasons[i].err && reasons[i].ops & op)
 			return reasons[i].why;
-	return strerror(-completion->res);
+	/* whatever a node says is no reason to overflow; and strerror() writes some of its texts
+	 * anew with each call */
+	if (completion->res > INT32_MIN)
+		text = strerrordesc_np(-completion->res);
+	return text ? text : "the node gave an error that this host does not know";
 }

@@ -2,6 +2,7 @@
 /* libweft against a node that the test controls */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -282,6 +283,28 @@ static void test_wake(void **state)
 		fake_node_await_sleep(f->node);
 		assert_int_equal(weft_call(f->ring, &nop, NULL), 0);
 	}
+}
+
+/* whatever a node says; and texts stay what they are */
+static void test_whys(void **state)
+{
+	struct weft_completion cpl = { .op = WEFT_OP_RELEASE, .res = -ENOENT };
+	const char *first;
+
+	(void)state;
+	assert_non_null(strstr(weft_completion_why(&cpl), "no such lease"));
+	cpl.res = 3;
+	assert_string_equal(weft_completion_why(&cpl), "no error");
+	cpl.res = -ENOTTY;
+	assert_string_equal(weft_completion_why(&cpl), strerror(ENOTTY));
+	cpl.res = INT32_MIN;
+	assert_non_null(weft_completion_why(&cpl));
+	cpl.res = -10001;
+	first = weft_completion_why(&cpl);
+	cpl.res = -10002;
+	(void)!weft_completion_why(&cpl);
+	cpl.res = -10003;
+	assert_string_equal(first, weft_completion_why(&cpl));
 }
 
 static void test_malformed(void **state)
@@ -837,16 +860,27 @@ static void test_garbage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_attach),	  cmocka_unit_test(test_paths),
-		TEST(test_bad_answers),	  TEST(test_control),
-		TEST(test_space_options), TEST(test_nops),
-		TEST(test_wake),	  TEST(test_malformed),
-		TEST(test_full),	  TEST(test_threads),
-		TEST(test_blocks),	  TEST(test_chunks),
-		TEST(test_regions),	  TEST(test_expect),
-		TEST(test_node_dies),	  TEST(test_node_dies_polling),
-		TEST(test_reattach),	  TEST(test_reattach_by_itself),
-		TEST(test_other_salt),	  TEST(test_garbage),
+		TEST(test_attach),
+		cmocka_unit_test(test_paths),
+		TEST(test_bad_answers),
+		TEST(test_control),
+		TEST(test_space_options),
+		TEST(test_nops),
+		TEST(test_wake),
+		cmocka_unit_test(test_whys),
+		TEST(test_malformed),
+		TEST(test_full),
+		TEST(test_threads),
+		TEST(test_blocks),
+		TEST(test_chunks),
+		TEST(test_regions),
+		TEST(test_expect),
+		TEST(test_node_dies),
+		TEST(test_node_dies_polling),
+		TEST(test_reattach),
+		TEST(test_reattach_by_itself),
+		TEST(test_other_salt),
+		TEST(test_garbage),
 	};
 
 	return cmocka_run_group_tests_name("client", tests, NULL, NULL);
