@@ -2,6 +2,7 @@
 /* open.c - weft_open(): attach to weftd, or be the node; and the keys, which both sides make
  * alike */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -211,6 +212,10 @@ int weft_key_chain(const struct weft_space *space, const struct weft_key *parent
 		wfi_client_why("the space was opened without tokens_per_block");
 		return -EINVAL;
 	}
+	if (max > INT_MAX || (nr_tokens && max && (!tokens || !keys))) {
+		wfi_client_why("tokens or keys are NULL, or there is room for more than INT_MAX");
+		return -EINVAL;
+	}
 	nr = (unsigned)wfi_min(nr_tokens / k.tokens_per_block, max);
 	if (parent)
 		prev = *parent;
@@ -226,7 +231,7 @@ int weft_key_from_hash(const struct weft_space *space, const void *hash, size_t 
 {
 	struct wfi_keyer k = keyer_of(space);
 
-	if (!len) {
+	if (!len || !hash) {
 		wfi_client_why("an empty hash names nothing");
 		return -EINVAL;
 	}

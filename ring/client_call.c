@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* client_call.c - the blocking calls: one operation, or a few, and the wait for them */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include "ring/client_priv.h"
 
@@ -68,6 +69,14 @@ int weft_call(struct weft_ring *ring, const struct weft_op *op, struct weft_comp
 	if (!names_a_life(op) && attached_again(ring, ret))
 		ret = call_once(ring, op, out);
 	return ret;
+}
+
+/* Return: 0, -EINVAL */
+static int arrays_check(const void *array, unsigned nr)
+{
+	if (nr <= INT_MAX && (array || !nr))
+		return 0;
+	return wfi_client_fail(-EINVAL, "an array is NULL, or has more than INT_MAX elements");
 }
 
 /* ---- blocks in ---- */
@@ -179,8 +188,10 @@ static int put_all(struct weft_ring *ring, const struct weft_space *space,
 int weft_put(struct weft_ring *ring, const struct weft_space *space, const struct weft_key *parent,
 	     const struct weft_key *keys, unsigned nr, const void *const *bufs)
 {
-	int ret = put_all(ring, space, parent, keys, nr, bufs);
+	int ret = arrays_check(bufs, nr);
 
+	if (!ret)
+		ret = put_all(ring, space, parent, keys, nr, bufs);
 	if (attached_again(ring, ret))
 		ret = put_all(ring, space, parent, keys, nr, bufs);
 	return ret;
@@ -267,8 +278,10 @@ static int get_all(struct weft_ring *ring, const struct weft_space *space,
 int weft_get(struct weft_ring *ring, const struct weft_space *space, const struct weft_key *keys,
 	     unsigned nr, void *const *bufs)
 {
-	int ret = get_all(ring, space, keys, nr, bufs);
+	int ret = arrays_check(bufs, nr);
 
+	if (!ret)
+		ret = get_all(ring, space, keys, nr, bufs);
 	if (attached_again(ring, ret))
 		ret = get_all(ring, space, keys, nr, bufs);
 	return ret;
@@ -303,13 +316,14 @@ static int keys_call(struct weft_ring *ring, const struct weft_op *proto, unsign
 	uint32_t room = wfi_args_max(&ring->args) / (sizeof(struct weft_key) + sizeof(int32_t));
 	uint32_t chunk = room < KEYS_CHUNK ? room : KEYS_CHUNK;
 	unsigned done = 0;
-	int sum = 0;
+	int sum = 0, ret = arrays_check(proto->keys, nr);
 
+	if (ret)
+		return ret;
 	while (done < nr) {
 		/* as in get_all() */
 		const unsigned before = prefix && done ? 1 : 0;
 		struct weft_op op = *proto;
-		int ret;
 
 		op.keys = proto->keys + done - before;
 		op.nr = nr - done + before < chunk ? nr - done + before : chunk;

@@ -22,6 +22,10 @@
  * Errors are negative errno. Objects that a call gives are destroyed by the caller with the
  * matching close; arguments are lent for the call unless a comment says otherwise.
  *
+ * Pointers that are WEFT_NONNULL are to something: compilers say where one may not be, and nothing
+ * else looks. Of the others those may be NULL that a comment says it of, arrays too where they have
+ * no elements; else NULL is -EINVAL, as an array of more than INT_MAX elements is.
+ *
  * Structs with .size may grow; the others, struct weft_op and struct weft_completion above all,
  * have one size wherever the soname of libweft is one: who needs them larger changes it.
  * libweft.so.0 is what there is before the first release, and promises nothing: build engines with
@@ -47,9 +51,11 @@ extern "C" {
 #if defined(__GNUC__)
 #define WEFT_API __attribute__((visibility("default"))) __attribute__((warn_unused_result))
 #define WEFT_API_VOID __attribute__((visibility("default")))
+#define WEFT_NONNULL(...) __attribute__((nonnull(__VA_ARGS__)))
 #else
 #define WEFT_API
 #define WEFT_API_VOID
+#define WEFT_NONNULL(...)
 #endif
 
 struct weft;
@@ -94,7 +100,7 @@ struct weft_opts {
  * Return: 0; -ENOENT no node listens there; -ETIMEDOUT it does not answer; -EACCES wrong token;
  * -EPROTO another ABI version; -EINVAL bad options; -ENOMEM. weft_why() has the sentence.
  */
-WEFT_API int weft_open(const struct weft_opts *opts, struct weft **out);
+WEFT_API WEFT_NONNULL(2) int weft_open(const struct weft_opts *opts, struct weft **out);
 
 /* closes rings, spaces and regions too, and waits for a node that does not answer but once; what
  * was claimed or leased goes back. Takes NULL */
@@ -119,14 +125,14 @@ WEFT_API const char *weft_why(void);
  * blocking calls do this by themselves once, before they fail, when @w has one ring only.
  * Return: 0, or as weft_open(); -ENOENT while the node is away: try again later.
  */
-WEFT_API int weft_reattach(struct weft *w);
+WEFT_API WEFT_NONNULL(1) int weft_reattach(struct weft *w);
 
 /* Return: 1 attached, 0 the node is gone. Context: any thread; no system call */
-WEFT_API int weft_attached(const struct weft *w);
+WEFT_API WEFT_NONNULL(1) int weft_attached(const struct weft *w);
 
 /* the tenant's arena in this process: where slots lie. Changes with weft_reattach() */
-WEFT_API void *weft_arena(const struct weft *w);
-WEFT_API uint64_t weft_arena_bytes(const struct weft *w);
+WEFT_API WEFT_NONNULL(1) void *weft_arena(const struct weft *w);
+WEFT_API WEFT_NONNULL(1) uint64_t weft_arena_bytes(const struct weft *w);
 
 /* ---- spaces and keys ---- */
 
@@ -135,10 +141,10 @@ WEFT_API uint64_t weft_arena_bytes(const struct weft *w);
  *
  * Return: 0; -EINVAL a field is out of range; -E2BIG a block is larger than the arena.
  */
-WEFT_API int weft_space_open(struct weft *w, const struct weft_space_opts *opts,
-			     struct weft_space **out);
+WEFT_API WEFT_NONNULL(1, 3) int weft_space_open(struct weft *w, const struct weft_space_opts *opts,
+						struct weft_space **out);
 WEFT_API_VOID void weft_space_close(struct weft_space *space);
-WEFT_API uint64_t weft_space_block_bytes(const struct weft_space *space);
+WEFT_API WEFT_NONNULL(1) uint64_t weft_space_block_bytes(const struct weft_space *space);
 
 /**
  * weft_key_chain - keys of the full blocks of a prompt
@@ -150,18 +156,18 @@ WEFT_API uint64_t weft_space_block_bytes(const struct weft_space *space);
  *
  * Return: number of keys: full blocks in the tokens, at most @max.
  */
-WEFT_API int weft_key_chain(const struct weft_space *space, const struct weft_key *parent,
-			    const uint32_t *tokens, size_t nr_tokens, struct weft_key *keys,
-			    unsigned max);
+WEFT_API WEFT_NONNULL(1) int weft_key_chain(const struct weft_space *space,
+					    const struct weft_key *parent, const uint32_t *tokens,
+					    size_t nr_tokens, struct weft_key *keys, unsigned max);
 
 /**
  * weft_key_from_hash - the key for an engine's own block hash
  * @hash: e.g. vLLM's 32 bytes, a string of LMCache's; must itself stand for the whole prefix
  *
- * Return: 0, -EINVAL when len is 0.
+ * Return: 0, -EINVAL when @len is 0.
  */
-WEFT_API int weft_key_from_hash(const struct weft_space *space, const void *hash, size_t len,
-				struct weft_key *out);
+WEFT_API WEFT_NONNULL(1, 4) int weft_key_from_hash(const struct weft_space *space, const void *hash,
+						   size_t len, struct weft_key *out);
 
 /* ---- regions: the engine's own memory ---- */
 
@@ -209,7 +215,8 @@ struct weft_region_opts {
  * more than one allocation; -EOPNOTSUPP memory that no other process can have; -EPROTO the node's
  * driver is of another version; -ESRCH the node is in another pid namespace; -EIO the GPU has
  * failed; -ENOMEM. weft_why() says what to do */
-WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts, uint32_t *out);
+WEFT_API WEFT_NONNULL(1, 3) int weft_region_reg(struct weft *w, const struct weft_region_opts *opts,
+						uint32_t *out);
 /**
  * weft_event_reg - an event that puts and pushes out of GPU memory wait for, so that the engine
  *                  need not
@@ -225,9 +232,10 @@ WEFT_API int weft_region_reg(struct weft *w, const struct weft_region_opts *opts
  *
  * Return: 0; -EOPNOTSUPP another kind of event; -EINVAL no such region; as weft_region_reg()
  */
-WEFT_API int weft_event_reg(struct weft *w, void *event, uint32_t region, uint32_t *out);
+WEFT_API WEFT_NONNULL(1, 4) int weft_event_reg(struct weft *w, void *event, uint32_t region,
+					       uint32_t *out);
 /* waits until no operation touches it; afterwards the memory is the engine's alone */
-WEFT_API int weft_region_dereg(struct weft *w, uint32_t region);
+WEFT_API WEFT_NONNULL(1) int weft_region_dereg(struct weft *w, uint32_t region);
 
 /* ---- rings ---- */
 
@@ -238,8 +246,8 @@ struct weft_ring_opts {
 	uint32_t arg_bytes;
 };
 
-WEFT_API int weft_ring_open(struct weft *w, const struct weft_ring_opts *opts,
-			    struct weft_ring **out);
+WEFT_API WEFT_NONNULL(1, 3) int weft_ring_open(struct weft *w, const struct weft_ring_opts *opts,
+					       struct weft_ring **out);
 /*
  * Open operations end as if cancelled; their memory is the caller's again on return. This waits for
  * copies that are under way, and for puts and pushes behind events until their deadlines: for 30 s
@@ -352,7 +360,7 @@ struct weft_completion {
  *
  * Return: never NULL; lives as long as the library
  */
-WEFT_API const char *weft_completion_why(const struct weft_completion *completion);
+WEFT_API WEFT_NONNULL(1) const char *weft_completion_why(const struct weft_completion *completion);
 
 /**
  * weft_submit - post operations
@@ -361,7 +369,8 @@ WEFT_API const char *weft_completion_why(const struct weft_completion *completio
  * Return: how many were posted, from the first on, at least 1; -EAGAIN ring or argument area full:
  * poll, then retry; -EINVAL ops[0] is malformed; -ECONNRESET the node is gone.
  */
-WEFT_API int weft_submit(struct weft_ring *ring, const struct weft_op *ops, unsigned nr);
+WEFT_API WEFT_NONNULL(1, 2) int weft_submit(struct weft_ring *ring, const struct weft_op *ops,
+					    unsigned nr);
 
 /**
  * weft_poll - take completions, without waiting
@@ -371,7 +380,8 @@ WEFT_API int weft_submit(struct weft_ring *ring, const struct weft_op *ops, unsi
  * Context: the ring's thread. Hot.
  * Return: number written to @out, 0 when there is none.
  */
-WEFT_API int weft_poll(struct weft_ring *ring, struct weft_completion *out, unsigned max);
+WEFT_API WEFT_NONNULL(1, 2) int weft_poll(struct weft_ring *ring, struct weft_completion *out,
+					  unsigned max);
 
 /**
  * weft_wait - take completions, sleeping until there is at least one
@@ -380,8 +390,8 @@ WEFT_API int weft_poll(struct weft_ring *ring, struct weft_completion *out, unsi
  * Spins for a few microseconds first.
  * Return: as weft_poll(); 0 only after the timeout.
  */
-WEFT_API int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsigned max,
-		       uint64_t timeout_us);
+WEFT_API WEFT_NONNULL(1, 2) int weft_wait(struct weft_ring *ring, struct weft_completion *out,
+					  unsigned max, uint64_t timeout_us);
 
 /**
  * weft_signals_open - let streams of GPUs wait for gets of this ring, and for what it expects, so
@@ -409,7 +419,7 @@ WEFT_API int weft_wait(struct weft_ring *ring, struct weft_completion *out, unsi
  * embedded node: CUDA may put its copies in one queue behind the stream that waits for them; as
  * weft_region_reg()
  */
-WEFT_API int weft_signals_open(struct weft_ring *ring, uint32_t region);
+WEFT_API WEFT_NONNULL(1) int weft_signals_open(struct weft_ring *ring, uint32_t region);
 /**
  * weft_signal_wait - what is asked of a stream from now on begins when the get has ended
  * @stream: CUstream or cudaStream_t; not one that is being captured
@@ -420,8 +430,8 @@ WEFT_API int weft_signals_open(struct weft_ring *ring, uint32_t region);
  * Context: the ring's thread, in the stream's CUDA context.
  * Return: 0; -EINVAL the ring has no signals; as the driver says
  */
-WEFT_API int weft_signal_wait(struct weft_ring *ring, const struct weft_signal *signal,
-			      void *stream);
+WEFT_API WEFT_NONNULL(1) int weft_signal_wait(struct weft_ring *ring,
+					      const struct weft_signal *signal, void *stream);
 
 /**
  * weft_call - submit one operation and wait for its last completion
@@ -429,8 +439,8 @@ WEFT_API int weft_signal_wait(struct weft_ring *ring, const struct weft_signal *
  * Context: the ring's thread; not while other operations of this ring are open (-EBUSY).
  * Return: the completion's res; @out may be NULL.
  */
-WEFT_API int weft_call(struct weft_ring *ring, const struct weft_op *op,
-		       struct weft_completion *out);
+WEFT_API WEFT_NONNULL(1, 2) int weft_call(struct weft_ring *ring, const struct weft_op *op,
+					  struct weft_completion *out);
 
 /* ---- the simple calls, made of weft_call() ---- */
 
@@ -441,9 +451,9 @@ WEFT_API int weft_call(struct weft_ring *ring, const struct weft_op *op,
  *
  * Return: blocks now held (nr), or -errno: -ENOSPC nothing can be evicted to make room.
  */
-WEFT_API int weft_put(struct weft_ring *ring, const struct weft_space *space,
-		      const struct weft_key *parent, const struct weft_key *keys, unsigned nr,
-		      const void *const *bufs);
+WEFT_API WEFT_NONNULL(1) int weft_put(struct weft_ring *ring, const struct weft_space *space,
+				      const struct weft_key *parent, const struct weft_key *keys,
+				      unsigned nr, const void *const *bufs);
 
 /**
  * weft_get - copy the longest prefix of @keys that is held into @bufs, checksums verified
@@ -451,12 +461,12 @@ WEFT_API int weft_put(struct weft_ring *ring, const struct weft_space *space,
  *
  * Return: blocks copied, from the first on; 0 when keys[0] is a miss.
  */
-WEFT_API int weft_get(struct weft_ring *ring, const struct weft_space *space,
-		      const struct weft_key *keys, unsigned nr, void *const *bufs);
+WEFT_API WEFT_NONNULL(1) int weft_get(struct weft_ring *ring, const struct weft_space *space,
+				      const struct weft_key *keys, unsigned nr, void *const *bufs);
 
 /* Return: length of the longest prefix held */
-WEFT_API int weft_match(struct weft_ring *ring, const struct weft_space *space,
-			const struct weft_key *keys, unsigned nr);
+WEFT_API WEFT_NONNULL(1) int weft_match(struct weft_ring *ring, const struct weft_space *space,
+					const struct weft_key *keys, unsigned nr);
 
 /**
  * weft_map - lease the longest prefix held, for reading in place
@@ -465,14 +475,14 @@ WEFT_API int weft_match(struct weft_ring *ring, const struct weft_space *space,
  *
  * Return: blocks leased.
  */
-WEFT_API int weft_map(struct weft_ring *ring, const struct weft_space *space,
-		      const struct weft_key *keys, unsigned nr, struct weft_slot *slots,
-		      uint64_t *lease);
-WEFT_API int weft_release(struct weft_ring *ring, uint64_t lease);
+WEFT_API WEFT_NONNULL(1, 6) int weft_map(struct weft_ring *ring, const struct weft_space *space,
+					 const struct weft_key *keys, unsigned nr,
+					 struct weft_slot *slots, uint64_t *lease);
+WEFT_API WEFT_NONNULL(1) int weft_release(struct weft_ring *ring, uint64_t lease);
 
 /* Return: blocks forgotten */
-WEFT_API int weft_drop(struct weft_ring *ring, const struct weft_space *space,
-		       const struct weft_key *keys, unsigned nr);
+WEFT_API WEFT_NONNULL(1) int weft_drop(struct weft_ring *ring, const struct weft_space *space,
+				       const struct weft_key *keys, unsigned nr);
 
 /**
  * weft_route - what each node would be worth for the engine that will have this chain
@@ -485,9 +495,9 @@ WEFT_API int weft_drop(struct weft_ring *ring, const struct weft_space *space,
  *
  * Return: how many routes
  */
-WEFT_API int weft_route(struct weft_ring *ring, const struct weft_space *space,
-			const struct weft_key *keys, unsigned nr, uint32_t block_us,
-			struct weft_route *routes, unsigned nr_routes);
+WEFT_API WEFT_NONNULL(1) int weft_route(struct weft_ring *ring, const struct weft_space *space,
+					const struct weft_key *keys, unsigned nr, uint32_t block_us,
+					struct weft_route *routes, unsigned nr_routes);
 
 /* ---- channels: a stream of messages from one engine to another ---- */
 
@@ -500,8 +510,10 @@ WEFT_API int weft_route(struct weft_ring *ring, const struct weft_space *space,
  *
  * Return: 0, handle in @channel; -EINVAL, -EAGAIN too many channels in this node
  */
-WEFT_API int weft_channel_open(struct weft_ring *ring, const struct weft_space *space, unsigned nr,
-			       uint64_t bytes, struct weft_ticket *ticket, uint64_t *channel);
+WEFT_API WEFT_NONNULL(1, 6) int weft_channel_open(struct weft_ring *ring,
+						  const struct weft_space *space, unsigned nr,
+						  uint64_t bytes, struct weft_ticket *ticket,
+						  uint64_t *channel);
 /**
  * weft_channel_join - the sender's end
  * @space: with the geometry of the receiver's
@@ -509,45 +521,49 @@ WEFT_API int weft_channel_open(struct weft_ring *ring, const struct weft_space *
  *
  * Return: 0, handle in @channel; or as CHANNEL_JOIN in weft/ring.h
  */
-WEFT_API int weft_channel_join(struct weft_ring *ring, const struct weft_space *space,
-			       const struct weft_ticket *ticket, uint64_t *channel,
-			       uint64_t *next_seq);
+WEFT_API WEFT_NONNULL(1, 4) int weft_channel_join(struct weft_ring *ring,
+						  const struct weft_space *space,
+						  const struct weft_ticket *ticket,
+						  uint64_t *channel, uint64_t *next_seq);
 /**
  * weft_channel_send - give @nr claimed slots, filled with @bytes, to the receiver
  *
  * Return: @nr, or an error and the slots are still ours, as CHANNEL_SEND in weft/ring.h
  */
-WEFT_API int weft_channel_send(struct weft_ring *ring, uint64_t channel,
-			       const struct weft_slot *slots, unsigned nr, uint64_t bytes,
-			       uint64_t tag);
+WEFT_API WEFT_NONNULL(1) int weft_channel_send(struct weft_ring *ring, uint64_t channel,
+					       const struct weft_slot *slots, unsigned nr,
+					       uint64_t bytes, uint64_t tag);
 /**
  * weft_channel_recv - wait for the next message
  * @slots: room for @nr; weft_arena(w) + slots[i].off is where it lies
+ * @info: or NULL
  * @message: for weft_channel_release()
  *
  * Return: its slots; 0 the sender has closed; or as CHANNEL_RECV in weft/ring.h
  */
-WEFT_API int weft_channel_recv(struct weft_ring *ring, uint64_t channel, struct weft_slot *slots,
-			       unsigned nr, struct weft_message *info, uint64_t *message);
+WEFT_API WEFT_NONNULL(1, 6) int weft_channel_recv(struct weft_ring *ring, uint64_t channel,
+						  struct weft_slot *slots, unsigned nr,
+						  struct weft_message *info, uint64_t *message);
 /* Return: slots that went back */
-WEFT_API int weft_channel_release(struct weft_ring *ring, uint64_t message);
-WEFT_API int weft_channel_close(struct weft_ring *ring, uint64_t channel);
+WEFT_API WEFT_NONNULL(1) int weft_channel_release(struct weft_ring *ring, uint64_t message);
+WEFT_API WEFT_NONNULL(1) int weft_channel_close(struct weft_ring *ring, uint64_t channel);
 
 /* ---- watching a node ---- */
 
 /* JSON texts, malloc'ed: free() them. @out is zero-terminated */
-WEFT_API int weft_status_json(struct weft *w, char **out);
-WEFT_API int weft_ls_json(struct weft *w, char **out);
+WEFT_API WEFT_NONNULL(1, 2) int weft_status_json(struct weft *w, char **out);
+WEFT_API WEFT_NONNULL(1, 2) int weft_ls_json(struct weft *w, char **out);
 /* of each space: occupancy, and how long blocks live, lie idle and wait for their next use */
-WEFT_API int weft_stat_json(struct weft *w, char **out);
+WEFT_API WEFT_NONNULL(1, 2) int weft_stat_json(struct weft *w, char **out);
 /* some blocks of the space that weft_ls_json() gives this id, from @from on (0: the first); where
  * the text has a "next", there are more from that one on */
-WEFT_API int weft_blocks_json(struct weft *w, uint32_t space_id, uint64_t from, char **out);
+WEFT_API WEFT_NONNULL(1, 4) int weft_blocks_json(struct weft *w, uint32_t space_id, uint64_t from,
+						 char **out);
 /* the node's metrics segment; the caller closes the fd */
-WEFT_API int weft_metrics_fd(struct weft *w);
+WEFT_API WEFT_NONNULL(1) int weft_metrics_fd(struct weft *w);
 /* ask the node to take no new engine, and to stop when the last has left. -EPERM: only its own
  * user, and root, may */
-WEFT_API int weft_drain(struct weft *w);
+WEFT_API WEFT_NONNULL(1) int weft_drain(struct weft *w);
 /**
  * weft_space_remove - let the node forget a space, and all that it holds of it
  * @space_id: as weft_ls_json() gives it
@@ -559,7 +575,7 @@ WEFT_API int weft_drain(struct weft *w);
  * handoff or a channel is in it, or slots of it are claimed, leased or being moved: then nothing
  * has changed, and weft_why() says what to wait for.
  */
-WEFT_API int weft_space_remove(struct weft *w, uint32_t space_id);
+WEFT_API WEFT_NONNULL(1) int weft_space_remove(struct weft *w, uint32_t space_id);
 /**
  * weft_tier_resize - let the file of the node's SSD tier take more or fewer bytes, while in use
  *
@@ -567,7 +583,7 @@ WEFT_API int weft_space_remove(struct weft *w, uint32_t space_id);
  * Return: 0; -EPERM only the node's own user, and root, may; -ENOENT no tier; -EINVAL out of
  * bounds; -EBUSY not open yet, or still getting smaller; -ENOSPC.
  */
-WEFT_API int weft_tier_resize(struct weft *w, uint64_t bytes);
+WEFT_API WEFT_NONNULL(1) int weft_tier_resize(struct weft *w, uint64_t bytes);
 
 /* "0.1.0" */
 WEFT_API const char *weft_version(void);

@@ -31,5 +31,5 @@ WEFT_STATIC_ASSERT(sizeof(struct weft_completion) == 40, "another soname");
 WEFT_STATIC_ASSERT(sizeof(struct weft_message) == 24, "another soname");
 WEFT_STATIC_ASSERT(sizeof(struct weft_signal) == 16, "another soname");
 
-WEFT_API int weft_test_checked(void);
+WEFT_API WEFT_NONNULL(1) int weft_test_checked(const void *arg);
 WEFT_API_VOID void weft_test_void(void);

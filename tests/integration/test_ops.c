@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* every operation through the ring, with weftd and embedded; tenants, spaces, regions, batches */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -863,6 +864,44 @@ static void test_whys(void **state)
 	test_engine_close(&e);
 }
 
+/* NULL, nothing, and too much of it: an error, and never more than that */
+static void test_odd_arguments(void **state)
+{
+	const uint32_t token = 1;
+	struct weft_key key = { 1, 1 };
+	struct weft_slot slot;
+	struct weft_route routes[1] = { 0 };
+	uint64_t out;
+	struct test_engine e;
+
+	(void)state;
+	open_engine(&e, "odd", BLOCK);
+	assert_int_equal(weft_key_chain(e.space, NULL, NULL, 0, NULL, 0), 0);
+	assert_int_equal(weft_key_chain(e.space, NULL, &token, SIZE_MAX, NULL, 0), 0);
+	assert_int_equal(weft_key_chain(e.space, NULL, NULL, 4, &key, 1), -EINVAL);
+	assert_int_equal(weft_key_chain(e.space, NULL, &token, 4, NULL, 1), -EINVAL);
+	assert_int_equal(weft_key_chain(e.space, NULL, &token, 0, &key, UINT_MAX), -EINVAL);
+	assert_int_equal(weft_key_from_hash(e.space, NULL, 4, &key), -EINVAL);
+	assert_int_equal(weft_map(e.ring, e.space, &key, 0, &slot, &out), -EINVAL);
+	assert_int_equal(weft_map(e.ring, e.space, &key, UINT_MAX, &slot, &out), -EINVAL);
+	assert_int_equal(weft_map(e.ring, e.space, &key, 1, NULL, &out), -EINVAL);
+	assert_int_equal(weft_map(e.ring, NULL, &key, 1, &slot, &out), -EINVAL);
+	assert_int_equal(weft_route(e.ring, e.space, &key, 1, 0, NULL, 1), -EINVAL);
+	assert_int_equal(weft_route(e.ring, e.space, &key, 1, 0, routes, UINT_MAX), -EINVAL);
+	assert_int_equal(weft_channel_open(e.ring, e.space, 1, BLOCK, NULL, &out), -EINVAL);
+	assert_int_equal(weft_channel_join(e.ring, e.space, NULL, &out, NULL), -EINVAL);
+	assert_int_equal(weft_channel_send(e.ring, 1, NULL, 1, 1, 0), -EINVAL);
+	assert_int_equal(weft_channel_send(e.ring, 1, &slot, UINT_MAX, 1, 0), -EINVAL);
+	assert_int_equal(weft_channel_recv(e.ring, 1, NULL, 1, NULL, &out), -EINVAL);
+	assert_int_equal(weft_region_reg(e.w, NULL, (uint32_t *)&out), -EINVAL);
+	assert_int_equal(weft_event_reg(e.w, NULL, UINT32_MAX, (uint32_t *)&out), -EINVAL);
+	assert_int_equal(weft_region_dereg(e.w, UINT32_MAX), -ENOENT);
+	assert_int_equal(weft_signals_open(e.ring, UINT32_MAX) < 0, 1);
+	assert_int_equal(weft_signal_wait(e.ring, NULL, NULL), -EINVAL);
+	assert_int_equal(weft_attached(e.w), 1);
+	test_engine_close(&e);
+}
+
 static void test_texts(void **state)
 {
 	struct weft_key keys[4];
@@ -917,7 +956,7 @@ int main(void)
 		cmocka_unit_test(test_ring_close),  cmocka_unit_test(test_batches),
 		cmocka_unit_test(test_options),	    cmocka_unit_test(test_texts),
 		cmocka_unit_test(test_put_refused), cmocka_unit_test(test_put_no_key),
-		cmocka_unit_test(test_whys),
+		cmocka_unit_test(test_whys),	    cmocka_unit_test(test_odd_arguments),
 	};
 	const struct CMUnitTest in_process[] = {
 		cmocka_unit_test(test_put_get),	    cmocka_unit_test(test_chain),

@@ -347,6 +347,15 @@ static void test_malformed(void **state)
 	assert_int_equal(weft_drop(ring, f->space, many, 1000), 0);
 	assert_int_equal(weft_match(ring, f->space, many, 0), 0);
 
+	/* arrays that are not there, and such as nobody has */
+	assert_int_equal(weft_put(ring, f->space, NULL, many, 1, NULL), -EINVAL);
+	assert_int_equal(weft_get(ring, f->space, many, 1, NULL), -EINVAL);
+	assert_int_equal(weft_match(ring, f->space, NULL, 1), -EINVAL);
+	assert_int_equal(weft_drop(ring, f->space, NULL, 1), -EINVAL);
+	assert_int_equal(weft_match(ring, f->space, many, 1u + INT_MAX), -EINVAL);
+	assert_int_equal(weft_put(ring, NULL, NULL, NULL, 0, NULL), 0);
+	assert_int_equal(weft_get(ring, NULL, NULL, 0, NULL), 0);
+
 	/* one good, one bad: the good one is posted */
 	two[1].op = WEFT_OP_NR;
 	assert_int_equal(weft_submit(ring, two, 2), 1);
