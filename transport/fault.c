@@ -408,7 +408,7 @@ static unsigned take_due(struct fault_cq *cq, struct weft_wc *wcs, unsigned max)
 	struct fault_ep *ep;
 	unsigned n = 0;
 
-	for (ep = dev->eps; ep && n < max; ep = ep->next) {
+	for (ep = dev->ft->o.never ? NULL : dev->eps; ep && n < max; ep = ep->next) {
 		while (ep->base.send_cq == &cq->base && ep->head != ep->tail && n < max) {
 			struct fault_op *op = op_at(ep, ep->head);
 

@@ -32,6 +32,7 @@ struct chunk {
 	uint32_t rail;
 	uint32_t tried; /* rails, a bit each */
 	uint32_t nr_pieces, nr_blocks;
+	bool late; /* it does not end */
 	uint64_t bytes;
 	uint32_t blocks[CHUNK_PIECES]; /* their numbers in the transfer */
 	int32_t results[CHUNK_PIECES];
@@ -72,6 +73,7 @@ struct wfi_rails {
 	struct chunk *free_chunk;
 	struct rail rails[WFI_RAILS_MAX];
 	uint64_t now_ns, look_ns;
+	uint32_t nr_late; /* chunks */
 	bool busy; /* handing out: what ends meanwhile is seen to by who does */
 	struct wfi_rails_xfer xfers[NR_XFERS];
 	struct chunk chunks[NR_CHUNKS];
@@ -304,6 +306,8 @@ static void chunk_done(void *ctx, int res)
 	const bool same = r->ep == c->ep && r->gen == x->gens[c->rail];
 
 	rails->now_ns = now_ns;
+	rails->nr_late -= c->late;
+	c->late = false;
 	c->xfer = NULL;
 	c->ep = NULL;
 	x->nr_open--;
@@ -324,6 +328,29 @@ static void chunk_done(void *ctx, int res)
 	}
 	xfer_settle(x);
 	hand_out(rails);
+}
+
+/* one that is past its own time may still be another rail's to bring, when it is fenced: so it is
+ * told when the whole transfer's time is up, or it is cancelled */
+static void late_tell(const struct chunk *c, uint64_t now_ns)
+{
+	struct wfi_rails_xfer *x = c->x;
+	void (*late)(void *ctx, int res) = x->o.late;
+
+	if (!late || (!x->end_status && now_ns < x->o.deadline_ns))
+		return;
+	x->o.late = NULL;
+	late(x->o.ctx, x->end_status ? x->end_status : -ETIMEDOUT);
+}
+
+static void chunk_late(void *ctx, int res)
+{
+	struct chunk *c = ctx;
+
+	(void)res;
+	c->late = true;
+	c->rails->nr_late++;
+	late_tell(c, wfi_now(c->rails->o.env));
 }
 
 /* blocks from .next on, up to @bytes, one at least. Return: NULL: no chunk is free */
@@ -385,6 +412,7 @@ static void chunk_start(struct chunk *c, unsigned rail)
 	o.sums = x->o.sums ? c->sums : NULL;
 	o.deadline_ns = wfi_min(x->o.deadline_ns, limit_ns);
 	o.done = chunk_done;
+	o.late = chunk_late;
 	o.ctx = c;
 	c->rail = rail;
 	c->ep = r->ep;
@@ -636,6 +664,7 @@ void wfi_rails_cancel(struct wfi_rails_xfer *x)
 int wfi_rails_poll(struct wfi_rails *rails, uint64_t now_ns)
 {
 	struct wfi_link *l, *next;
+	unsigned i;
 
 	rails->now_ns = now_ns;
 	for (l = rails->waiting.next; l != &rails->waiting; l = next) {
@@ -648,6 +677,9 @@ int wfi_rails_poll(struct wfi_rails *rails, uint64_t now_ns)
 			xfer_settle(x);
 		}
 	}
+	for (i = 0; i < NR_CHUNKS && rails->nr_late; i++)
+		if (rails->chunks[i].late)
+			late_tell(&rails->chunks[i], now_ns);
 	if (!wfi_list_empty(&rails->waiting) && now_ns >= rails->look_ns) {
 		rails->look_ns = now_ns + LOOK_NS;
 		hand_out(rails);
@@ -657,7 +689,13 @@ int wfi_rails_poll(struct wfi_rails *rails, uint64_t now_ns)
 
 uint64_t wfi_rails_next_event_ns(const struct wfi_rails *rails)
 {
+	uint64_t at_ns = wfi_list_empty(&rails->waiting) ? UINT64_MAX : rails->look_ns;
+	unsigned i;
+
 	if (!wfi_list_empty(&rails->ended))
 		return 0;
-	return wfi_list_empty(&rails->waiting) ? UINT64_MAX : rails->look_ns;
+	for (i = 0; i < NR_CHUNKS && rails->nr_late; i++)
+		if (rails->chunks[i].late && rails->chunks[i].x->o.late)
+			at_ns = wfi_min(at_ns, rails->chunks[i].x->o.deadline_ns);
+	return at_ns;
 }

@@ -66,7 +66,9 @@ void wfi_rails_stat(const struct wfi_rails *rails, unsigned rail, struct wfi_rai
  * @mem: WFI_RAILS_MAX entries, by the numbers of rails; copied
  *
  * A block's pieces go together. done() comes from wfi_rails_poll() or wfi_xfer_poll(), never from
- * here. Return: 0, -EAGAIN too many transfers, -ENOTCONN no rail, -E2BIG a block has more than 512
+ * here; late() when the time of all is up, or it is cancelled, and a chunk is not fenced.
+ *
+ * Return: 0, -EAGAIN too many transfers, -ENOTCONN no rail, -E2BIG a block has more than 512
  * pieces. What the engine refuses of a chunk is the result of its blocks.
  */
 int wfi_rails_submit(struct wfi_rails *rails, const struct wfi_xfer_opts *o,

@@ -5,6 +5,7 @@
 #ifndef WFI_TRANSPORT_REGISTRY_H
 #define WFI_TRANSPORT_REGISTRY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "weft/transport.h"
 #include "weft_internal/env.h"
@@ -23,6 +24,7 @@ const struct weft_transport *wfi_transport_find(const struct weft_transport *con
  * @op_ppm, @ep_ppm, @device_ppm: a post fails with -EIO and that scope
  * @drop_ppm: a post after which the connection is gone (-ECONNRESET)
  * @stop_ppm: a post after which nothing of this endpoint completes any more, until it is shut down
+ * @never: nothing completes while this is set, whatever is shut down
  * @late_ppm: the bytes of a post, and all that is posted behind it, move up to @late_max_ns later,
  *	whatever became of their transfer meanwhile. An endpoint that is shut down lets some of them
  *	land on that occasion, and none afterwards
@@ -43,6 +45,7 @@ struct wfi_fault_opts {
 	uint32_t device_ppm;
 	uint32_t drop_ppm;
 	uint32_t stop_ppm;
+	bool never;
 	uint64_t late_max_ns;
 	uint32_t late_ppm;
 	uint32_t dup_ppm;

@@ -53,8 +53,8 @@ struct job {
 	struct wfi_rails_xfer *x;
 	struct wfi_piece *pieces;
 	int32_t *results;
-	unsigned nr_blocks, nr_done;
-	int res;
+	unsigned nr_blocks, nr_done, nr_late;
+	int res, late_res;
 };
 
 static uint64_t rng;
@@ -218,6 +218,15 @@ static void job_done(void *ctx, int res)
 	j->res = res;
 }
 
+static void job_late(void *ctx, int res)
+{
+	struct job *j = ctx;
+
+	assert_int_equal(j->nr_done, 0);
+	j->nr_late++;
+	j->late_res = res;
+}
+
 /* blocks [first, first + nr), each in pieces whose local places are turned round */
 static int job_start(struct world *w, struct job *j, unsigned first, unsigned nr, uint64_t timeout)
 {
@@ -249,6 +258,7 @@ static int job_start(struct world *w, struct job *j, unsigned first, unsigned nr
 	o.results = j->results;
 	o.deadline_ns = wfi_now(w->env) + timeout;
 	o.done = job_done;
+	o.late = job_late;
 	o.ctx = j;
 	return wfi_rails_submit(w->rails, &o, mem, &j->x);
 }
@@ -443,6 +453,48 @@ static void test_silent(void **state)
 	world_close(&w);
 }
 
+/* a chunk that no shutdown ends: it is told when the time of all is up, or who waits gives up, and
+ * once; it is over when it has ended */
+static void test_never(void **state)
+{
+	const struct wfi_fault_opts never = { .never = true }, calm = { .seed = 1 };
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++) {
+		const bool cancelled = i & 1, early = i & 4;
+		const unsigned nr = i & 2 ? 2 : 1;
+		struct world w;
+		struct job j;
+		uint64_t start;
+
+		world_open(&w, 2, 5);
+		start = wfi_now(w.env);
+		for (unsigned k = 0; k < nr; k++)
+			wfi_fault_set(w.lines[k].fault, &never);
+		assert_int_equal(job_start(&w, &j, 0, BLOCKS, 500 * MS), 0);
+		/* the patience with a chunk is over, or not */
+		while (wfi_now(w.env) < start + (early ? 10 : 450) * MS)
+			turn(&w, MS, false);
+		assert_int_equal(j.nr_late, 0);
+		if (cancelled)
+			wfi_rails_cancel(j.x);
+		while (wfi_now(w.env) < start + 500 * MS && !cancelled)
+			turn(&w, MS, false);
+		for (unsigned ms = 0; ms < 2 * GRACE / MS + 3; ms++)
+			turn(&w, MS, false);
+		assert_int_equal(j.nr_late, 1);
+		assert_int_equal(j.late_res, cancelled ? -ECANCELED : -ETIMEDOUT);
+		assert_int_equal(j.nr_done, 0);
+		for (unsigned k = 0; k < nr; k++)
+			wfi_fault_set(w.lines[k].fault, &calm);
+		job_wait(&w, &j, false);
+		assert_int_equal(j.nr_late, 1);
+		job_check(&w, &j, 0);
+		job_free(&j);
+		world_close(&w);
+	}
+}
+
 /* nothing is left: by the deadline, and with errors */
 static void test_none(void **state)
 {
@@ -629,9 +681,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_split),  cmocka_unit_test(test_speed),
 		cmocka_unit_test(test_slows),  cmocka_unit_test(test_dies),
-		cmocka_unit_test(test_silent), cmocka_unit_test(test_none),
-		cmocka_unit_test(test_final),  cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_seeds),
+		cmocka_unit_test(test_silent), cmocka_unit_test(test_never),
+		cmocka_unit_test(test_none),   cmocka_unit_test(test_final),
+		cmocka_unit_test(test_cancel), cmocka_unit_test(test_seeds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

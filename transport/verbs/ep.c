@@ -27,10 +27,10 @@
  * gone. Large ones have more, enough for WFI_VERBS_REQUEST_BYTES on a bad day */
 #define LARGE_PATIENCE(ns) (5 * (ns) / 2)
 /* ep_shutdown(): messages may still go out for so long, pieces for so long, and what the NIC does
- * not flush after that is taken from it */
+ * not flush after that is taken from it: all before the transfer engine calls it late */
 #define CLOSE_NS (1000 * WFI_NSEC_PER_MSEC)
 #define FENCE_NS (30 * WFI_NSEC_PER_MSEC)
-#define FLUSH_NS (20 * WFI_NSEC_PER_MSEC)
+#define FLUSH_NS (15 * WFI_NSEC_PER_MSEC)
 
 /* ---- failing ---- */
 
