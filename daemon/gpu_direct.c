@@ -23,7 +23,7 @@ struct gpu_direct {
 	uint64_t off; /* of the region in there */
 	uint64_t len;
 	uint32_t nets; /* bits: registered with these, while they are there */
-	struct wfi_pull_memory memory; /* .mrs by net */
+	struct wfi_nic_memory memory; /* .mrs by net */
 };
 
 _Static_assert(NODE_NETS_MAX <= WFI_RAILS_MAX, "a registration for each");
@@ -205,7 +205,7 @@ void gpu_direct_close(struct gpu_direct *d)
 	wfi_free(d->env, d, sizeof(*d));
 }
 
-const struct wfi_pull_memory *gpu_direct_memory(const struct gpu_direct *d)
+const struct wfi_nic_memory *gpu_direct_memory(const struct gpu_direct *d)
 {
 	return d ? &d->memory : NULL;
 }

@@ -482,7 +482,7 @@ struct gpu_direct *gpu_direct_open(struct node *node, unsigned gpu, int dmabuf, 
 /* no NIC reads or writes there. Takes NULL */
 void gpu_direct_close(struct gpu_direct *d);
 /* lent while it is open; NULL of NULL */
-const struct wfi_pull_memory *gpu_direct_memory(const struct gpu_direct *d);
+const struct wfi_nic_memory *gpu_direct_memory(const struct gpu_direct *d);
 /* a NIC is about to go, with nothing under way over it; or is there again */
 void gpu_directs_net(struct node *node, const struct node_link *link, bool there);
 

@@ -220,8 +220,8 @@ void op_complete(struct node_op *op, int res, uint64_t value)
 void op_tell_late(struct node_op *op, int res)
 {
 	if (op->ring)
-		wfi_err("gpu: a copy of \"%s\" does not end: its engine hears so, and what it "
-			"touches is kept until it does; see dmesg for Xid",
+		wfi_err("a transfer of \"%s\" does not end: its engine hears so, and what it "
+			"touches is kept until it does; see dmesg for Xid, or for the NIC",
 			op->session->name);
 	op->late = true;
 	op->cqe_flags |= WEFT_CQE_UNFENCED;

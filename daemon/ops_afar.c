@@ -194,10 +194,10 @@ static void get_pulled(void *ctx)
 }
 
 /* in one region of a GPU's memory, which the NICs of some peers reach. Return: NULL: they do not */
-static const struct wfi_pull_memory *places_direct(const struct node_op *op, const struct op_buf *b)
+static const struct wfi_nic_memory *places_direct(const struct node_op *op, const struct op_buf *b)
 {
 	const struct session *s = op->session;
-	const struct wfi_pull_memory *m;
+	const struct wfi_nic_memory *m;
 	uint32_t i, rkey;
 
 	for (i = 0; b->idx[i] != WFI_SLOT_NONE; i++)
@@ -328,6 +328,11 @@ static void map_pulled(void *ctx)
 	op_map_fetched(op, op_map_unpin(op, op->nr));
 }
 
+static void map_late(void *ctx, int res)
+{
+	op_tell_late(ctx, res);
+}
+
 int op_map_afar(struct node_op *op, uint32_t n)
 {
 	struct node *node = op->session->node;
@@ -345,6 +350,7 @@ int op_map_afar(struct node_op *op, uint32_t n)
 		.now_ns = now_ns,
 		.deadline_ns = op_pull_end(op),
 		.done = map_pulled,
+		.late = map_late,
 		.ctx = op,
 	};
 

@@ -323,8 +323,9 @@ enum weft_cqe_flags {
 	WEFT_CQE_MORE = 1u << 0, /* another completion of this operation follows */
 	WEFT_CQE_TICKET = 1u << 1, /* handoff: the ticket is written, handle names the handoff */
 	WEFT_CQE_PARTIAL = 1u << 2, /* match: a node that may know of more did not answer in time */
-	/* a GPU has not ended what it was asked for: places may be written to, or read, until their
-	 * region is deregistered; regions there are -ENOTCONN from now on */
+	/* a GPU, or a NIC, has not ended what it was asked for: places may be written to, or read,
+	 * until their region is deregistered, those in the arena for as long as it is mapped;
+	 * regions on a GPU that hangs are -ENOTCONN from now on */
 	WEFT_CQE_UNFENCED = 1u << 3,
 };
 

@@ -334,8 +334,8 @@ struct weft_op {
  * struct weft_completion - what became of an operation
  * @res: as weft/ring.h says for the opcode
  * @flags: enum weft_cqe_flags; WEFT_CQE_MORE: not the last of this operation; WEFT_CQE_PARTIAL: a
- *         match that may have found less than there is; WEFT_CQE_UNFENCED: its places in GPU memory
- *         may still be written to, or read, until weft_region_dereg() of theirs returns
+ *         match that may have found less than there is; WEFT_CQE_UNFENCED: its places may
+ *         still be written to, or read, until weft_region_dereg() of theirs returns
  * @handle: lease or handoff; of GET and MAP the budget, in us, for fetching from slower
  *          tiers and other nodes
  * @layer, @nr_layers, @first_block, @nr_blocks: what landed, in a handoff's layer event

@@ -23,10 +23,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "weft_internal/env.h"
-#include "weft_internal/gpu_region.h"
 #include "weft_internal/handoff.h"
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
+#include "weft_internal/nic_memory.h"
 #include "weft_internal/xfer.h"
 
 #define WFI_CLUSTER_PEERS 64u
@@ -174,20 +174,6 @@ int wfi_cluster_route(struct wfi_cluster *c, const struct wfi_route_opts *o,
 void wfi_cluster_route_cancel(struct wfi_cluster *c, struct wfi_route *r);
 
 /**
- * struct wfi_pull_memory - memory of a GPU, which NICs reach and no CPU
- * @mrs: the region, as it is registered with each NIC that is to reach it; NULL between them
- * @rkey: the same, where what came is summed up: of a device with WEFT_CAP_SUMS
- * @base: its address at those NICs
- * @shape: how what is counted lies there
- */
-struct wfi_pull_memory {
-	struct weft_mr *mrs[WFI_RAILS_MAX];
-	struct weft_rkey *rkey;
-	uintptr_t base;
-	struct wfi_gpu_shape shape;
-};
-
-/**
  * struct wfi_pull_opts - blocks of a chain that are not here are to come here
  * @keys: lent until @done
  * @slots: those that are WFI_SLOT_NONE are wanted; lent until @done. Blocks that are kept get
@@ -204,8 +190,8 @@ struct wfi_pull_memory {
  *             left; and those that their holder can't bring from its SSD tier in that time
  * @results: of those wanted: 0, -ENOENT nobody has it (any more), or not in time, -ETIME left
  * @done: once, from wfi_cluster_poll(). A place whose block is a miss may have been written to
- * @late: NULL, or at most once before @done: .memory's device does not end what it was asked for
- *        in time. Who waits may hear @res; what is lent stays so until @done
+ * @late: NULL, or at most once before @done: READs, or what .memory's device was asked for, do not
+ *        end in time. Who waits may hear @res; what is lent stays so until @done
  */
 struct wfi_pull_opts {
 	const struct wfi_tenant *tenant;
@@ -214,7 +200,7 @@ struct wfi_pull_opts {
 	const struct weft_key *keys;
 	uint32_t *slots;
 	void *const *places;
-	const struct wfi_pull_memory *memory;
+	const struct wfi_nic_memory *memory;
 	bool in_arena;
 	bool prefix;
 	int32_t *results;
@@ -230,7 +216,7 @@ int wfi_cluster_pull(struct wfi_cluster *c, const struct wfi_pull_opts *o, struc
 /* may a place outside of the arena be named to wfi_cluster_pull()? */
 bool wfi_cluster_takes_places(const struct wfi_cluster *c);
 /* is there a peer whose blocks of that size can be read straight to this memory? */
-bool wfi_cluster_reaches(const struct wfi_cluster *c, const struct wfi_pull_memory *m,
+bool wfi_cluster_reaches(const struct wfi_cluster *c, const struct wfi_nic_memory *m,
 			 uint64_t block_bytes);
 /* is this block fetched so often that it is to be kept? */
 bool wfi_cluster_popular(const struct wfi_cluster *c, uint32_t space, const struct weft_key *key);

@@ -606,7 +606,7 @@ static int arrival_start(struct channel *ch, struct wfi_peer *peer,
 		.done = arrival_read,
 		.ctx = a,
 	};
-	ret = wfi_peer_read(cs->opts.xfer, peer, ch->tenant, &x, &a->read);
+	ret = wfi_peer_read(cs->opts.xfer, peer, ch->tenant, NULL, &x, &a->read);
 	if (ret) {
 		wfi_kv_unpin(cs->opts.kv, a->idx, a->nr);
 		ch->nr_reads--;

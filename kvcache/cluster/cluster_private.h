@@ -157,7 +157,9 @@ struct wfi_pull {
 	enum pull_state state;
 	bool is_seek;
 	bool partial; /* a shard has not answered */
-	bool over; /* cancelled, or late: nothing more is begun */
+	bool over; /* cancelled, or its time is up: nothing more is begun */
+	bool late; /* and told so: something does not end */
+	int end_res; /* .over: -ECANCELED, -ETIMEDOUT */
 	struct wfi_seek_opts seek; /* is_seek; .keys is not used */
 	struct wfi_pull_opts o;
 	struct wfi_space_info space;
@@ -189,6 +191,7 @@ struct flight {
 	bool given_up; /* its READs are on their way to an end */
 	bool ssd; /* .peer brings the blocks out of its SSD tier first */
 	bool direct; /* to the pull's .memory */
+	bool late; /* its READs, or its sums, do not end */
 	uint32_t ask; /* !reading */
 	struct wfi_peer *conn; /* NULL: gone */
 	struct weft_ep *ep; /* reading: over this; NULL: over rails */
@@ -502,6 +505,8 @@ uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes
 
 /* its blocks came or failed, and it is over */
 void wfi_cl_landed(struct flight *f);
+/* as wfi_xfer_opts.late, of a flight: who waits for its pull hears so when that is over */
+void wfi_cl_flight_late(void *ctx, int res);
 
 /* ---- direct.c ---- */
 

@@ -8,20 +8,10 @@
 #include <errno.h>
 #include <string.h>
 #include "kvcache/cluster/cluster_private.h"
-
-/* Return: NULL: that NIC does not reach it */
-static const struct weft_mr *mr_of(const struct wfi_pull_memory *m, const struct weft_device *nic)
-{
-	unsigned i;
-
-	for (i = 0; i < WFI_RAILS_MAX; i++)
-		if (m->mrs[i] && m->mrs[i]->dev == nic)
-			return m->mrs[i];
-	return NULL;
-}
+#include "kvcache/cluster/peer_read.h"
 
 /* Return: a block's runs at most */
-static uint64_t runs_of(const struct wfi_pull_memory *m, uint64_t block_bytes)
+static uint64_t runs_of(const struct wfi_nic_memory *m, uint64_t block_bytes)
 {
 	return m->shape.nr_segments ? block_bytes / m->shape.segment_bytes + 2 : 1;
 }
@@ -33,7 +23,7 @@ uint32_t wfi_cl_direct_max(const struct wfi_pull *pull)
 	return runs == 1 ? CLUSTER_LEASE_MAX : (uint32_t)wfi_max(1, FLIGHT_RUNS / runs);
 }
 
-bool wfi_cluster_reaches(const struct wfi_cluster *c, const struct wfi_pull_memory *m,
+bool wfi_cluster_reaches(const struct wfi_cluster *c, const struct wfi_nic_memory *m,
 			 uint64_t block_bytes)
 {
 	unsigned i, k;
@@ -42,65 +32,35 @@ bool wfi_cluster_reaches(const struct wfi_cluster *c, const struct wfi_pull_memo
 		return false;
 	for (i = 0; i < c->hi_peers; i++)
 		for (k = 0; k < c->peers[i].nr_conns; k++)
-			if (mr_of(m, c->peers[i].conns[k]->ep->dev))
+			if (wfi_nic_mr(m, c->peers[i].conns[k]->ep->dev))
 				return true;
 	return false;
-}
-
-/* over the rails that reach it, and no other. Return: whether there are any */
-static bool rails_take(const struct wfi_pull_memory *m, struct wfi_rail_mem mem[WFI_RAILS_MAX])
-{
-	bool any = false;
-	unsigned i;
-
-	for (i = 0; i < WFI_RAILS_MAX; i++) {
-		mem[i].local_mr = mem[i].local_mr ? mr_of(m, mem[i].local_mr->dev) : NULL;
-		if (!mem[i].local_mr)
-			mem[i].rkeys = NULL;
-		/* what comes in messages a CPU would have to put there */
-		mem[i].names = NULL;
-		any |= mem[i].rkeys != NULL;
-	}
-	return any;
 }
 
 bool wfi_cl_direct_can(const struct flight *f)
 {
 	const struct wfi_pull_opts *o = &f->pull->o;
-	struct wfi_rail_mem mem[WFI_RAILS_MAX];
 
-	if (!f->conn->rails || wfi_rails_nr(f->conn->rails) < 2)
-		return mr_of(o->memory, f->conn->ep->dev);
-	f->conn->arenas(f->conn, o->tenant, mem);
-	return rails_take(o->memory, mem);
+	return wfi_peer_reaches(f->conn, o->tenant, o->memory);
 }
 
 /* each piece as the runs that it is in the region */
-static uint32_t runs_fill(const struct wfi_pull_memory *m, const struct flight *f)
+static uint32_t runs_fill(const struct wfi_nic_memory *m, const struct flight *f)
 {
-	uint64_t done, at, len;
 	uint32_t i, n = 0;
 
 	for (i = 0; i < f->nr_pieces; i++) {
-		const struct wfi_piece *p = &f->pieces[i];
-		const uint64_t off = (uintptr_t)p->local - m->base;
+		struct wfi_piece p = f->pieces[i];
 
-		for (done = 0; done < p->len; done += len, n++) {
-			len = wfi_min(wfi_gpu_shape_run(&m->shape, off + done, &at), p->len - done);
-			f->runs[n] = (struct wfi_piece){
-				.local = (void *)(m->base + at),
-				.remote = p->remote + done,
-				.block = i,
-				.len = len,
-			};
-		}
+		p.local = (void *)((uintptr_t)p.local - m->base);
+		n += wfi_nic_runs(m, &p, &f->runs[n], FLIGHT_RUNS - n);
 	}
 	return n;
 }
 
 int wfi_cl_direct_read(struct wfi_cluster *c, struct flight *f, struct wfi_xfer_opts *x)
 {
-	const struct wfi_pull_memory *m = f->pull->o.memory;
+	const struct wfi_nic_memory *m = f->pull->o.memory;
 	struct wfi_rail_mem mem[WFI_RAILS_MAX];
 	struct wfi_xfer *open = NULL;
 	int ret;
@@ -120,11 +80,11 @@ int wfi_cl_direct_read(struct wfi_cluster *c, struct flight *f, struct wfi_xfer_
 	f->ep = NULL;
 	if (f->conn->rails && wfi_rails_nr(f->conn->rails) > 1) {
 		f->conn->arenas(f->conn, f->pull->o.tenant, mem);
-		rails_take(m, mem);
+		wfi_nic_rails(m, mem);
 		return wfi_rails_submit(f->conn->rails, x, mem, &f->over);
 	}
 	f->ep = x->ep;
-	x->local_mr = mr_of(m, x->ep->dev);
+	x->local_mr = wfi_nic_mr(m, x->ep->dev);
 	ret = wfi_xfer_submit(c->o.xfer, x, &open);
 	/* else it is over, and the next one is under way */
 	if (!ret && open)
@@ -145,17 +105,9 @@ static void summed(void *ctx, int res)
 	wfi_cl_landed(f);
 }
 
-static void sum_late(void *ctx, int res)
-{
-	const struct wfi_pull_opts *o = &((struct flight *)ctx)->pull->o;
-
-	if (o->late)
-		o->late(o->ctx, res);
-}
-
 int wfi_cl_direct_sum(struct wfi_cluster *c, struct flight *f)
 {
-	const struct wfi_pull_memory *m = f->pull->o.memory;
+	const struct wfi_nic_memory *m = f->pull->o.memory;
 	struct wfi_xfer_opts x = {
 		.ep = m->rkey->ep,
 		.dir = WFI_XFER_SUM_THERE,
@@ -168,7 +120,7 @@ int wfi_cl_direct_sum(struct wfi_cluster *c, struct flight *f)
 		.sums = f->sums,
 		.deadline_ns = f->pull->o.deadline_ns,
 		.done = summed,
-		.late = sum_late,
+		.late = wfi_cl_flight_late,
 		.ctx = f,
 	};
 	uint32_t i;

@@ -68,6 +68,7 @@ static struct flight *flight_get(struct wfi_cluster *c)
 	f->given_up = false;
 	f->ssd = false;
 	f->direct = false;
+	f->late = false;
 	f->ep = NULL;
 	f->xfer = NULL;
 	f->over = NULL;
@@ -307,6 +308,26 @@ static void flight_read_done(void *ctx, int res)
 		wfi_cl_landed(f);
 }
 
+/* its pull's time is not up, or it was not cancelled: others may still bring what it can't */
+static void late_tell(const struct flight *f)
+{
+	struct wfi_pull *pull = f->pull;
+
+	if (!f->late || !pull->over || pull->late || !pull->o.late)
+		return;
+	pull->late = true;
+	pull->o.late(pull->o.ctx, pull->end_res);
+}
+
+void wfi_cl_flight_late(void *ctx, int res)
+{
+	struct flight *f = ctx;
+
+	(void)res;
+	f->late = true;
+	late_tell(f);
+}
+
 /* ---- reading ---- */
 
 static bool over_rails(const struct wfi_peer *conn)
@@ -334,6 +355,7 @@ static int flight_read(struct wfi_cluster *c, struct flight *f, const struct wfi
 		.sums = f->sums,
 		.deadline_ns = deadline_ns,
 		.done = flight_read_done,
+		.late = wfi_cl_flight_late,
 		.ctx = f,
 	};
 	unsigned i;
@@ -488,6 +510,7 @@ void wfi_cl_flights_end(struct wfi_cluster *c, struct wfi_pull *pull)
 			continue;
 		if (f->reading) {
 			flight_stop(c, f);
+			late_tell(f);
 			continue;
 		}
 		wfi_cl_unask(c, f->ask);

@@ -644,7 +644,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		.ctx = r,
 	};
 	h->nr_reads++;
-	ret = wfi_peer_read(hs->opts.xfer, peer, h->tenant, &x, &r->read);
+	ret = wfi_peer_read(hs->opts.xfer, peer, h->tenant, NULL, &x, &r->read);
 	if (ret) {
 		/* layers of these blocks are now out of order: the handoff can't be completed */
 		h->nr_reads--;

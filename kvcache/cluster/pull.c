@@ -763,11 +763,12 @@ static void pull_end(struct wfi_cluster *c, struct wfi_pull *pull)
 }
 
 /* no more is begun; what is under way ends */
-static void pull_stop(struct wfi_cluster *c, struct wfi_pull *pull)
+static void pull_stop(struct wfi_cluster *c, struct wfi_pull *pull, int res)
 {
 	uint32_t i;
 
 	pull->over = true;
+	pull->end_res = res;
 	if (pull->state == PULL_ASKED)
 		wfi_cl_unask(c, pull->ask);
 	if (pull->state == PULL_SEEK)
@@ -793,7 +794,7 @@ static void pull_stop(struct wfi_cluster *c, struct wfi_pull *pull)
 void wfi_cluster_cancel(struct wfi_cluster *c, struct wfi_pull *pull)
 {
 	if (!pull->over && pull->state != PULL_ENDED)
-		pull_stop(c, pull);
+		pull_stop(c, pull, -ECANCELED);
 }
 
 void wfi_cl_pulls_expire(struct wfi_cluster *c)
@@ -810,7 +811,7 @@ void wfi_cl_pulls_expire(struct wfi_cluster *c)
 		if (deadline_ns > c->now_ns)
 			cl_event(c, deadline_ns);
 		else
-			pull_stop(c, pull);
+			pull_stop(c, pull, -ETIMEDOUT);
 	}
 }
 

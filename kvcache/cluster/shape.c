@@ -790,7 +790,7 @@ int wfi_shape_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct han
 	s->peer = peer;
 	h->nr_reads++;
 	j->busy = true;
-	ret = wfi_peer_read(hs->opts.xfer, peer, h->tenant, &x, &j->read);
+	ret = wfi_peer_read(hs->opts.xfer, peer, h->tenant, NULL, &x, &j->read);
 	if (ret) {
 		/* layers of these blocks are now out of order: the handoff can't be completed */
 		h->nr_reads--;

@@ -333,7 +333,7 @@ static int take_read(struct take *t)
 		return ret;
 	x.pieces = t->in.pieces;
 	x.nr_pieces = t->in.nr;
-	return wfi_peer_read(t->hs->opts.xfer, t->peer, t->h->tenant, &x, &t->read);
+	return wfi_peer_read(t->hs->opts.xfer, t->peer, t->h->tenant, NULL, &x, &t->read);
 }
 
 /* the node's own arena, where all of it lies */

@@ -67,7 +67,7 @@ void node_open(struct fixture *f, uint32_t n)
 	const struct wfi_tenant_opts tenant = { .name = "t",
 						.token = "",
 						.arena_bytes = f->tiers ? 1 << 15 : 1 << 18 };
-	const struct weft_transport *loop = wfi_transport_find(NULL, "loop");
+	const struct weft_transport *t = f->fault ? f->fault : wfi_transport_find(NULL, "loop");
 	struct weft_device_opts dev = { .size = sizeof(dev) };
 	struct weft_cq_opts cq = { .size = sizeof(cq) };
 	struct wfi_kv_opts kv = { .extent_bytes = 4096, .max_slots = 16384 };
@@ -87,9 +87,9 @@ void node_open(struct fixture *f, uint32_t n)
 	if (f->tiers)
 		tier_open(node);
 	assert_int_equal(wfi_owner_init(node->kv, &node->engine, node->tenant), 0);
-	assert_int_equal(loop->device_open(loop, node->env, &dev, &node->dev), 0);
-	assert_int_equal(loop->cq_create(node->dev, &cq, &node->send_cq), 0);
-	assert_int_equal(loop->cq_create(node->dev, &cq, &node->recv_cq), 0);
+	assert_int_equal(t->device_open(t, node->env, &dev, &node->dev), 0);
+	assert_int_equal(t->cq_create(node->dev, &cq, &node->send_cq), 0);
+	assert_int_equal(t->cq_create(node->dev, &cq, &node->recv_cq), 0);
 	x.send_cqs[0] = node->send_cq;
 	assert_int_equal(wfi_xfer_engine_create(&x, &node->xfer), 0);
 	o.kv = node->kv;
@@ -181,13 +181,17 @@ void turns(struct fixture *f, uint64_t ns)
 	}
 }
 
-static int setup(void **state, bool tiers)
+static int setup(void **state, bool tiers, bool faults)
 {
+	static const struct wfi_fault_opts calm = { .seed = 1 };
 	struct fixture *f = calloc(1, sizeof(*f));
 	uint32_t a, b, i;
 
 	assert_non_null(f);
 	f->tiers = tiers;
+	if (faults)
+		assert_int_equal(
+			wfi_fault_create(wfi_transport_find(NULL, "loop"), &calm, &f->fault), 0);
 	assert_int_equal(wfi_sim_create(5, &f->sim), 0);
 	for (a = 0; a < NODES; a++) {
 		node_open(f, a);
@@ -206,12 +210,24 @@ static int setup(void **state, bool tiers)
 
 int world_setup(void **state)
 {
-	return setup(state, false);
+	return setup(state, false, false);
 }
 
 int world_setup_tiers(void **state)
 {
-	return setup(state, true);
+	return setup(state, true, false);
+}
+
+int world_setup_faults(void **state)
+{
+	return setup(state, false, true);
+}
+
+void hold(struct fixture *f, bool on)
+{
+	const struct wfi_fault_opts o = { .never = on };
+
+	wfi_fault_set(f->fault, &o);
 }
 
 void node_close(struct fixture *f, uint32_t n)
@@ -248,6 +264,7 @@ int world_teardown(void **state)
 		assert_int_equal(st.slots_filling, 0);
 		node_close(f, a);
 	}
+	wfi_fault_destroy(f->fault);
 	wfi_sim_destroy(f->sim);
 	free(f);
 	return 0;

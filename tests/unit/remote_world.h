@@ -3,7 +3,8 @@
  * remote_world.h - three nodes' KV managers and clusters over the loop transport, in one thread
  *
  * Messages go through a queue, where a test may lose, delay, double and change them. In the world
- * of world_setup_tiers() each node has an SSD tier and room for few blocks in memory.
+ * of world_setup_faults() READs go through the fault injector; in that of world_setup_tiers() each
+ * node has an SSD tier and room for few blocks in memory.
  */
 #ifndef REMOTE_WORLD_H
 #define REMOTE_WORLD_H
@@ -60,6 +61,7 @@ struct letter {
 
 struct fixture {
 	struct wfi_sim *sim;
+	struct weft_transport *fault; /* NULL: there is none */
 	bool tiers;
 	uint64_t nr_others;
 	struct test_node nodes[NODES];
@@ -85,6 +87,9 @@ struct wish {
 /* of cmocka */
 int world_setup(void **state);
 int world_setup_tiers(void **state);
+int world_setup_faults(void **state);
+/* nothing that is READ completes from here on, whatever is shut down; or no longer */
+void hold(struct fixture *f, bool on);
 /* nothing is lent, claimed or pinned any more */
 int world_teardown(void **state);
 

@@ -29,11 +29,11 @@ struct gpu {
 	struct CUctx_st *ctx;
 	uint8_t *mem;
 	struct weft_mr *mr; /* for the NIC */
-	struct wfi_pull_memory memory;
+	struct wfi_nic_memory memory;
 	struct wish w;
 };
 
-static int setup(void **state)
+static int setup_in(void **state, int (*setup)(void **state))
 {
 	struct gpu *g = calloc(1, sizeof(*g));
 	const struct wfi_cuda *cuda = mock_cuda_table();
@@ -44,7 +44,7 @@ static int setup(void **state)
 
 	assert_non_null(g);
 	mock_cuda_reset();
-	world_setup((void **)&g->f);
+	setup((void **)&g->f);
 	put_chain(g->f, 1);
 	assert_int_equal(cuda->cuDevicePrimaryCtxRetain(&g->ctx, 0), 0);
 	assert_int_equal(cuda->cuCtxPushCurrent(g->ctx), 0);
@@ -59,6 +59,16 @@ static int setup(void **state)
 	assert_int_equal(t->ep_create(g->dev, &ep, &g->ep), 0);
 	*state = g;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_in(state, world_setup);
+}
+
+static int setup_faults(void **state)
+{
+	return setup_in(state, world_setup_faults);
 }
 
 static int teardown(void **state)
@@ -309,6 +319,62 @@ static void test_cancelled(void **state)
 	assert_true(g->w.done);
 }
 
+/* READs that no shutdown ends, by time and by who gives up: who waits hears so, and the memory is
+ * the NIC's until they have ended */
+static void never(struct gpu *g, bool cancelled)
+{
+	struct wfi_cluster *c = g->f->nodes[0].cluster;
+
+	reg(g, NULL);
+	begin(g);
+	hold(g->f, true);
+	turns(g->f, WFI_NSEC_PER_MSEC);
+	assert_int_equal(wfi_cluster_reads_of(c, g->f->nodes[0].links[1].ep), 1);
+	if (cancelled)
+		wfi_cluster_cancel(c, g->w.pull);
+	else
+		turns(g->f, DEADLINE_NS);
+	turns(g->f, 90 * WFI_NSEC_PER_MSEC);
+	assert_int_equal(late_res, 0);
+	turns(g->f, 15 * WFI_NSEC_PER_MSEC);
+	assert_int_equal(late_res, cancelled ? -ECANCELED : -ETIMEDOUT);
+	assert_false(g->w.done);
+	assert_int_equal(wfi_cluster_reads_of(c, g->f->nodes[0].links[1].ep), 1);
+	hold(g->f, false);
+	turns(g->f, WFI_NSEC_PER_MSEC);
+	assert_true(g->w.done);
+}
+
+static void test_read_never(void **state)
+{
+	never(*state, false);
+}
+
+static void test_read_cancelled(void **state)
+{
+	never(*state, true);
+}
+
+/* the same where another holder is known: it brings nothing before the first one's READs have
+ * ended, and who waits hears so when its time is up, not before */
+static void test_read_never_of_two(void **state)
+{
+	struct gpu *g = *state;
+
+	put_chain(g->f, 2);
+	reg(g, NULL);
+	begin(g);
+	hold(g->f, true);
+	turns(g->f, DEADLINE_NS - WFI_NSEC_PER_MSEC);
+	assert_int_equal(late_res, 0);
+	turns(g->f, 105 * WFI_NSEC_PER_MSEC);
+	assert_int_equal(late_res, -ETIMEDOUT);
+	assert_false(g->w.done);
+	hold(g->f, false);
+	turns(g->f, WFI_NSEC_PER_MSEC);
+	assert_true(g->w.done);
+}
+
 /* the GPU is lost while it sums up */
 static void test_gpu_lost(void **state)
 {
@@ -324,12 +390,16 @@ static void test_gpu_lost(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+#define FAULTS(name) cmocka_unit_test_setup_teardown(test_##name, setup_faults, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(direct),  TEST(segments),	TEST(not_reached), TEST(garbled),
-		TEST(no_sums), TEST(cancelled), TEST(gpu_lost),
+		TEST(direct),		TEST(segments),
+		TEST(not_reached),	TEST(garbled),
+		TEST(no_sums),		TEST(cancelled),
+		TEST(gpu_lost),		FAULTS(read_never),
+		FAULTS(read_cancelled), FAULTS(read_never_of_two),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -190,7 +190,7 @@ static void test_direct(void **state)
 {
 	struct rig *r = *state;
 	const struct region *g;
-	const struct wfi_pull_memory *m;
+	const struct wfi_nic_memory *m;
 
 	must_reg(r);
 	g = &r->s->regions[r->id];
@@ -270,7 +270,7 @@ static void run_give(struct node *node, void *arg)
 static void test_nic_goes(void **state)
 {
 	struct rig *r = *state;
-	const struct wfi_pull_memory *m;
+	const struct wfi_nic_memory *m;
 
 	must_reg(r);
 	m = gpu_direct_memory(r->s->regions[r->id].direct);
