@@ -188,6 +188,7 @@ struct session {
 	struct weft_rkey *rkeys[SESSION_REGIONS_MAX]; /* dense copy for transfers */
 	/* regions of GPUs as local sides of copies from other regions; made when first wanted */
 	struct weft_mr *mrs[SESSION_REGIONS_MAX];
+	const struct wfi_nic_memory *nics[SESSION_REGIONS_MAX]; /* of regions that NICs reach */
 	struct node_ring *rings[SESSION_RINGS_MAX];
 	uint32_t spaces[WFI_TENANT_SPACES_MAX]; /* that it has opened, by id */
 	uint32_t nr_spaces;

@@ -60,6 +60,7 @@ static void places_hold(struct node_op *op, struct wfi_handoff_places *out)
 		.ep = ep,
 		.rkeys = s->rkeys,
 		.mrs = s->mrs,
+		.nics = s->nics,
 		.arena = gpu_mr(s, ep),
 		.blocks = b.pieces,
 		.nr_rkeys = SESSION_REGIONS_MAX,

@@ -199,6 +199,7 @@ int session_region_give(struct session *s, const struct region *region, unsigned
 	s->regions[i] = *region;
 	s->regions[i].len = region->rkey->len;
 	s->rkeys[i] = region->rkey;
+	s->nics[i] = gpu_direct_memory(region->direct);
 	s->gpus[ep].nr_regions++;
 	if (region->gpu)
 		s->gpus[ep].gpu = region->gpu;
@@ -246,6 +247,7 @@ static void region_drop(struct session *s, uint32_t id)
 	/* NICs first: they are through when this returns */
 	gpu_direct_close(s->regions[id].direct);
 	s->regions[id].direct = NULL;
+	s->nics[id] = NULL;
 	ep->dev->transport->mr_dereg(s->mrs[id]);
 	s->mrs[id] = NULL;
 	ep->dev->transport->rkey_destroy(s->rkeys[id]);

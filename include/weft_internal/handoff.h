@@ -10,7 +10,8 @@
  *
  * Instead of slots either side may name places in memory of its own, a GPU's above all (place.c).
  * Then bytes are copied: between memory of GPUs straight, else through slots. Between nodes they
- * stop in slots on each side that has places (stage.c, take.c).
+ * stop in slots on each side that has places (stage.c, take.c), but where the receiver's NIC
+ * reaches the places itself: then they are READ straight there, and summed up by the GPU.
  *
  * Context: the node's worker thread.
  */
@@ -23,6 +24,7 @@
 #include "weft_internal/env.h"
 #include "weft_internal/kvcache.h"
 #include "weft_internal/metrics.h"
+#include "weft_internal/nic_memory.h"
 #include "weft_internal/rail.h"
 #include "weft_internal/xfer.h"
 
@@ -136,6 +138,8 @@ uint64_t wfi_handoffs_awaited_ns(const struct wfi_handoffs *hs);
  * @rkeys: by the numbers that @blocks have
  * @mrs: by the same numbers, of an expectation: regions as local sides of posts of other endpoints
  *       of @ep's device, or NULL where the provider has no such thing
+ * @nics: by the same numbers, of an expectation: regions that NICs reach, NULL of those that none
+ *        does; or NULL where there are none
  * @arena: of the tenant, for transfers over @ep; NULL where none is needed
  * @blocks: .rkey, .remote and .len of each: the whole block, or, in a push without a layout, its
  *          layers alone
@@ -146,6 +150,7 @@ struct wfi_handoff_places {
 	struct weft_ep *ep;
 	struct weft_rkey *const *rkeys;
 	struct weft_mr *const *mrs;
+	const struct wfi_nic_memory *const *nics;
 	const struct weft_mr *arena;
 	const struct wfi_piece *blocks;
 	uint32_t nr_rkeys;
@@ -170,7 +175,8 @@ struct wfi_expect_opts {
 		       const struct weft_slot *slots);
 	/* exactly once: @res nr_blocks and a lease, or negative errno. @slots: all, when res > 0 */
 	void (*done)(void *ctx, int res, uint64_t lease, const struct weft_slot *slots);
-	/* NULL, or at most once before a done() without success: copies are not fenced in time.
+	/* NULL, or at most once before a done() without success: copies, or READs, are not fenced
+	 * in time.
 	 * Who waits may hear so; what is lent stays so until done() */
 	void (*late)(void *ctx, int res);
 	void *ctx;

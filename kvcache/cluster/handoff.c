@@ -42,6 +42,9 @@ int wfi_handoffs_create(const struct wfi_handoffs_opts *opts, struct wfi_handoff
 	}
 	hs->bytes_read =
 		counter(hs, "weft_handoff_read", "", "bytes", "Bytes read from other nodes");
+	hs->bytes_straight =
+		counter(hs, "weft_handoff_straight", "", "bytes",
+			"Of the bytes read from other nodes, those straight to memory of GPUs");
 	hs->bytes_by_ref = counter(hs, "weft_handoff_by_reference", "", "bytes",
 				   "Bytes handed over inside the node without moving one");
 	hs->bytes_copied = counter(hs, "weft_handoff_copied", "", "bytes",
@@ -523,6 +526,14 @@ static void read_job_done(void *ctx, int res)
 			   wfi_now(hs->opts.env));
 }
 
+/* who waits hears so. The pusher does not: its slots are read still */
+static void read_job_late(void *ctx, int res)
+{
+	const struct read_job *r = ctx;
+
+	wfi_handoff_late(r->hs, r->h, res);
+}
+
 /* slots for blocks that no push has named before */
 int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,
 			    uint64_t now_ns)
@@ -641,6 +652,7 @@ static int layers_read(struct wfi_handoffs *hs, struct wfi_peer *peer, struct ha
 		.deadline_ns =
 			wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC),
 		.done = read_job_done,
+		.late = read_job_late,
 		.ctx = r,
 	};
 	h->nr_reads++;

@@ -162,7 +162,8 @@ struct wfi_handoffs {
 	uint32_t nr_takes, nr_taken; /* and its slots, in use */
 	bool taking;
 	struct wfi_run *runs; /* its scratch; NULL: no layout was asked for yet */
-	struct wfi_counter *bytes_read, *bytes_by_ref, *bytes_copied, *pieces_bad, *nr_failed;
+	struct wfi_counter *bytes_read, *bytes_straight, *bytes_by_ref, *bytes_copied;
+	struct wfi_counter *pieces_bad, *nr_failed;
 	struct wfi_counter scratch;
 };
 
@@ -195,7 +196,7 @@ void wfi_handoff_landed(struct wfi_handoffs *hs, struct handoff *h, uint32_t lay
 			uint32_t nr_layers, uint32_t first, uint32_t nr, uint64_t now_ns);
 /* a READ, or a copy, that was counted in .nr_reads is over, without success */
 void wfi_handoff_read_failed(struct wfi_handoffs *hs, struct handoff *h, int res);
-/* a copy that is counted in .nr_reads does not end */
+/* a READ, or a copy, that is counted in .nr_reads does not end */
 void wfi_handoff_late(struct wfi_handoffs *hs, struct handoff *h, int res);
 /* slots for blocks that no push has named before. Return: 0, -errno */
 int wfi_handoff_claim_slots(struct wfi_handoffs *hs, struct handoff *h, uint32_t first, uint32_t nr,

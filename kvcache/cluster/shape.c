@@ -670,6 +670,14 @@ static void job_done(void *ctx, int res)
 		wfi_handoff_read_failed(hs, h, res);
 }
 
+/* who waits hears so. The pusher does not: its slots are read still */
+static void job_late(void *ctx, int res)
+{
+	const struct shape_job *j = ctx;
+
+	wfi_handoff_late(j->hs, j->h, res);
+}
+
 /* ---- messages ---- */
 
 static int range_check(const struct source *s, uint32_t layer, uint32_t nr_layers, uint32_t first,
@@ -785,6 +793,7 @@ int wfi_shape_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct han
 		.deadline_ns =
 			wfi_min(h->opts.deadline_ns, now_ns + m->timeout_us * WFI_NSEC_PER_USEC),
 		.done = job_done,
+		.late = job_late,
 		.ctx = j,
 	};
 	s->peer = peer;

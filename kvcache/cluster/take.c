@@ -2,12 +2,16 @@
 /*
  * take.c - messages of peers for handoffs whose blocks are to lie in memory of an engine's
  *
- * What a message names is READ into slots that are claimed for it, held against its sums there, and
- * copied to the places: one message's bytes are copied in while the next one's are on their way. A
- * handoff has TAKES_MAX of them under way, and those that come meanwhile wait in order. Where
- * slots are short they wait for what others have taken, which needs nobody else to go on; where
- * nobody has taken any the message is answered with -ENOSPC. What the node pushes to itself lies in
- * the arena already, and is copied from there.
+ * What a message names is READ straight to its places where the peer's NIC reaches them and its
+ * pieces are few and long; then the GPU sums them up there. What fails on that way, and not by its
+ * sums, goes the other one.
+ *
+ * Else it is READ into slots that are claimed for it, held against its sums there, and copied to
+ * the places: one message's bytes are copied in while the next one's are on their way. A handoff
+ * has TAKES_MAX of them under way, and those that come meanwhile wait in order. Where slots are
+ * short they wait for what others have taken, which needs nobody else to go on; where nobody has
+ * taken any the message is answered with -ENOSPC. What the node pushes to itself lies in the arena
+ * already, and is copied from there.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,7 +20,9 @@
 #include "weft_internal/log.h"
 
 #define TAKES_MAX 4u /* of one handoff, under way */
+#define STRAIGHT_MAX 512u /* pieces of a message that go straight: a post of them */
 
+/* TAKE_COPIES: or is summed up. Nothing of the peer's is READ any more */
 enum take_state { TAKE_WAITS, TAKE_READS, TAKE_COPIES };
 
 /* one message */
@@ -27,6 +33,8 @@ struct take {
 	struct wfi_peer *peer; /* NULL: lost meanwhile, nobody to answer */
 	enum take_state state;
 	bool given_up;
+	bool straight; /* under way to its places; else by way of .slots, or from the arena */
+	int detour; /* why it does not go straight any more; 0: it may */
 	struct wfi_peer_read read;
 	struct wfi_xfer *xfer;
 	uint64_t push;
@@ -37,8 +45,9 @@ struct take {
 	uint32_t first, nr; /* blocks */
 	uint32_t nr_slots;
 	struct weft_slot slots[MSG_PIECES_MAX];
-	struct wfi_piece blocks[MSG_PIECES_MAX]; /* .remote: in the peer's arena; .local: here */
-	struct shape_list in, out; /* pieces of the READ, and of the copy */
+	/* .remote: in the peer's arena; .local: where it is copied from, as .out has it */
+	struct wfi_piece blocks[MSG_PIECES_MAX];
+	struct shape_list in, out; /* pieces of the READ, and of the copy, or of the places */
 	uint32_t crc[MSG_PIECES_MAX];
 	uint32_t sums[MSG_PIECES_MAX]; /* of what came */
 	int32_t results[MSG_PIECES_MAX];
@@ -89,9 +98,13 @@ static void take_end(struct take *t, int res)
 
 	if (!res && h->state != HANDOFF_OPEN)
 		res = -ECANCELED;
+	/* what was wrong first is why the other way did not help */
+	if (res && res != -ECANCELED && res != -ETIMEDOUT && t->detour)
+		res = t->detour;
 	if (t->peer)
 		wfi_handoffs_answer(hs, t->peer, t->push, res);
 	wfi_count(is_self(t) ? hs->bytes_copied : hs->bytes_read, res ? 0 : bytes);
+	wfi_count(hs->bytes_straight, t->straight && !res ? bytes : 0);
 	take_put(t);
 	h->nr_reads--;
 	/* nobody takes it up before the next round */
@@ -154,6 +167,24 @@ static int pieces_check(const struct take *t, const struct shape_list *l)
 				  l->pieces[i].len, arena->len))
 			return -EINVAL;
 	return 0;
+}
+
+/* where the blocks of a message lie for pieces_out(): packed in slots, one behind the other */
+static void blocks_packed(struct take *t)
+{
+	uint32_t i;
+
+	for (i = 0; i < t->nr; i++)
+		t->blocks[i].local = (void *)(uintptr_t)(i * t->piece_bytes);
+}
+
+/* at @base of what the peer's offsets count in */
+static void blocks_from(struct take *t, uintptr_t base)
+{
+	uint32_t i;
+
+	for (i = 0; i < t->nr; i++)
+		t->blocks[i].local = (void *)(base + t->blocks[i].remote);
 }
 
 /* what is copied to the places, and from where. Return: 0, -errno */
@@ -221,7 +252,7 @@ static int pieces_in(struct take *t)
 	return ret;
 }
 
-/* ---- copies ---- */
+/* ---- copies and sums ---- */
 
 /* Return: 0, -EBADMSG */
 static int take_check(const struct take *t, const char *where)
@@ -297,6 +328,14 @@ static int take_copy(struct take *t)
 
 /* ---- READs ---- */
 
+/* who waits hears so. The pusher does not: its slots are read still */
+static void take_read_late(void *ctx, int res)
+{
+	const struct take *t = ctx;
+
+	wfi_handoff_late(t->hs, t->h, res);
+}
+
 static void take_read_done(void *ctx, int res)
 {
 	struct take *t = ctx;
@@ -313,68 +352,220 @@ static void take_read_done(void *ctx, int res)
 		take_end(t, res);
 }
 
-static int take_read(struct take *t)
+/* .in, to @to or, NULL, to slots; done() may come within. Return: 0, -errno */
+static int take_read(struct take *t, const struct wfi_nic_memory *to,
+		     void (*done)(void *ctx, int res))
 {
 	struct wfi_xfer_opts x = {
+		.pieces = t->in.pieces,
+		.nr_pieces = t->in.nr,
 		.nr_blocks = t->nr,
 		.results = t->results,
-		.sum_ops = &wfi_crc32c_sums,
-		.sums = t->sums,
+		.sum_ops = to ? NULL : &wfi_crc32c_sums,
+		.sums = to ? NULL : t->sums,
 		.batch_bytes = t->h->opts.nr_blocks * t->h->space.block_bytes,
 		.deadline_ns = t->deadline_ns,
-		.done = take_read_done,
+		.done = done,
+		.late = take_read_late,
 		.ctx = t,
 	};
+
+	return wfi_peer_read(t->hs->opts.xfer, t->peer, t->h->tenant, to, &x, &t->read);
+}
+
+static int take_read_packed(struct take *t)
+{
 	int ret = pieces_in(t);
 
 	if (!ret)
 		ret = pieces_place(t, &t->in);
-	if (ret)
-		return ret;
-	x.pieces = t->in.pieces;
-	x.nr_pieces = t->in.nr;
-	return wfi_peer_read(t->hs->opts.xfer, t->peer, t->h->tenant, NULL, &x, &t->read);
+	return ret ? ret : take_read(t, NULL, take_read_done);
 }
 
-/* the node's own arena, where all of it lies */
-static void take_self(struct take *t)
-{
-	const struct wfi_map *arena = wfi_tenant_arena(t->h->tenant);
-	uint32_t i;
+/* ---- straight to the places ---- */
 
-	for (i = 0; i < t->nr; i++)
-		t->blocks[i].local = (void *)((uintptr_t)arena->addr + t->blocks[i].remote);
+/* it did not go: by way of slots it may, unless it is over anyway */
+static void straight_failed(struct take *t, int res)
+{
+	t->straight = false;
+	t->detour = res;
+	if (t->given_up || !t->peer || res == -ECANCELED || res == -ETIMEDOUT) {
+		take_end(t, res);
+		return;
+	}
+	t->state = TAKE_WAITS;
+	t->h->nr_takes--;
+	takes_pump(t->hs);
+}
+
+static void straight_summed(void *ctx, int res)
+{
+	struct take *t = ctx;
+
+	t->xfer = NULL;
+	if (res)
+		straight_failed(t, res);
+	else
+		take_end(t, take_check(t, "where it was read to"));
+}
+
+/* by the GPU, which sees what the NIC has brought from here on */
+static int straight_sum(struct take *t)
+{
+	const struct handoff *h = t->h;
+	const struct wfi_xfer_opts x = {
+		.ep = h->places.ep,
+		.dir = WFI_XFER_SUM_THERE,
+		.rkeys = h->places.rkeys,
+		.nr_rkeys = h->places.nr_rkeys,
+		.pieces = t->out.pieces,
+		.nr_pieces = t->out.nr,
+		.nr_blocks = t->nr,
+		.results = t->results,
+		.sum_ops = &wfi_crc32c_sums,
+		.sums = t->sums,
+		.deadline_ns = t->deadline_ns,
+		.done = straight_summed,
+		.late = take_late,
+		.ctx = t,
+	};
+	struct wfi_xfer *xfer;
+	const int ret = wfi_xfer_submit(t->hs->opts.xfer, &x, &xfer);
+
+	if (!ret && xfer)
+		t->xfer = xfer;
+	return ret;
+}
+
+static void straight_read(void *ctx, int res)
+{
+	struct take *t = ctx;
+
+	t->read = (struct wfi_peer_read){ 0 };
+	if (!res && t->given_up)
+		res = -ECANCELED;
+	t->state = TAKE_COPIES;
+	if (!res)
+		res = straight_sum(t);
+	if (res)
+		straight_failed(t, res);
+}
+
+/* the same pieces as NICs have them, into .in: where they are few, and so long that each costs its
+ * NIC no more than its bytes do. Return: whether they are */
+static bool straight_pieces(struct take *t, const struct wfi_nic_memory *to)
+{
+	const struct weft_caps *caps = &t->peer->ep->dev->caps;
+	struct wfi_piece p;
+	uint64_t bytes = 0;
+	uint32_t i, n = 0;
+
+	if (wfi_shape_list_room(t->hs->opts.env, &t->in, STRAIGHT_MAX))
+		return false;
+	for (i = 0; i < t->out.nr; i++) {
+		p = t->out.pieces[i];
+		if (p.rkey != t->out.pieces[0].rkey)
+			return false;
+		p.local = (void *)(uintptr_t)p.remote;
+		p.remote = (uintptr_t)t->out.pieces[i].local;
+		p.rkey = 0;
+		bytes += p.len;
+		n += wfi_nic_runs(to, &p, &t->in.pieces[n], STRAIGHT_MAX - n);
+		if (n > STRAIGHT_MAX)
+			return false;
+	}
+	t->in.nr = wfi_pieces_merge(t->in.pieces, n);
+	return (bytes >> 10) * caps->cost_per_mib_ns >= (uint64_t)t->in.nr * caps->cost_per_piece_ns
+								<< 10;
+}
+
+/* Return: where .in is to be READ to; NULL: not straight */
+static const struct wfi_nic_memory *straight_plan(struct take *t)
+{
+	const struct wfi_handoff_places *places = &t->h->places;
+	const struct wfi_nic_memory *to;
+
+	if (t->detour || !places->nics || !places->nics[places->blocks[0].rkey])
+		return NULL;
+	blocks_from(t, 0);
+	if (pieces_out(t) || !t->out.nr)
+		return NULL;
+	to = places->nics[t->out.pieces[0].rkey];
+	if (!to || !wfi_peer_reaches(t->peer, t->h->tenant, to) || !straight_pieces(t, to))
+		return NULL;
+	return to;
+}
+
+/* ---- which way ---- */
+
+static void self_begin(struct take *t)
+{
+	int ret;
+
+	blocks_from(t, (uintptr_t)wfi_tenant_arena(t->h->tenant)->addr);
+	t->h->nr_takes++;
+	t->state = TAKE_COPIES;
+	ret = take_copy(t);
+	if (ret)
+		take_end(t, ret);
+}
+
+static void straight_begin(struct take *t, const struct wfi_nic_memory *to)
+{
+	int ret;
+
+	t->straight = true;
+	t->h->nr_takes++;
+	t->state = TAKE_READS;
+	ret = take_read(t, to, straight_read);
+	if (ret)
+		straight_failed(t, ret);
 }
 
 /* Return: 0 it is under way, or over; -EAGAIN it waits for slots; or why it can't be */
-static int take_begin(struct take *t)
+static int packed_begin(struct take *t)
 {
 	struct wfi_handoffs *hs = t->hs;
 	const uint64_t slot_bytes = t->h->space.block_bytes;
 	const uint32_t nr = (uint32_t)((t->piece_bytes * t->nr + slot_bytes - 1) / slot_bytes);
-	const uint64_t now_ns = wfi_now(hs->opts.env);
 	int ret;
 
-	if (now_ns >= t->deadline_ns)
-		return -ETIMEDOUT;
-	if (!t->peer || t->h->state != HANDOFF_OPEN)
-		return -ECONNRESET;
-	if (is_self(t)) {
-		take_self(t);
-		t->h->nr_takes++;
-		t->state = TAKE_COPIES;
-		return take_copy(t);
-	}
 	if (nr > MSG_PIECES_MAX)
 		return -E2BIG;
-	ret = wfi_kv_claim(hs->opts.kv, &t->h->claims, t->h->opts.space, nr, t->slots, now_ns);
+	ret = wfi_kv_claim(hs->opts.kv, &t->h->claims, t->h->opts.space, nr, t->slots,
+			   wfi_now(hs->opts.env));
 	if (ret < 0)
 		return ret == -ENOSPC && hs->nr_taken ? -EAGAIN : ret;
+	blocks_packed(t);
 	t->nr_slots = nr;
 	hs->nr_taken += nr;
 	t->h->nr_takes++;
 	t->state = TAKE_READS;
-	return take_read(t);
+	ret = take_read_packed(t);
+	/* it has its slots, and waits for nothing */
+	if (ret)
+		take_end(t, ret);
+	return 0;
+}
+
+/* Return: as packed_begin() */
+static int take_begin(struct take *t)
+{
+	const struct wfi_nic_memory *to;
+
+	if (wfi_now(t->hs->opts.env) >= t->deadline_ns)
+		return -ETIMEDOUT;
+	if (!t->peer || t->h->state != HANDOFF_OPEN)
+		return -ECONNRESET;
+	if (is_self(t)) {
+		self_begin(t);
+		return 0;
+	}
+	to = straight_plan(t);
+	if (!to)
+		return packed_begin(t);
+	straight_begin(t, to);
+	return 0;
 }
 
 /* the first that may begin now */
@@ -446,6 +637,8 @@ int wfi_take_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct hand
 	t->peer = peer;
 	t->state = TAKE_WAITS;
 	t->given_up = false;
+	t->straight = false;
+	t->detour = 0;
 	t->read = (struct wfi_peer_read){ 0 };
 	t->xfer = NULL;
 	t->push = m->push;
@@ -458,11 +651,7 @@ int wfi_take_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct hand
 	t->nr = m->nr;
 	t->nr_slots = 0;
 	for (i = 0; i < m->nr; i++) {
-		t->blocks[i] = (struct wfi_piece){
-			.local = (void *)(uintptr_t)(i * t->piece_bytes),
-			.remote = pieces[i].off,
-			.block = i,
-		};
+		t->blocks[i] = (struct wfi_piece){ .remote = pieces[i].off, .block = i };
 		t->crc[i] = pieces[i].crc;
 		if (!source)
 			h->named[m->first_block + i] = (uint16_t)(m->layer + m->nr_layers);
