@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "gpu/device.h"
+#include "gpu/kernels/args.h"
 #include "tests/unit/cpu_kernels.h"
 #include "tests/unit/mock_cuda_private.h"
 
@@ -587,6 +588,17 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, struct CUfunc_st *f
 	return fault("cuOccupancyMaxActiveBlocksPerMultiprocessor");
 }
 
+/* a bit of what was moved, where that is pieces at addresses of their own */
+static void flip_moved(const struct wfi_gpu_move_args *args)
+{
+	const struct wfi_gpu_item *item = (const void *)(uintptr_t)args->items;
+
+	if (!item || args->nr_runs || !item->len)
+		return;
+	*(uint8_t *)(uintptr_t)item->dst ^= 1;
+	mock_cuda.flip--;
+}
+
 int cuLaunchKernel(struct CUfunc_st *func, unsigned grid_x, unsigned grid_y, unsigned grid_z,
 		   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
 		   struct CUstream_st *stream, void **params, void **extra)
@@ -601,5 +613,7 @@ int cuLaunchKernel(struct CUfunc_st *func, unsigned grid_x, unsigned grid_y, uns
 		return WFI_CUDA_INVALID_VALUE;
 	mock_cuda.launches++;
 	cpu_kernel_run(func->kernel, grid_x, shared, params ? params[0] : NULL);
+	if (mock_cuda.flip && !strcmp(func->kernel->name, "weft_move"))
+		flip_moved(params[0]);
 	return 0;
 }

@@ -21,7 +21,7 @@ struct mock_cuda {
 	int shared; /* memory that a block of threads can have */
 	bool shared_memory; /* of other processes, too, by their handles */
 	bool hold; /* copies wait for mock_cuda_release() */
-	unsigned flip; /* so many copies arrive with a bit that is another */
+	unsigned flip; /* so many copies, of kernels too, arrive with a bit that is another */
 	unsigned launches; /* so far */
 	unsigned copies; /* so far */
 	unsigned waits; /* so far, of streams for events */
