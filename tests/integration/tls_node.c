@@ -226,7 +226,7 @@ static void side_node(struct side *s, const struct side_opts *o)
 		.env = &s->env,
 		.name = o->name,
 		.node_id = (unsigned char)o->name[0],
-		.transport = "loop",
+		.transport = o->transports ? o->transports[0]->name : "loop",
 		.lease_ns = WFI_NSEC_PER_SEC,
 		.op_timeout_ns = WFI_NSEC_PER_SEC,
 		.tenants = &tenant,
@@ -234,7 +234,7 @@ static void side_node(struct side *s, const struct side_opts *o)
 	};
 
 	assert_int_equal(wfi_env_real_init(&s->env), 0);
-	s->env.transports = wfi_transports;
+	s->env.transports = o->transports ? o->transports : wfi_transports;
 	assert_int_equal(node_create(&opts, &s->node), 0);
 }
 

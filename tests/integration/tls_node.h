@@ -63,6 +63,8 @@ struct side_opts {
 	const char *allow;
 	const char *peer; /* whom it calls */
 	unsigned port; /* there */
+	/* the first is what it reaches other nodes over; NULL: the reference transport */
+	const struct weft_transport *const *transports;
 };
 
 /* s->secure, with s->env */

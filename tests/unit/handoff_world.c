@@ -183,9 +183,9 @@ static void gpu_open(struct world *w, enum kind kind)
 	assert_int_equal(wfi_gpu_export(cuda, mem, MEM, &from.memory, &src.fd, why), 0);
 	assert_int_equal(wfi_transport_cuda.rkey_import(w->gpu_ep, &src, &m->rkeys[0]), 0);
 	memory_blocks(m);
-	m->nic = (struct wfi_nic_memory){
-		.rkey = m->rkeys[0], .base = (uintptr_t)m->mem, .shape = from.shape
-	};
+	m->nic = (struct wfi_nic_memory){ .rkey = m->rkeys[0],
+					  .base = (uintptr_t)m->mem,
+					  .shape = from.shape };
 	assert_int_equal(w->fault->mr_reg(w->nic, &mr, &m->nic.mrs[1]), 0);
 	m->nics[0] = &m->nic;
 	m->places.ep = w->gpu_ep;
@@ -773,9 +773,9 @@ int push(struct world *w, struct heard *h, struct peer *p, struct place_memory *
 
 void answers(struct world *w, struct peer *p, unsigned msg, int res)
 {
-	const struct wfi_msg_done m = {
-		.type = WFI_MSG_LAYERS_DONE, .res = res, .push = p->msgs[msg].m.push
-	};
+	const struct wfi_msg_done m = { .type = WFI_MSG_LAYERS_DONE,
+					.res = res,
+					.push = p->msgs[msg].m.push };
 
 	assert_int_equal(wfi_handoffs_message(w->hs, &p->base, &m, sizeof(m), now(w)), 0);
 }

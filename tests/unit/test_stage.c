@@ -19,13 +19,28 @@
 
 /* keys and values, tokens within heads; with room between the heads */
 static const struct weft_layout hnd = {
-	.nr_layers = NL, .nr_kv = 2, .nr_tokens = 16, .nr_heads = 2, .head_bytes = 32,
-	.base = 64, .layer_stride = LAYER, .kv_stride = 2048, .token_stride = 32, .head_stride = 640,
+	.nr_layers = NL,
+	.nr_kv = 2,
+	.nr_tokens = 16,
+	.nr_heads = 2,
+	.head_bytes = 32,
+	.base = 64,
+	.layer_stride = LAYER,
+	.kv_stride = 2048,
+	.token_stride = 32,
+	.head_stride = 640,
 };
 /* the same without the room, as it is told */
 static const struct weft_layout packed = {
-	.nr_layers = NL, .nr_kv = 2, .nr_tokens = 16, .nr_heads = 2, .head_bytes = 32,
-	.layer_stride = 2048, .kv_stride = 1024, .token_stride = 32, .head_stride = 512,
+	.nr_layers = NL,
+	.nr_kv = 2,
+	.nr_tokens = 16,
+	.nr_heads = 2,
+	.head_bytes = 32,
+	.layer_stride = 2048,
+	.kv_stride = 1024,
+	.token_stride = 32,
+	.head_stride = 512,
 };
 
 static const char *arena(const struct world *w)
@@ -291,8 +306,8 @@ static void test_forged(void **state)
 	}
 	/* the right one, by another node */
 	msg.push = p->msgs[0].m.push;
-	assert_int_equal(
-		wfi_handoffs_message(w->hs, &w->peers[1].base, &msg, sizeof(msg), now(w)), 0);
+	assert_int_equal(wfi_handoffs_message(w->hs, &w->peers[1].base, &msg, sizeof(msg), now(w)),
+			 0);
 	assert_false(h.done);
 	assert_true(slots_free(w) < w->nr_free);
 	answers(w, p, 0, 0);
@@ -410,10 +425,9 @@ static void test_gpu_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(ways),	      TEST(slots),	    TEST(many),
-		TEST(stuck),	      TEST(ends),	    TEST(forged),
-		TEST(flipped),	      TEST(never_in_time),  TEST(never_and_dies),
-		TEST(never_and_lost), TEST(gpu_lost),
+		TEST(ways),	      TEST(slots),	    TEST(many),	    TEST(stuck),
+		TEST(ends),	      TEST(forged),	    TEST(flipped),  TEST(never_in_time),
+		TEST(never_and_dies), TEST(never_and_lost), TEST(gpu_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,23 +18,51 @@
 
 /* keys and values, heads within tokens; 16 tokens a block, as the receiver has them */
 static const struct weft_layout nhd = {
-	.nr_layers = NL, .nr_kv = 2, .nr_tokens = 16, .nr_heads = 2, .head_bytes = 64,
-	.layer_stride = LAYER, .kv_stride = 2048, .token_stride = 128, .head_stride = 64,
+	.nr_layers = NL,
+	.nr_kv = 2,
+	.nr_tokens = 16,
+	.nr_heads = 2,
+	.head_bytes = 64,
+	.layer_stride = LAYER,
+	.kv_stride = 2048,
+	.token_stride = 128,
+	.head_stride = 64,
 };
 /* the same with pages of twice as many tokens */
 static const struct weft_layout nhd32 = {
-	.nr_layers = NL, .nr_kv = 2, .nr_tokens = 32, .nr_heads = 2, .head_bytes = 64,
-	.layer_stride = 2 * LAYER, .kv_stride = 4096, .token_stride = 128, .head_stride = 64,
+	.nr_layers = NL,
+	.nr_kv = 2,
+	.nr_tokens = 32,
+	.nr_heads = 2,
+	.head_bytes = 64,
+	.layer_stride = 2 * LAYER,
+	.kv_stride = 4096,
+	.token_stride = 128,
+	.head_stride = 64,
 };
 /* one of its heads, tokens within heads */
 static const struct weft_layout one_head = {
-	.nr_layers = NL, .nr_kv = 2, .nr_tokens = 16, .nr_heads = 1, .head_bytes = 64,
-	.layer_stride = LAYER / 2, .kv_stride = 1024, .token_stride = 64, .head_stride = 1024,
+	.nr_layers = NL,
+	.nr_kv = 2,
+	.nr_tokens = 16,
+	.nr_heads = 1,
+	.head_bytes = 64,
+	.layer_stride = LAYER / 2,
+	.kv_stride = 1024,
+	.token_stride = 64,
+	.head_stride = 1024,
 };
 static const struct weft_layout other_head = {
-	.nr_layers = NL, .nr_kv = 2, .nr_tokens = 16, .nr_heads = 1, .head_bytes = 64,
+	.nr_layers = NL,
+	.nr_kv = 2,
+	.nr_tokens = 16,
+	.nr_heads = 1,
+	.head_bytes = 64,
 	.first_head = 1,
-	.layer_stride = LAYER / 2, .kv_stride = 1024, .token_stride = 64, .head_stride = 1024,
+	.layer_stride = LAYER / 2,
+	.kv_stride = 1024,
+	.token_stride = 64,
+	.head_stride = 1024,
 };
 
 /* where a handoff's blocks go, and how */
@@ -550,9 +578,9 @@ static uint32_t rnd(void)
 /* nodes have a few blocks each, and push as they come to it; slots are few */
 static void test_many(void **state)
 {
-	static const struct wfi_fault_opts slow = {
-		.seed = 5, .delay_ppm = 700000, .delay_max_ns = 3 * MS
-	};
+	static const struct wfi_fault_opts slow = { .seed = 5,
+						    .delay_ppm = 700000,
+						    .delay_max_ns = 3 * MS };
 	struct world *w = *state;
 	struct heard h;
 
@@ -571,8 +599,7 @@ static void test_many(void **state)
 
 			if (layer == NL)
 				continue;
-			says(w, &w->peers[n], &h, NULL, layer, layer, n * (NB / PEERS),
-			     NB / PEERS);
+			says(w, &w->peers[n], &h, NULL, layer, layer, n * (NB / PEERS), NB / PEERS);
 			said[n]++;
 			left--;
 			if (rnd() % 4 == 0)
@@ -643,9 +670,19 @@ static void test_busy(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(ways),	   TEST(layouts),  TEST(costs),	      TEST(flipped),
-		TEST(ends),	   TEST(never),	   TEST(detour),      TEST(nic_goes),
-		TEST(sums_never),  TEST(sums_cancelled), TEST(gpu_lost), TEST(many),	      TEST(many_less_one),
+		TEST(ways),
+		TEST(layouts),
+		TEST(costs),
+		TEST(flipped),
+		TEST(ends),
+		TEST(never),
+		TEST(detour),
+		TEST(nic_goes),
+		TEST(sums_never),
+		TEST(sums_cancelled),
+		TEST(gpu_lost),
+		TEST(many),
+		TEST(many_less_one),
 		cmocka_unit_test_setup_teardown(test_busy, world_setup_few, world_teardown),
 	};
 
