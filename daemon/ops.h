@@ -183,6 +183,9 @@ static inline void op_piece_local(const struct node *node, uint32_t slot, uint32
 	};
 }
 
+/* forward only: the engine may have given it, and the word be another session's, which waits for
+ * more */
+void op_signal_move(const struct op_signal *signal);
 /* what WEFT_F_SIGNAL asks for, behind @args bytes of other arguments, to @c->signal. Return: 0,
  * -EINVAL, -EFAULT */
 int op_signal_take(struct op_ctx *c, uint64_t args);
@@ -190,7 +193,7 @@ int op_signal_take(struct op_ctx *c, uint64_t args);
 static inline void op_signal_give(const struct op_signal *signal)
 {
 	if (wfi_unlikely(signal->word != NULL))
-		__atomic_store_n(signal->word, signal->value, __ATOMIC_RELEASE);
+		op_signal_move(signal);
 }
 
 /* the regions of pieces, @by 1 or -1 */

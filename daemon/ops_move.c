@@ -4,6 +4,18 @@
 
 #include "ops.h"
 
+#define MOVE_TRIES 4u /* the word is the engine's, which may write to it all the time */
+
+void op_signal_move(const struct op_signal *signal)
+{
+	uint32_t now = __atomic_load_n(signal->word, __ATOMIC_RELAXED);
+
+	for (unsigned i = 0; i < MOVE_TRIES && (int32_t)(signal->value - now) > 0; i++)
+		if (__atomic_compare_exchange_n(signal->word, &now, signal->value, false,
+						__ATOMIC_RELEASE, __ATOMIC_RELAXED))
+			return;
+}
+
 int op_signal_take(struct op_ctx *c, uint64_t args)
 {
 	const struct region *g;

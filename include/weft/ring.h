@@ -154,7 +154,8 @@ extern "C" {
  *           res: blocks that arrived. With WEFT_F_SIGNAL
  *           a struct weft_arg_signal follows, at the next multiple of 8: before the completion, but
  *           for one of -EINVAL or -EFAULT, the node stores .value in a word of the engine's, for
- *           streams of a GPU that wait for it
+ *           streams of a GPU that wait for it, unless the word is there or past it:
+ *           (int32_t)(word - value) >= 0
  * MAP       keys[n], out slots[n]. Leases the longest prefix held, for reading in place. res: its
  *           length; out handle: the lease (0 when res is 0). Slower tiers, in handle and
  *           WEFT_F_VERIFY as for GET; what other nodes have is held here, too, from then on.

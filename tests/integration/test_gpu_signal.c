@@ -155,6 +155,34 @@ static void test_order(void **state)
 	rig_close(&r);
 }
 
+/* a word that a later get of another session's has is not set back by the end of an earlier one */
+static void test_forward(void **state)
+{
+	const struct weft_key key = { 1, 2 };
+	struct weft_signal signal = { 0 };
+	struct weft_place place = { 0 };
+	struct weft_op op = { .op = WEFT_OP_GET, .flags = WEFT_F_SIGNAL, .nr = 1, .keys = &key };
+	uint32_t *word;
+	struct rig r;
+
+	(void)state;
+	rig_open(&r, &node);
+	assert_int_equal(weft_signals_open(r.e.ring, r.region), 0);
+	place.region = r.region;
+	op.space = r.e.space;
+	op.places = &place;
+	op.signal = &signal;
+	kill(node.pid, SIGSTOP);
+	assert_int_equal(weft_submit(r.e.ring, &op, 1), 1);
+	/* the mocked GPU has the host's addresses */
+	word = (uint32_t *)(uintptr_t)signal.addr;
+	__atomic_store_n(word, signal.value + 1, __ATOMIC_RELAXED);
+	kill(node.pid, SIGCONT);
+	expect_end(&r, 0);
+	assert_int_equal(__atomic_load_n(word, __ATOMIC_ACQUIRE), signal.value + 1);
+	rig_close(&r);
+}
+
 /* several gets are open, and each has a word of its own */
 static void test_many(void **state)
 {
@@ -377,10 +405,15 @@ static void test_hostile(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST_GPU(order, sets),	   TEST_GPU(many, sets),
-		TEST_GPU(stopped, sets),   cmocka_unit_test(test_copy_never_ends),
-		TEST_GPU(node_dies, sets), TEST_GPU(ring_closed, sets),
-		TEST_GPU(refused, sets),   TEST_GPU(hostile, sets),
+		TEST_GPU(order, sets),
+		TEST_GPU(many, sets),
+		TEST_GPU(forward, sets),
+		TEST_GPU(stopped, sets),
+		cmocka_unit_test(test_copy_never_ends),
+		TEST_GPU(node_dies, sets),
+		TEST_GPU(ring_closed, sets),
+		TEST_GPU(refused, sets),
+		TEST_GPU(hostile, sets),
 	};
 	const int skip = test_gpu_load();
 
