@@ -63,6 +63,15 @@ void test_fill(void *buf, size_t len, uint64_t seed)
 		word[i] = first + i * 0x9e3779b97f4a7c15ull;
 }
 
+uint64_t test_seed(void)
+{
+	const char *from_env = getenv("WEFT_TEST_SEED");
+	const uint64_t seed = from_env ? strtoull(from_env, NULL, 10) : test_now_ms();
+
+	printf("WEFT_TEST_SEED=%llu\n", (unsigned long long)seed);
+	return seed;
+}
+
 bool test_filled(const void *buf, size_t len, uint64_t seed)
 {
 	uint64_t state = seed;

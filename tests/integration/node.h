@@ -96,6 +96,8 @@ bool test_until(unsigned ms, bool (*cond)(void *ctx), void *ctx);
 void test_fill(void *buf, size_t len, uint64_t seed);
 bool test_filled(const void *buf, size_t len, uint64_t seed);
 uint64_t test_rand(uint64_t *state);
+/* to begin with: WEFT_TEST_SEED, or another in each run; it is printed */
+uint64_t test_seed(void);
 
 /* ---- engines ---- */
 

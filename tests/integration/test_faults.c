@@ -764,11 +764,8 @@ static void test_typo(void **state)
 
 static int start_node(void **state)
 {
-	const char *from_env = getenv("WEFT_TEST_SEED");
-
 	(void)state;
-	seed = from_env ? strtoull(from_env, NULL, 10) : test_now_ms();
-	printf("WEFT_TEST_SEED=%llu\n", (unsigned long long)seed);
+	seed = test_seed();
 	test_node_init(&node, sets);
 	test_node_start(&node);
 	return 0;

@@ -874,11 +874,8 @@ static void test_broken(void **state)
 
 static int start_all(void **state)
 {
-	const char *from_env = getenv("WEFT_TEST_SEED");
-
 	(void)state;
-	seed = from_env ? strtoull(from_env, NULL, 10) : test_now_ms();
-	printf("WEFT_TEST_SEED=%llu\n", (unsigned long long)seed);
+	seed = test_seed();
 	test_node_init(&node, sets);
 	test_node_start(&node);
 	test_child_start(&witness, run_witness, NULL);
