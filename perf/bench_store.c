@@ -5,11 +5,12 @@
  * Two nodes, each in a process of its own, meet over TCP. The engine, in this process, is one of
  * the first node's; what it finds and gets is the second's. What it puts stays with its own node,
  * as it does in use. Nothing is pinned: there are three processes, as Mooncake's are, and two
- * cores.
+ * cores. What comes has bare TCP beside it, from one core to the other.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include "perf/peers.h"
 #include "perf/perf.h"
 #include "perf/rig.h"
 #include "perf/store.h"
@@ -28,6 +29,7 @@ struct store {
 	struct weft_key keys[CHAIN]; /* of what the other node holds */
 	struct weft_key fresh[BLOCKS]; /* of what is put */
 	uint64_t nr_fresh;
+	struct wfi_peer_tcp *bare;
 };
 
 /* a case of it: see struct wfi_perf_timed */
@@ -36,6 +38,7 @@ struct store_case {
 	int (*prepare)(void *ctx);
 	int (*op)(void *ctx);
 	unsigned ops;
+	bool bare; /* bare TCP moves as many bytes beside it */
 };
 
 /* ---- operations ---- */
@@ -181,8 +184,10 @@ static int store_open(struct store *s)
 				      .peer = addr,
 				      .peer_name = "far",
 				      .unpinned = true };
-	int ret = wfi_perf_free_port(addr, sizeof(addr));
+	int ret = wfi_peer_tcp_open(&s->bare);
 
+	if (!ret)
+		ret = wfi_perf_free_port(addr, sizeof(addr));
 	if (!ret)
 		ret = wfi_perf_rig_open_node(&s->far, &far);
 	if (!ret)
@@ -204,16 +209,40 @@ static void store_close(struct store *s)
 		wfi_perf_region_close(s->near.w, &s->region);
 	wfi_perf_rig_close(&s->near);
 	wfi_perf_rig_close(&s->far);
+	wfi_peer_tcp_close(s->bare);
 }
+
+/* ---- bare TCP ---- */
+
+static int bare_move(void *ctx)
+{
+	return wfi_peer_tcp_move(ctx, 1, BLOCKS * BLOCK_BYTES);
+}
+
+/* its other end is pinned to the node's core */
+static int bare_round(void *ctx, double *us)
+{
+	int ret = wfi_perf_pin(WFI_PERF_ENGINE_CPU);
+
+	if (!ret)
+		ret = wfi_perf_timed_us(ctx, us);
+	return ret ? ret : wfi_perf_unpin();
+}
+
+/* ---- cases ---- */
 
 static int run_case(const struct wfi_perf *p, struct store *s, const struct store_case *c,
 		    const struct wfi_perf_side *peer)
 {
 	const struct wfi_perf_case row = { "compare", c->name, "us", false };
-	struct wfi_perf_timed timed = { c->prepare, c->op, s, p->quick ? 3 : c->ops };
-	const struct wfi_perf_side sides[] = { { NULL, wfi_perf_timed_us, &timed, NULL }, *peer };
+	const unsigned ops = p->quick ? 3 : c->ops;
+	struct wfi_perf_timed timed = { c->prepare, c->op, s, ops };
+	struct wfi_perf_timed bare = { NULL, bare_move, s->bare, ops };
+	const struct wfi_perf_side sides[] = { { NULL, wfi_perf_timed_us, &timed, NULL },
+					       *peer,
+					       { "bare_tcp", bare_round, &bare, NULL } };
 
-	return wfi_perf_compare(p, &row, sides, 2);
+	return wfi_perf_compare(p, &row, sides, c->bare ? 3 : 2);
 }
 
 int wfi_perf_store(const struct wfi_perf *p,
@@ -222,9 +251,9 @@ int wfi_perf_store(const struct wfi_perf *p,
 		   void *ctx)
 {
 	static const struct store_case cases[] = {
-		{ "store_get_32x64KiB", NULL, get, 50 },
-		{ "store_put_32x64KiB", put_prepare, put, 50 },
-		{ "store_match_64", NULL, match, 100 },
+		{ "store_get_32x64KiB", NULL, get, 50, true },
+		{ "store_put_32x64KiB", put_prepare, put, 50, false },
+		{ "store_match_64", NULL, match, 100, false },
 	};
 	static struct store s;
 	struct wfi_perf_side side;
