@@ -203,10 +203,13 @@ static void test_direct(void **state)
 	assert_int_equal(m->mrs[0]->len, MEM - SKEW);
 	assert_ptr_equal(m->mrs[0]->dev, r->node->nets[0].dev);
 	assert_ptr_equal(m->rkey, g->rkey);
+	/* handoffs find it by the region's number */
+	assert_ptr_equal(r->s->nics[r->id], m);
 	expect_status(r, "{\"gpu\":0,\"pci\":\"0000:a0:00.0\",\"state\":\"ok\",\"regions\":1,"
 			 "\"direct\":1,\"nics\":[{\"nic\":\"mock0\",\"path\":\"direct\","
 			 "\"why\":\"\"}]}");
 	dereg(r, 0);
+	assert_null(r->s->nics[r->id]);
 	assert_int_equal(mock.nr_mrs, r->nr_mrs);
 }
 
