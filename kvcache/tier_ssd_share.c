@@ -9,7 +9,9 @@
 #include "kvcache/tier_ssd.h"
 
 #define NR_TAGS 8192u
-#define MAX_TAGS (NR_TAGS * 3 / 4) /* more of them are counted as one */
+/* more of them are counted as one, and those that come meanwhile, until it has nothing any more: so
+ * a tag that was counted in there is not looked for elsewhere when it goes */
+#define MAX_TAGS (NR_TAGS * 3 / 4)
 
 struct ssd_tag {
 	uint64_t space_tag;
@@ -63,7 +65,7 @@ static struct ssd_tag *tag_get(struct ssd_shares *sh, uint64_t space_tag)
 		return t;
 	for (t = &sh->tags[at]; t->used && t->space_tag != space_tag; t = &sh->tags[at])
 		at = (at + 1) % NR_TAGS;
-	if (!t->used && sh->nr_tags == MAX_TAGS)
+	if (!t->used && (sh->nr_tags == MAX_TAGS || sh->rest.bytes || sh->rest.kept))
 		return &sh->rest;
 	if (!t->used)
 		sh->nr_tags++;

@@ -877,6 +877,36 @@ static void test_floods(void **state)
 	assert_true(held(f, b) > 0);
 }
 
+/* more tags than are told apart: what was counted among the rest goes from there, whatever has got
+ * a place meanwhile */
+static void test_many_tags(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_tier_share sh = { 3, 1, 0 };
+	const struct weft_key key = key_of(1);
+	uint64_t tag;
+
+	for (tag = 1; tag <= 8192; tag++)
+		share(f, tag << 32, 1, 1, 0);
+	for (uint64_t n = 0; n < 3; n++)
+		assert_int_equal(put_of(f, TAG + n, 1 + n, BLOCK), 0);
+	for (tag = 1; tag <= 8192; tag++)
+		f->tier->ops->share(f->tier, tag << 32, NULL);
+	f->tier->ops->drop(f->tier, TAG, &key);
+	run(f);
+	assert_int_equal(f->tier->ops->share(f->tier, TAG, &sh), 2 * BLOCK);
+	for (uint64_t n = 1; n < 3; n++) {
+		const struct weft_key k = key_of(1 + n);
+
+		f->tier->ops->drop(f->tier, TAG + n, &k);
+	}
+	run(f);
+	for (uint64_t n = 0; n < 3; n++)
+		assert_int_equal(f->tier->ops->share(f->tier, TAG + n, &sh), 0);
+	assert_int_equal(put_of(f, TAG, 1, BLOCK), 0);
+	assert_int_equal(f->tier->ops->share(f->tier, TAG, &sh), BLOCK);
+}
+
 /* blocks of another size take chunks, with all that is in them */
 static void test_sizes(void **state)
 {
@@ -929,6 +959,7 @@ int main(void)
 		T(test_flips),
 		T(test_flips_restart),
 		T(test_floods),
+		T(test_many_tags),
 		T(test_sizes),
 #undef T
 	};
