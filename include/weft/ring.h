@@ -195,8 +195,9 @@ extern "C" {
  * the receiver does not have, and counts its own blocks: block b holds tokens from b * its
  * nr_tokens on. Each element comes once, from one or from several pushers, layer by layer. A layer
  * of a block has landed when all of its elements have. Bytes move inside a node, too. Blocks of all
- * layouts together: at most 16384 heads x tokens x (keys, values) in a layer. With WEFT_F_COPY
- * places are whole blocks on both sides
+ * layouts together: at most 16384 heads x tokens x (keys, values) in a layer; and blocks of all
+ * pushers of one handoff together, as they count them: at most 16 Mi. With WEFT_F_COPY places are
+ * whole blocks on both sides
  * HANDOFF_CANCEL  handle: from the first completion of HANDOFF_EXPECT. res 0; the expectation
  *           completes with -ECANCELED
  *

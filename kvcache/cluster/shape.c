@@ -21,12 +21,14 @@
 #define NR_SOURCES 64u
 #define LIST_PIECES_MAX (256u << 10)
 #define TOLD UINT32_MAX /* in .layer_left: it was 0 */
+#define NAMED_MAX (16u << 20) /* blocks of all sources of a handoff: 32 MiB */
 
 struct shape {
 	struct weft_layout layout;
 	uint64_t nr_tokens;
 	uint64_t left; /* bytes still to land */
 	uint32_t *layer_left; /* the same by block and layer */
+	uint64_t nr_named; /* blocks of all sources */
 	uint32_t nr_sources;
 	struct source *sources[NR_SOURCES];
 };
@@ -361,6 +363,8 @@ static bool meet(uint32_t a, uint32_t na, uint32_t b, uint32_t nb)
 static int source_get(struct wfi_handoffs *hs, struct shape *sh, const struct weft_layout *l,
 		      struct source **out)
 {
+	/* whoever has the ticket says how small its own blocks are */
+	const uint64_t nr_blocks = (sh->nr_tokens + l->nr_tokens - 1) / l->nr_tokens;
 	struct source *s;
 	uint32_t i;
 
@@ -381,17 +385,20 @@ static int source_get(struct wfi_handoffs *hs, struct shape *sh, const struct we
 	    l->first_kv < sh->layout.first_kv ||
 	    l->first_kv + l->nr_kv > sh->layout.first_kv + sh->layout.nr_kv)
 		return -EINVAL;
+	if (sh->nr_named + nr_blocks > NAMED_MAX)
+		return -E2BIG;
 	s = wfi_alloc(hs->opts.env, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
 	s->layout = *l;
 	s->packed = wfi_shape_packed(l);
-	s->nr_blocks = (uint32_t)((sh->nr_tokens + l->nr_tokens - 1) / l->nr_tokens);
+	s->nr_blocks = (uint32_t)nr_blocks;
 	s->named = wfi_alloc(hs->opts.env, s->nr_blocks * sizeof(*s->named));
 	if (!s->named) {
 		wfi_free(hs->opts.env, s, sizeof(*s));
 		return -ENOMEM;
 	}
+	sh->nr_named += nr_blocks;
 	sh->sources[sh->nr_sources++] = s;
 	*out = s;
 	return 0;

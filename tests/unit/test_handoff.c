@@ -418,6 +418,83 @@ static void test_forged_tickets_take_no_place(void **state)
 	assert_int_equal(f->far.nr_aborts, 0);
 }
 
+/* ---- layouts ---- */
+
+#define BIG_BLOCKS 8192u
+#define BIG_TOKENS 4096u
+#define HEAD_BYTES 4u
+
+/* of @tokens to a block */
+static struct weft_layout layout_of(uint32_t tokens)
+{
+	return (struct weft_layout){
+		.nr_layers = LAYERS,
+		.nr_kv = 1,
+		.nr_tokens = tokens,
+		.nr_heads = 1,
+		.head_bytes = HEAD_BYTES,
+		.layer_stride = tokens * HEAD_BYTES,
+		.kv_stride = tokens * HEAD_BYTES,
+		.token_stride = HEAD_BYTES,
+		.head_stride = HEAD_BYTES,
+	};
+}
+
+static int shaped_message(struct fixture *f, const struct weft_ticket *t, uint32_t tokens)
+{
+	struct {
+		struct wfi_msg_shaped s;
+		struct wfi_msg_piece piece;
+	} msg = { .s = { .m = { .type = WFI_MSG_SHAPED,
+				.nr = 1,
+				.push = 9,
+				.handoff = t->handoff,
+				.incarnation = t->incarnation,
+				.secret = { t->secret[0], t->secret[1] },
+				.nr_layers = 1,
+				.timeout_us = 1000000 },
+			 .layout = layout_of(tokens) } };
+
+	assert_int_equal(wfi_handoffs_message(f->hs, &f->far.base, &msg, sizeof(msg), now(f)), 0);
+	return f->far.last_res;
+}
+
+/* what is kept of blocks that a pusher counts has an end, however small it says that they are */
+static void test_small_blocks(void **state)
+{
+	struct fixture *f = *state;
+	const struct weft_space_opts opts = { .size = sizeof(opts),
+					      .block_bytes = BIG_TOKENS * HEAD_BYTES * LAYERS,
+					      .model = "handoff",
+					      .layout = "big",
+					      .tokens_per_block = BIG_TOKENS,
+					      .nr_layers = LAYERS };
+	const struct weft_layout layout = layout_of(BIG_TOKENS);
+	struct weft_key *keys = calloc(BIG_BLOCKS, sizeof(*keys));
+	struct wfi_expect_opts o = { .owner = &f->decode,
+				     .nr_blocks = BIG_BLOCKS,
+				     .nr_layers = LAYERS,
+				     .keys = keys,
+				     .layout = &layout,
+				     .now_ns = now(f),
+				     .deadline_ns = now(f) + WFI_NSEC_PER_SEC,
+				     .landed = on_landed,
+				     .done = on_expected,
+				     .ctx = f };
+	struct wfi_space_info space;
+	struct weft_ticket ticket;
+	uint64_t handle;
+
+	assert_int_equal(wfi_kv_space_open(f->kv, f->tenant, &opts, &space, NULL), 0);
+	o.space = space.id;
+	assert_int_equal(wfi_handoff_expect(f->hs, &o, &ticket, &handle), 0);
+	free(keys);
+	assert_int_equal(shaped_message(f, &ticket, 1), -E2BIG);
+	/* taken, but for the arena that the peer does not share */
+	assert_int_equal(shaped_message(f, &ticket, 2), -EXDEV);
+	wfi_handoffs_owner_gone(f->hs, &f->decode);
+}
+
 /* what was landed at a receiver is called off when its engine goes, once */
 static void test_abort(void **state)
 {
@@ -470,6 +547,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_peer_that_goes_is_a_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stuck_peer_fills_no_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forged_tickets_take_no_place, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_small_blocks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fence_outlives_peer, setup, teardown),
 	};
