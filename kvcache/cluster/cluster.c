@@ -721,7 +721,7 @@ uint64_t wfi_cluster_next_event_ns(const struct wfi_cluster *c)
 {
 	if (!c->active)
 		return c->routes ? 0 : UINT64_MAX;
-	if (wfi_directory_busy(c->directory) || c->nr_ended || c->shared)
+	if (wfi_directory_busy(c->directory) || c->nr_ended || c->nr_shared)
 		return 0;
 	/* what waits for a peer to take messages: nobody rings when it does */
 	if (c->outbox_head != c->outbox_tail || c->nr_waiting)

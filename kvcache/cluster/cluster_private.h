@@ -132,7 +132,7 @@ struct pull_block {
 	struct wfi_pull *pull;
 	struct pull_block *leader; /* BLOCK_WAIT: who fetches it */
 	struct pull_block *same; /* list of those that wait for this one, by .same */
-	struct pull_block *under; /* in the table of those under way; or of those to be shared */
+	struct pull_block *under; /* in the table of those under way */
 	void *dst;
 	uint32_t idx; /* of the pull's keys */
 	uint32_t slot; /* kept: claimed for it */
@@ -303,7 +303,7 @@ struct wfi_cluster {
 	uint32_t nr_waiting; /* pulls that have something to begin */
 	uint32_t nr_ended; /* pulls and routes */
 	struct pull_block *under[NR_UNDER];
-	struct pull_block *shared; /* to be copied to those that wait */
+	uint32_t nr_shared; /* BLOCK_SHARED: to be copied to those that wait */
 	struct flight *flights[NR_FLIGHTS];
 	uint32_t nr_flights;
 	struct flight *free_flights;

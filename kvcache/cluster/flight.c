@@ -18,12 +18,16 @@
 #define GUESS_LEASE_NS (20 * WFI_NSEC_PER_USEC)
 #define GUESS_BYTES_PER_MS (1u << 20)
 #define GUESS_SSD_BYTES_PER_MS (512u << 10)
-#define SSD_FAILS_NS (3600 * WFI_NSEC_PER_SEC) /* it gives nothing: what is told is not for ever */
+/* it gives nothing, or as good as that: what is told is not for ever */
+#define NEVER_NS (3600 * WFI_NSEC_PER_SEC)
 
 /* bytes that come so fast, or as fast as is usual where that is not known */
 static uint64_t bytes_ns(uint64_t bytes, uint64_t bytes_per_ms, uint64_t guess)
 {
-	return bytes * (WFI_NSEC_PER_MSEC / 64) / (bytes_per_ms ? bytes_per_ms : guess) * 64;
+	const uint64_t parts =
+		bytes * (WFI_NSEC_PER_MSEC / 64) / (bytes_per_ms ? bytes_per_ms : guess);
+
+	return wfi_min(parts, NEVER_NS / 64) * 64;
 }
 
 uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes)
@@ -31,7 +35,7 @@ uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes
 	const struct cluster_peer *p = &c->peers[peer];
 
 	if (p->ssd_fails)
-		return SSD_FAILS_NS;
+		return NEVER_NS;
 	return p->ssd_latency_ns + wfi_max(p->ssd_free_ns, c->now_ns) - c->now_ns +
 	       bytes_ns(bytes, p->ssd_bytes_per_ms, GUESS_SSD_BYTES_PER_MS);
 }
@@ -134,6 +138,9 @@ static int flight_ask(struct wfi_cluster *c, struct flight *f, struct wfi_pull *
 	uint32_t i;
 	int ret;
 
+	/* also of a rival: ends of others may have taken their time meanwhile */
+	if (pull->o.deadline_ns <= c->now_ns)
+		return -EAGAIN;
 	m.lease = (struct cluster_lease){
 		.incarnation = c->peers[peer].incarnation,
 		.space_tag = pull->space.tag,
@@ -170,8 +177,6 @@ int wfi_cl_fly(struct wfi_cluster *c, struct wfi_pull *pull, uint8_t peer,
 	struct flight *f;
 	int ret;
 
-	if (pull->o.deadline_ns <= c->now_ns)
-		return -EAGAIN;
 	f = flight_get(c);
 	if (!f)
 		return -EAGAIN;

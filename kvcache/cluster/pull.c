@@ -601,6 +601,7 @@ void wfi_cl_block_came(struct wfi_cluster *c, struct pull_block *b, uint32_t crc
 	}
 	/* it stays in the table: who comes now has it as well */
 	b->state = BLOCK_SHARED;
+	c->nr_shared++;
 }
 
 void wfi_cl_keep(struct wfi_cluster *c, struct wfi_pull *pull, struct pull_block **blocks,
@@ -664,8 +665,10 @@ static uint64_t pull_share(struct wfi_cluster *c, struct wfi_pull *pull, uint64_
 			waiter_serve(c, b, b->same);
 			bytes += pull->space.block_bytes;
 		}
-		if (!b->same)
-			block_done(c, b);
+		if (b->same)
+			continue;
+		c->nr_shared--;
+		block_done(c, b);
 	}
 	return bytes;
 }

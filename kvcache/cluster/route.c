@@ -120,7 +120,14 @@ static uint64_t speed_any(const struct wfi_cluster *c)
 
 static uint32_t us_of(uint64_t ns)
 {
-	return (uint32_t)wfi_min((ns + WFI_NSEC_PER_USEC - 1) / WFI_NSEC_PER_USEC, UINT32_MAX - 1);
+	return (uint32_t)wfi_min(ns / WFI_NSEC_PER_USEC + (ns % WFI_NSEC_PER_USEC != 0),
+				 UINT32_MAX - 1);
+}
+
+/* input: sums and products stay far from the end of 64 bits */
+static uint64_t bytes_of(uint64_t told)
+{
+	return wfi_min(told, 1ull << 46);
 }
 
 /* bytes of other nodes, each node's as a transfer of its own */
@@ -134,15 +141,14 @@ static void sources_judge(const struct wfi_cluster *c, const struct cluster_sour
 	for (i = 0; i < nr; i++) {
 		const struct cluster_source *s = &sources[i];
 		const uint8_t peer = wfi_cl_peer_of(c, s->node);
-		/* input: sums stay far from the end of 64 bits */
-		const uint64_t all = wfi_min(s->bytes, 1ull << 46);
+		const uint64_t all = bytes_of(s->bytes);
 
 		if (peer == WFI_PEER_NONE)
 			continue;
 		out->reached |= 1ull << i;
 		ns += wfi_cl_expected_ns(c, peer, all);
 		if (s->ssd_bytes)
-			ns += wfi_cl_ssd_ns(c, peer, wfi_min(s->ssd_bytes, 1ull << 46));
+			ns += wfi_cl_ssd_ns(c, peer, bytes_of(s->ssd_bytes));
 		speed = speed_of(c, peer);
 		if (!speed)
 			continue;
@@ -166,7 +172,7 @@ static void probe_answer(struct wfi_cluster *c, const struct cluster_source *sou
 		c->o.load(c->o.load_ctx, &load);
 	out->load = load.busy;
 	out->nr_ops = load.nr_ops;
-	out->ssd_us = ssd_bytes ? us_of(wfi_kv_tier_fetch_ns(c->o.kv, ssd_bytes)) : 0;
+	out->ssd_us = ssd_bytes ? us_of(wfi_kv_tier_fetch_ns(c->o.kv, bytes_of(ssd_bytes))) : 0;
 	sources_judge(c, sources, nr, out);
 }
 

@@ -70,6 +70,27 @@ static void test_share(void **state)
 	assert_int_equal(f->nr_sent[CLUSTER_LEASE], 1);
 }
 
+/* who asks when to poll next does not sleep over what has come and is not handed on yet */
+static void test_share_in_slices(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_cluster *c = f->nodes[0].cluster;
+	struct wish w[8];
+	uint32_t i;
+
+	put_chain(f, 1);
+	c->o.slice_bytes = 1;
+	for (i = 0; i < WFI_ARRAY_SIZE(w); i++)
+		want(f, 0, &w[i], DEADLINE_NS);
+	turns(f, 0);
+	assert_false(w[0].done);
+	assert_int_equal(wfi_cluster_next_event_ns(c), 0);
+	turns(f, DEADLINE_NS / 2);
+	for (i = 0; i < WFI_ARRAY_SIZE(w); i++)
+		assert_int_equal(came(&w[i]), CHAIN);
+	assert_true(wfi_cluster_next_event_ns(c) > now(f));
+}
+
 static bool lose_first_lease(struct fixture *f, struct letter *l)
 {
 	return l->msg.head.type != CLUSTER_LEASED || f->odd++;
@@ -291,6 +312,68 @@ static void test_hedge(void **state)
 	assert_true(hedged > 0);
 	wfi_kv_stat(f->nodes[1].kv, f->nodes[1].tenant, &kv);
 	assert_int_equal(kv.slots_leased, 0);
+}
+
+/* of requests for leases: the longest; and with .odd the first of them takes a second */
+static uint32_t longest_us;
+
+static bool measure_leases(struct fixture *f, struct letter *l)
+{
+	if (l->msg.head.type == CLUSTER_LEASED)
+		return false;
+	if (l->msg.head.type != CLUSTER_LEASE)
+		return true;
+	longest_us = wfi_max(longest_us, l->msg.lease.lease_us);
+	if (f->odd)
+		f->nodes[0].cluster->now_ns += WFI_NSEC_PER_SEC;
+	f->odd = 0;
+	return true;
+}
+
+/* node 0 wants the beginning of .keys */
+static void want_some(struct fixture *f, struct wish *w, uint32_t nr)
+{
+	const struct test_node *node = &f->nodes[0];
+	const struct wfi_pull_opts o = { .tenant = node->tenant,
+					 .space = node->space.id,
+					 .nr = nr,
+					 .keys = f->keys,
+					 .slots = w->slots,
+					 .places = w->places,
+					 .results = w->results,
+					 .now_ns = now(f),
+					 .deadline_ns = now(f) + DEADLINE_NS,
+					 .done = wish_done,
+					 .ctx = w };
+	uint32_t i;
+
+	*w = (struct wish){ .done = false };
+	memset(w->slots, 0xff, sizeof(w->slots));
+	for (i = 0; i < CHAIN; i++)
+		w->places[i] = w->bytes[i];
+	assert_int_equal(wfi_cluster_pull(node->cluster, &o, &w->pull), 0);
+}
+
+/* time goes on while others are hedged: a lease past its pull's deadline is asked of nobody */
+static void test_hedge_too_late(void **state)
+{
+	struct fixture *f = *state;
+	struct wish w[2];
+
+	put_chain(f, 1);
+	put_chain(f, 2);
+	f->tamper = measure_leases;
+	longest_us = 0;
+	want_some(f, &w[0], CHAIN / 2);
+	turns(f, 0);
+	want_some(f, &w[1], CHAIN);
+	turns(f, 0);
+	assert_int_equal(f->nr_sent[CLUSTER_LEASE], 2);
+	f->odd = 1;
+	turns(f, DEADLINE_NS + WFI_NSEC_PER_MSEC);
+	assert_int_equal(f->odd, 0);
+	assert_true(w[0].done && w[1].done);
+	assert_true(longest_us <= DEADLINE_NS / WFI_NSEC_PER_USEC);
 }
 
 /* what is left on node 0: an engine fills it */
@@ -714,12 +797,14 @@ int main(void)
 		TEST(test_get),
 		TEST(test_pace),
 		TEST(test_share),
+		TEST(test_share_in_slices),
 		TEST(test_share_outlives),
 		TEST(test_lies),
 		TEST(test_wrong_holders),
 		TEST(test_look),
 		TEST(test_no_answer),
 		TEST(test_hedge),
+		TEST(test_hedge_too_late),
 		TEST(test_no_room_again),
 		TEST(test_holder_lost),
 		TEST(test_stuck),

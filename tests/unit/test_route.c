@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <cmocka.h>
+#include "kvcache/cluster/cluster_private.h"
 #include "tests/unit/remote_world.h"
 
 struct asked {
@@ -281,6 +282,46 @@ static void test_lies(void **state)
 	f->tamper = NULL;
 }
 
+/* node 1 is asked by node 0 what @source would take it, and @ssd_bytes of its own */
+static struct cluster_probed probe(struct fixture *f, const struct cluster_source *source,
+				   uint64_t ssd_bytes)
+{
+	union cluster_msg m;
+
+	m.probe.ssd_bytes = ssd_bytes;
+	m.probe.sources[0] = *source;
+	cluster_msg_head(&m, CLUSTER_PROBE, 1, 9);
+	assert_int_equal(wfi_cluster_message(f->nodes[1].cluster, &f->nodes[1].links[0].base, &m,
+					     m.head.len, now(f)),
+			 0);
+	m = f->queue[(f->tail - 1) % QUEUE].msg;
+	assert_int_equal(m.head.type, CLUSTER_PROBED);
+	return m.probed;
+}
+
+/* what takes longer than can be said is not said to take no time */
+static void test_endless(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_cluster *c = f->nodes[1].cluster;
+	struct cluster_source s = { .node = 3, .bytes = UINT64_MAX, .ssd_bytes = UINT64_MAX };
+	const uint8_t peer = wfi_cl_peer_of(c, s.node);
+	struct cluster_probed p;
+
+	/* it has no SSD tier */
+	p = probe(f, &s, 1);
+	assert_int_equal(p.ssd_us, UINT32_MAX - 1);
+	assert_int_equal(p.reached, 1);
+	/* as slow as can be measured */
+	for (c->peers[peer].bytes_per_ms = 1; c->peers[peer].bytes_per_ms < 64;
+	     c->peers[peer].bytes_per_ms++) {
+		assert_true(wfi_cl_expected_ns(c, peer, 1ull << 46) >=
+			    wfi_cl_expected_ns(c, peer, 1ull << 40));
+		p = probe(f, &s, 0);
+		assert_true(p.fetch_us >= 3600u * 1000 * 1000);
+	}
+}
+
 /* with nobody else there */
 static void test_alone(void **state)
 {
@@ -306,6 +347,7 @@ int main(void)
 		TEST(test_who_has_it), TEST(test_nobody_has_it), TEST(test_beginning),
 		TEST(test_named),      TEST(test_dead),		 TEST(test_lost),
 		TEST(test_cancel),     TEST(test_lies),		 TEST(test_alone),
+		TEST(test_endless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
