@@ -170,6 +170,8 @@ struct wfi_cli_space {
 /* Return: WFI_EXIT_OK and @out, or the exit code, after a message */
 int wfi_cli_space_open(struct weft *w, const struct wfi_cli_space *opts, const char *cmd,
 		       struct weft_space **out);
+/* the same of one that is there, by its name as for wfi_cli_space_find() */
+int wfi_cli_space_open_named(struct weft *w, const char *name, struct weft_space **out);
 
 /* ---- members.c ---- */
 

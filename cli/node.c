@@ -173,3 +173,27 @@ int wfi_cli_space_find(struct weft *w, const char *name, json_t **out)
 	json_decref(root);
 	return ret;
 }
+
+int wfi_cli_space_open_named(struct weft *w, const char *name, struct weft_space **out)
+{
+	struct weft_space_opts so = {
+		.size = sizeof(so),
+		.verify = 1,
+		/* the largest bound that anybody asked for holds */
+		.max_blocks = 1,
+	};
+	json_t *space;
+	int ret = wfi_cli_space_find(w, name, &space);
+
+	if (ret)
+		return ret;
+	so.model = wfi_json_str(space, "model");
+	so.layout = wfi_json_str(space, "layout");
+	so.block_bytes = wfi_json_u64(space, "block_bytes");
+	so.tokens_per_block = (uint32_t)wfi_json_u64(space, "tokens_per_block");
+	so.nr_layers = (uint32_t)wfi_json_u64(space, "layers");
+	so.dtype = (uint32_t)wfi_json_u64(space, "dtype");
+	ret = weft_space_open(w, &so, out);
+	json_decref(space);
+	return ret ? wfi_cli_failed("opening the space", ret) : WFI_EXIT_OK;
+}

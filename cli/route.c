@@ -16,6 +16,7 @@
 struct route_opts {
 	struct wfi_cli_common common;
 	struct wfi_cli_space space;
+	const char *name; /* instead of .space, or NULL */
 	const char *nodes;
 	uint64_t block_ns;
 };
@@ -29,6 +30,8 @@ static const struct wfi_cli_opt route_opts[] = {
 	  "candidates: names or ids (default: all that the node knows)" },
 	{ "block-time", "TIME", WFI_CLI_DURATION, offsetof(struct route_opts, block_ns),
 	  "what computing a block takes an engine (default 1ms)" },
+	{ "space", "NAME", WFI_CLI_STRING, offsetof(struct route_opts, name),
+	  "of one that is open: a model, MODEL:LAYOUT, or an id that ls --json shows" },
 	WFI_CLI_SPACE_OPTS(route_opts, space),
 	{ 0 },
 };
@@ -230,7 +233,8 @@ static int ask(const struct route_opts *opts, const struct weft_key *keys, unsig
 	ret = wfi_cli_open(&opts->common, 0, &w);
 	if (ret)
 		return ret;
-	ret = wfi_cli_space_open(w, &opts->space, "route", &space);
+	ret = opts->name ? wfi_cli_space_open_named(w, opts->name, &space)
+			 : wfi_cli_space_open(w, &opts->space, "route", &space);
 	if (ret)
 		goto out;
 	ret = weft_ring_open(w, NULL, &ring);
@@ -257,6 +261,10 @@ static int run_route(const void *arg, int argc, char **argv)
 	unsigned nr_keys = 0, nr = 0;
 	int ret;
 
+	if (opts->name && memcmp(&opts->space, &defaults.space, sizeof(opts->space)))
+		return wfi_cli_usage("route", "route: --space names one that is open, whole: no "
+					      "--model, --layout, --block-bytes, "
+					      "--tokens-per-block or --layers beside it");
 	ret = keys_take(argc, argv, keys, &nr_keys);
 	if (!ret)
 		ret = names_fetch(&opts->common, &names);
@@ -279,7 +287,7 @@ const struct wfi_cli_cmd wfi_cmd_route = {
 	.args = "KEY... | -",
 	.max_args = KEYS_MAX,
 	.examples = "  weft route 2f6c0d1be5a9476a90d5f0a7b3c81e44\n"
-		    "  weft ls --space weft-cli --json | jq -r .key | weft route -\n"
+		    "  weft ls --space llama --json | jq -r .key | weft route --space llama -\n"
 		    "  weft route --nodes node-a,node-b --block-time 4ms --json - <keys\n",
 	.run = run_route,
 };

@@ -70,6 +70,15 @@ json '[(x["node"], x["state"]) for x in d["nodes"]] == [("-", "dead")]'
 expect 0 route --block-bytes 64K --block-time 5ms "${keys[@]}"
 says '^NODE .*COST'
 says '^b  *up  *16 '
+# the space by its name says the same, whole
+expect 0 route --space weft-cli --nodes b --json "${keys[@]}"
+json '[x["memory"] for x in d["nodes"]] == [16]'
+expect 0 route --space weft-cli:bytes --nodes b --json "${keys[@]}"
+json '[x["memory"] for x in d["nodes"]] == [16]'
+expect 2 route --space weft-cli --block-bytes 64K "${keys[@]}"
+says 'beside it' err
+expect 1 route --space weft-clo "${keys[@]}"
+says 'did you mean "weft-cli"' err
 # keys that nobody has cost what computing them takes
 expect 0 route --block-bytes 64K --block-time 5ms --json 0123456789abcdef0123456789abcdef
 json 'all(x["cost_us"] >= 5000 and x["fetch"] == 0 for x in d["nodes"])'
