@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "roster.h"
+#include "weft_internal/log.h"
 
 static uint64_t arenas_bytes(const struct node *node)
 {
@@ -40,16 +41,30 @@ void roster_publish(struct roster *r, bool draining)
 	(void)r->env->membership->publish(r->env, &r->self);
 }
 
+/* of @nr_was in .was */
+static void say_who_left(const struct roster *r, unsigned nr_was)
+{
+	const struct wfi_member *m;
+
+	for (m = r->was; m < r->was + nr_was; m++)
+		if (m->node != r->self.node && !roster_find(r, m->node))
+			wfi_info("membership: node %s is no member any more%s", m->name,
+				 m->flags & WFI_MEMBER_DRAINING ? ": it has drained" : "");
+}
+
 bool roster_poll(struct roster *r)
 {
 	const uint64_t changes = r->env->membership->changes(r->env);
+	const unsigned nr_was = r->nr;
 	int nr;
 
 	if (changes == r->changes)
 		return false;
 	r->changes = changes;
+	memcpy(r->was, r->list, nr_was * sizeof(r->list[0]));
 	nr = r->env->membership->members(r->env, r->list, WFI_MEMBERS_MAX, &r->epoch);
 	r->nr = nr < 0 ? 0 : (unsigned)nr;
+	say_who_left(r, nr_was);
 	return true;
 }
 

@@ -19,6 +19,7 @@ struct roster {
 	struct wfi_member self;
 	struct wfi_member list[WFI_MEMBERS_MAX];
 	unsigned nr;
+	struct wfi_member was[WFI_MEMBERS_MAX]; /* before the last news */
 	uint64_t epoch;
 	uint64_t changes; /* that .list has */
 };
@@ -27,7 +28,7 @@ struct roster {
 void roster_init(struct roster *r, const struct node *node, const char *host);
 /* the membership is told of .self */
 void roster_publish(struct roster *r, bool draining);
-/* Return: whether there was news */
+/* Return: whether there was news; the log hears of those that are members no more */
 bool roster_poll(struct roster *r);
 
 /* Return: NULL: none has that id */

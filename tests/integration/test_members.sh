@@ -104,6 +104,7 @@ write <<END
                "bad": { "arena_bytes": 7 } } }
 END
 until_says a 'p.get("c") == "connected" and "b" not in p'
+says 'node b is no member any more' a.log
 until_says b 'not p and c["state"] == "refused"'
 until_says a 't["blue"]["weight"] == 2 and "bad" not in t and len(r) == 4'
 until_says a '"restart" in r["settings/policy"] and "soon" in r["settings/op_timeout_ms"]'
