@@ -203,6 +203,24 @@ static void node_changed(struct etcd *e, const struct etcd_kv *kv)
 					  : "the cluster has as many nodes as can be");
 }
 
+/* the last good one stays, however often all is read. Context: locked */
+static void value_bad(struct etcd *e, json_t *values, const struct etcd_kv *kv, const char *why)
+{
+	const char *key = kv->key + strlen(e->prefix);
+	json_t *was = json_object_get(values, key);
+
+	if (!was)
+		was = json_object_get(e->m->values, key);
+	if (!was) {
+		record_bad(e, kv->key, why);
+		return;
+	}
+	json_object_set(values, key, was);
+	e->m->status.bad++;
+	wfi_warn("membership: the value of %s is left out, what was in force stays: %s", kv->key,
+		 why);
+}
+
 /* Context: locked */
 static void value_changed(struct etcd *e, json_t *values, const struct etcd_kv *kv)
 {
@@ -210,11 +228,12 @@ static void value_changed(struct etcd *e, json_t *values, const struct etcd_kv *
 
 	if (kv->deleted)
 		json_object_del(values, key);
-	else if (kv->bad ||
-		 (json_object_size(values) >= MEMBER_VALUES_MAX && !json_object_get(values, key)))
-		record_bad(e, kv->key, kv->bad ? kv->bad : "there are too many");
+	else if (kv->bad)
+		value_bad(e, values, kv, kv->bad);
+	else if (json_object_size(values) >= MEMBER_VALUES_MAX && !json_object_get(values, key))
+		record_bad(e, kv->key, "there are too many");
 	else if (json_object_set_new(values, key, json_string(kv->value)))
-		record_bad(e, kv->key, "it is no UTF-8");
+		value_bad(e, values, kv, "it is no UTF-8");
 }
 
 /* whatever else lies under the prefix is nobody's here, keys that are too long among it */
@@ -271,16 +290,23 @@ static void load_node(struct etcd *e, struct load *l)
 		l->list[l->nr++] = r.m;
 }
 
-static int load_kvs(struct etcd *e, struct load *l, const json_t *kvs)
+static bool is_known(const struct etcd *e, const struct etcd_kv *kv)
+{
+	return json_object_get(e->m->values, kv->key + strlen(e->prefix));
+}
+
+/* values that were there before come first: where there are too many, none of them goes for one
+ * that was left out until now */
+static int load_kvs(struct etcd *e, struct load *l, const json_t *kvs, bool known)
 {
 	size_t i;
 
 	for (i = 0; i < json_array_size(kvs); i++) {
 		if (kv_take(e, json_array_get(kvs, i), &l->kv))
 			return -EBADMSG;
-		if (is_node(e, &l->kv))
+		if (known && is_node(e, &l->kv))
 			load_node(e, l);
-		else if (is_value(e, &l->kv))
+		else if (is_value(e, &l->kv) && is_known(e, &l->kv) == known)
 			value_changed(e, l->values, &l->kv);
 	}
 	return 0;
@@ -297,7 +323,9 @@ static int load_answer(struct etcd *e, const json_t *answer, struct load *l)
 		member_complain(e->why, sizeof(e->why), "what answers is no etcd: no revision");
 		return -EBADMSG;
 	}
-	ret = load_kvs(e, l, json_object_get(answer, "kvs"));
+	ret = load_kvs(e, l, json_object_get(answer, "kvs"), true);
+	if (!ret)
+		ret = load_kvs(e, l, json_object_get(answer, "kvs"), false);
 	if (ret)
 		return ret;
 	if (revision < e->revision) {

@@ -602,39 +602,91 @@ static void test_store_emptied(void **ctx)
 	pair_end(&t);
 }
 
-static void test_store_compacted(void **ctx)
+/* changes that nobody is told of, and then can't be told any more: all has to be read */
+static void change_unseen(void (*change)(void))
 {
 	const unsigned port = etcd.port;
-	char rev[64];
+	char text[24], out[256];
+	const char *at;
+
+	test_etcd_kill(&etcd);
+	etcd.port = test_port();
+	test_etcd_start(&etcd);
+	change();
+	assert_false(test_etcdctl(&etcd, out, sizeof(out), "get", "x", "-w", "fields", NULL));
+	at = strstr(out, "\"Revision\" : ");
+	assert_non_null(at);
+	snprintf(text, sizeof(text), "%ld", strtol(at + 13, NULL, 10));
+	assert_false(test_etcdctl(&etcd, NULL, 0, "compact", text, NULL));
+	test_etcd_kill(&etcd);
+	etcd.port = port;
+	test_etcd_start(&etcd);
+}
+
+static void put_compacted(void)
+{
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "9s", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "10s", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/tenants/blue", "{}", NULL);
+}
+
+static void test_store_compacted(void **ctx)
+{
 	struct trio t;
 
 	(void)ctx;
 	pair_start(&t, "compacted");
-	test_etcd_kill(&etcd);
-	/* changes that nobody is told of, and then can't be told any more */
-	etcd.port = test_port();
-	test_etcd_start(&etcd);
-	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "9s", NULL);
-	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "10s", NULL);
-	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/tenants/blue", "{}", NULL);
-	assert_false(test_etcdctl(&etcd, rev, sizeof(rev), "get", "x", "-w", "fields", NULL));
-	{
-		char text[24], out[256];
-		const char *at;
-
-		assert_false(
-			test_etcdctl(&etcd, out, sizeof(out), "get", "x", "-w", "fields", NULL));
-		at = strstr(out, "\"Revision\" : ");
-		assert_non_null(at);
-		snprintf(text, sizeof(text), "%ld", strtol(at + 13, NULL, 10));
-		assert_false(test_etcdctl(&etcd, NULL, 0, "compact", text, NULL));
-	}
-	test_etcd_kill(&etcd);
-	etcd.port = port;
-	test_etcd_start(&etcd);
+	change_unseen(put_compacted);
 	assert_true(test_until(SOON_MS, has_value, &t.a));
 	expect(&t.a, 2, .state = OK);
 	pair_end(&t);
+}
+
+static void put_bad_value(void)
+{
+	char huge[9000];
+
+	memset(huge, 'x', sizeof(huge) - 1);
+	huge[sizeof(huge) - 1] = 0;
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/v7", huge, NULL));
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/a", "1", NULL));
+	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/v9", "1", NULL));
+}
+
+/* the last good value of 256, and no other one instead of one that was good, were all read anew */
+static bool full_stays(void *ctx)
+{
+	struct one *o = ctx;
+	uint64_t changes = 0;
+	json_t *values = wfi_members_values(o->m, &changes);
+	const char *v7 = json_string_value(json_object_get(values, "settings/v7"));
+	const char *v9 = json_string_value(json_object_get(values, "settings/v9"));
+	const bool read = v9 && !strcmp(v9, "1");
+
+	if (read) {
+		assert_non_null(v7);
+		assert_string_equal(v7, "0");
+		assert_int_equal(json_object_size(values), 256);
+		assert_null(json_object_get(values, "settings/a"));
+	}
+	json_decref(values);
+	return read;
+}
+
+static void test_bad_value_after_good(void **ctx)
+{
+	const struct how how = { .cluster = "full" };
+	struct one a;
+
+	(void)ctx;
+	values_fill("full");
+	one_open(&a, &how);
+	expect(&a, 0, .state = OK);
+	change_unseen(put_bad_value);
+	assert_true(test_until(SOON_MS, full_stays, &a));
+	expect(&a, 0, .state = OK);
+	assert_int_equal(status_of(&a).bad, 2);
+	wfi_members_close(a.m);
 }
 
 /* ---- who is let in ---- */
@@ -908,6 +960,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_closed_while_frozen),
 		cmocka_unit_test(test_store_killed),
 		cmocka_unit_test(test_store_compacted),
+		cmocka_unit_test(test_bad_value_after_good),
 		cmocka_unit_test(test_store_killed_in_the_moment),
 		cmocka_unit_test(test_store_emptied),
 	};
