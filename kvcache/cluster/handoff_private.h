@@ -83,6 +83,13 @@ struct read_job {
 /* PUSH_ENDING: its engine hears of it when no copy out of its places is under way any more */
 enum push_state { PUSH_FREE, PUSH_SENDING, PUSH_WAITING, PUSH_ENDING, PUSH_FENCED };
 
+/* the sum of a block's part, as far as it has come */
+struct part_sum {
+	uint32_t crc;
+	uint32_t layer, run; /* with a layout: where it goes on, */
+	uint64_t off; /* and in that run; else in the part */
+};
+
 /* sender: one HANDOFF_PUSH for another node */
 struct push {
 	uint32_t gen;
@@ -92,6 +99,7 @@ struct push {
 	uint32_t before; /* the place of the last one of its handoff that was sent then, */
 	uint64_t before_serial; /* and its serial; 0: none */
 	uint32_t sent; /* blocks named in messages so far */
+	struct part_sum sum; /* of the next one, where it goes alone */
 	uint32_t open_msgs; /* sent and not answered */
 	struct wfi_push_opts opts; /* .slots is not used */
 	struct weft_layout layout; /* where .opts.layout is not NULL */

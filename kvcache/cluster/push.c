@@ -364,16 +364,26 @@ int wfi_handoff_push(struct wfi_handoffs *hs, const struct wfi_push_opts *opts)
 
 /* ---- sending ---- */
 
-/* the sum of one block's part of a push */
-static uint32_t piece_crc(struct wfi_handoffs *hs, const struct push *p, uint32_t block,
-			  const char *base, uint64_t layer_bytes)
+/* goes on with the sum of the @i-th block's part of a push, by up to *@budget bytes. Return:
+ * whether it is whole */
+static bool piece_sum(struct wfi_handoffs *hs, const struct push *p, uint32_t i,
+		      struct part_sum *sum, uint64_t *budget)
 {
 	const struct wfi_push_opts *o = &p->opts;
+	const uint64_t layer_bytes = p->space.block_bytes / p->ticket.nr_layers;
+	const char *base = wfi_kv_slot_addr(hs->opts.kv, p->slots[i].idx);
 
 	if (o->layout)
-		return wfi_shape_crc(o->layout, base, (uint64_t)block * o->layout->nr_tokens,
-				     p->ticket.nr_tokens, o->layer, o->nr_layers, hs->runs);
-	return wfi_crc32c(0, base + o->layer * layer_bytes, layer_bytes * o->nr_layers);
+		return wfi_shape_sum(&(struct shape_part){ .layout = o->layout,
+							   .base = base,
+							   .token = (uint64_t)(o->first_block + i) *
+								    o->layout->nr_tokens,
+							   .end = p->ticket.nr_tokens,
+							   .layer = o->layer,
+							   .nr_layers = o->nr_layers },
+				     hs->runs, sum, budget);
+	return wfi_shape_run_sum(base + o->layer * layer_bytes, layer_bytes * o->nr_layers, sum,
+				 budget);
 }
 
 int wfi_push_send(struct wfi_handoffs *hs, struct push *p, uint32_t part, uint32_t first,
@@ -419,29 +429,35 @@ int wfi_push_send(struct wfi_handoffs *hs, struct push *p, uint32_t part, uint32
 	return 0;
 }
 
-/* one message: as many blocks as fit, checksums made here. Return: bytes summed, or -errno */
+/* one message: as many blocks as fit, checksums made here; of one that is larger than others are to
+ * wait for, some of its sum. Return: bytes summed, or -errno */
 static int64_t push_send_some(struct wfi_handoffs *hs, struct push *p)
 {
 	struct wfi_msg_piece pieces[MSG_PIECES_MAX];
 	const uint64_t layer_bytes = p->space.block_bytes / p->ticket.nr_layers;
 	const uint64_t piece_bytes = layer_bytes * p->opts.nr_layers;
+	uint64_t budget = MSG_BYTES_MAX;
 	uint32_t nr, i;
 	int ret;
 
 	nr = (uint32_t)wfi_min(MSG_PIECES_MAX, wfi_max(1, MSG_BYTES_MAX / piece_bytes));
 	nr = wfi_min(nr, p->opts.nr - p->sent);
 	for (i = 0; i < nr; i++) {
-		const struct weft_slot *s = &p->slots[p->sent + i];
-		const char *base = wfi_kv_slot_addr(hs->opts.kv, s->idx);
+		struct part_sum one = { .crc = 0 }, *sum = nr > 1 ? &one : &p->sum;
 
+		if (!piece_sum(hs, p, p->sent + i, sum, &budget))
+			return MSG_BYTES_MAX;
 		pieces[i] = (struct wfi_msg_piece){
-			.off = s->off + (p->opts.layout ? 0 : p->opts.layer * layer_bytes),
-			.crc = piece_crc(hs, p, p->opts.first_block + p->sent + i, base,
-					 layer_bytes),
+			.off = p->slots[p->sent + i].off +
+			       (p->opts.layout ? 0 : p->opts.layer * layer_bytes),
+			.crc = sum->crc,
 		};
 	}
 	ret = wfi_push_send(hs, p, 0, p->sent, nr, pieces);
-	return ret ? ret : (int64_t)(nr * piece_bytes);
+	if (ret)
+		return ret;
+	p->sum = (struct part_sum){ .crc = 0 };
+	return (int64_t)(MSG_BYTES_MAX - budget);
 }
 
 /* Return: bytes, -EAGAIN nothing goes now, or why it ends */

@@ -220,19 +220,33 @@ static int list_sort(struct wfi_env *env, struct shape_list *l, uint32_t first,
 
 /* ---- the sender's sum, and its order ---- */
 
-uint32_t wfi_shape_crc(const struct weft_layout *l, const void *base, uint64_t token, uint64_t end,
-		       uint32_t layer, uint32_t nr_layers, struct wfi_run *runs)
+bool wfi_shape_run_sum(const char *at, uint64_t len, struct part_sum *sum, uint64_t *budget)
 {
-	const struct wfi_layout one = wfi_shape_layer(l, token, end, l->first_kv, l->nr_kv);
-	const int nr = wfi_layout_plan(&one, &one, runs, SHAPE_RUNS_MAX);
-	const char *at = (const char *)base + layer * l->layer_stride;
-	uint32_t crc = 0;
-	int i;
+	const uint64_t n = wfi_min(len - sum->off, *budget);
 
-	for (; nr_layers--; at += l->layer_stride)
-		for (i = 0; i < nr && i < (int)SHAPE_RUNS_MAX; i++)
-			crc = wfi_crc32c(crc, at + runs[i].src, runs[i].len);
-	return crc;
+	sum->crc = wfi_crc32c(sum->crc, at + sum->off, n);
+	sum->off += n;
+	*budget -= n;
+	return sum->off == len;
+}
+
+bool wfi_shape_sum(const struct shape_part *p, struct wfi_run *runs, struct part_sum *sum,
+		   uint64_t *budget)
+{
+	const struct weft_layout *l = p->layout;
+	const struct wfi_layout one = wfi_shape_layer(l, p->token, p->end, l->first_kv, l->nr_kv);
+	const int planned = wfi_layout_plan(&one, &one, runs, SHAPE_RUNS_MAX);
+	const uint32_t nr = planned < 0 ? 0 : (uint32_t)wfi_min(planned, (int)SHAPE_RUNS_MAX);
+	const char *at;
+
+	for (; sum->layer < p->nr_layers; sum->layer++, sum->run = 0) {
+		at = (const char *)p->base + (p->layer + sum->layer) * l->layer_stride;
+		for (; sum->run < nr; sum->run++, sum->off = 0)
+			if (!wfi_shape_run_sum(at + runs[sum->run].src, runs[sum->run].len, sum,
+					       budget))
+				return false;
+	}
+	return true;
 }
 
 static void pack_runs(struct wfi_handoffs *hs, const struct shape_pack *p, uint32_t block,

@@ -44,9 +44,21 @@ int wfi_shape_pack(struct wfi_handoffs *hs, const struct shape_pack *p);
 
 /* ---- sender ---- */
 
-/* of a block at @base whose first token is @token: the sum that a message says */
-uint32_t wfi_shape_crc(const struct weft_layout *l, const void *base, uint64_t token, uint64_t end,
-		       uint32_t layer, uint32_t nr_layers, struct wfi_run *runs);
+/* goes on with the sum of @len bytes that lie together, by up to *@budget, which it takes from
+ * that. Return: whether it is whole */
+bool wfi_shape_run_sum(const char *at, uint64_t len, struct part_sum *sum, uint64_t *budget);
+
+/* layers of a block at .base whose first token is .token */
+struct shape_part {
+	const struct weft_layout *layout;
+	const void *base;
+	uint64_t token, end;
+	uint32_t layer, nr_layers;
+};
+
+/* the same of what a message says. @runs: scratch */
+bool wfi_shape_sum(const struct shape_part *p, struct wfi_run *runs, struct part_sum *sum,
+		   uint64_t *budget);
 
 /* ---- receiver: what a handoff keeps ---- */
 

@@ -22,6 +22,7 @@ struct fake_peer {
 	unsigned nr_done, nr_aborts;
 	int last_res;
 	uint64_t last_push;
+	uint32_t last_crc; /* of the first piece */
 	uint16_t layers[8]; /* in the order in which they were told */
 	unsigned nr_layers;
 };
@@ -43,17 +44,19 @@ static int fake_send(struct wfi_peer *base, const void *msg, size_t len)
 {
 	struct fake_peer *p = wfi_container_of(base, struct fake_peer, base);
 	struct wfi_msg_layers layers;
+	struct wfi_msg_piece piece;
 	struct wfi_msg_done done;
 	uint32_t type;
 
-	(void)len;
 	if (p->gone)
 		return -ENOTCONN;
 	if (p->stuck)
 		return -EAGAIN;
 	memcpy(&type, msg, sizeof(type));
-	if (type == WFI_MSG_LAYERS) {
+	if (type == WFI_MSG_LAYERS || type == WFI_MSG_SHAPED) {
 		memcpy(&layers, msg, sizeof(layers));
+		memcpy(&piece, (const char *)msg + len - layers.nr * sizeof(piece), sizeof(piece));
+		p->last_crc = piece.crc;
 		p->last_push = layers.push;
 		p->layers[p->nr_layers++ % WFI_ARRAY_SIZE(p->layers)] = (uint16_t)layers.layer;
 	} else if (type == WFI_MSG_LAYERS_DONE) {
@@ -89,7 +92,7 @@ static int setup(void **state)
 		.tokens_per_block = 16,
 		.nr_layers = LAYERS,
 	};
-	const struct wfi_tenant_opts tenant = { .name = "t", .token = "", .arena_bytes = 1 << 20 };
+	const struct wfi_tenant_opts tenant = { .name = "t", .token = "", .arena_bytes = 8 << 20 };
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct wfi_handoffs_opts o = { .node = HERE, .lease_ns = WFI_NSEC_PER_SEC };
 	struct wfi_kv_opts kv = { .extent_bytes = 4096, .max_slots = 16384 };
@@ -495,6 +498,101 @@ static void test_small_blocks(void **state)
 	wfi_handoffs_owner_gone(f->hs, &f->decode);
 }
 
+#define HUGE_BYTES (4u << 20)
+
+/* two of four layers of which @run bytes each @stride are of the layout */
+static uint32_t huge_crc(const uint8_t *bytes, uint32_t run, uint32_t stride)
+{
+	uint32_t crc = 0, off;
+
+	for (off = HUGE_BYTES / 4; off < HUGE_BYTES / 4 * 3; off += stride)
+		crc = wfi_crc32c(crc, bytes + off, run);
+	return crc;
+}
+
+/* the sum of a huge block takes several turns, in which others have theirs, and is the block's;
+ * what a peer that takes nothing leaves is not summed again */
+static void huge_push(struct fixture *f, const struct weft_layout *layout, uint32_t run,
+		      uint32_t stride)
+{
+	const uint32_t nr_turns = HUGE_BYTES / 2 / stride * run / (512u << 10);
+	struct weft_ticket t = far_ticket(f, 7);
+	struct wfi_push_opts o = { .owner = &f->prefill,
+				   .ticket = &t,
+				   .layer = 1,
+				   .nr_layers = 2,
+				   .nr = 1,
+				   .layout = layout,
+				   .peer = &f->far.base,
+				   .now_ns = now(f),
+				   .deadline_ns = now(f) + WFI_NSEC_PER_SEC,
+				   .done = on_pushed,
+				   .ctx = f };
+	struct wfi_space_info space;
+	struct weft_slot slot;
+	uint32_t turns, i;
+	uint8_t *bytes;
+
+	t.nr_tokens = BIG_TOKENS;
+	assert_int_equal(
+		wfi_kv_space_open(f->kv, f->tenant,
+				  &(struct weft_space_opts){ .size = sizeof(struct weft_space_opts),
+							     .block_bytes = HUGE_BYTES,
+							     .model = "handoff",
+							     .layout = "huge",
+							     .tokens_per_block = BIG_TOKENS,
+							     .nr_layers = LAYERS },
+				  &space, NULL),
+		0);
+	o.space = space.id;
+	o.slots = &slot;
+	assert_int_equal(wfi_kv_claim(f->kv, &f->prefill, space.id, 1, &slot, now(f)), 1);
+	bytes = wfi_kv_slot_addr(f->kv, slot.idx);
+	for (i = 0; i < HUGE_BYTES; i++)
+		bytes[i] = (uint8_t)(i >> 3 ^ i >> 13);
+	assert_int_equal(wfi_handoff_push(f->hs, &o), 0);
+	f->far.nr_layers = 0;
+	f->far.stuck = true;
+	for (i = 0; i < 8; i++)
+		wfi_handoffs_poll(f->hs, now(f));
+	f->far.stuck = false;
+	for (turns = 0; !f->far.nr_layers && turns < 8; turns++)
+		wfi_handoffs_poll(f->hs, now(f));
+	assert_int_equal(turns, 1);
+	assert_int_equal(f->far.last_crc, huge_crc(bytes, run, stride));
+	done_message(f, f->far.last_push, 1);
+	assert_int_equal(f->push_res, 1);
+	/* and again, from the first turn on */
+	f->far.nr_layers = 0;
+	assert_int_equal(wfi_handoff_push(f->hs, &o), 0);
+	for (turns = 0; !f->far.nr_layers && turns < 8; turns++)
+		wfi_handoffs_poll(f->hs, now(f));
+	assert_true(nr_turns > 1);
+	assert_int_equal(turns, nr_turns);
+	wfi_handoffs_owner_gone(f->hs, &f->prefill);
+}
+
+static void test_huge_block(void **state)
+{
+	huge_push(*state, NULL, HUGE_BYTES / 2, HUGE_BYTES / 2);
+}
+
+static void test_huge_block_of_runs(void **state)
+{
+	const uint32_t stride = HUGE_BYTES / LAYERS / BIG_TOKENS, head = stride / 4 * 3;
+	const struct weft_layout l = { .nr_layers = LAYERS,
+				       .nr_kv = 1,
+				       .nr_tokens = BIG_TOKENS,
+				       .nr_heads = 1,
+				       .head_bytes = head,
+				       .layer_stride = HUGE_BYTES / LAYERS,
+				       .kv_stride = HUGE_BYTES / LAYERS,
+				       .token_stride = stride,
+				       .head_stride = stride };
+
+	huge_push(*state, &l, head, stride);
+}
+
 /* what was landed at a receiver is called off when its engine goes, once */
 static void test_abort(void **state)
 {
@@ -548,6 +646,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stuck_peer_fills_no_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forged_tickets_take_no_place, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_small_blocks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_huge_block, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_huge_block_of_runs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fence_outlives_peer, setup, teardown),
 	};
