@@ -227,6 +227,8 @@ int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns)
 		work += wfi_share_poll(kv);
 	if (kv->mover)
 		work += wfi_mover_poll(kv->mover, kv->now_ns);
+	else if (wfi_unlikely(kv->emptying != NULL))
+		work += wfi_space_empty_step(kv, KV_EMPTY_BLOCKS);
 	if (wfi_unlikely(kv->leaving_spaces != NULL))
 		wfi_remove_poll(kv);
 	gauges_set(kv);

@@ -39,6 +39,7 @@
 #define KV_OWNER_BITS 20
 #define KV_NO_OWNER UINT32_MAX
 #define KV_DOOMED (KV_NONE - 1) /* in place of an owner: until the next poll */
+#define KV_EMPTY_BLOCKS 2048u /* of a run that leaves its space, in one turn */
 #define KV_OWNER_LEASES (64u << 10) /* an engine's leases, and what they may pin in all */
 #define KV_OWNER_REFS (4u << 20)
 
@@ -287,7 +288,7 @@ struct wfi_kv {
 	uint64_t idle_ns;
 	struct kv_run *leaving; /* runs whose pages go back, first to last */
 	struct kv_run **last_leaving;
-	struct kv_run *emptying; /* NULL, or leaves its space as its blocks go to the tier below */
+	struct kv_run *emptying; /* NULL, or leaves its space in steps */
 	uint64_t emptying_end_ns;
 	uint32_t emptying_at; /* slots before have been looked at */
 	struct kv_space *emptying_for;

@@ -487,8 +487,9 @@ static int run_take(struct wfi_kv *kv, struct kv_space *space, bool home)
 }
 
 /*
- * Above a tier a run goes to another space in steps: nobody claims its slots any more, its blocks
- * are offered below as others are, and when the last is written it goes. One run at a time.
+ * Above a tier, and where it has many slots, a run goes to another space in steps: nobody claims
+ * its slots any more, its blocks are offered below as others are, and when the last is written it
+ * goes. One run at a time.
  */
 static void empty_end(struct wfi_kv *kv)
 {
@@ -510,7 +511,7 @@ static int empty_begin(struct wfi_kv *kv, struct kv_space *space, struct kv_spac
 		return -EAGAIN;
 	if (run && run->nr_free == run->nr)
 		return run_evacuate(kv, run, home);
-	run = coldest(kv, space, true);
+	run = coldest(kv, space, kv->mover);
 	if (!run)
 		return -EBUSY;
 	kv->emptying = run;
@@ -532,7 +533,7 @@ static int empty_slot(struct wfi_kv *kv, uint32_t slot, uint64_t *room)
 
 	switch (st->state) {
 	case KV_SEALED:
-		return evict_tree(kv, slot, room, true);
+		return evict_tree(kv, slot, room, kv->mover);
 	case KV_FILLING:
 		return -EBUSY;
 	case KV_QUARANTINED:
@@ -607,8 +608,9 @@ static int grow(struct wfi_kv *kv, struct kv_space *space, bool must)
 		from = wfi_share_victim(kv, space, full, must);
 		if (!from)
 			return ret;
-		ret = kv->mover && !must ? empty_begin(kv, from, space, full)
-					 : run_take(kv, from, full);
+		ret = !must && (kv->mover || from->run_slots > KV_EMPTY_BLOCKS)
+			      ? empty_begin(kv, from, space, full)
+			      : run_take(kv, from, full);
 		if (ret == -EAGAIN)
 			return -ENOSPC;
 		if (ret) {

@@ -521,6 +521,60 @@ static void empty_spaces_keep_nothing(void **state)
 		assert_int_equal(st.evicted, 0);
 }
 
+#define SMALL 64u
+#define LARGE_RUN (256u << 10) /* has 4096 of them */
+
+/* one block more of a space. Return: how many went for it */
+static uint64_t put_small(struct fixture *f, uint32_t space, uint64_t n)
+{
+	const uint64_t before = f->r.kv->count[KV_C_EVICTED]->value;
+	const struct weft_key key = key_of(n + 1);
+	struct weft_slot slot;
+	int32_t result;
+
+	assert_int_equal(wfi_kv_claim(f->r.kv, &f->a.owner, space, 1, &slot, f->r.now), 1);
+	assert_int_equal(wfi_kv_put(f->r.kv, &f->a.owner, space, NULL, &key, &slot, 1, NULL,
+				    &result, f->r.now),
+			 1);
+	return f->r.kv->count[KV_C_EVICTED]->value - before;
+}
+
+/* a run of many blocks leaves its space in steps: no turn evicts all of them */
+static void large_runs_go_in_steps(void **state)
+{
+	struct fixture *f = *state;
+	const struct wfi_kv_opts opts = { .env = f->r.env,
+					  .policy = wfi_evict_find("lru"),
+					  .extent_bytes = LARGE_RUN,
+					  .max_slots = 65536 };
+	const uint32_t run = LARGE_RUN / SMALL;
+	uint64_t n = 0, evicted, most = 0;
+	uint32_t first, second;
+
+	assert_int_equal(wfi_kv_create(&opts, &f->r.kv), 0);
+	f->a.t = kv_rig_tenant(f->r.kv, "a", 4 * LARGE_RUN);
+	assert_int_equal(wfi_owner_init(f->r.kv, &f->a.owner, f->a.t), 0);
+	first = kv_rig_space(f->r.kv, f->a.t, "first", SMALL).id;
+	second = kv_rig_space(f->r.kv, f->a.t, "second", SMALL).id;
+	while (n < 4 * run)
+		put_small(f, first, n++);
+	/* it has nothing that could go: a run is its at once */
+	assert_true(put_small(f, second, n++) > 0);
+	while (n < 5 * run)
+		put_small(f, second, n++);
+	assert_int_equal(f->r.kv->count[KV_C_RUN_TAKEN]->value, 1);
+	/* it gets a second one, and nobody waits for that */
+	for (uint32_t i = 0; i < 20; i++) {
+		f->r.now += STEP_NS;
+		most = wfi_max(most, put_small(f, second, n++));
+		evicted = f->r.kv->count[KV_C_EVICTED]->value;
+		wfi_kv_poll(f->r.kv, f->r.now);
+		most = wfi_max(most, f->r.kv->count[KV_C_EVICTED]->value - evicted);
+	}
+	assert_int_equal(f->r.kv->count[KV_C_RUN_TAKEN]->value, 2);
+	assert_in_range(most, 1, KV_EMPTY_BLOCKS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -543,6 +597,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(spaces_of_a_tenant_share_too, setup,
 						kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(empty_spaces_keep_nothing, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(large_runs_go_in_steps, setup, kv_rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
