@@ -85,9 +85,8 @@ static void climb_step(struct wfi_cluster *c)
 		k->slot = WFI_SLOT_NONE;
 }
 
-/* of a block that was here before anybody watched: its chain may be as deep as there are slots.
- * Return: 0: not in this turn any more */
-static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
+/* of a block that was here before anybody watched, a chain may be as deep as there are slots */
+uint32_t wfi_cl_head_find(struct wfi_cluster *c, uint32_t slot)
 {
 	while (!*head_of(c, slot)) {
 		if (c->climbed >= CL_CLIMBS)
@@ -101,9 +100,9 @@ static uint32_t head_find(struct wfi_cluster *c, uint32_t slot)
 
 uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot)
 {
-	const uint32_t head = head_find(c, slot);
+	const uint32_t head = wfi_cl_head_find(c, slot);
 
-	/* a shard that may not be the one: it costs a hint */
+	/* a shard that may not be the one: its answer is no more than a hint */
 	return head ? head : cl_head(slot_tag(c, slot));
 }
 
@@ -300,7 +299,7 @@ static void sweep_again(struct stream *s, uint32_t slot)
 static void on_held(void *ctx, uint32_t slot, uint32_t parent, const struct weft_key *parent_key)
 {
 	struct wfi_cluster *c = ctx;
-	const uint32_t head = parent != WFI_SLOT_NONE ? head_find(c, parent)
+	const uint32_t head = parent != WFI_SLOT_NONE ? wfi_cl_head_find(c, parent)
 						      : head_guess(c, slot, parent_key);
 	unsigned i;
 
@@ -416,7 +415,7 @@ static int stream_sweep(struct wfi_cluster *c, uint8_t owner)
 		return 0;
 	n = wfi_kv_walk(c->o.kv, &s->at, SWEEP_SLOTS, slots);
 	for (i = 0; i < n; i++) {
-		head = head_find(c, slots[i]);
+		head = wfi_cl_head_find(c, slots[i]);
 		if (!head) {
 			s->at = slots[i];
 			return 1;

@@ -373,7 +373,9 @@ void wfi_cl_heard_announced(struct wfi_cluster *c, uint8_t peer, const union clu
 void wfi_cl_heard_speed(struct wfi_cluster *c, uint8_t peer, const union cluster_msg *m);
 void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
 			 const union cluster_msg *m);
-/* the head of the chain that a sealed slot is in */
+/* the head of the chain that a sealed slot is in. Return: 0: not known in this turn any more */
+uint32_t wfi_cl_head_find(struct wfi_cluster *c, uint32_t slot);
+/* the same, or a guess */
 uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot);
 /* the same of a slot of the SSD tier, which keeps it from here on */
 uint32_t wfi_cl_head_below(struct wfi_cluster *c, uint32_t slot);

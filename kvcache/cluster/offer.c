@@ -136,9 +136,12 @@ static uint32_t offer_fill(struct wfi_cluster *c, struct offers *q, struct clust
 		if (nr && parent != last)
 			break;
 		if (!nr) {
+			m->chain = wfi_cl_head_find(c, slot);
+			/* who takes it tells a shard by that, where it is to be found */
+			if (!m->chain)
+				break;
 			wfi_kv_space_geometry(c->o.kv, wfi_kv_slot_space(c->o.kv, slot),
 					      &m->geometry);
-			m->chain = wfi_cl_head_of(c, slot);
 			m->parent = parent == WFI_SLOT_NONE
 					    ? (struct weft_key){ 0 }
 					    : wfi_kv_slot_header(c->o.kv, parent)->key;
@@ -381,14 +384,19 @@ static void drain_below(struct wfi_cluster *c)
 	bool more = true;
 
 	n = wfi_kv_below_walk(c->o.kv, &c->drain_at, DRAIN_SLOTS, slots);
-	for (i = 0; i < n && more; i++)
+	for (i = 0; i < n && more; i++) {
+		if (c->climbed >= CL_CLIMBS) {
+			c->drain_at = slots[i];
+			return;
+		}
 		more = below_add(c, slots[i]);
+	}
 	c->drain_walks_below = more && c->drain_at != 0;
 }
 
 static int drain_poll(struct wfi_cluster *c)
 {
-	uint32_t slots[DRAIN_SLOTS], n, i;
+	uint32_t slots[DRAIN_SLOTS], n, i, head;
 	uint8_t peer;
 
 	cl_event(c, c->now_ns + RETRY_NS);
@@ -408,7 +416,12 @@ static int drain_poll(struct wfi_cluster *c)
 	for (i = 0; i < n; i++) {
 		if (wfi_kv_slot_idle_ns(c->o.kv, slots[i], c->now_ns) > HOT_NS)
 			continue;
-		peer = other_owner(c, wfi_cl_head_of(c, slots[i]), 0);
+		head = wfi_cl_head_find(c, slots[i]);
+		if (!head) {
+			c->drain_at = slots[i];
+			return 1;
+		}
+		peer = other_owner(c, head, 0);
 		if (peer != WFI_PEER_NONE)
 			offer_add(c, peer, slots[i]);
 	}

@@ -790,6 +790,81 @@ static void test_deep_chain(void **state)
 	wfi_sim_destroy(sim);
 }
 
+/* ---- the same chain, which is handed on before all of it was looked at ---- */
+
+struct offered {
+	uint32_t head; /* of the chain */
+	uint32_t nr, nr_wrong; /* blocks */
+	uint32_t open;
+};
+
+static struct offered offered;
+
+static int takes_offers(struct wfi_peer *peer, const void *msg, size_t len)
+{
+	union cluster_msg m;
+
+	(void)peer;
+	assert_int_equal(cluster_msg_take(&m, msg, len), 0);
+	if (m.head.type != CLUSTER_OFFER)
+		return 0;
+	offered.nr += m.head.nr;
+	offered.nr_wrong += m.offer.chain != offered.head ? m.head.nr : 0;
+	offered.open++;
+	return 0;
+}
+
+static void test_deep_drain(void **state)
+{
+	const struct wfi_tenant_opts tenant = { .name = "t",
+						.token = "",
+						.arena_bytes = DEEP * DEEP_BYTES };
+	const struct weft_space_opts space = { .size = sizeof(space),
+					       .block_bytes = DEEP_BYTES,
+					       .model = "deep",
+					       .layout = "test",
+					       .tokens_per_block = 1 };
+	const struct weft_key first = { .lo = wfi_mix64(0), .hi = 1 };
+	struct wfi_peer peer = { .node = 2, .send = takes_offers };
+	struct wfi_cluster_opts o = { .node = 1, .directory_bytes = 4096 };
+	struct wfi_kv_opts opts = { .max_slots = DEEP };
+	struct wfi_space_info info;
+	struct wfi_cluster *c;
+	struct wfi_owner owner;
+	struct wfi_tenant *t;
+	struct wfi_sim *sim;
+	union cluster_msg m;
+	uint64_t now_ns;
+
+	(void)state;
+	assert_int_equal(wfi_sim_create(5, &sim), 0);
+	opts.env = o.env = wfi_sim_node(sim, 0);
+	assert_int_equal(wfi_kv_create(&opts, &o.kv), 0);
+	assert_int_equal(wfi_kv_tenant_add(o.kv, &tenant, &t), 0);
+	assert_int_equal(wfi_kv_space_open(o.kv, t, &space, &info, NULL), 0);
+	assert_int_equal(wfi_owner_init(o.kv, &owner, t), 0);
+	deep_put(o.kv, &owner, info.id);
+	assert_int_equal(wfi_cluster_create(&o, &c), 0);
+	now_ns = wfi_now(o.env);
+	assert_int_equal(wfi_cluster_peer_add(c, &peer, 1), 0);
+	offered = (struct offered){ .head = cl_head(wfi_block_tag(info.tag, &first)) };
+	while (!wfi_cluster_drain(c, now_ns) && offered.nr < DEEP / 16) {
+		wfi_cluster_poll(c, now_ns++);
+		for (; offered.open; offered.open--) {
+			cluster_msg_head(&m, CLUSTER_TAKEN, 0, 0);
+			assert_int_equal(wfi_cluster_message(c, &peer, &m, m.head.len, now_ns), 0);
+		}
+	}
+	print_message("%u of %u blocks were offered with another chain's head\n", offered.nr_wrong,
+		      offered.nr);
+	assert_true(offered.nr >= DEEP / 16);
+	assert_int_equal(offered.nr_wrong, 0);
+	wfi_cluster_peer_lost(c, &peer);
+	wfi_cluster_destroy(c);
+	wfi_kv_destroy(o.kv);
+	wfi_sim_destroy(sim);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)
@@ -816,6 +891,7 @@ int main(void)
 		TEST(test_drain_ends),
 		TEST(test_space_goes),
 		TEST(test_deep_chain),
+		TEST(test_deep_drain),
 		TEST(test_garbage),
 	};
 
