@@ -15,6 +15,7 @@
 #define LOW_SHIFT 4 /* a sixteenth of the slots is kept free, and more for large claims */
 #define SHORT_SHIFT 3 /* what claims lacked adds up to an eighth to that */
 #define BURST_NS WFI_NSEC_PER_SEC
+#define ROOM_NS (10 * WFI_NSEC_PER_MSEC) /* that a fetch waits for room, before others go for it */
 
 struct waiter {
 	struct waiter *next;
@@ -47,6 +48,8 @@ struct wfi_fetch {
 	struct wfi_fetch_opts o;
 	uint32_t at; /* keys before were looked at */
 	uint32_t nr_pending;
+	uint64_t room_ns; /* there is no room: others go from then on; 0: there is, or it was not
+			   * looked for */
 	int res;
 };
 
@@ -421,9 +424,25 @@ static uint32_t tier_find(const struct kv_mover *m, const struct kv_space *space
 	return slot;
 }
 
-/* Return: 0 and the move, -EAGAIN no room for more now, others: it cannot come */
+/* Return: whether a claim evicts nothing, which would be before it is written */
+static bool has_room(struct kv_mover *m, struct kv_space *space)
+{
+	if (!space->nr_free)
+		wfi_space_ask(m->kv, space);
+	return space->nr_free && space->nr_slots - space->nr_free < space->max_blocks;
+}
+
+/* @nr more blocks find none: those that are written below make some */
+static void room_ask(struct kv_space *space, uint32_t nr)
+{
+	/* twice as much is kept free */
+	space->demand = (uint32_t)wfi_max(space->demand, wfi_min(nr, NR_MOVES) / 2 + 1);
+}
+
+/* @may_evict: others that the tier has not taken yet go for it. Return: 0 and the move, -EAGAIN no
+ * room for more now, others: it cannot come */
 static int move_start(struct kv_mover *m, struct kv_space *space, uint32_t tier_slot,
-		      struct move **out)
+		      bool may_evict, struct move **out)
 {
 	struct wfi_kv *kv = m->kv;
 	struct wfi_tenant *t = space->tenant;
@@ -445,6 +464,8 @@ static int move_start(struct kv_mover *m, struct kv_space *space, uint32_t tier_
 	m->tier->ops->block(m->tier, tier_slot, &v->block);
 	if (v->block.len != space->info.block_bytes)
 		return -EINVAL;
+	if (!may_evict && !has_room(m, space))
+		return -EAGAIN;
 	ret = wfi_kv_claim(kv, &t->mover, space->info.id, 1, &v->slot, kv->now_ns);
 	if (ret < 0)
 		return ret;
@@ -479,7 +500,7 @@ static void read_ahead(struct kv_mover *m, struct kv_space *space, uint32_t tier
 		m->tier->ops->block(m->tier, tier_slot, &b);
 		if (held_slot(m->kv, space, &b.key) != WFI_SLOT_NONE || move_find(m, space, &b.key))
 			continue;
-		if (move_start(m, space, tier_slot, &v))
+		if (move_start(m, space, tier_slot, false, &v))
 			return;
 		wfi_point(m->kv->env, "promote.ahead");
 		wfi_count(m->count[C_AHEAD], 1);
@@ -499,6 +520,7 @@ static int fetch_one(struct kv_mover *m, struct wfi_fetch *f, struct kv_space *s
 {
 	const struct weft_key *key = &f->o.keys[f->at];
 	uint32_t *out = &f->o.slots[f->at], tier_slot = WFI_SLOT_NONE;
+	const bool may_evict = f->room_ns && m->kv->now_ns >= f->room_ns;
 	struct waiter *w;
 	struct move *v;
 	int ret;
@@ -521,12 +543,19 @@ static int fetch_one(struct kv_mover *m, struct wfi_fetch *f, struct kv_space *s
 	w = waiter_get(m);
 	if (!w)
 		return -ENOMEM;
-	ret = v ? 0 : move_start(m, space, tier_slot, &v);
+	ret = v ? 0 : move_start(m, space, tier_slot, may_evict, &v);
 	if (ret) {
 		w->next = m->free_waiter;
 		m->free_waiter = w;
+		if (ret == -EAGAIN && m->nr_moves < NR_MOVES) {
+			room_ask(space, f->o.nr - f->at);
+			f->room_ns = f->room_ns ? f->room_ns : m->kv->now_ns + ROOM_NS;
+		}
 		return ret == -EAGAIN ? ret : 0;
 	}
+	/* where all are slow to be written, only the first one waits */
+	if (!may_evict)
+		f->room_ns = 0;
 	if (tier_slot != WFI_SLOT_NONE) {
 		m->tier->ops->touch(m->tier, tier_slot);
 		if (f->at + 1 == f->o.nr)
@@ -551,7 +580,7 @@ static bool fetch_run(struct kv_mover *m, struct wfi_fetch *f)
 		if (ret)
 			break;
 	}
-	if (ret == -EAGAIN && f->nr_pending + m->nr_moves)
+	if (ret == -EAGAIN && (f->nr_pending + m->nr_moves || m->kv->now_ns < f->room_ns))
 		return false;
 	if (ret == -ETIME) {
 		wfi_count(m->count[C_NOT_PAID], f->o.nr - f->at);
@@ -631,7 +660,8 @@ int wfi_kv_prefetch(struct wfi_kv *kv, uint32_t space_id, const struct weft_key 
 		    move_find(m, space, &keys[i]))
 			continue;
 		slot = tier_find(m, space, &keys[i]);
-		if (slot == WFI_SLOT_NONE || move_start(m, space, slot, &v))
+		/* it can't wait for room */
+		if (slot == WFI_SLOT_NONE || move_start(m, space, slot, true, &v))
 			break;
 		m->tier->ops->touch(m->tier, slot);
 	}
@@ -801,8 +831,11 @@ uint64_t wfi_mover_next_event_ns(const struct kv_mover *m)
 {
 	uint64_t next = m->tier->ops->next_event_ns(m->tier, m->kv->now_ns);
 
-	for (const struct wfi_fetch *f = m->fetches; f; f = f->next)
+	for (const struct wfi_fetch *f = m->fetches; f; f = f->next) {
 		next = wfi_min(next, f->o.deadline_ns);
+		if (f->room_ns > m->kv->now_ns)
+			next = wfi_min(next, f->room_ns);
+	}
 	return next;
 }
 

@@ -824,6 +824,72 @@ static void test_lies_of_speed(void **state)
 	}
 }
 
+/* ---- promotions ---- */
+
+struct fetched {
+	bool done;
+	uint32_t slots[CHAIN];
+};
+
+static void on_fetched(void *ctx, int res, uint32_t reached)
+{
+	(void)reached;
+	assert_int_equal(res, 0);
+	((struct fetched *)ctx)->done = true;
+}
+
+/* how many of put_others() a node has in no tier */
+static uint32_t others_lost(struct fixture *f, uint32_t n)
+{
+	const struct test_node *node = &f->nodes[n];
+	uint32_t lost = 0, slot;
+	uint64_t i;
+
+	for (i = 1; i <= f->nr_others; i++) {
+		const struct weft_key key = { .lo = wfi_mix64(i), .hi = 77 };
+
+		lost += wfi_kv_peek(node->kv, node->space.id, &key, 1, &slot) != 1 &&
+			wfi_kv_below_find(node->kv, node->space.tag, &key) == WFI_SLOT_NONE;
+	}
+	return lost;
+}
+
+/* what comes up waits for room rather than to push out what is not written yet */
+static void test_promotions_lose_nothing(void **state)
+{
+	struct fixture *f = *state;
+	const struct test_node *node = &f->nodes[1];
+	struct fetched got = { .done = false };
+	struct wfi_fetch_opts o = { .space = node->space.id,
+				    .nr = CHAIN,
+				    .keys = f->keys,
+				    .slots = got.slots,
+				    .done = on_fetched,
+				    .ctx = &got };
+	struct wfi_fetch *fetch;
+	struct weft_stat st;
+	uint32_t lost, i;
+
+	put_below(f);
+	/* what is kept free becomes less, and is taken */
+	turns(f, 10 * WFI_NSEC_PER_SEC);
+	put_others(f, 1, 16);
+	wfi_kv_stat(node->kv, node->tenant, &st);
+	assert_in_range(st.slots_free, 1, CHAIN - 1);
+	lost = others_lost(f, 1);
+	memset(got.slots, 0xff, sizeof(got.slots));
+	o.now_ns = now(f);
+	o.deadline_ns = now(f) + DEADLINE_NS;
+	assert_int_equal(wfi_kv_fetch(node->kv, &o, &fetch), 0);
+	turns(f, DEADLINE_NS / 2);
+	assert_true(got.done);
+	assert_int_equal(others_lost(f, 1), lost);
+	for (i = 0; i < CHAIN; i++) {
+		assert_int_not_equal(got.slots[i], WFI_SLOT_NONE);
+		wfi_kv_unpin(node->kv, &got.slots[i], 1);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup_tiers, world_teardown)
@@ -858,6 +924,7 @@ int main(void)
 		TEST(test_holder_lost),
 		TEST(test_evicted_before_read),
 		TEST(test_lies_of_speed),
+		TEST(test_promotions_lose_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
