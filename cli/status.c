@@ -105,6 +105,11 @@ static void show_gpu_tiers(const json_t *tiers)
 		wfi_text_clean(wfi_json_str(t, "why"), why, sizeof(why));
 		if (*why)
 			printf("  %s\n", why);
+		if (wfi_json_u64(t, "memory_bytes_wanted") != wfi_json_u64(t, "memory_bytes"))
+			printf("  it gets smaller: %s now, %s in the end\n",
+			       wfi_text_bytes((double)wfi_json_u64(t, "memory_bytes"), size),
+			       wfi_text_bytes((double)wfi_json_u64(t, "memory_bytes_wanted"),
+					      held));
 	}
 }
 

@@ -307,7 +307,7 @@ static void on_inbox(struct control *c)
 		conn_add(c, fd);
 }
 
-/* the worker says that some session or peer is broken */
+/* the worker says that some session or peer is broken, or that a GPU's tier has got smaller */
 static void on_poke(struct control *c)
 {
 	uint64_t n;
@@ -324,6 +324,7 @@ static void on_poke(struct control *c)
 		if (k->peer && k->peer->broken)
 			k->closing = true;
 	}
+	gpu_tiers_trim(c->node);
 }
 
 /* a terminal that closes is a stop like any other, but not to who renews certificates */

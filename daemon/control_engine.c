@@ -428,6 +428,15 @@ static void on_tier_resize(struct request *q)
 		node_call(q->c->node, run_tier_resize, q);
 }
 
+static void on_gpu_tier_resize(struct request *q)
+{
+	if (!conn_is_keeper(q->k))
+		refuse(q, -EPERM, "only the node's own user, or root, may resize its tiers");
+	else
+		q->rep.status = gpu_tiers_resize(q->c->node, q->req.u.tier.bytes, q->rep.why,
+						 sizeof(q->rep.why));
+}
+
 static void run_bye(struct node *node, void *arg)
 {
 	struct request *q = arg;
@@ -458,6 +467,7 @@ static void (*const on_request[])(struct request *q) = {
 	[WEFT_CTL_BYE] = on_bye,
 	[WEFT_CTL_TIER_RESIZE] = on_tier_resize,
 	[WEFT_CTL_SPACE_REMOVE] = on_space_remove,
+	[WEFT_CTL_GPU_TIER_RESIZE] = on_gpu_tier_resize,
 };
 
 static int answer(struct conn *k, struct request *q)

@@ -16,10 +16,18 @@
 #include "weft_internal/log.h"
 #include "weft_internal/tier_gpu.h"
 
+#define TIER_MAX (1ull << 40)
+#define TIER_GROWS 4u /* times its first size */
+
 struct tier_call {
 	struct node_gpu_tier *t;
 	int ret;
 };
+
+static unsigned long long mib(uint64_t bytes)
+{
+	return bytes >> 20;
+}
 
 static const struct weft_mr *arena_of(void *ctx, const struct wfi_tenant *t)
 {
@@ -64,6 +72,8 @@ static void run_create(struct node *node, void *arg)
 		.mr = t->mr,
 		.arena = arena_of,
 		.ctx = node,
+		.bytes = t->memory.len,
+		.chunk_bytes = t->memory.part ? t->memory.part : wfi_tier_gpu_chunk(t->memory.len),
 		.write_bps = node->gpu_tier_write_bps,
 		.timeout_ns = node->op_timeout_ns,
 	};
@@ -82,6 +92,7 @@ static void run_close(struct node *node, void *arg)
 	transport->rkey_destroy(t->rkey);
 	transport->ep_destroy(t->ep);
 	t->tier = NULL;
+	t->shrinks = false;
 	t->mr = NULL;
 	t->rkey = NULL;
 	t->ep = NULL;
@@ -116,9 +127,9 @@ static int memory_reach(struct node *node, struct node_gpu_tier *t)
 {
 	const struct weft_transport *transport = node->gpu.transport;
 	struct wfi_gpu_source from = {
-		.memory = { .kind = WFI_GPU_EXPORT_IPC,
+		.memory = { .kind = WFI_GPU_EXPORT_OWN,
 			    .addr = t->memory.addr,
-			    .len = t->memory.len },
+			    .len = t->memory.max_len },
 	};
 	const struct weft_rkey_src src = {
 		.size = sizeof(src),
@@ -132,7 +143,7 @@ static int memory_reach(struct node *node, struct node_gpu_tier *t)
 	const struct weft_mr_opts mr = {
 		.size = sizeof(mr),
 		.addr = (void *)(uintptr_t)t->memory.addr,
-		.len = t->memory.len,
+		.len = t->memory.max_len,
 		.access = WEFT_ACCESS_LOCAL_WRITE,
 		.kind = WEFT_MR_GPU,
 	};
@@ -143,13 +154,14 @@ static int memory_reach(struct node *node, struct node_gpu_tier *t)
 	return ret ? ret : transport->mr_reg(node->gpu.dev, &mr, &t->mr);
 }
 
-static int tier_open(struct node *node, struct node_gpu_tier *t)
+static int tier_open(struct node *node, struct node_gpu_tier *t, uint64_t bytes)
 {
 	struct tier_call c = { .t = t };
 	const char *why;
 	const struct wfi_cuda *cuda = wfi_cuda_load(&why);
-	int ret = cuda ? wfi_gpu_memory_open(node->env, cuda, t->uuid, node->gpu_tier_bytes,
-					     &t->memory)
+	int ret = cuda ? wfi_gpu_memory_open(node->env, cuda, t->uuid, bytes,
+					     wfi_min(TIER_GROWS * bytes, TIER_MAX),
+					     wfi_tier_gpu_chunk(bytes), &t->memory)
 		       : -ENODEV;
 
 	if (ret)
@@ -160,25 +172,26 @@ static int tier_open(struct node *node, struct node_gpu_tier *t)
 		node_call(node, run_create, &c);
 		ret = c.ret;
 	}
-	if (!ret)
-		return 0;
-	node_call(node, run_close, t);
-	wfi_gpu_memory_close(&t->memory);
-	return ret;
+	if (ret) {
+		node_call(node, run_close, t);
+		wfi_gpu_memory_close(&t->memory);
+		return ret;
+	}
+	t->want = t->memory.len;
+	t->closed = false;
+	wfi_info("gpu %d: %llu MiB are its tier", t->memory.ordinal, mib(t->want));
+	return 0;
 }
 
-static void say_why(struct node_gpu_tier *t, int ret)
+static const char *why_not(int ret)
 {
-	const char *text = "it can't be had there: see the node's log";
-
 	if (ret == -EOPNOTSUPP)
-		text = "this weftd was built without kernels, and nothing there could be proved: "
+		return "this weftd was built without kernels, and nothing there could be proved: "
 		       "build it with nvcc";
-	else if (ret == -ENOMEM)
-		text = "the GPU, or the host, has no memory left for it: leave it some, or set a "
+	if (ret == -ENOMEM)
+		return "the GPU, or the host, has no memory left for it: leave it some, or set a "
 		       "smaller gpu_tier_bytes";
-	snprintf(t->why, sizeof(t->why), "%s", text);
-	wfi_warn("node: serves a GPU without a tier: %s", text);
+	return "it can't be had there: see the node's log";
 }
 
 /* none comes but from this thread. Return: NULL: there is none */
@@ -192,33 +205,44 @@ static struct node_gpu_tier *tier_find(const struct node *node, const uint8_t uu
 	return NULL;
 }
 
+/* whether it works is known afterwards: it is not tried again */
 static void tier_try(struct node *node, struct node_gpu_tier *t)
 {
-	const int ret = tier_open(node, t);
+	const int ret = tier_open(node, t, node->gpu_tier_bytes);
 
-	t->reaped = false;
-	if (ret)
-		say_why(t, ret);
-	else
-		wfi_info("gpu %d: %llu MiB are its tier", t->memory.ordinal,
-			 (unsigned long long)t->memory.len >> 20);
+	t->closed = false;
+	if (!ret)
+		return;
+	snprintf(t->why, sizeof(t->why), "%s", why_not(ret));
+	wfi_warn("node: serves a GPU without a tier: %s", t->why);
 }
 
 struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16])
 {
 	struct node_gpu_tier *t = tier_find(node, uuid);
+	const bool is_new = !t && node->nr_gpu_tiers < SESSION_GPUS_MAX;
 
-	if (t && t->reaped)
-		tier_try(node, t);
-	if (t || !node->gpu_tier_bytes || node->nr_gpu_tiers == SESSION_GPUS_MAX)
-		return t;
-	t = wfi_alloc(node->env, sizeof(*t));
+	if (is_new)
+		t = wfi_alloc(node->env, sizeof(*t));
 	if (!t)
 		return NULL;
-	memcpy(t->uuid, uuid, sizeof(t->uuid));
-	tier_try(node, t);
-	node_call(node, run_show, t);
+	if (is_new) {
+		memcpy(t->uuid, uuid, sizeof(t->uuid));
+		t->closed = true;
+	}
+	if (t->closed && node->gpu_tier_bytes)
+		tier_try(node, t);
+	if (is_new)
+		node_call(node, run_show, t);
 	return t;
+}
+
+/* the worker has nothing of it any more */
+static void tier_closed(struct node_gpu_tier *t)
+{
+	wfi_gpu_memory_close(&t->memory);
+	t->want = 0;
+	t->closed = true;
 }
 
 void gpu_tier_reap(struct node *node, const uint8_t uuid[16])
@@ -230,13 +254,186 @@ void gpu_tier_reap(struct node *node, const uint8_t uuid[16])
 	node_call(node, run_reap, &c);
 	if (!c.ret)
 		return;
-	wfi_gpu_memory_close(&c.t->memory);
-	c.t->reaped = true;
+	tier_closed(c.t);
 	snprintf(c.t->why, sizeof(c.t->why),
 		 "the GPU has failed, and is to be opened anew behind the next region there");
 }
 
+/* ---- another size ---- */
+
+struct resize {
+	struct node *node;
+	uint64_t bytes;
+	char *why;
+	size_t why_len;
+	bool lost[SESSION_GPUS_MAX]; /* these are as they are until they are opened anew */
+	uint64_t had[SESSION_GPUS_MAX];
+};
+
+static void run_lost(struct node *node, void *arg)
+{
+	struct resize *r = arg;
+	struct wfi_tier_gpu_stat st;
+	unsigned i;
+
+	for (i = 0; i < node->nr_gpu_tiers; i++) {
+		if (!node->gpu_tiers[i]->tier)
+			continue;
+		wfi_tier_gpu_stat(node->gpu_tiers[i]->tier, &st);
+		r->lost[i] = st.state == WFI_TIER_FAILED;
+	}
+}
+
+/* .ret: whether it has that size already */
+static void run_resize(struct node *node, void *arg)
+{
+	struct tier_call *c = arg;
+
+	(void)node;
+	wfi_tier_gpu_resize(c->t->tier, c->t->want);
+	c->t->shrinks = wfi_tier_gpu_shrinks(c->t->tier);
+	c->ret = !c->t->shrinks;
+}
+
+/* .ret: whether it has no bytes, and is closed now */
+static void run_empty(struct node *node, void *arg)
+{
+	struct tier_call *c = arg;
+
+	c->ret = c->t->tier && wfi_tier_gpu_over(c->t->tier);
+	if (c->ret)
+		run_close(node, c->t);
+}
+
+/* nothing touches what it has lost any more */
+static void tier_trim(struct node *node, struct node_gpu_tier *t)
+{
+	struct tier_call c = { .t = t };
+
+	if (!t->want)
+		node_call(node, run_empty, &c);
+	if (c.ret)
+		tier_closed(t);
+	else
+		wfi_gpu_memory_trim(&t->memory, t->want);
+}
+
+void gpu_tiers_trim(struct node *node)
+{
+	unsigned i;
+
+	for (i = 0; i < node->nr_gpu_tiers; i++)
+		if (atomic_exchange_explicit(&node->gpu_tiers[i]->shrunk, false,
+					     memory_order_acquire))
+			tier_trim(node, node->gpu_tiers[i]);
+}
+
+/* Return: 0, or why no memory could make it that large, or that small */
+static int size_check(const struct node_gpu_tier *t, const struct resize *r)
+{
+	const struct wfi_gpu_memory *m = &t->memory;
+
+	if (m->len != t->want) {
+		snprintf(r->why, r->why_len,
+			 "the tier of gpu %d is still getting smaller: try again when it is",
+			 m->ordinal);
+		return -EBUSY;
+	}
+	if (!t->tier || !r->bytes || r->bytes == m->len)
+		return 0;
+	if (!m->part) {
+		snprintf(r->why, r->why_len,
+			 "gpu %d gives no memory in parts: make its tier 0, then as large as it is "
+			 "to be",
+			 m->ordinal);
+		return -EOPNOTSUPP;
+	}
+	if (r->bytes <= m->max_len)
+		return 0;
+	snprintf(r->why, r->why_len,
+		 "the tier of gpu %d may grow to %llu MiB, four times what it began with: make it "
+		 "0, then as large as it is to be",
+		 m->ordinal, mib(m->max_len));
+	return -EINVAL;
+}
+
+static int sizes_check(const struct resize *r)
+{
+	unsigned i;
+	int ret = 0;
+
+	if (r->bytes > TIER_MAX) {
+		snprintf(r->why, r->why_len, "a GPU's tier has at most %llu MiB", mib(TIER_MAX));
+		return -EINVAL;
+	}
+	for (i = 0; i < r->node->nr_gpu_tiers && !ret; i++)
+		if (!r->lost[i])
+			ret = size_check(r->node->gpu_tiers[i], r);
+	return ret;
+}
+
+/* its memory, before it is used */
+static int tier_enlarge(const struct resize *r, struct node_gpu_tier *t)
+{
+	int ret = 0;
+
+	if (!t->tier && r->bytes)
+		ret = tier_open(r->node, t, r->bytes);
+	else if (r->bytes > t->memory.len)
+		ret = wfi_gpu_memory_grow(&t->memory, r->bytes);
+	if (ret)
+		snprintf(r->why, r->why_len, "%s; nothing was changed", why_not(ret));
+	return ret;
+}
+
+/* all that its memory has, or less */
+static void tier_set(const struct resize *r, struct node_gpu_tier *t, uint64_t bytes)
+{
+	const uint64_t was = t->want;
+	struct tier_call c = { .t = t };
+
+	if (!t->tier)
+		return;
+	t->want = t->memory.part ? wfi_align_up(bytes, t->memory.part) : bytes;
+	if (t->want != was)
+		wfi_info("gpu %d: %llu MiB are to be its tier, which has %llu", t->memory.ordinal,
+			 mib(t->want), mib(was));
+	node_call(r->node, run_resize, &c);
+	if (c.ret)
+		tier_trim(r->node, t);
+}
+
+int gpu_tiers_resize(struct node *node, uint64_t bytes, char *why, size_t why_len)
+{
+	struct resize r = { .node = node, .bytes = bytes, .why = why, .why_len = why_len };
+	unsigned i, nr = 0;
+	int ret;
+
+	node_call(node, run_lost, &r);
+	ret = sizes_check(&r);
+	for (; nr < node->nr_gpu_tiers && !ret; nr++) {
+		r.had[nr] = node->gpu_tiers[nr]->want;
+		if (!r.lost[nr])
+			ret = tier_enlarge(&r, node->gpu_tiers[nr]);
+	}
+	if (!ret)
+		node->gpu_tier_bytes = bytes;
+	for (i = 0; i < nr; i++)
+		if (!r.lost[i])
+			tier_set(&r, node->gpu_tiers[i], ret ? r.had[i] : bytes);
+	return ret;
+}
+
 /* ---- the worker's ---- */
+
+/* there may be more memory than it has room for */
+static void tier_shrunk(struct node *node, struct node_gpu_tier *t)
+{
+	t->shrinks = false;
+	/* pairs with the acquire in gpu_tiers_trim() */
+	atomic_store_explicit(&t->shrunk, true, memory_order_release);
+	node_poke(node);
+}
 
 int gpu_tiers_poll(struct node *node, uint64_t now_ns)
 {
@@ -251,6 +448,8 @@ int gpu_tiers_poll(struct node *node, uint64_t now_ns)
 		if (wfi_unlikely(t->owner.closed))
 			wfi_tier_gpu_lose(t->tier);
 		work += wfi_tier_gpu_poll(t->tier, now_ns);
+		if (wfi_unlikely(t->shrinks) && !wfi_tier_gpu_shrinks(t->tier))
+			tier_shrunk(node, t);
 	}
 	return work;
 }
@@ -260,10 +459,15 @@ uint64_t gpu_tiers_next_event_ns(const struct node *node)
 	uint64_t at_ns = UINT64_MAX;
 	unsigned i;
 
-	for (i = 0; i < node->nr_gpu_tiers; i++)
-		if (node->gpu_tiers[i]->tier)
-			at_ns = wfi_min(at_ns,
-					wfi_tier_gpu_next_event_ns(node->gpu_tiers[i]->tier));
+	for (i = 0; i < node->nr_gpu_tiers; i++) {
+		const struct node_gpu_tier *t = node->gpu_tiers[i];
+
+		if (!t->tier)
+			continue;
+		if (t->shrinks && !wfi_tier_gpu_shrinks(t->tier))
+			return 0;
+		at_ns = wfi_min(at_ns, wfi_tier_gpu_next_event_ns(t->tier));
+	}
 	return at_ns;
 }
 

@@ -134,21 +134,30 @@ struct session_gpu {
 	struct ep_owner owner;
 	struct weft_ep *ep; /* NULL: none */
 	uint32_t nr_regions;
-	const struct node_gpu_tier *tier; /* of that GPU; NULL: none is wanted */
+	const struct node_gpu_tier *tier; /* of that GPU; or NULL */
 	uint8_t gpu; /* as in its regions */
 };
 
-/* the tier of one GPU. @tier: NULL: it can't be had, and .why says why. @reaped: one that has
- * failed was closed, and no other was opened yet; the control thread's */
+/**
+ * struct node_gpu_tier - the tier of one GPU
+ * @tier: NULL: there is none: none is wanted, or .why says why
+ * @want: bytes of .memory that it is to keep: less while it gets smaller
+ * @closed: none was opened since one was closed, or at all: to be tried behind the next region
+ * @shrinks: the worker is to tell when it has got smaller, by .shrunk
+ */
 struct node_gpu_tier {
 	uint8_t uuid[16];
-	struct wfi_gpu_memory memory;
+	struct wfi_tier_gpu *tier;
 	struct ep_owner owner;
 	struct weft_ep *ep; /* to .memory, as what follows */
 	struct weft_rkey *rkey;
 	struct weft_mr *mr;
-	struct wfi_tier_gpu *tier;
-	bool reaped;
+	bool shrinks;
+	_Atomic bool shrunk;
+	/* the control thread's */
+	struct wfi_gpu_memory memory;
+	uint64_t want;
+	bool closed;
 	char why[160];
 };
 
@@ -453,12 +462,19 @@ const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
 
 /* ---- gpu_tier.c ---- */
 
-/* of the GPU of that name, on which a region is open: the first who asks has it opened. Waits for
- * the worker, and for the driver. Context: the control thread. Return: NULL none is wanted */
+/* of the GPU of that name, on which a region is open: the first who asks has it opened, if one is
+ * wanted. Waits for the worker, and for the driver. Context: the control thread. Return: NULL there
+ * is no place for another one */
 struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16]);
 /* one there that has failed, and that nobody uses any more, is closed: it is opened again by
  * gpu_tier_get(). Context: as that */
 void gpu_tier_reap(struct node *node, const uint8_t uuid[16]);
+/* each has @bytes, or somewhat more: a larger one at once, a smaller one when nobody uses what it
+ * loses. Waits for the worker, and for the driver. Context: as above. Return: 0; as
+ * weft_gpu_tier_resize() with @why, and nothing changed */
+int gpu_tiers_resize(struct node *node, uint64_t bytes, char *why, size_t why_len);
+/* the worker has poked: what got smaller gives memory back. Context: as above */
+void gpu_tiers_trim(struct node *node);
 /* Return: that of the GPU whose endpoint it is, if there is one and it works; NULL. Hot */
 struct wfi_tier_gpu *gpu_tier_of(const struct session *s, const struct weft_ep *ep);
 /* Return: a bit for each GPU, by its number, whose tier has a copy of the block in a sealed slot */

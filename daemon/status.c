@@ -163,11 +163,13 @@ static json_t *gpu_tier_json(const struct node_gpu_tier *t)
 			 wfi_tier_state_name(st.state), "why",
 			 st.state == WFI_TIER_OK ? "" : "the GPU, or the way to it, has failed");
 	json_object_update_new(
-		json, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "bytes",
-				(json_int_t)st.bytes, "bytes_held", (json_int_t)st.bytes_held,
-				"blocks", (json_int_t)st.copies, "hits", (json_int_t)st.hits,
-				"hit_bytes", (json_int_t)st.hit_bytes, "kept", (json_int_t)st.kept,
-				"evicted", (json_int_t)st.evicted, "bad", (json_int_t)st.bad));
+		json, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "bytes",
+				(json_int_t)st.bytes, "memory_bytes", (json_int_t)t->memory.len,
+				"memory_bytes_wanted", (json_int_t)t->want, "bytes_held",
+				(json_int_t)st.bytes_held, "blocks", (json_int_t)st.copies, "hits",
+				(json_int_t)st.hits, "hit_bytes", (json_int_t)st.hit_bytes, "kept",
+				(json_int_t)st.kept, "evicted", (json_int_t)st.evicted, "bad",
+				(json_int_t)st.bad));
 	return json;
 }
 
@@ -176,7 +178,8 @@ static json_t *gpu_tiers_json(struct node *node)
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < node->nr_gpu_tiers; i++)
-		json_array_append_new(list, gpu_tier_json(node->gpu_tiers[i]));
+		if (node->gpu_tiers[i]->tier || node->gpu_tier_bytes)
+			json_array_append_new(list, gpu_tier_json(node->gpu_tiers[i]));
 	return list;
 }
 

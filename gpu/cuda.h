@@ -46,6 +46,7 @@ enum wfi_cuda_vmm {
 	WFI_CUDA_VMM_DEVICE = 1, /* .location.type */
 	WFI_CUDA_VMM_FD = 1, /* kind of handle */
 	WFI_CUDA_VMM_READ_WRITE = 3,
+	WFI_CUDA_VMM_MINIMUM = 0, /* kind of granularity */
 };
 
 enum wfi_cuda_stream_flags {
@@ -194,6 +195,8 @@ struct wfi_cuda_vmm_access {
 	X(cuMemCreate, "cuMemCreate",                                                              \
 	  (uint64_t * handle, size_t bytes, const struct wfi_cuda_vmm_prop *prop,                  \
 	   unsigned long long flags))                                                              \
+	X(cuMemGetAllocationGranularity, "cuMemGetAllocationGranularity",                          \
+	  (size_t * bytes, const struct wfi_cuda_vmm_prop *prop, int kind))                        \
 	X(cuMemRelease, "cuMemRelease", (uint64_t handle))                                         \
 	X(cuMemRetainAllocationHandle, "cuMemRetainAllocationHandle",                              \
 	  (uint64_t * handle, void *mem))                                                          \

@@ -66,12 +66,18 @@ static uint32_t gen_of(const struct wfi_tier_gpu *t, uint32_t slot)
 	return kv_slot(t->o.kv, slot)->gen;
 }
 
+static uint64_t bytes_of(const struct wfi_tier_gpu *t, uint32_t nr_chunks)
+{
+	return (uint64_t)nr_chunks << t->s.chunk_shift;
+}
+
 static void figures_show(struct wfi_tier_gpu *t)
 {
 	wfi_count(t->count[C_EVICTED], t->s.nr_evicted - t->nr_evicted);
 	t->nr_evicted = t->s.nr_evicted;
 	wfi_gauge_set(t->count[G_COPIES], t->s.nr_copies);
 	wfi_gauge_set(t->count[G_BYTES_HELD], t->s.bytes_held);
+	wfi_gauge_set(t->count[G_BYTES], bytes_of(t, t->s.nr_chunks));
 	wfi_gauge_set(t->count[G_STATE], t->lost ? WFI_TIER_FAILED : WFI_TIER_OK);
 }
 
@@ -91,7 +97,20 @@ void wfi_tier_gpu_lose(struct wfi_tier_gpu *t)
 bool wfi_tier_gpu_over(const struct wfi_tier_gpu *t)
 {
 	/* what was not pinned has gone */
-	return t->lost && !t->s.nr_copies && !t->fill.nr;
+	return (t->lost || !(t->s.want_chunks || wfi_tier_gpu_shrinks(t))) && !t->s.nr_copies &&
+	       !t->fill.nr;
+}
+
+void wfi_tier_gpu_resize(struct wfi_tier_gpu *t, uint64_t bytes)
+{
+	wfi_gpu_slots_resize(&t->s, bytes);
+	wfi_gpu_slots_shrink(&t->s);
+	figures_show(t);
+}
+
+bool wfi_tier_gpu_shrinks(const struct wfi_tier_gpu *t)
+{
+	return wfi_gpu_slots_shrinks(&t->s);
 }
 
 /* ---- what it gives ---- */
@@ -280,6 +299,11 @@ int wfi_tier_gpu_poll(struct wfi_tier_gpu *t, uint64_t now_ns)
 	uint64_t bytes;
 	uint32_t i;
 
+	if (wfi_unlikely(t->s.nr_chunks != t->s.want_chunks)) {
+		wfi_gpu_slots_shrink(&t->s);
+		figures_show(t);
+		return 1;
+	}
 	if (f->nr || t->head == t->tail || now_ns < t->next_ns)
 		return 0;
 	bytes = fill_collect(t, &of);
@@ -299,6 +323,8 @@ int wfi_tier_gpu_poll(struct wfi_tier_gpu *t, uint64_t now_ns)
 
 uint64_t wfi_tier_gpu_next_event_ns(const struct wfi_tier_gpu *t)
 {
+	if (t->s.nr_chunks != t->s.want_chunks)
+		return 0;
 	return t->fill.nr || t->head == t->tail ? UINT64_MAX : t->next_ns;
 }
 
@@ -338,7 +364,6 @@ static void figures_init(struct wfi_tier_gpu *t)
 					      table[i].help);
 		t->count[i] = c ? c : &t->scratch[i];
 	}
-	wfi_gauge_set(t->count[G_BYTES], (uint64_t)t->s.nr_chunks << t->s.chunk_shift);
 	figures_show(t);
 }
 
@@ -372,7 +397,8 @@ void wfi_tier_gpu_stat(const struct wfi_tier_gpu *t, struct wfi_tier_gpu_stat *o
 {
 	*out = (struct wfi_tier_gpu_stat){
 		.state = t->lost ? WFI_TIER_FAILED : WFI_TIER_OK,
-		.bytes = t->count[G_BYTES]->value,
+		.bytes = bytes_of(t, t->s.nr_chunks),
+		.want_bytes = bytes_of(t, t->s.want_chunks),
 		.bytes_held = t->s.bytes_held,
 		.copies = t->s.nr_copies,
 		.hits = t->count[C_GET]->value,

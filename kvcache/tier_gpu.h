@@ -11,6 +11,9 @@
  * goes around the chunks last came by, then to a place in the class' own chunks by a clock: a copy
  * that was used since its hand last came by stays, one whose block memory has no more goes at once.
  * All of it in a bounded number of steps: what finds no room is copied another time.
+ *
+ * When the memory gets smaller its last chunks leave one by one: what nobody pins there is gone at
+ * once, and nothing there is found any more; where something is pinned the chunk waits for that.
  */
 #ifndef WFI_KVCACHE_TIER_GPU_H
 #define WFI_KVCACHE_TIER_GPU_H
@@ -38,10 +41,17 @@ struct gpu_copy {
 	bool used;
 };
 
-/* @next: of its class, all around. @fresh: places from here on have no copy */
-struct gpu_chunk {
-	uint32_t class; /* GPU_NONE: nobody's */
+/* of a ring of chunks */
+struct gpu_link {
 	uint32_t next;
+	uint32_t prev;
+};
+
+/* @links: by enum gpu_ring. @fresh: places from here on have no copy */
+struct gpu_chunk {
+	uint32_t class; /* GPU_NONE: nobody's, or it has left and waits for pinned copies */
+	struct gpu_link links[2];
+	uint32_t stride; /* also of a chunk that has left */
 	uint32_t nr;
 	uint32_t fresh;
 	uint32_t free; /* list of copies */
@@ -50,13 +60,18 @@ struct gpu_chunk {
 	bool used;
 };
 
+enum gpu_ring {
+	GPU_RING, /* of its class, or of those that are nobody's */
+	GPU_ROOM, /* of its class, those with a free place */
+};
+
 /* @chunk, @at: where the hand is */
 struct gpu_class {
 	uint64_t stride;
 	uint32_t nr_chunks; /* 0: the class is free */
 	uint32_t chunk;
 	uint32_t at;
-	uint32_t room; /* places that are free */
+	uint32_t room; /* a chunk with a free place, or GPU_NONE */
 };
 
 struct gpu_slots {
@@ -67,8 +82,11 @@ struct gpu_slots {
 	uint32_t *where; /* by slot */
 	struct gpu_copy *copies;
 	struct gpu_chunk *chunks;
-	uint32_t nr_chunks;
-	uint32_t nr_free; /* chunks */
+	uint32_t max_chunks;
+	uint32_t nr_chunks; /* that there are */
+	uint32_t want_chunks; /* that there are to be: no more */
+	uint32_t nr_left; /* that wait for pinned copies, behind those */
+	uint32_t free; /* a chunk that is nobody's, or GPU_NONE */
 	unsigned chunk_shift;
 	uint32_t hand;
 	struct gpu_class classes[GPU_CLASSES];
@@ -81,6 +99,16 @@ int wfi_gpu_slots_init(struct gpu_slots *s, const struct wfi_tier_gpu_opts *o);
 void wfi_gpu_slots_fini(struct gpu_slots *s);
 /* all copies are gone, but for those that are pinned */
 void wfi_gpu_slots_clear(struct gpu_slots *s);
+/* the memory has @bytes: more at once, less when wfi_gpu_slots_shrink() says so. It is not getting
+ * smaller already */
+void wfi_gpu_slots_resize(struct gpu_slots *s, uint64_t bytes);
+/* Return: work done: nothing that could be done now is left */
+int wfi_gpu_slots_shrink(struct gpu_slots *s);
+/* Return: whether chunks, or pins in those that have left, are still to go */
+static inline bool wfi_gpu_slots_shrinks(const struct gpu_slots *s)
+{
+	return s->nr_chunks != s->want_chunks || s->nr_left;
+}
 /* Return: a good copy of the block that the slot held when it had this generation; GPU_NONE. Hot */
 uint32_t wfi_gpu_slots_find(const struct gpu_slots *s, uint32_t slot, uint32_t gen);
 /* there is none, and it was wanted. Return: whether that was so before, and it is not put down */

@@ -5,10 +5,11 @@
 #include "kvcache/tier_gpu.h"
 
 #define BLOCK_SHIFT 12u
-#define CHUNK_MIN (1ull << 20)
+#define CHUNK_MIN (2ull << 20)
 #define CHUNK_MAX (64ull << 20)
 #define CHUNKS_LIKED 64u /* so many, if they are not too small */
 #define CLOCK_STEPS 64u
+#define SHRINK_STEPS 64u /* chunks in a turn */
 
 WEFT_STATIC_ASSERT(WFI_TIER_GPU_BLOCK_MIN == 1u << BLOCK_SHIFT, "numbers count these");
 
@@ -42,20 +43,46 @@ uint64_t wfi_gpu_slots_off(const struct gpu_slots *s, uint32_t copy)
 	const uint32_t chunk = copy >> copy_shift(s);
 
 	return ((uint64_t)chunk << s->chunk_shift) +
-	       (copy - copy_of(s, chunk, 0)) * s->classes[s->chunks[chunk].class].stride;
+	       (uint64_t)(copy - copy_of(s, chunk, 0)) * s->chunks[chunk].stride;
+}
+
+/* ---- rings of chunks ---- */
+
+/* behind *@ring, which is GPU_NONE when it has none */
+static void ring_join(struct gpu_slots *s, enum gpu_ring kind, uint32_t *ring, uint32_t chunk)
+{
+	struct gpu_link *link = &s->chunks[chunk].links[kind], *at;
+
+	if (*ring == GPU_NONE) {
+		*link = (struct gpu_link){ chunk, chunk };
+		*ring = chunk;
+		return;
+	}
+	at = &s->chunks[*ring].links[kind];
+	*link = (struct gpu_link){ .next = at->next, .prev = *ring };
+	s->chunks[at->next].links[kind].prev = chunk;
+	at->next = chunk;
+}
+
+static void ring_leave(struct gpu_slots *s, enum gpu_ring kind, uint32_t *ring, uint32_t chunk)
+{
+	const struct gpu_link link = s->chunks[chunk].links[kind];
+
+	s->chunks[link.prev].links[kind].next = link.next;
+	s->chunks[link.next].links[kind].prev = link.prev;
+	if (*ring == chunk)
+		*ring = link.next == chunk ? GPU_NONE : link.next;
 }
 
 /* ---- set-up ---- */
 
-static unsigned chunk_shift_of(const struct wfi_tier_gpu_opts *o)
+uint64_t wfi_tier_gpu_chunk(uint64_t bytes)
 {
-	uint64_t bytes = CHUNK_MAX;
+	uint64_t chunk = CHUNK_MAX;
 
-	if (o->chunk_bytes)
-		return (unsigned)__builtin_ctzll(o->chunk_bytes);
-	while (bytes > CHUNK_MIN && o->rkey->len / bytes < CHUNKS_LIKED)
-		bytes /= 2;
-	return (unsigned)__builtin_ctzll(bytes);
+	while (chunk > CHUNK_MIN && bytes / chunk < CHUNKS_LIKED)
+		chunk /= 2;
+	return chunk;
 }
 
 int wfi_gpu_slots_init(struct gpu_slots *s, const struct wfi_tier_gpu_opts *o)
@@ -65,23 +92,24 @@ int wfi_gpu_slots_init(struct gpu_slots *s, const struct wfi_tier_gpu_opts *o)
 
 	s->env = o->env;
 	s->kv = o->kv;
-	s->chunk_shift = chunk_shift_of(o);
-	s->nr_chunks = (uint32_t)(o->rkey->len >> s->chunk_shift);
+	s->chunk_shift = (unsigned)__builtin_ctzll(o->chunk_bytes);
+	s->max_chunks = (uint32_t)(o->rkey->len >> s->chunk_shift);
+	s->free = GPU_NONE;
 	ret = wfi_table_init(o->env, &s->where_table, wfi_kv_max_slots(o->kv) * sizeof(*s->where),
 			     0);
 	if (!ret)
-		ret = wfi_table_init(o->env, &s->copy_table,
-				     ((uint64_t)s->nr_chunks << copy_shift(s)) * sizeof(*s->copies),
-				     0);
+		ret = wfi_table_init(
+			o->env, &s->copy_table,
+			((uint64_t)s->max_chunks << copy_shift(s)) * sizeof(*s->copies), 0);
 	s->where = s->where_table.addr;
 	s->copies = s->copy_table.addr;
 	if (!ret)
-		s->chunks = wfi_alloc(o->env, (s->nr_chunks + 1) * sizeof(*s->chunks));
+		s->chunks = wfi_alloc(o->env, (s->max_chunks + 1) * sizeof(*s->chunks));
 	if (!s->chunks)
 		return ret ? ret : -ENOMEM;
-	for (i = 0; i < s->nr_chunks; i++)
+	for (i = 0; i < s->max_chunks; i++)
 		s->chunks[i].class = GPU_NONE;
-	s->nr_free = s->nr_chunks;
+	wfi_gpu_slots_resize(s, o->bytes);
 	return 0;
 }
 
@@ -90,7 +118,7 @@ void wfi_gpu_slots_fini(struct gpu_slots *s)
 	if (!s->env)
 		return;
 	if (s->chunks)
-		wfi_free(s->env, s->chunks, (s->nr_chunks + 1) * sizeof(*s->chunks));
+		wfi_free(s->env, s->chunks, (s->max_chunks + 1) * sizeof(*s->chunks));
 	wfi_table_fini(s->env, &s->where_table);
 	wfi_table_fini(s->env, &s->copy_table);
 }
@@ -166,27 +194,39 @@ void wfi_gpu_slots_good(struct gpu_slots *s, uint32_t copy)
 
 static void copy_free(struct gpu_slots *s, uint32_t copy)
 {
-	struct gpu_chunk *chunk = chunk_of(s, copy);
-	struct gpu_class *class = &s->classes[chunk->class];
+	const uint32_t chunk = copy >> copy_shift(s);
+	struct gpu_chunk *ch = &s->chunks[chunk];
 	struct gpu_copy *c = &s->copies[copy];
 
 	c->state = GPU_COPY_FREE;
-	c->next = chunk->free;
-	chunk->free = copy;
-	chunk->nr_copies--;
-	class->room++;
+	c->next = ch->free;
+	ch->free = copy;
 	s->nr_copies--;
-	s->bytes_held -= class->stride;
+	s->bytes_held -= ch->stride;
+	if (ch->nr_copies-- == ch->nr)
+		ring_join(s, GPU_ROOM, &s->classes[ch->class].room, chunk);
+}
+
+/* one less in a chunk that has left */
+static void left_unpin(struct gpu_slots *s, struct gpu_chunk *ch)
+{
+	ch->nr_copies--;
+	s->nr_copies--;
+	s->bytes_held -= ch->stride;
+	s->nr_left -= !ch->nr_copies;
 }
 
 void wfi_gpu_slots_unpin(struct gpu_slots *s, uint32_t copy)
 {
+	struct gpu_chunk *ch = chunk_of(s, copy);
 	struct gpu_copy *c = &s->copies[copy];
 
 	if (--c->pins)
 		return;
-	chunk_of(s, copy)->nr_pinned--;
-	if (c->state == GPU_COPY_GONE)
+	ch->nr_pinned--;
+	if (wfi_unlikely(ch->class == GPU_NONE))
+		left_unpin(s, ch);
+	else if (c->state == GPU_COPY_GONE)
 		copy_free(s, copy);
 }
 
@@ -204,48 +244,89 @@ void wfi_gpu_slots_drop(struct gpu_slots *s, uint32_t copy)
 
 /* ---- chunks ---- */
 
-static void class_join(struct gpu_slots *s, uint32_t class, uint32_t chunk, uint64_t stride)
+/* of those that are nobody's */
+static void class_join(struct gpu_slots *s, uint32_t class, uint64_t stride)
 {
 	struct gpu_class *c = &s->classes[class];
+	const uint32_t chunk = s->free;
 	struct gpu_chunk *ch = &s->chunks[chunk];
 
+	ring_leave(s, GPU_RING, &s->free, chunk);
 	*ch = (struct gpu_chunk){
 		.class = class,
-		.next = c->nr_chunks ? s->chunks[c->chunk].next : chunk,
+		.stride = (uint32_t)stride,
 		.nr = (uint32_t)((1ull << s->chunk_shift) / stride),
 		.free = GPU_NONE,
 		.used = true,
 	};
-	if (c->nr_chunks++)
-		s->chunks[c->chunk].next = chunk;
-	else
-		*c = (struct gpu_class){ .stride = stride, .nr_chunks = 1, .chunk = chunk };
-	c->room += ch->nr;
-	s->nr_free--;
+	if (!c->nr_chunks)
+		*c = (struct gpu_class){ .stride = stride, .chunk = GPU_NONE, .room = GPU_NONE };
+	c->nr_chunks++;
+	ring_join(s, GPU_RING, &c->chunk, chunk);
+	ring_join(s, GPU_ROOM, &c->room, chunk);
 	wfi_table_use(s->env, &s->copy_table,
 		      (uint64_t)copy_of(s, chunk, ch->nr) * sizeof(*s->copies));
 }
 
-/* it has no pinned copy */
+/* what nobody pins there has gone; it is of no ring any more */
 static void class_leave(struct gpu_slots *s, uint32_t chunk)
 {
 	struct gpu_chunk *ch = &s->chunks[chunk];
 	struct gpu_class *c = &s->classes[ch->class];
-	uint32_t prev = chunk;
 
-	while (s->chunks[prev].next != chunk)
-		prev = s->chunks[prev].next;
-	s->chunks[prev].next = ch->next;
-	if (c->chunk == chunk) {
-		c->chunk = ch->next;
+	if (c->chunk == chunk)
 		c->at = 0;
-	}
+	ring_leave(s, GPU_RING, &c->chunk, chunk);
+	if (ch->nr_copies < ch->nr)
+		ring_leave(s, GPU_ROOM, &c->room, chunk);
 	c->nr_chunks--;
-	c->room -= ch->nr - ch->nr_copies;
-	s->nr_copies -= ch->nr_copies;
-	s->bytes_held -= ch->nr_copies * c->stride;
-	*ch = (struct gpu_chunk){ .class = GPU_NONE };
-	s->nr_free++;
+	s->nr_copies -= ch->nr_copies - ch->nr_pinned;
+	s->bytes_held -= (uint64_t)(ch->nr_copies - ch->nr_pinned) * ch->stride;
+	*ch = (struct gpu_chunk){
+		.class = GPU_NONE,
+		.stride = ch->stride,
+		.nr_copies = ch->nr_pinned,
+		.nr_pinned = ch->nr_pinned,
+	};
+}
+
+static void chunk_free(struct gpu_slots *s, uint32_t chunk)
+{
+	class_leave(s, chunk);
+	ring_join(s, GPU_RING, &s->free, chunk);
+}
+
+void wfi_gpu_slots_resize(struct gpu_slots *s, uint64_t bytes)
+{
+	s->want_chunks = (uint32_t)wfi_min(bytes >> s->chunk_shift, s->max_chunks);
+	for (; s->nr_chunks < s->want_chunks; s->nr_chunks++)
+		ring_join(s, GPU_RING, &s->free, s->nr_chunks);
+}
+
+/* the last one is no more */
+static void chunk_shrink(struct gpu_slots *s)
+{
+	const uint32_t chunk = --s->nr_chunks;
+	struct gpu_chunk *ch = &s->chunks[chunk];
+
+	if (s->hand >= s->nr_chunks)
+		s->hand = 0;
+	if (ch->class == GPU_NONE) {
+		ring_leave(s, GPU_RING, &s->free, chunk);
+		return;
+	}
+	s->nr_evicted += ch->nr_copies - ch->nr_pinned;
+	class_leave(s, chunk);
+	s->nr_left += ch->nr_pinned > 0;
+}
+
+int wfi_gpu_slots_shrink(struct gpu_slots *s)
+{
+	uint32_t i;
+
+	for (i = 0; i < SHRINK_STEPS && s->nr_chunks > s->want_chunks; i++)
+		chunk_shrink(s);
+	return i > 0;
 }
 
 void wfi_gpu_slots_clear(struct gpu_slots *s)
@@ -260,7 +341,7 @@ void wfi_gpu_slots_clear(struct gpu_slots *s)
 		for (k = 0; ch->nr_pinned && k < ch->fresh; k++)
 			wfi_gpu_slots_drop(s, copy_of(s, i, k));
 		if (!ch->nr_pinned)
-			class_leave(s, i);
+			chunk_free(s, i);
 	}
 }
 
@@ -268,23 +349,19 @@ void wfi_gpu_slots_clear(struct gpu_slots *s)
  * since the last time. Return: whether there is one */
 static bool chunk_get(struct gpu_slots *s, uint32_t class, uint64_t stride)
 {
-	struct gpu_chunk *ch;
-	uint32_t i;
+	if (s->free == GPU_NONE) {
+		const uint32_t i = s->hand;
+		struct gpu_chunk *ch = &s->chunks[i];
 
-	for (i = 0; s->nr_free && s->chunks[i].class != GPU_NONE; i++)
-		;
-	if (!s->nr_free) {
-		i = s->hand;
 		s->hand = (s->hand + 1) % s->nr_chunks;
-		ch = &s->chunks[i];
 		if (ch->used || ch->nr_pinned || ch->class == class) {
 			ch->used = false;
 			return false;
 		}
 		s->nr_evicted += ch->nr_copies;
-		class_leave(s, i);
+		chunk_free(s, i);
 	}
-	class_join(s, class, i, stride);
+	class_join(s, class, stride);
 	return true;
 }
 
@@ -306,19 +383,16 @@ static uint32_t class_of(const struct gpu_slots *s, uint64_t stride)
 
 static uint32_t place_free(struct gpu_slots *s, struct gpu_class *c)
 {
-	uint32_t i = c->chunk, copy;
-	struct gpu_chunk *ch;
+	const uint32_t chunk = c->room;
+	struct gpu_chunk *ch = &s->chunks[chunk];
+	uint32_t copy = ch->free;
 
-	while (s->chunks[i].nr_copies == s->chunks[i].nr)
-		i = s->chunks[i].next;
-	ch = &s->chunks[i];
-	copy = ch->free;
 	if (copy != GPU_NONE)
 		ch->free = s->copies[copy].next;
 	else
-		copy = copy_of(s, i, ch->fresh++);
-	ch->nr_copies++;
-	c->room--;
+		copy = copy_of(s, chunk, ch->fresh++);
+	if (++ch->nr_copies == ch->nr)
+		ring_leave(s, GPU_ROOM, &c->room, chunk);
 	s->nr_copies++;
 	s->bytes_held += c->stride;
 	return copy;
@@ -334,7 +408,7 @@ static uint32_t place_evict(struct gpu_slots *s, struct gpu_class *c)
 		struct gpu_copy *e;
 
 		if (c->at >= ch->fresh) {
-			c->chunk = ch->next;
+			c->chunk = ch->links[GPU_RING].next;
 			c->at = 0;
 			continue;
 		}
@@ -360,7 +434,7 @@ uint32_t wfi_gpu_slots_take(struct gpu_slots *s, uint64_t stride, uint32_t slot,
 	if (stride < WFI_TIER_GPU_BLOCK_MIN || stride > 1ull << s->chunk_shift || !s->nr_chunks ||
 	    class == GPU_CLASSES)
 		return GPU_NONE;
-	if ((c->nr_chunks && c->room) || chunk_get(s, class, stride))
+	if ((c->nr_chunks && c->room != GPU_NONE) || chunk_get(s, class, stride))
 		copy = place_free(s, c);
 	else
 		copy = c->nr_chunks ? place_evict(s, c) : GPU_NONE;

@@ -541,13 +541,21 @@ int weft_space_remove(struct weft *w, uint32_t space_id)
 	return wfi_client_ctl_locked(w, &call, WFI_CTL_REMOVE_MS);
 }
 
+static int tier_resize(struct weft *w, uint32_t type, uint64_t bytes, int timeout_ms)
+{
+	struct wfi_ctl_call call = { .req.type = type, .req.u.tier.bytes = bytes, .fd_in = -1 };
+
+	return wfi_client_ctl_locked(w, &call, timeout_ms);
+}
+
 int weft_tier_resize(struct weft *w, uint64_t bytes)
 {
-	struct wfi_ctl_call call = { .req.type = WEFT_CTL_TIER_RESIZE,
-				     .req.u.tier.bytes = bytes,
-				     .fd_in = -1 };
+	return tier_resize(w, WEFT_CTL_TIER_RESIZE, bytes, WFI_CTL_TIMEOUT_MS);
+}
 
-	return wfi_client_ctl_locked(w, &call, WFI_CTL_TIMEOUT_MS);
+int weft_gpu_tier_resize(struct weft *w, uint64_t bytes)
+{
+	return tier_resize(w, WEFT_CTL_GPU_TIER_RESIZE, bytes, WFI_CTL_DRIVER_MS);
 }
 
 const char *weft_version(void)

@@ -186,6 +186,7 @@ int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms);
 int wfi_client_ctl_locked(struct weft *w, struct wfi_ctl_call *call, int timeout_ms);
 #define WFI_CTL_TIMEOUT_MS 5000
 #define WFI_CTL_REMOVE_MS 60000 /* a space of many blocks */
+#define WFI_CTL_DRIVER_MS 60000 /* a GPU's driver, asked for much memory */
 #define WFI_CTL_END_TIMEOUT_MS 30000 /* answers that wait for the end of operations */
 /* asks the kernel whether the socket hung up. Return: whether the session lives. Cold */
 bool wfi_client_check(struct weft *w);

@@ -492,6 +492,7 @@ enum weft_ctl_type {
 	WEFT_CTL_BLOCKS = 14,
 	WEFT_CTL_TIER_RESIZE = 15,
 	WEFT_CTL_SPACE_REMOVE = 16,
+	WEFT_CTL_GPU_TIER_RESIZE = 17,
 };
 
 #define WEFT_TOKEN_MAX 64
@@ -519,7 +520,7 @@ enum weft_ctl_region {
  *          .has_dmabuf: another fd, the last one, is a dma-buf of the region's pages, for NICs; the
  *          region begins .dmabuf_off bytes into it
  * @blocks.from: 0, or as the last answer's text says
- * @tier.bytes: what its file may take, all in all
+ * @tier.bytes: what its file may take, all in all; or memory of each GPU
  */
 struct weft_ctl_req {
 	uint64_t magic;

@@ -20,6 +20,7 @@ enum wfi_gpu_export_kind {
 	WFI_GPU_EXPORT_IPC = 1,
 	WFI_GPU_EXPORT_VMM = 2, /* with a descriptor beside it */
 	WFI_GPU_EXPORT_EVENT = 3, /* no memory: an event, by its CUDA IPC handle */
+	WFI_GPU_EXPORT_OWN = 4, /* to nobody: of wfi_gpu_memory_open(), .max_len bytes */
 };
 
 /**
@@ -91,23 +92,41 @@ struct wfi_gpu_region {
 	uint64_t len;
 };
 
-/* memory of a GPU's that is this process's own. @ordinal: the GPU's number */
+/**
+ * struct wfi_gpu_memory - memory of a GPU's that is this process's own
+ * @ordinal: the GPU's number
+ * @len: what there is, from .addr on
+ * @max_len: addresses that are kept for it, multiple of .part
+ * @part: it grows and shrinks by so many bytes; 0: it can't
+ */
 struct wfi_gpu_memory {
 	struct wfi_gpu *gpu; /* NULL: none */
 	int ordinal;
 	uint64_t addr;
 	uint64_t len;
+	uint64_t max_len;
+	uint64_t part;
 };
 
 /**
- * wfi_gpu_memory_open - @len bytes in the memory of the GPU of that name
+ * wfi_gpu_memory_open - memory of the GPU of that name
+ * @len: bytes, made whole parts of
+ * @max_len: that it may grow to
+ * @part: power of two: bytes to grow and shrink by, if the GPU takes so few
  *
- * Where kernels can be launched, too: who has bytes there wants to know what they are.
+ * Where kernels can be launched, too: who has bytes there wants to know what they are. A GPU that
+ * maps no memory in parts gives it in one piece of @len bytes, for ever.
  * Context: any thread. Takes up to seconds.
  * Return: 0; -EOPNOTSUPP built without kernels; -ENODEV; as wfi_cuda_errno(); logged
  */
 int wfi_gpu_memory_open(struct wfi_env *env, const struct wfi_cuda *cuda, const uint8_t uuid[16],
-			uint64_t len, struct wfi_gpu_memory *out);
+			uint64_t len, uint64_t max_len, uint64_t part, struct wfi_gpu_memory *out);
+/* to @len, no less than .len, made whole parts of; what was there stays where it is.
+ * Return: 0; -EINVAL that is more than .max_len; -EOPNOTSUPP it can't grow; as wfi_cuda_errno(),
+ * logged, with nothing changed */
+int wfi_gpu_memory_grow(struct wfi_gpu_memory *memory, uint64_t len);
+/* nothing touches what lies behind @len, whole parts: it is given back, if it can be */
+void wfi_gpu_memory_trim(struct wfi_gpu_memory *memory, uint64_t len);
 /* waits for what is under way there. Does nothing to memory that is zero */
 void wfi_gpu_memory_close(struct wfi_gpu_memory *memory);
 

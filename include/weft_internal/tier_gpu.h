@@ -26,10 +26,11 @@ struct wfi_tier_gpu;
  * struct wfi_tier_gpu_opts - a tier
  * @gpu: its number, for figures and the log
  * @ep: to its memory, and nobody else's; .ep, .rkey and .mr are lent until it is destroyed
- * @rkey: all of its memory, over .ep
+ * @rkey: all of its memory, now or later, over .ep
  * @mr: the same as local memory of posts
  * @arena: the memory of a tenant as local memory of posts over .ep; NULL: there is none
- * @chunk_bytes: of memory that blocks of one size share, power of two; 0: as it fits
+ * @bytes: of that memory that there are
+ * @chunk_bytes: of memory that blocks of one size share, power of two: wfi_tier_gpu_chunk()
  * @write_bps: bytes a second that may be copied there; 0: no bound
  * @timeout_ns: of one copy
  */
@@ -44,6 +45,7 @@ struct wfi_tier_gpu_opts {
 	const struct weft_mr *mr;
 	const struct weft_mr *(*arena)(void *ctx, const struct wfi_tenant *t);
 	void *ctx;
+	uint64_t bytes;
 	uint64_t chunk_bytes;
 	uint64_t write_bps;
 	uint64_t timeout_ns;
@@ -52,6 +54,7 @@ struct wfi_tier_gpu_opts {
 struct wfi_tier_gpu_stat {
 	enum wfi_tier_state state; /* OK; FAILED: it keeps and gives nothing any more */
 	uint64_t bytes; /* that it has for copies */
+	uint64_t want_bytes; /* that it is to have: less while it gets smaller */
 	uint64_t bytes_held; /* by copies, those included whose blocks have gone from memory */
 	uint64_t copies;
 	uint64_t hits; /* blocks given */
@@ -61,6 +64,8 @@ struct wfi_tier_gpu_stat {
 	uint64_t bad; /* not what their headers say, there or where they arrived */
 };
 
+/* Return: .chunk_bytes for a tier of that size */
+uint64_t wfi_tier_gpu_chunk(uint64_t bytes);
 /* Return: 0, -ENOMEM */
 int wfi_tier_gpu_create(const struct wfi_tier_gpu_opts *opts, struct wfi_tier_gpu **out);
 /* takes NULL. It is over (wfi_tier_gpu_over()), or no transfer will ever be polled again */
@@ -91,7 +96,17 @@ int wfi_tier_gpu_check(struct wfi_tier_gpu *t, uint32_t copy, uint32_t slot, uin
 bool wfi_tier_gpu_holds(const struct wfi_tier_gpu *t, uint32_t slot);
 /* the GPU has failed. The first time it is logged */
 void wfi_tier_gpu_lose(struct wfi_tier_gpu *t);
-/* Return: whether it is lost, no copy is pinned and none is under way: it may be destroyed */
+/**
+ * wfi_tier_gpu_resize - its memory has @bytes from now on, whole chunks
+ *
+ * More is there already, and used at once. Less is when wfi_tier_gpu_shrinks() says so: until then
+ * what lies behind may be read and written. It is not getting smaller already.
+ */
+void wfi_tier_gpu_resize(struct wfi_tier_gpu *t, uint64_t bytes);
+/* Return: whether it is still getting smaller: copies there are pinned, or were not looked at */
+bool wfi_tier_gpu_shrinks(const struct wfi_tier_gpu *t);
+/* Return: whether it is lost, or of no bytes, no copy is pinned and none is under way: it may be
+ * destroyed */
 bool wfi_tier_gpu_over(const struct wfi_tier_gpu *t);
 /* Return: work done */
 int wfi_tier_gpu_poll(struct wfi_tier_gpu *t, uint64_t now_ns);

@@ -112,6 +112,14 @@ says 'no SSD tier' err
 expect 2 tier
 expect 2 tier resize much
 says 'is no size' err
+expect 2 tier resize 0
+says 'is no size' err
+expect 0 tier resize --gpu 0
+says 'the tier of each GPU has'
+expect 0 tier resize --gpu 8M --json
+json 'd["bytes"] == 8 << 20'
+expect 1 tier resize --gpu 2T
+says 'at most 1048576 MiB' err
 
 # ---- spaces go
 expect 2 space

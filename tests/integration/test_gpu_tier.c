@@ -305,8 +305,7 @@ static void spoil(const struct test_node *n)
 	maps = fopen(path, "r");
 	assert_non_null(maps);
 	while (fgets(line, sizeof(line), maps)) {
-		if (!strstr(line, "mock-gpu-") || sscanf(line, "%lx-%lx", &start, &end) != 2 ||
-		    end - start != TIER)
+		if (!strstr(line, "mock-vmm-") || sscanf(line, "%lx-%lx", &start, &end) != 2)
 			continue;
 		found = true;
 		for (; start < end; start += sizeof(bytes)) {
@@ -434,6 +433,147 @@ static void test_too_large(void **state)
 	assert_true(status_says(&r, "\"gpu_tiers\":[{\"name\":\"gpu\",\"state\":\"off\""));
 	assert_int_equal(test_node_logged(&n, "serves a GPU without a tier"), 1);
 	show(&n, "has no memory left for it");
+	rig_close(&r);
+	test_node_fini(&n);
+}
+
+/* ---- another size, while in use ---- */
+
+struct says {
+	struct rig *r;
+	const char *what;
+};
+
+static bool status_has(void *ctx)
+{
+	const struct says *s = ctx;
+
+	return status_says(s->r, s->what);
+}
+
+static void await(struct rig *r, const char *what)
+{
+	struct says w = { r, what };
+
+	if (!test_until(5000, status_has, &w))
+		fail_msg("no %s", what);
+}
+
+static int weft_tier(const struct test_node *n, const char *size, const char *says)
+{
+	struct test_run run = { .argv = { getenv("WEFT"), "tier", "resize", "--gpu", size,
+					  "--socket", n->socket } };
+	int ret;
+
+	if (!run.argv[0])
+		return -1;
+	ret = test_run(&run);
+	if (!strstr(run.out, says))
+		fail_msg("%s", run.out);
+	return ret;
+}
+
+static void test_resize(void **state)
+{
+	struct rig r;
+	uint64_t before;
+
+	(void)state;
+	rig_open(&r, &node);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER - 5), 0);
+	assert_true(status_says(&r, "\"memory_bytes\":33554432,\"memory_bytes_wanted\":33554432"));
+	assert_int_equal(test_counter(r.e.w, "weft_tier_size"), 2 * TIER);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), NR);
+	/* more than it can grow to; and no size at all */
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 4 * TIER + 1), -EINVAL);
+	assert_non_null(strstr(weft_why(), "64 MiB"));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, UINT64_MAX), -EINVAL);
+	/* as small as it gets: what lay in front is still there */
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 1), 0);
+	await(&r, "\"memory_bytes\":2097152,\"memory_bytes_wanted\":2097152");
+	before = hits(&r);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + NR);
+	/* none, and back, larger than it could have grown */
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 0), 0);
+	await(&r, "\"gpu_tiers\":[]");
+	for (unsigned i = 0; i < 3; i++)
+		get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + NR);
+	rig_memory(&r);
+	assert_true(status_says(&r, "\"gpu_tiers\":[]"));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 8 * TIER), 0);
+	keep(&r, 1, NR, 100);
+	before = hits(&r);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + NR);
+	assert_int_equal(bad(&r), 0);
+	show(&node, " 128 MiB ");
+	rig_close(&r);
+}
+
+/* as a user does it, on a node that began without one */
+static void test_resize_cli(void **state)
+{
+	static const char *const none[] = { "gpu_tier_write_bytes=0", NULL };
+	struct test_node n;
+	struct rig r;
+
+	(void)state;
+	test_node_init(&n, none);
+	test_node_start(&n);
+	/* before there is a region, too */
+	if (weft_tier(&n, "16M", "the tier of each GPU has 16.0 MiB now, or soon") < 0)
+		skip();
+	rig_open(&r, &n);
+	show(&n, "16.0 MiB");
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), NR);
+	assert_int_equal(weft_tier(&n, "2T", "at most 1048576 MiB"), 1);
+	assert_int_equal(weft_tier(&n, "65M", "may grow to 64 MiB"), 1);
+	assert_int_equal(weft_tier(&n, "0", "has"), 0);
+	await(&r, "\"gpu_tiers\":[]");
+	assert_int_equal(weft_tier(&n, "65M", "has 65.0 MiB"), 0);
+	show(&n, "66.0 MiB");
+	rig_close(&r);
+	test_node_fini(&n);
+}
+
+/* a GPU that has not so much keeps what it has, and the node says so */
+static void test_resize_no_memory(void **state)
+{
+	static const char *const few[] = { "gpu_tier_bytes=16M", "gpu_tier_write_bytes=0", NULL };
+	struct test_node n;
+	uint64_t before;
+	struct rig r;
+
+	(void)state;
+	test_gpu_start(&n, few, "1 1 1 bytes 24");
+	rig_open(&r, &n);
+	put(&r, 1, NR, 100);
+	keep(&r, 1, NR, 100);
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), -ENOMEM);
+	assert_non_null(strstr(weft_why(), "has no memory left for it"));
+	assert_true(status_says(&r, "\"memory_bytes\":16777216,\"memory_bytes_wanted\":16777216"));
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), NR);
+	/* what there is can be had */
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, TIER + TIER / 2), 0);
+	/* from nothing, too */
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 0), 0);
+	await(&r, "\"gpu_tiers\":[]");
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), -ENOMEM);
+	assert_true(status_says(&r, "\"gpu_tiers\":[]"));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, TIER), 0);
+	keep(&r, 1, NR, 100);
+	before = hits(&r);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), before + NR);
 	rig_close(&r);
 	test_node_fini(&n);
 }
@@ -643,6 +783,94 @@ static void test_late(void **state)
 	rig_close(&r);
 }
 
+/* it goes while copies there are read: they are what they were until that has ended */
+static void test_resize_under_way(void **state)
+{
+	static char block[BLOCK];
+	void *out = block;
+	struct weft_key keys[NR];
+	struct weft_place places[NR];
+	int32_t results[NR];
+	struct weft_completion done;
+	struct weft_ring *ring;
+	uint64_t had;
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	had = hits(&r);
+	assert_int_equal(weft_ring_open(r.e.w, NULL, &ring), 0);
+	get_held(&r, ring, keys, results, 0);
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 0), 0);
+	assert_true(status_says(&r, "\"memory_bytes\":16777216,\"memory_bytes_wanted\":0"));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, TIER), -EBUSY);
+	/* everybody else is served meanwhile */
+	assert_int_equal(weft_get(r.e.ring, r.e.space, keys, 1, &out), 1);
+	assert_true(test_filled(block, BLOCK, 100));
+	mock_release();
+	test_next(ring, &done);
+	assert_int_equal(done.res, NR);
+	weft_ring_close(ring);
+	(void)op_of(&r, WEFT_OP_GET, keys, NR, places, results);
+	for (unsigned i = 0; i < NR; i++)
+		assert_true(test_filled(r.mem + places[i].off, BLOCK, 100 + i));
+	assert_int_equal(hits(&r), had + NR);
+	await(&r, "\"gpu_tiers\":[]");
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, TIER), 0);
+	keep(&r, 1, NR, 100);
+	had = hits(&r);
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), had + NR);
+	rig_close(&r);
+}
+
+/* GPUs that map no memory in parts */
+static void test_resize_whole(void **state)
+{
+	struct weft_key keys[NR];
+	struct rig r;
+
+	(void)state;
+	mock->no_vmm = true;
+	hot(&r, keys);
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), -EOPNOTSUPP);
+	assert_non_null(strstr(weft_why(), "make its tier 0"));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, TIER), 0);
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 0), 0);
+	await(&r, "\"gpu_tiers\":[]");
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), 0);
+	keep(&r, 1, NR, 100);
+	rig_close(&r);
+	mock->no_vmm = false;
+}
+
+/* the first GPU has the memory, the second has not: neither changes */
+static void test_resize_two(void **state)
+{
+	struct weft_key keys[NR];
+	uint32_t region;
+	char *other;
+	struct rig r;
+
+	(void)state;
+	hot(&r, keys);
+	test_gpu_enter(1);
+	other = test_gpu_alloc(MEM);
+	assert_int_equal(test_gpu_reg(&r.e, other, MEM, &region), 0);
+	assert_true(status_says(&r, "\"gpu\":1,\"state\":\"ok\""));
+	mock->bytes = 2 * TIER + TIER / 2 * 3;
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), -ENOMEM);
+	mock->bytes = 0;
+	assert_false(status_says(&r, "\"memory_bytes\":33554432"));
+	get(&r, 1, NR, 100);
+	assert_int_equal(hits(&r), 2 * NR);
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), 0);
+	assert_false(status_says(&r, "\"memory_bytes\":16777216"));
+	rig_close(&r);
+	test_gpu_free(other);
+	test_gpu_leave(1);
+}
+
 /* no sums are to be had: what has a copy comes from memory */
 static void test_no_sums(void **state)
 {
@@ -663,13 +891,25 @@ static void test_no_sums(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST_GPU(served, sets),		  TEST_GPU(mixed, sets),
-		TEST_GPU(host_places, sets),	  TEST_GPU(spoiled, sets),
-		TEST_GPU(other_life, sets),	  TEST_GPU(engine_dies, sets),
-		cmocka_unit_test(test_too_large), cmocka_unit_test(test_gpu_lost),
-		cmocka_unit_test(test_gpu_back),  cmocka_unit_test(test_not_behind),
-		cmocka_unit_test(test_cancelled), cmocka_unit_test(test_late),
+		TEST_GPU(served, sets),
+		TEST_GPU(mixed, sets),
+		TEST_GPU(host_places, sets),
+		TEST_GPU(spoiled, sets),
+		TEST_GPU(other_life, sets),
+		TEST_GPU(engine_dies, sets),
+		cmocka_unit_test(test_too_large),
+		cmocka_unit_test(test_gpu_lost),
+		cmocka_unit_test(test_gpu_back),
+		cmocka_unit_test(test_not_behind),
+		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_no_sums),
+		TEST_GPU(resize, sets),
+		cmocka_unit_test(test_resize_cli),
+		cmocka_unit_test(test_resize_no_memory),
+		cmocka_unit_test(test_resize_under_way),
+		cmocka_unit_test(test_resize_whole),
+		cmocka_unit_test(test_resize_two),
 	};
 	const int skip = test_gpu_load();
 

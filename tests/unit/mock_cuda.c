@@ -112,9 +112,11 @@ int cuDeviceGetAttribute(int *value, int attr, int dev)
 		break;
 	case WFI_CUDA_ATTR_HOST_POINTERS:
 	case WFI_CUDA_ATTR_GPUDIRECT:
-	case WFI_CUDA_ATTR_VMM:
 	case WFI_CUDA_ATTR_VMM_FD:
 		*value = 1;
+		break;
+	case WFI_CUDA_ATTR_VMM:
+		*value = !mock_cuda.no_vmm;
 		break;
 	default:
 		return WFI_CUDA_INVALID_VALUE;

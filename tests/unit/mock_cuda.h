@@ -4,6 +4,7 @@
 #define MOCK_CUDA_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct wfi_cuda;
 
@@ -19,6 +20,8 @@ struct mock_cuda {
 	bool peers; /* GPUs reach each other */
 	bool no_kernels; /* as built without nvcc */
 	int shared; /* memory that a block of threads can have */
+	bool no_vmm; /* GPUs have no memory that is mapped in parts */
+	uint64_t bytes; /* of memory that cuMemCreate() gives, all in all; 0: MOCK_CUDA_BYTES */
 	bool shared_memory; /* of other processes, too, by their handles */
 	bool hold; /* copies wait for mock_cuda_release() */
 	unsigned flip; /* so many copies, of kernels too, arrive with a bit that is another */

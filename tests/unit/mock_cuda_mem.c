@@ -40,6 +40,7 @@ struct vmm {
 static struct range *ranges;
 static uint32_t serials;
 static int nr_handles;
+static uint64_t vmm_bytes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 int mock_cuda_held(void)
@@ -353,6 +354,7 @@ static uint64_t vmm_new(size_t bytes, int fd, int gpu, bool exports)
 		abort();
 	*v = (struct vmm){ bytes, fd, gpu, exports, 1 };
 	nr_handles++;
+	vmm_bytes += bytes;
 	return (uintptr_t)v;
 }
 
@@ -367,12 +369,22 @@ int cuMemCreate(uint64_t *handle, size_t bytes, const struct wfi_cuda_vmm_prop *
 	if (flags || !bytes || bytes % GRANULARITY || prop->type != WFI_CUDA_VMM_PINNED ||
 	    prop->location.type != WFI_CUDA_VMM_DEVICE || prop->location.id >= mock_cuda.nr_gpus)
 		return WFI_CUDA_INVALID_VALUE;
+	if (vmm_bytes + bytes > (mock_cuda.bytes ? mock_cuda.bytes : MOCK_CUDA_BYTES))
+		return WFI_CUDA_OUT_OF_MEMORY;
 	snprintf(name, sizeof(name), "mock-vmm-%d", prop->location.id);
 	fd = memfd_create(name, MFD_CLOEXEC);
 	if (fd < 0 || ftruncate(fd, (off_t)bytes))
 		return WFI_CUDA_OUT_OF_MEMORY;
 	*handle = vmm_new(bytes, fd, prop->location.id, prop->handles & WFI_CUDA_VMM_FD);
 	return 0;
+}
+
+int cuMemGetAllocationGranularity(size_t *bytes, const struct wfi_cuda_vmm_prop *prop, int kind)
+{
+	*bytes = GRANULARITY;
+	if (prop->type != WFI_CUDA_VMM_PINNED || kind != WFI_CUDA_VMM_MINIMUM)
+		return WFI_CUDA_INVALID_VALUE;
+	return fault("cuMemGetAllocationGranularity");
 }
 
 int cuMemRelease(uint64_t handle)
@@ -382,6 +394,7 @@ int cuMemRelease(uint64_t handle)
 	if (--v->refs)
 		return 0;
 	close(v->fd);
+	vmm_bytes -= v->bytes;
 	free(v);
 	nr_handles--;
 	return 0;

@@ -9,7 +9,6 @@
 #include "gpu/error.h"
 #include "tests/unit/cuda_rig.h"
 #include "tests/unit/kv_rig.h"
-#include "weft_internal/gpu_region.h"
 #include "weft_internal/tier_gpu.h"
 
 #define BLOCK 4096u
@@ -59,7 +58,7 @@ static struct weft_mr *reg(struct fx *f, void *addr, uint64_t len, uint32_t kind
 	return mr;
 }
 
-static void tier_new(struct fx *f, uint64_t write_bps)
+static void tier_new_of(struct fx *f, uint64_t bytes, uint64_t write_bps)
 {
 	const struct wfi_tier_gpu_opts opts = {
 		.env = &f->r->env,
@@ -70,6 +69,7 @@ static void tier_new(struct fx *f, uint64_t write_bps)
 		.mr = f->mr,
 		.arena = arena,
 		.ctx = f,
+		.bytes = bytes,
 		.chunk_bytes = CHUNK,
 		.write_bps = write_bps,
 		.timeout_ns = WFI_NSEC_PER_SEC,
@@ -77,6 +77,11 @@ static void tier_new(struct fx *f, uint64_t write_bps)
 
 	wfi_tier_gpu_destroy(f->tier);
 	assert_int_equal(wfi_tier_gpu_create(&opts, &f->tier), 0);
+}
+
+static void tier_new(struct fx *f, uint64_t write_bps)
+{
+	tier_new_of(f, CHUNKS * CHUNK, write_bps);
 }
 
 static int fx_setup(void **state)
@@ -630,38 +635,149 @@ static void test_many(void **state)
 	assert_int_equal(stat_of(f).bad, 0);
 }
 
-/* ---- the memory ---- */
+/* ---- another size ---- */
 
-static void test_memory(void **state)
+/* those with copies, which are right */
+static uint32_t held(struct fx *f, const uint32_t *slots, unsigned nr)
 {
-	static const uint8_t first[16] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
-	static const uint8_t none[16] = { 77 };
-	struct fx *f = *state;
-	struct wfi_env *env = &f->r->env;
-	struct wfi_gpu_memory m = { .gpu = NULL };
-	const int held = mock_cuda_held(), refs = mock_cuda_refs();
+	uint32_t n = 0;
 
-	assert_int_equal(wfi_gpu_memory_open(env, f->r->cuda, none, BLOCK, &m), -ENODEV);
-	assert_int_equal(wfi_gpu_memory_open(env, f->r->cuda, first, MOCK_CUDA_BYTES + 1, &m),
-			 -ENOMEM);
-	mock_cuda.no_kernels = true;
-	assert_int_equal(wfi_gpu_memory_open(env, f->r->cuda, first, BLOCK, &m), -EOPNOTSUPP);
-	assert_non_null(strstr(said, "built without kernels"));
-	mock_cuda.no_kernels = false;
-	mock_cuda.fail_call = "cuCtxPushCurrent";
-	mock_cuda.fail_res = WFI_CUDA_LAUNCH_FAILED;
-	assert_int_equal(wfi_gpu_memory_open(env, f->r->cuda, first, BLOCK, &m), -EIO);
-	mock_cuda.fail_call = NULL;
-	assert_null(m.gpu);
-	assert_int_equal(mock_cuda_refs(), refs);
-	assert_int_equal(mock_cuda_held(), held);
-	assert_int_equal(wfi_gpu_memory_open(env, f->r->cuda, first, BLOCK, &m), 0);
-	assert_int_equal(m.ordinal, 0);
-	memset(at(m.addr), 1, BLOCK);
-	wfi_gpu_memory_close(&m);
-	wfi_gpu_memory_close(&m);
-	assert_int_equal(mock_cuda_refs(), refs);
-	assert_int_equal(mock_cuda_held(), held);
+	for (unsigned i = 0; i < nr; i++) {
+		if (!wfi_tier_gpu_holds(f->tier, slots[i]))
+			continue;
+		assert_true(want(f, slots[i]));
+		n++;
+	}
+	return n;
+}
+
+static void keep_all(struct fx *f, uint32_t *slots, unsigned nr, unsigned name)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		slots[i] = publish(f, 0, &f->spaces[0], name + i);
+		keep(f, slots[i]);
+	}
+}
+
+static void test_grow(void **state)
+{
+	struct fx *f = *state;
+	uint32_t slots[ROOM];
+
+	tier_new_of(f, CHUNK, 0);
+	assert_int_equal(stat_of(f).bytes, CHUNK);
+	keep_all(f, slots, PER_CHUNK, 0);
+	assert_int_equal(held(f, slots, PER_CHUNK), PER_CHUNK);
+	wfi_tier_gpu_resize(f->tier, CHUNKS * CHUNK);
+	assert_false(wfi_tier_gpu_shrinks(f->tier));
+	assert_int_equal(stat_of(f).bytes, CHUNKS * CHUNK);
+	/* nothing went for what came */
+	keep_all(f, slots + PER_CHUNK, ROOM - PER_CHUNK, PER_CHUNK);
+	assert_int_equal(held(f, slots, ROOM), ROOM);
+	assert_int_equal(stat_of(f).evicted, 0);
+}
+
+/* what is pinned behind the new end is what it was until it is let go; nothing new goes there */
+static void test_shrink(void **state)
+{
+	struct fx *f = *state;
+	uint32_t slots[ROOM], more[PER_CHUNK], pins[CHUNKS], pinned[CHUNKS];
+	uint32_t nr = 0, kept;
+	bool has[CHUNKS] = { false };
+
+	keep_all(f, slots, ROOM, 0);
+	for (unsigned i = 0; i < ROOM; i++) {
+		const uint32_t copy = wfi_tier_gpu_take(f->tier, slots[i]);
+		const char *lies = wfi_tier_gpu_addr(f->tier, copy);
+		const uint64_t chunk = (uint64_t)(lies - (char *)at(f->mem)) / CHUNK;
+
+		/* one in each chunk */
+		if (has[chunk]) {
+			wfi_tier_gpu_put(f->tier, copy);
+			continue;
+		}
+		has[chunk] = true;
+		pins[chunk] = copy;
+		pinned[chunk] = slots[i];
+		nr++;
+	}
+	assert_int_equal(nr, CHUNKS);
+	wfi_tier_gpu_resize(f->tier, CHUNK + CHUNK / 2);
+	assert_true(wfi_tier_gpu_shrinks(f->tier));
+	assert_int_equal(stat_of(f).want_bytes, CHUNK);
+	assert_int_equal(stat_of(f).copies, PER_CHUNK + CHUNKS - 1);
+	assert_int_equal(held(f, slots, ROOM), PER_CHUNK);
+	for (unsigned i = 0; i < CHUNKS; i++)
+		assert_memory_equal(wfi_tier_gpu_addr(f->tier, pins[i]),
+				    wfi_kv_slot_addr(f->kv, pinned[i]), BLOCK);
+	keep_all(f, more, PER_CHUNK, 500);
+	for (unsigned i = 0; i < CHUNKS; i++) {
+		assert_true(wfi_tier_gpu_shrinks(f->tier));
+		assert_memory_equal(wfi_tier_gpu_addr(f->tier, pins[i]),
+				    wfi_kv_slot_addr(f->kv, pinned[i]), BLOCK);
+		wfi_tier_gpu_put(f->tier, pins[i]);
+	}
+	assert_false(wfi_tier_gpu_shrinks(f->tier));
+	assert_int_equal(stat_of(f).copies, PER_CHUNK);
+	assert_int_equal(stat_of(f).bytes_held, CHUNK);
+	/* they were copied to where there is room */
+	kept = held(f, slots, ROOM) + held(f, more, PER_CHUNK);
+	assert_int_equal(kept, PER_CHUNK);
+	/* and what was there before is not there again with the memory */
+	wfi_tier_gpu_resize(f->tier, CHUNKS * CHUNK);
+	assert_int_equal(held(f, slots, ROOM) + held(f, more, PER_CHUNK), kept);
+	for (unsigned i = 0; i < PER_CHUNK; i++)
+		if (!wfi_tier_gpu_holds(f->tier, more[i]))
+			keep(f, more[i]);
+	assert_int_equal(held(f, more, PER_CHUNK), PER_CHUNK);
+}
+
+/* a copy that is on its way lands where nobody looks for it, and holds the memory meanwhile */
+static void test_shrink_behind_fill(void **state)
+{
+	struct fx *f = *state;
+	const uint32_t slot = publish(f, 0, &f->spaces[0], 1);
+
+	wfi_cuda_ep(f->ep)->gpu->small[WFI_CUDA_TO_GPU] = 0;
+	assert_false(want(f, slot));
+	assert_false(want(f, slot));
+	mock_cuda.hold = true;
+	assert_int_equal(wfi_tier_gpu_poll(f->tier, wfi_now(&f->r->env)), 1);
+	wfi_tier_gpu_resize(f->tier, 0);
+	assert_true(wfi_tier_gpu_shrinks(f->tier));
+	assert_false(wfi_tier_gpu_over(f->tier));
+	mock_cuda.hold = false;
+	mock_cuda_release();
+	settle(f);
+	assert_false(wfi_tier_gpu_shrinks(f->tier));
+	assert_true(wfi_tier_gpu_over(f->tier));
+	assert_false(wfi_tier_gpu_holds(f->tier, slot));
+	assert_int_equal(stat_of(f).copies, 0);
+	/* of no bytes it keeps nothing */
+	keep(f, slot);
+	assert_false(wfi_tier_gpu_holds(f->tier, slot));
+	wfi_tier_gpu_resize(f->tier, CHUNK);
+	assert_false(wfi_tier_gpu_over(f->tier));
+	keep(f, slot);
+	assert_true(want(f, slot));
+}
+
+/* the GPU fails while it gets smaller */
+static void test_shrink_lost(void **state)
+{
+	struct fx *f = *state;
+	uint32_t slots[ROOM], copy;
+
+	keep_all(f, slots, ROOM, 0);
+	copy = wfi_tier_gpu_take(f->tier, slots[ROOM - 1]);
+	wfi_tier_gpu_resize(f->tier, 0);
+	wfi_tier_gpu_lose(f->tier);
+	assert_int_equal(stat_of(f).copies, 1);
+	assert_false(wfi_tier_gpu_over(f->tier));
+	wfi_tier_gpu_put(f->tier, copy);
+	assert_int_equal(stat_of(f).copies, 0);
+	assert_int_equal(stat_of(f).bytes_held, 0);
+	assert_true(wfi_tier_gpu_over(f->tier));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, fx_setup, fx_teardown)
@@ -669,12 +785,26 @@ static void test_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(second_want), TEST(slot_reused), TEST(dropped_meanwhile),
-		TEST(evict),	   TEST(evict_gone),  TEST(sizes),
-		TEST(no_place),	   TEST(flipped),     TEST(bad_while_pinned),
-		TEST(copies_fail), TEST(lost),	      TEST(lost_meanwhile),
-		TEST(hangs),	   TEST(pace),	      TEST(tenants),
-		TEST(many),	   TEST(memory),
+		TEST(second_want),
+		TEST(slot_reused),
+		TEST(dropped_meanwhile),
+		TEST(evict),
+		TEST(evict_gone),
+		TEST(sizes),
+		TEST(no_place),
+		TEST(flipped),
+		TEST(bad_while_pinned),
+		TEST(copies_fail),
+		TEST(lost),
+		TEST(lost_meanwhile),
+		TEST(hangs),
+		TEST(pace),
+		TEST(tenants),
+		TEST(many),
+		TEST(grow),
+		TEST(shrink),
+		TEST(shrink_behind_fill),
+		TEST(shrink_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

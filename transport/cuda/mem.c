@@ -65,14 +65,13 @@ void wfi_cuda_mrs_pin(struct wfi_cuda_device *dev, struct wfi_cuda_gpu *g)
 		(void)!wfi_cuda_bounces_open(g);
 }
 
-/* in the memory of which GPU that is open all of it lies. Context: .lock is held. Return: 0;
- * -ENOTCONN of none; -EINVAL more than an allocation; as wfi_cuda_errno(). Logged */
+/* in the memory of which GPU that is open it begins: it is this process's, which knows how much
+ * there is, now or later. Context: .lock is held. Return: 0; -ENOTCONN of none, logged */
 static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *o,
 		  struct wfi_cuda_gpu **out)
 {
-	const struct wfi_gpu_export e = { .addr = (uintptr_t)o->addr, .len = o->len };
-	struct wfi_gpu_region region;
-	int ordinal, ret;
+	const uint64_t addr = (uintptr_t)o->addr;
+	int ordinal, res;
 	unsigned i;
 
 	for (i = 0; i < WFI_CUDA_GPUS_MAX; i++) {
@@ -81,14 +80,12 @@ static int gpu_of(const struct wfi_cuda_device *dev, const struct weft_mr_opts *
 
 		if (!gpu || g->lost || wfi_gpu_enter(gpu))
 			continue;
-		ret = gpu->cuda->cuPointerGetAttribute(&ordinal, WFI_CUDA_POINTER_ORDINAL, e.addr);
+		res = gpu->cuda->cuPointerGetAttribute(&ordinal, WFI_CUDA_POINTER_ORDINAL, addr);
 		wfi_gpu_leave(gpu);
-		if (ret || ordinal != gpu->ordinal)
+		if (res || ordinal != gpu->ordinal)
 			continue;
-		ret = wfi_gpu_region_here(gpu, &e, &region);
-		if (!ret)
-			*out = g;
-		return ret;
+		*out = g;
+		return 0;
 	}
 	wfi_err("cuda: memory that is to be registered is of no GPU that is in use");
 	return -ENOTCONN;
@@ -270,6 +267,13 @@ static int event_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 	return k->event ? 0 : -EINVAL;
 }
 
+/* what it has of memory is for its owner to know */
+static void own_open(struct wfi_cuda_rkey *k, const struct wfi_cuda_gpu *g,
+		     const struct wfi_gpu_export *e)
+{
+	k->region = (struct wfi_gpu_region){ .gpu = g->gpu, .addr = e->addr, .len = e->len };
+}
+
 static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 		     const struct weft_rkey_src *src, const struct wfi_gpu_source *from)
 {
@@ -290,6 +294,8 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 		return ret;
 	if (from->memory.kind == WFI_GPU_EXPORT_EVENT)
 		ret = event_open(k, ep, src, &from->memory);
+	else if (src->pid == getpid() && from->memory.kind == WFI_GPU_EXPORT_OWN)
+		own_open(k, g, &from->memory);
 	else if (src->pid == getpid())
 		ret = wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
 	else
