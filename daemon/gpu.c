@@ -286,6 +286,26 @@ static void source_of(const struct weft_ctl_req *req, struct wfi_gpu_source *out
 	memcpy(out->memory.handle, req->u.region.handle, sizeof(out->memory.handle));
 }
 
+static void run_give_up(struct node *node, void *arg)
+{
+	struct node_gpu *gpu = &node->gpus[((struct gpu_call *)arg)->idx];
+
+	wfi_count(node->gpus_lost, !gpu->lost);
+	gpu->lost = true;
+	gpu->needs_restart = true;
+}
+
+/* regions there can't be opened in this life any more: no endpoint may have said so */
+static void give_up(struct gpu_call *c, const uint8_t uuid[16])
+{
+	const int gpu = gpu_look(c->s->node, uuid);
+
+	if (gpu < 0)
+		return;
+	c->idx = (unsigned)gpu;
+	node_call(c->s->node, run_give_up, c);
+}
+
 /* over the session's endpoint to that GPU, or another one. Return: 0, -errno */
 static int import(struct gpu_call *c, const struct weft_rkey_src *src)
 {
@@ -342,6 +362,8 @@ int gpu_region_reg(struct session *s, const struct weft_ctl_req *req, int fd, in
 	/* what it has in a context that is lost would keep that one */
 	gpu_tier_reap(s->node, source.memory.uuid);
 	ret = import(&c, &src);
+	if (ret == -ENOTRECOVERABLE)
+		give_up(&c, source.memory.uuid);
 	if (ret) {
 		gpu_why(why, ret);
 		return ret;

@@ -4,9 +4,15 @@
 #include "weft_internal/gpu.h"
 #include "weft_internal/util.h"
 
-#define ANEW "; all in its context is lost and has to be made anew"
+#define DOUBT "; what is under way there may go on: restart this process to use the GPU again"
 #define RESTART "; this process can't use the GPU any more: start it anew"
 
+/*
+ * What cuda.h says of each, in its words of CUDA 13.0. It ends a process for an error after which
+ * "any further CUDA work will return the same error": those fence. So does a context that is not
+ * there: there is no other in any call of ours. Of errors of memory and of NVLink, of MPS, and of
+ * those without a name it does not say what becomes of copies that were asked for.
+ */
 struct meaning {
 	int first;
 	int last; /* 0: the first alone */
@@ -22,7 +28,7 @@ static const struct meaning meanings[] = {
 	{ WFI_CUDA_OUT_OF_MEMORY, 0, -ENOMEM, WFI_CUDA_CALL,
 	  "the GPU has no memory left: give the engine or the node less (nvidia-smi shows who has "
 	  "it)" },
-	{ WFI_CUDA_NOT_INITIALIZED, WFI_CUDA_DEINITIALIZED, -ENODEV, WFI_CUDA_PROCESS,
+	{ WFI_CUDA_NOT_INITIALIZED, WFI_CUDA_DEINITIALIZED, -ENODEV, WFI_CUDA_DOUBT,
 	  "the driver is not initialised, or this process is ending or was forked" },
 	{ WFI_CUDA_STUB_LIBRARY, 0, -ENODEV, WFI_CUDA_CALL,
 	  "libcuda.so.1 is the toolkit's stub: put the driver's before it in the library path" },
@@ -41,12 +47,12 @@ static const struct meaning meanings[] = {
 	{ WFI_CUDA_ALREADY_MAPPED, 0, -EBUSY, WFI_CUDA_CALL, "the memory is mapped here already" },
 	{ WFI_CUDA_NO_BINARY, 0, -ENOEXEC, WFI_CUDA_CALL,
 	  "no kernel fits this GPU: build with an nvcc that knows it" },
-	{ WFI_CUDA_ECC, 0, -EIO, WFI_CUDA_CONTEXT,
-	  "the GPU's memory has an error that can't be corrected: see nvidia-smi -q -d ECC" ANEW },
+	{ WFI_CUDA_ECC, 0, -EIO, WFI_CUDA_DOUBT,
+	  "the GPU's memory has an error that can't be corrected: see nvidia-smi -q -d ECC" DOUBT },
 	{ WFI_CUDA_PEER_UNSUPPORTED, 0, -EOPNOTSUPP, WFI_CUDA_CALL,
 	  "these two GPUs can't reach each other's memory" },
-	{ WFI_CUDA_NVLINK, 0, -EIO, WFI_CUDA_CONTEXT,
-	  "NVLink has failed: see nvidia-smi nvlink -e" ANEW },
+	{ WFI_CUDA_NVLINK, 0, -EIO, WFI_CUDA_DOUBT,
+	  "NVLink has failed: see nvidia-smi nvlink -e" DOUBT },
 	{ WFI_CUDA_NO_JIT, WFI_CUDA_PTX_VERSION, -ENOEXEC, WFI_CUDA_CALL,
 	  "this driver can't compile the kernels for this GPU: install a newer one" },
 	{ WFI_CUDA_CONTAINED, 0, -EIO, WFI_CUDA_PROCESS,
@@ -70,6 +76,7 @@ static const struct meaning meanings[] = {
 	  "this host memory is registered already" },
 	{ WFI_CUDA_HARDWARE_STACK, WFI_CUDA_LAUNCH_FAILED, -EIO, WFI_CUDA_PROCESS,
 	  "a kernel failed" RESTART },
+	{ WFI_CUDA_TENSOR_LEAK, 0, -EIO, WFI_CUDA_PROCESS, "a kernel failed" RESTART },
 	{ WFI_CUDA_NOT_PERMITTED, 0, -EPERM, WFI_CUDA_CALL,
 	  "the driver does not permit that here" },
 	{ WFI_CUDA_NOT_SUPPORTED, 0, -EOPNOTSUPP, WFI_CUDA_CALL,
@@ -79,15 +86,26 @@ static const struct meaning meanings[] = {
 	{ WFI_CUDA_DRIVER_MISMATCH, WFI_CUDA_COMPAT_UNSUPPORTED, -EPROTO, WFI_CUDA_CALL,
 	  "libcuda.so.1 and the driver in the kernel are of two versions: reboot, or install both "
 	  "anew" },
-	{ WFI_CUDA_MPS_FIRST, WFI_CUDA_MPS_LAST, -EIO, WFI_CUDA_CONTEXT,
-	  "MPS has failed: see its log" ANEW },
+	{ WFI_CUDA_MPS_CONNECTION, 0, -ENODEV, WFI_CUDA_CALL,
+	  "MPS does not answer: see that nvidia-cuda-mps-control runs, and "
+	  "CUDA_MPS_PIPE_DIRECTORY" },
+	{ WFI_CUDA_MPS_RPC, 0, -EIO, WFI_CUDA_CALL, "a call of MPS's server failed: see its log" },
+	{ WFI_CUDA_MPS_NOT_READY, 0, -ENODEV, WFI_CUDA_CALL,
+	  "MPS's server takes nobody now, as when it recovers: try again, and see its log" },
+	{ WFI_CUDA_MPS_CLIENTS, WFI_CUDA_MPS_CONNECTIONS, -EBUSY, WFI_CUDA_CALL,
+	  "MPS has too many clients: end some" },
 	{ WFI_CUDA_MPS_TERMINATED, 0, -EIO, WFI_CUDA_PROCESS,
 	  "the MPS server has ended this client: see its log" RESTART },
 	{ WFI_CUDA_EXTERNAL_DEVICE, 0, -EIO, WFI_CUDA_PROCESS,
 	  "a device beside the GPU has failed" RESTART },
-	{ WFI_CUDA_UNKNOWN, 0, -EIO, WFI_CUDA_CONTEXT,
-	  "the driver has an error that it does not name: see dmesg for Xid" ANEW },
+	{ WFI_CUDA_UNKNOWN, 0, -EIO, WFI_CUDA_DOUBT,
+	  "the driver has an error that it does not name: see dmesg for Xid" DOUBT },
 };
+
+static const struct meaning other = { .err = -EIO,
+				      .reach = WFI_CUDA_CALL,
+				      .why = "the driver has an error that is not known here: see "
+					     "dmesg for Xid" };
 
 static const struct meaning *meaning_of(int res)
 {
@@ -99,7 +117,7 @@ static const struct meaning *meaning_of(int res)
 		if (res == m->first || (res > m->first && res <= m->last))
 			return m;
 	}
-	return &meanings[WFI_ARRAY_SIZE(meanings) - 1];
+	return &other;
 }
 
 int wfi_cuda_errno(int res)
@@ -115,4 +133,9 @@ const char *wfi_cuda_why(int res)
 enum wfi_cuda_reach wfi_cuda_reach(int res)
 {
 	return meaning_of(res)->reach;
+}
+
+bool wfi_cuda_fences(int res)
+{
+	return wfi_cuda_reach(res) >= WFI_CUDA_CONTEXT;
 }

@@ -39,10 +39,14 @@ const char *wfi_cuda_why(int res);
 /* how far an error reaches */
 enum wfi_cuda_reach {
 	WFI_CUDA_CALL, /* the call has failed, and nothing else */
+	WFI_CUDA_DOUBT, /* nobody knows: nothing more is to be asked for in this process */
 	WFI_CUDA_CONTEXT, /* nothing in this context works any more: another one has to be made */
 	WFI_CUDA_PROCESS, /* nor in another one that this process makes */
 };
 enum wfi_cuda_reach wfi_cuda_reach(int res);
+/* Return: whether nothing that was asked for in the context moves any more. Of an error that is not
+ * known, or whose description leaves that open, nobody can say */
+bool wfi_cuda_fences(int res);
 
 /**
  * struct wfi_gpu_info - one GPU

@@ -753,7 +753,8 @@ static void test_node_without(void **state)
 		{ "2 1 1 cuDevicePrimaryCtxRetain 46", -ENODEV, "or can't use it" },
 		{ "2 1 1 cuStreamCreate 2", -ENOMEM, "no memory is left" },
 		{ "2 1 1 cuIpcOpenMemHandle 400", -ESTALE, "has ended, or freed it" },
-		{ "2 1 1 cuIpcOpenMemHandle 214", -EIO, "has failed" },
+		{ "2 1 1 cuIpcOpenMemHandle 709", -EIO, "has failed" },
+		{ "2 1 1 cuIpcOpenMemHandle 214", -ENOTRECOVERABLE, "restart the node" },
 	};
 	char *mem = test_gpu_alloc(MEM);
 	struct test_engine e;

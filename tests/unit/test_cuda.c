@@ -423,8 +423,46 @@ static void test_unmarked(void **state)
 
 static void test_lost_in_copy(void **state)
 {
-	lose_by(*state, "cuMemcpyAsync", WFI_CUDA_UNKNOWN, true);
+	lose_by(*state, "cuMemcpyAsync", WFI_CUDA_INVALID_CONTEXT, true);
 	test_second_gpu(*state);
+}
+
+/* errors after which copies may go on: what is under way has not ended before it has, and others of
+ * the process are asked for nothing more */
+static void test_doubt(void **state)
+{
+	static const int errors[] = { WFI_CUDA_ECC, WFI_CUDA_NVLINK, WFI_CUDA_UNKNOWN };
+	struct rig *r = *state;
+	struct weft_rkey *rkey = import(r, NULL), *again = NULL;
+	const struct weft_piece piece = { r->host, 0, 64, rkey };
+	struct weft_ep *fresh = ep_new(r, 0);
+	struct weft_wc wc;
+
+	choose(r, 0);
+	assert_int_equal(post(r, true, &piece, 1, 1, 0), 0);
+	assert_int_equal(post(r, true, &piece, 1, 2, 0), 0);
+	mock_cuda.fail_call = "cuEventQuery";
+	for (unsigned i = 0; i < 10; i++) {
+		*said = 0;
+		mock_cuda.fail_res = errors[i % WFI_ARRAY_SIZE(errors)];
+		assert_int_equal(weft_cq_poll(r->cqs[0], &wc, 1), 0);
+		/* said once */
+		assert_int_equal(!!strstr(said, "what is under way there may go on"), !i);
+	}
+	assert_false(wfi_cuda_ep(r->ep)->gpu->lost);
+	mock_cuda.fail_call = NULL;
+	assert_int_equal(import_at(r, fresh, r->mem, 4096, NULL, &again), -ENOTRECOVERABLE);
+	expect_wc(r, 1, 0, WEFT_SCOPE_NONE, 1);
+	/* or until an error comes that does end them */
+	mock_cuda.fail_call = "cuEventQuery";
+	mock_cuda.fail_res = WFI_CUDA_LAUNCH_FAILED;
+	expect_wc(r, 2, -EIO, WEFT_SCOPE_EP, 1);
+	mock_cuda.fail_call = NULL;
+	expect_closed(r, -ENOTRECOVERABLE);
+	r->t->rkey_destroy(rkey);
+	r->t->ep_destroy(r->ep);
+	r->ep = fresh;
+	test_second_gpu(r);
 }
 
 /* ---- and come back ---- */
@@ -658,15 +696,13 @@ static void test_pinned_later(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(both_ways),     TEST(segments),
-		TEST(many_runs),     TEST(sliced),
-		TEST(fence),	     TEST(depth),
-		TEST(bad_pieces),    TEST(copy_fails),
-		TEST(lost_in_query), TEST(lost_in_record),
-		TEST(unmarked),	     TEST(lost_in_copy),
-		TEST(import),	     TEST(import_malformed),
-		TEST(open_fails),    TEST(pinned_later),
-		TEST(paced),	     TEST(replaced),
+		TEST(both_ways),      TEST(segments),	  TEST(many_runs),
+		TEST(sliced),	      TEST(fence),	  TEST(depth),
+		TEST(bad_pieces),     TEST(copy_fails),	  TEST(lost_in_query),
+		TEST(lost_in_record), TEST(unmarked),	  TEST(lost_in_copy),
+		TEST(doubt),	      TEST(import),	  TEST(import_malformed),
+		TEST(open_fails),     TEST(pinned_later), TEST(paced),
+		TEST(replaced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include "gpu/cuda.h"
 #include "gpu/error.h"
+#include "weft_internal/gpu.h"
 #include "weft_internal/util.h"
 
 #define SAME(ours, theirs) _Static_assert((int)(ours) == (int)(theirs), #ours " is " #theirs)
@@ -94,8 +95,11 @@ SAME(WFI_CUDA_NOT_SUPPORTED, CUDA_ERROR_NOT_SUPPORTED);
 SAME(WFI_CUDA_SYSTEM_NOT_READY, CUDA_ERROR_SYSTEM_NOT_READY);
 SAME(WFI_CUDA_DRIVER_MISMATCH, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH);
 SAME(WFI_CUDA_COMPAT_UNSUPPORTED, CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE);
-SAME(WFI_CUDA_MPS_FIRST, CUDA_ERROR_MPS_CONNECTION_FAILED);
-SAME(WFI_CUDA_MPS_LAST, CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED);
+SAME(WFI_CUDA_MPS_CONNECTION, CUDA_ERROR_MPS_CONNECTION_FAILED);
+SAME(WFI_CUDA_MPS_RPC, CUDA_ERROR_MPS_RPC_FAILURE);
+SAME(WFI_CUDA_MPS_NOT_READY, CUDA_ERROR_MPS_SERVER_NOT_READY);
+SAME(WFI_CUDA_MPS_CLIENTS, CUDA_ERROR_MPS_MAX_CLIENTS_REACHED);
+SAME(WFI_CUDA_MPS_CONNECTIONS, CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED);
 SAME(WFI_CUDA_MPS_TERMINATED, CUDA_ERROR_MPS_CLIENT_TERMINATED);
 SAME(WFI_CUDA_EXTERNAL_DEVICE, CUDA_ERROR_EXTERNAL_DEVICE);
 SAME(WFI_CUDA_UNKNOWN, CUDA_ERROR_UNKNOWN);
@@ -148,9 +152,39 @@ static void test_symbols(void **state)
 	}
 }
 
+/* what cuda.h says of each error: whether the process "must be terminated and relaunched" */
+static void test_errors(void **state)
+{
+	static const struct {
+		const char *name;
+		int res;
+		bool terminal;
+	} errors[] = {
+#define ERROR(error, terminal) { #error, error, terminal },
+#include "cuda_errors.h"
+#undef ERROR
+	};
+
+	(void)state;
+	assert_true(WFI_ARRAY_SIZE(errors) > 80);
+	for (unsigned i = 0; i < WFI_ARRAY_SIZE(errors); i++) {
+		const int res = errors[i].res;
+		/* with one context of ours, what there is not of it any more does nothing */
+		const bool gone = res == CUDA_ERROR_INVALID_CONTEXT ||
+				  res == CUDA_ERROR_CONTEXT_IS_DESTROYED;
+
+		if (!!wfi_cuda_errno(res) != !!res ||
+		    wfi_cuda_fences(res) != (errors[i].terminal || gone) ||
+		    (errors[i].terminal && wfi_cuda_reach(res) != WFI_CUDA_PROCESS))
+			fail_msg("%s (%d) is %d here, reach %d, fences %d", errors[i].name, res,
+				 wfi_cuda_errno(res), wfi_cuda_reach(res), wfi_cuda_fences(res));
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_symbols) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_symbols),
+					    cmocka_unit_test(test_errors) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -539,7 +539,7 @@ static void test_apart(void **state)
 	assert_int_equal(weft_ep_post_write(r->ep, &p), 0);
 	expect_wc(r, 2, 0, WEFT_SCOPE_NONE, 1);
 	mock_cuda.fail_call = "cuEventQuery";
-	mock_cuda.fail_res = WFI_CUDA_ECC;
+	mock_cuda.fail_res = WFI_CUDA_CONTEXT_DESTROYED;
 	expect_wc(r, 1, -EIO, WEFT_SCOPE_EP, 1);
 	expect_wc(r, 3, -ECANCELED, WEFT_SCOPE_EP, 1);
 	mock_cuda.fail_call = NULL;

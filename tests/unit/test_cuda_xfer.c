@@ -181,7 +181,7 @@ static void test_transfer_lost(void **state)
 	struct xfer x = { .eng = engine_new(r) };
 
 	mock_cuda.fail_call = "cuEventQuery";
-	mock_cuda.fail_res = WFI_CUDA_ECC;
+	mock_cuda.fail_res = WFI_CUDA_CONTEXT_DESTROYED;
 	xfer_start(r, &x, &rkey, WFI_NSEC_PER_SEC);
 	while (!x.done)
 		wfi_xfer_poll(x.eng, wfi_now(&r->env));

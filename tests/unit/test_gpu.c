@@ -168,9 +168,17 @@ static void test_errors(void **state)
 		{ WFI_CUDA_NOT_READY, -EAGAIN, WFI_CUDA_CALL },
 		{ WFI_CUDA_INVALID_CONTEXT, -EIO, WFI_CUDA_CONTEXT },
 		{ WFI_CUDA_CONTEXT_DESTROYED, -EIO, WFI_CUDA_CONTEXT },
-		{ WFI_CUDA_ECC, -EIO, WFI_CUDA_CONTEXT },
-		{ WFI_CUDA_NVLINK, -EIO, WFI_CUDA_CONTEXT },
-		{ WFI_CUDA_UNKNOWN, -EIO, WFI_CUDA_CONTEXT },
+		/* nobody says that copies end */
+		{ WFI_CUDA_ECC, -EIO, WFI_CUDA_DOUBT },
+		{ WFI_CUDA_NVLINK, -EIO, WFI_CUDA_DOUBT },
+		{ WFI_CUDA_UNKNOWN, -EIO, WFI_CUDA_DOUBT },
+		{ WFI_CUDA_DEINITIALIZED, -ENODEV, WFI_CUDA_DOUBT },
+		{ WFI_CUDA_MPS_CONNECTION, -ENODEV, WFI_CUDA_CALL },
+		{ WFI_CUDA_MPS_RPC, -EIO, WFI_CUDA_CALL },
+		{ WFI_CUDA_MPS_NOT_READY, -ENODEV, WFI_CUDA_CALL },
+		{ WFI_CUDA_MPS_CLIENTS, -EBUSY, WFI_CUDA_CALL },
+		{ WFI_CUDA_MPS_CONNECTIONS, -EBUSY, WFI_CUDA_CALL },
+		{ 12345, -EIO, WFI_CUDA_CALL },
 		/* cuda.h: "the process must be terminated and relaunched" */
 		{ WFI_CUDA_CONTAINED, -EIO, WFI_CUDA_PROCESS },
 		{ WFI_CUDA_ILLEGAL_ADDRESS, -EIO, WFI_CUDA_PROCESS },
@@ -187,6 +195,7 @@ static void test_errors(void **state)
 	for (unsigned i = 0; i < WFI_ARRAY_SIZE(known); i++) {
 		assert_int_equal(wfi_cuda_errno(known[i].res), known[i].err);
 		assert_int_equal(wfi_cuda_reach(known[i].res), known[i].reach);
+		assert_int_equal(wfi_cuda_fences(known[i].res), known[i].reach >= WFI_CUDA_CONTEXT);
 	}
 	/* whatever a driver says, it is an error, and has a sentence */
 	for (res = 1; res < 1200; res++) {

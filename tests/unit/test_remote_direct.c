@@ -382,7 +382,7 @@ static void test_gpu_lost(void **state)
 
 	reg(g, NULL);
 	mock_cuda.fail_call = "cuEventQuery";
-	mock_cuda.fail_res = WFI_CUDA_ECC;
+	mock_cuda.fail_res = WFI_CUDA_CONTEXT_DESTROYED;
 	pull(g);
 	mock_cuda.fail_call = NULL;
 	for (uint32_t i = 0; i < CHAIN; i++)

@@ -403,7 +403,7 @@ static void test_gpu_lost(void **state)
 	struct heard h;
 
 	fill(&w->memory[GPU], NULL);
-	cuda_fails("cuEventQuery", WFI_CUDA_ECC);
+	cuda_fails("cuEventQuery", WFI_CUDA_CONTEXT_DESTROYED);
 	assert_int_equal(push(w, &h, p, &w->memory[GPU], NULL, 0, DEADLINE_NS), 0);
 	turns(w, MS);
 	cuda_fails(NULL, 0);

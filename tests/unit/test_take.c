@@ -559,7 +559,7 @@ static void test_gpu_lost(void **state)
 
 	begin(w, &straight_way, &h, DEADLINE_NS);
 	says_layer(w, &straight_way, &h, 0);
-	cuda_fails("cuEventQuery", WFI_CUDA_ECC);
+	cuda_fails("cuEventQuery", WFI_CUDA_CONTEXT_DESTROYED);
 	turns(w, MS);
 	cuda_fails(NULL, 0);
 	assert_int_equal(w->peers[0].done[0], -EIO);

@@ -47,6 +47,8 @@ enum wfi_cuda_way {
  * @free_tables: those that no launch reads
  * @lost: its context is, and all regions with it: nothing in there moves any more. What is opened
  *        of that GPU afterwards is another one of these
+ * @doubt: what failed may have ended its context, and nobody knows what still moves: what is under
+ *         way is waited for, and this process opens no other
  * @users: endpoints that are for it, and host or local memory that is registered with it
  */
 struct wfi_cuda_gpu {
@@ -65,6 +67,7 @@ struct wfi_cuda_gpu {
 	uint32_t free_bounces;
 	struct wfi_gpu_sums sums; /* .powers in the GPU's memory; NULL: there are no kernels */
 	_Atomic bool lost;
+	_Atomic bool doubt;
 };
 
 struct wfi_cuda_rkey;
@@ -216,12 +219,13 @@ int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16],
 /* Return: a CUresult. Context: the GPU's is entered */
 int wfi_cuda_streams_create(struct wfi_gpu *gpu, struct CUstream_st *streams[WFI_CUDA_WAYS]);
 void wfi_cuda_streams_destroy(struct wfi_gpu *gpu, struct CUstream_st *streams[WFI_CUDA_WAYS]);
+/* a call of gpu/ that concerns this GPU has failed, and logged: is it lost, or in doubt? Return:
+ * whether it can't be used any more */
+bool wfi_cuda_look(struct wfi_cuda_gpu *g);
 /* a call that concerns this GPU ended with @res: is it lost? Return: as wfi_cuda_errno(), logged */
 int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res);
 /* nothing more is asked of it. The first logs */
 void wfi_cuda_lose(struct wfi_cuda_gpu *g);
-/* a call of gpu/ that concerns this GPU has failed, and logged: is it lost? */
-void wfi_cuda_look(struct wfi_cuda_gpu *g);
 /* Return: -EIO; -ENOTRECOVERABLE where nothing but another process helps */
 int wfi_cuda_lost_errno(const struct wfi_cuda_gpu *g);
 

@@ -11,7 +11,7 @@
 
 int wfi_cuda_lost_errno(const struct wfi_cuda_gpu *g)
 {
-	return g->gpu->reach == WFI_CUDA_PROCESS ? -ENOTRECOVERABLE : -EIO;
+	return g->gpu->reach == WFI_CUDA_PROCESS || g->doubt ? -ENOTRECOVERABLE : -EIO;
 }
 
 void wfi_cuda_lose(struct wfi_cuda_gpu *g)
@@ -24,16 +24,22 @@ void wfi_cuda_lose(struct wfi_cuda_gpu *g)
 	g->lost = true;
 }
 
-void wfi_cuda_look(struct wfi_cuda_gpu *g)
+bool wfi_cuda_look(struct wfi_cuda_gpu *g)
 {
-	if (g->gpu->reach != WFI_CUDA_CALL)
+	if (g->gpu->reach >= WFI_CUDA_CONTEXT)
 		wfi_cuda_lose(g);
+	else if (g->gpu->reach == WFI_CUDA_DOUBT)
+		g->doubt = true;
+	return g->lost || g->doubt;
 }
 
 int wfi_cuda_failed(struct wfi_cuda_gpu *g, const char *what, int res)
 {
-	const int ret = wfi_gpu_failed(g->gpu, what, res);
+	int ret = wfi_cuda_errno(res);
 
+	/* what is waited for is looked at again and again, and says the same */
+	if (!g->doubt || wfi_cuda_fences(res))
+		ret = wfi_gpu_failed(g->gpu, what, res);
 	wfi_cuda_look(g);
 	return ret;
 }
@@ -224,6 +230,8 @@ int wfi_cuda_gpu_get(struct wfi_cuda_device *dev, const uint8_t uuid[16], struct
 		ret = i;
 	else if (dev->seats[i].gpu && dev->seats[i].gpu->lost)
 		ret = gpu_replace(dev, &dev->seats[i]);
+	else if (dev->seats[i].gpu && dev->seats[i].gpu->doubt)
+		ret = -ENOTRECOVERABLE;
 	if (!ret && !dev->seats[i].gpu)
 		ret = gpu_open_paced(dev, i, uuid);
 	if (!ret) {

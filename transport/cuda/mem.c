@@ -300,10 +300,7 @@ static int rkey_open(struct wfi_cuda_rkey *k, struct wfi_cuda_ep *ep,
 		ret = wfi_gpu_region_here(g->gpu, &from->memory, &k->region);
 	else
 		ret = wfi_gpu_import(g->gpu, &from->memory, src->fd, &k->region);
-	if (!ret || g->gpu->reach == WFI_CUDA_CALL)
-		return ret;
-	wfi_cuda_lose(g);
-	return wfi_cuda_lost_errno(g);
+	return ret && wfi_cuda_look(g) ? wfi_cuda_lost_errno(g) : ret;
 }
 
 int wfi_cuda_rkey_import(struct weft_ep *ep, const struct weft_rkey_src *src,
