@@ -290,13 +290,11 @@ static void cold_begin(struct node_op *op, const struct op_buf *b)
 	op->hot.res = ret;
 }
 
-int op_get_transfer(struct node_op *op)
+/* out of the way of nodes without GPUs */
+static __attribute__((noinline)) int get_hot(struct node_op *op)
 {
-	struct op_buf b, h;
+	struct op_buf b = op_buf_of(op), h;
 
-	if (wfi_likely(!op->session->node->nr_gpu_tiers))
-		return op_transfer(op, WFI_XFER_WRITE, op_get_done);
-	b = op_buf_of(op);
 	op->hot.tier = tier_of(op, &b);
 	op->hot.nr = op->hot.tier ? hot_find(op, &b) : 0;
 	if (!op->hot.nr)
@@ -311,4 +309,11 @@ int op_get_transfer(struct node_op *op)
 	hot_keep(op, &b, &h);
 	cold_begin(op, &b);
 	return OP_OPEN;
+}
+
+int op_get_transfer(struct node_op *op)
+{
+	return wfi_likely(!op->session->node->nr_gpu_tiers)
+		       ? op_transfer(op, WFI_XFER_WRITE, op_get_done)
+		       : get_hot(op);
 }
