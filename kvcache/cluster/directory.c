@@ -13,7 +13,8 @@
 #define DEFAULT_BYTES (128ull << 20)
 #define SWEEP_BUCKETS 256u /* a poll */
 #define GROUP 64u /* buckets that a sweep passes over together */
-#define AHEAD 16u /* buckets whose lines are called for */
+#define AHEAD 16u /* changes whose lines are called for */
+#define CALLS 64u /* look-ups whose lines are called for together */
 #define MAGIC 0x3252494454464557ull /* "WEFTDIR2" */
 
 /* who looks for a block takes its first line alone, where the upper half of a tag and four holders
@@ -355,7 +356,7 @@ void wfi_directory_update(struct wfi_directory *d, uint8_t holder, const uint64_
 static inline uint64_t holders_of(const struct wfi_dir_shared *sh, uint64_t mask, uint64_t tag)
 {
 	const struct bucket *b = &sh->buckets[bucket_idx(mask, tag)];
-	const unsigned same = tag_upper(tag) ? bucket_find(b->tags, tag_upper(tag)) : 0;
+	const unsigned same = bucket_find(b->tags, tag_upper(tag));
 	unsigned i;
 	uint64_t first;
 
@@ -429,51 +430,103 @@ static void run_name(struct wfi_dir_run *run, uint64_t word, uint32_t turn)
 	run->other = i < n ? list[i] : WFI_DIR_NOBODY;
 }
 
-static uint32_t find(const struct wfi_dir_shared *sh, uint64_t mask, const uint64_t *tags,
-		     uint32_t nr, uint8_t not, uint32_t turn, struct wfi_dir_run *runs,
-		     uint32_t max)
-{
-	uint32_t i, first = 0, n = 0;
-	uint64_t common = 0, word, next, last = 0, last_asked = 0;
+/* a look at a chain, block by block */
+struct walk {
+	const struct wfi_dir_shared *sh;
+	uint64_t mask;
+	uint64_t last, last_asked; /* of the block before: all holders, and those asked for */
+	uint64_t common; /* who has all of the run from .first on; 0: there is none */
+	uint32_t first;
+	uint32_t turn;
+	uint32_t nr, max;
+	struct wfi_dir_run *runs;
+	uint8_t not ;
+};
 
-	for (i = 0; i < nr && i < AHEAD; i++)
-		__builtin_prefetch(&sh->buckets[bucket_idx(mask, tags[i])]);
-	for (i = 0; i < nr && n < max; i++) {
-		if (i + AHEAD < nr)
-			__builtin_prefetch(&sh->buckets[bucket_idx(mask, tags[i + AHEAD])]);
-		word = holders_of(sh, mask, tags[i]);
-		/* most have the holders of the one before, which are those of the run */
-		if (wfi_likely(word == last && common == last_asked))
-			continue;
-		if (word != last) {
-			last = word;
-			last_asked = holders_asked(sh, word, not );
-		}
-		word = last_asked;
-		next = common ? words_common(common, word) : 0;
-		if (next) {
-			common = next;
-			continue;
-		}
-		/* a run goes on for as long as somebody has all of it */
-		if (common) {
-			runs[n] = (struct wfi_dir_run){ .first = first, .nr = i - first };
-			run_name(&runs[n++], common, turn);
-		}
-		common = word;
-		first = i;
+static void walk_call(const struct walk *w, const uint64_t *tags, uint32_t nr)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++)
+		__builtin_prefetch(&w->sh->buckets[bucket_idx(w->mask, tags[i])]);
+}
+
+/* a run goes on for as long as somebody has all of it */
+static void walk_end(struct walk *w, uint32_t i)
+{
+	struct wfi_dir_run *run;
+
+	if (!w->common || w->nr == w->max)
+		return;
+	run = &w->runs[w->nr++];
+	*run = (struct wfi_dir_run){ .first = w->first, .nr = i - w->first };
+	run_name(run, w->common, w->turn);
+}
+
+/* @word: who has the block at @i */
+static void walk_step(struct walk *w, uint32_t i, uint64_t word)
+{
+	uint64_t common;
+
+	if (word != w->last) {
+		w->last = word;
+		w->last_asked = holders_asked(w->sh, word, w->not );
 	}
-	if (common && n < max) {
-		runs[n] = (struct wfi_dir_run){ .first = first, .nr = i - first };
-		run_name(&runs[n++], common, turn);
+	common = w->common ? words_common(w->common, w->last_asked) : 0;
+	if (!common) {
+		walk_end(w, i);
+		w->first = i;
+		common = w->last_asked;
 	}
-	return n;
+	w->common = common;
+}
+
+/* most blocks have the holders of the one before, which are those of the run. Return: behind the
+ * last of these from @i on */
+static inline uint32_t walk_same(const struct walk *w, const uint64_t *tags, uint32_t i,
+				 uint32_t end)
+{
+	const uint32_t word = (uint32_t)w->last;
+
+	if (!w->last || w->last >> 24 || w->common != w->last_asked)
+		return i;
+	for (; i < end; i++) {
+		const struct bucket *b = &w->sh->buckets[bucket_idx(w->mask, tags[i])];
+		const unsigned same = bucket_find(b->tags, tag_upper(tags[i]));
+
+		if (!same || half_get(&b->holders[__builtin_ctz(same)]) != word)
+			break;
+	}
+	return i;
+}
+
+/* Return: how many runs there are */
+static uint32_t walk(struct walk *w, const uint64_t *tags, uint32_t nr)
+{
+	uint32_t i = 0, end = wfi_min(nr, CALLS), called;
+
+	walk_call(w, tags, end);
+	while (i < nr && w->nr < w->max) {
+		called = wfi_min(nr, end + CALLS);
+		walk_call(w, tags + end, called - end);
+		while ((i = walk_same(w, tags, i, end)) < end && w->nr < w->max) {
+			walk_step(w, i, holders_of(w->sh, w->mask, tags[i]));
+			i++;
+		}
+		end = called;
+	}
+	walk_end(w, i);
+	return w->nr;
 }
 
 uint32_t wfi_directory_find(const struct wfi_directory *d, const uint64_t *tags, uint32_t nr,
 			    uint8_t not, uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
 {
-	return find(d->sh, d->mask, tags, nr, not, turn, runs, max);
+	struct walk w = {
+		.sh = d->sh, .mask = d->mask, .not = not, .turn = turn, .runs = runs, .max = max
+	};
+
+	return walk(&w, tags, nr);
 }
 
 /* runs that have not ended yet, by pair */
@@ -631,5 +684,12 @@ static uint8_t view_self(struct wfi_dir_view *view)
 uint32_t wfi_dir_view_find(struct wfi_dir_view *view, const uint64_t *tags, uint32_t nr,
 			   uint32_t turn, struct wfi_dir_run *runs, uint32_t max)
 {
-	return find(view->sh, view->mask, tags, nr, view_self(view), turn, runs, max);
+	struct walk w = { .sh = view->sh,
+			  .mask = view->mask,
+			  .not = view_self(view),
+			  .turn = turn,
+			  .runs = runs,
+			  .max = max };
+
+	return walk(&w, tags, nr);
 }
