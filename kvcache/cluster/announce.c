@@ -98,14 +98,6 @@ uint32_t wfi_cl_head_find(struct wfi_cluster *c, uint32_t slot)
 	return *head_of(c, slot);
 }
 
-uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot)
-{
-	const uint32_t head = wfi_cl_head_find(c, slot);
-
-	/* a shard that may not be the one: its answer is no more than a hint */
-	return head ? head : cl_head(slot_tag(c, slot));
-}
-
 /* Return: the slot of a block in memory, or WFI_SLOT_NONE */
 static uint32_t memory_find(const struct wfi_cluster *c, uint64_t space_tag,
 			    const struct weft_key *key)
@@ -698,7 +690,7 @@ int wfi_cl_activate(struct wfi_cluster *c)
 		return 0;
 	c->stream = wfi_alloc(c->o.env, sizeof(*c->stream));
 	c->hints = wfi_alloc(c->o.env, NR_HINTS * sizeof(*c->hints));
-	c->chains = wfi_alloc(c->o.env, NR_HINTS * sizeof(*c->chains));
+	c->chains = wfi_alloc(c->o.env, NR_CHAINS * sizeof(*c->chains));
 	ret = c->stream && c->hints && c->chains ? 0 : -ENOMEM;
 	if (!ret)
 		ret = wfi_table_init(c->o.env, &c->heads,
@@ -736,7 +728,7 @@ void wfi_cl_announce_fini(struct wfi_cluster *c)
 		wfi_free(c->o.env, c->hints, NR_HINTS * sizeof(*c->hints));
 	c->hints = NULL;
 	if (c->chains)
-		wfi_free(c->o.env, c->chains, NR_HINTS * sizeof(*c->chains));
+		wfi_free(c->o.env, c->chains, NR_CHAINS * sizeof(*c->chains));
 	c->chains = NULL;
 	if (c->stream)
 		wfi_free(c->o.env, c->stream, sizeof(*c->stream));

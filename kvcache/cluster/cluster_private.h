@@ -30,6 +30,7 @@
 #define NR_FLIGHTS 128u
 #define NR_OUTBOX 64u
 #define NR_HINTS (16u << 10)
+#define NR_CHAINS (64u << 10) /* blocks whose chain is noted */
 #define NR_UNDER 1024u
 #define LOOK_MAX 1024u /* keys of a match that needs no pull */
 #define FLIGHT_BYTES (16ull << 20) /* of one lease: others have their turn */
@@ -375,8 +376,6 @@ void wfi_cl_heard_lookup(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *c
 			 const union cluster_msg *m);
 /* the head of the chain that a sealed slot is in. Return: 0: not known in this turn any more */
 uint32_t wfi_cl_head_find(struct wfi_cluster *c, uint32_t slot);
-/* the same, or a guess */
-uint32_t wfi_cl_head_of(struct wfi_cluster *c, uint32_t slot);
 /* the same of a slot of the SSD tier, which keeps it from here on */
 uint32_t wfi_cl_head_below(struct wfi_cluster *c, uint32_t slot);
 void wfi_cl_heard_who(struct wfi_cluster *c, uint8_t peer, struct wfi_peer *conn,
@@ -401,13 +400,13 @@ static inline bool cl_hint_is_of(const struct hint *h, uint64_t tag)
 /* the same block, for puts of what comes after it, and for who begins with it */
 static inline void cl_chain_note(const struct wfi_cluster *c, uint64_t tag, uint32_t head)
 {
-	c->chains[(tag >> 7) & (NR_HINTS - 1)] = (tag & ~(uint64_t)UINT32_MAX) | head;
+	c->chains[(tag >> 7) & (NR_CHAINS - 1)] = (tag & ~(uint64_t)UINT32_MAX) | head;
 }
 
 /* Return: the head of its chain, or 0: it was not seen of late */
 static inline uint32_t cl_chain_seen(const struct wfi_cluster *c, uint64_t tag)
 {
-	const uint64_t seen = c->chains[(tag >> 7) & (NR_HINTS - 1)];
+	const uint64_t seen = c->chains[(tag >> 7) & (NR_CHAINS - 1)];
 
 	return (seen ^ tag) >> 32 ? 0 : (uint32_t)seen;
 }
@@ -483,9 +482,9 @@ void wfi_cl_heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull);
 void wfi_cl_hints_leave(struct wfi_cluster *c, const struct wfi_pull *pull);
 /* Return: whether holders of all blocks that a pull wants were named not long ago */
 bool wfi_cl_hints_suffice(struct wfi_cluster *c, struct wfi_pull *pull);
-/* what begins with @key may be the middle of a chain, of which more was seen before */
+/* what begins with @keys may be the middle of a chain, of which more was seen before */
 uint32_t wfi_cl_chain_head(struct wfi_cluster *c, const struct wfi_space_info *space,
-			   const struct weft_key *key);
+			   const struct weft_key *keys, uint32_t nr);
 
 /* ---- flight.c ---- */
 

@@ -3,6 +3,7 @@
 #include "kvcache/cluster/cluster_private.h"
 
 #define HINT_MS 100u /* for so long a hint is worth a try */
+#define HEAD_TRIES 8u /* blocks of a chain that are looked for among those that were seen */
 
 void wfi_cl_heads_leave(struct wfi_cluster *c, const struct wfi_pull *pull)
 {
@@ -55,24 +56,25 @@ bool wfi_cl_hints_suffice(struct wfi_cluster *c, struct wfi_pull *pull)
 	return true;
 }
 
-/* what begins with @key may be the middle of a chain, of which more was seen before */
+/* the first block of a chain here, or a later one that was seen: not all of it need be known */
 uint32_t wfi_cl_chain_head(struct wfi_cluster *c, const struct wfi_space_info *space,
-			   const struct weft_key *key)
+			   const struct weft_key *keys, uint32_t nr)
 {
-	const uint64_t tag = wfi_block_tag(space->tag, key);
-	const uint32_t head = cl_chain_seen(c, tag);
-	uint32_t slot;
+	const uint64_t tag = wfi_block_tag(space->tag, keys);
+	uint32_t head = cl_chain_seen(c, tag), slot, i;
 
 	if (head)
 		return head;
-	if (wfi_kv_peek(c->o.kv, space->id, key, 1, &slot) == 1)
-		return wfi_cl_head_of(c, slot);
-	if (wfi_kv_has_tier(c->o.kv)) {
-		slot = wfi_kv_below_find(c->o.kv, space->tag, key);
+	if (wfi_kv_peek(c->o.kv, space->id, keys, 1, &slot) == 1) {
+		head = wfi_cl_head_find(c, slot);
+	} else if (wfi_kv_has_tier(c->o.kv)) {
+		slot = wfi_kv_below_find(c->o.kv, space->tag, keys);
 		if (slot != WFI_SLOT_NONE)
 			return wfi_cl_head_below(c, slot);
 	}
-	return cl_head(tag);
+	for (i = 1; !head && i < nr && i < HEAD_TRIES; i++)
+		head = cl_chain_seen(c, wfi_block_tag(space->tag, &keys[i]));
+	return head ? head : cl_head(tag);
 }
 
 bool wfi_cluster_popular(const struct wfi_cluster *c, uint32_t space, const struct weft_key *key)

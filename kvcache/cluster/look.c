@@ -90,6 +90,27 @@ void wfi_cl_found(const struct wfi_cluster *c, const uint8_t *peers, uint32_t nr
 	found->fetch_us = fetch_us(c, peers, found->reached, block_bytes);
 }
 
+/* Chains are looked at again and again, so that most have been noted before: who finds the first
+ * block so, the last, the last that anybody has, and two others, different ones each time, notes
+ * none. What other chains have taken the places of meanwhile comes back with the next that is
+ * missed. */
+static void chain_leave(struct wfi_cluster *c, const uint64_t *tags, uint32_t nr, uint32_t reached,
+			uint32_t head)
+{
+	const uint32_t any = (uint32_t)((uint64_t)(c->turn * 0x9e3779b9u) * nr >> 32);
+	const uint32_t tried[] = { 0, nr - 1, reached ? reached - 1 : 0, any,
+				   any < nr / 2 ? any + nr / 2 : any - nr / 2 };
+	uint32_t i;
+
+	for (i = 0; i < WFI_ARRAY_SIZE(tried); i++)
+		if (cl_chain_seen(c, tags[tried[i]]) != head)
+			break;
+	if (i == WFI_ARRAY_SIZE(tried))
+		return;
+	for (i = 0; i < nr; i++)
+		cl_chain_note(c, tags[i], head);
+}
+
 bool wfi_cluster_look(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct wfi_found *out)
 {
 	const struct weft_key *keys = o->keys + o->from;
@@ -101,13 +122,14 @@ bool wfi_cluster_look(struct wfi_cluster *c, const struct wfi_seek_opts *o, stru
 	if (!c->nr_peers || !nr || nr > LOOK_MAX || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return false;
 	c->now_ns = o->now_ns;
-	head = wfi_cl_chain_head(c, &space, o->keys);
+	head = wfi_cl_chain_head(c, &space, o->keys, o->nr);
 	owner = wfi_cl_owner(c, head);
 	for (i = 0; i < nr; i++)
-		cl_chain_note(c, c->look.tags[i] = wfi_block_tag(space.tag, &keys[i]), head);
+		c->look.tags[i] = wfi_block_tag(space.tag, &keys[i]);
 	if (!wfi_cl_look(c, owner, c->look.tags, nr, c->look.peers, c->look.others))
 		return false;
 	cl_count(c, CL_C_SEEKS, 1);
 	wfi_cl_found(c, c->look.peers, nr, space.block_bytes, out);
+	chain_leave(c, c->look.tags, nr, out->reached, head);
 	return true;
 }

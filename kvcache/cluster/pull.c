@@ -356,7 +356,8 @@ int wfi_cl_seek_all(struct wfi_cluster *c, const struct wfi_seek_opts *o, struct
 	if (!c->nr_peers || o->from >= o->nr || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return -ENOENT;
 	c->now_ns = o->now_ns;
-	pull = pull_new(c, &space, o->keys, o->from, o->nr, wfi_cl_chain_head(c, &space, o->keys));
+	pull = pull_new(c, &space, o->keys, o->from, o->nr,
+			wfi_cl_chain_head(c, &space, o->keys, o->nr));
 	if (!pull)
 		return -ENOMEM;
 	pull->is_seek = true;
@@ -376,7 +377,7 @@ int wfi_cluster_pull(struct wfi_cluster *c, const struct wfi_pull_opts *o, struc
 	if (!c->nr_peers || !o->nr || wfi_kv_space_any(c->o.kv, o->space, &space))
 		return -ENOENT;
 	c->now_ns = o->now_ns;
-	pull = pull_new(c, &space, o->keys, 0, o->nr, wfi_cl_chain_head(c, &space, o->keys));
+	pull = pull_new(c, &space, o->keys, 0, o->nr, wfi_cl_chain_head(c, &space, o->keys, o->nr));
 	if (!pull)
 		return -ENOMEM;
 	pull->o = *o;

@@ -259,6 +259,45 @@ static void test_look(void **state)
 	assert_int_equal(known, 1);
 }
 
+static bool look_at(struct fixture *f, uint32_t n, struct wfi_found *found)
+{
+	const struct wfi_seek_opts o = {
+		.space = f->nodes[n].space.id, .nr = CHAIN, .keys = f->keys, .now_ns = now(f)
+	};
+
+	return wfi_cluster_look(f->nodes[n].cluster, &o, found);
+}
+
+/* who begins in the middle of a chain finds its head, though other chains have taken the place of
+ * a block's note; and who looks at it all now and then puts that right */
+static void test_seen(void **state)
+{
+	struct fixture *f = *state;
+	struct wfi_found found;
+	struct wfi_space_info *space;
+	struct wfi_cluster *c;
+	uint32_t n, i, k, head;
+	uint64_t tag;
+
+	for (n = 0; !look_at(f, n, &found); n++)
+		assert_in_range(n, 0, NODES - 2);
+	put_chain(f, (n + 1) % NODES);
+	assert_true(look_at(f, n, &found));
+	assert_int_equal(found.reached, CHAIN);
+	c = f->nodes[n].cluster;
+	space = &f->nodes[n].space;
+	head = wfi_cl_chain_head(c, space, f->keys, CHAIN);
+	for (i = 0; i < CHAIN; i++) {
+		tag = wfi_block_tag(space->tag, &f->keys[i]);
+		cl_chain_note(c, tag, 0);
+		if (i < CHAIN - 1)
+			assert_int_equal(wfi_cl_chain_head(c, space, &f->keys[i], CHAIN - i), head);
+		for (k = 0; k < 8 * CHAIN && !cl_chain_seen(c, tag); k++)
+			assert_true(look_at(f, n, &found));
+		assert_int_equal(cl_chain_seen(c, tag), head);
+	}
+}
+
 static bool lose_leased(struct fixture *f, struct letter *l)
 {
 	(void)f;
@@ -877,6 +916,7 @@ int main(void)
 		TEST(test_lies),
 		TEST(test_wrong_holders),
 		TEST(test_look),
+		TEST(test_seen),
 		TEST(test_no_answer),
 		TEST(test_hedge),
 		TEST(test_hedge_too_late),
