@@ -4,8 +4,8 @@
  *
  * One thread, one request at a time, and the watch beside it. Each turn does what is due: get a
  * token, read all that there is, watch what changes from there on, keep the lease, put the record.
- * What fails ends the connection; the next turn begins again at the next endpoint, and goes on
- * where this one was: at the revision, and under the lease, that it had.
+ * What fails ends the connection; the next turn begins again at the next endpoint, reads all anew,
+ * and goes on under the lease that it had.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -536,6 +536,7 @@ static int keep(struct etcd *e)
 		self_lost(e, "its lease has ended");
 		members_unlock(e->m);
 		e->lease = 0;
+		e->loaded = false;
 	}
 	json_decref(answer);
 	return 0;
@@ -782,6 +783,8 @@ static void failed(struct etcd *e, int err)
 		(void)etcd_http_token(&e->http, NULL);
 	}
 	etcd_http_unwatch(&e->http);
+	/* who answers next may be a store that was emptied meanwhile, at whatever revision */
+	e->loaded = false;
 	members_lock(m);
 	state = e->revision ? WFI_MEMBERS_AWAY : WFI_MEMBERS_CONNECTING;
 	/* said when it begins, not at each try */

@@ -9,155 +9,10 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "tests/integration/etcd.h"
-#include "weft_internal/env.h"
+#include "tests/integration/etcd_members.h"
 #include "weft_internal/log.h"
-#include "weft_internal/members.h"
 
-#define LEASE_NS WFI_NSEC_PER_SEC
-#define LEASE_MS (LEASE_NS / WFI_NSEC_PER_MSEC)
-#define SOON_MS 30000
-
-static struct test_etcd etcd;
-
-/* ---- members ---- */
-
-struct one {
-	struct wfi_env env;
-	struct wfi_members *m;
-	struct wfi_member self;
-};
-
-struct how {
-	const char *cluster, *endpoints[3], *user, *password, *ca, *cert, *key;
-};
-
-static void one_open(struct one *o, const struct how *how)
-{
-	struct wfi_members_opts opts = {
-		.env = &o->env,
-		.cluster = how->cluster,
-		.user = how->user,
-		.password = how->password,
-		.ca_file = how->ca,
-		.cert_file = how->cert,
-		.key_file = how->key,
-		.lease_ns = LEASE_NS,
-	};
-
-	for (; opts.nr_endpoints < 3 && how->endpoints[opts.nr_endpoints]; opts.nr_endpoints++)
-		opts.endpoints[opts.nr_endpoints] = how->endpoints[opts.nr_endpoints];
-	if (!opts.nr_endpoints)
-		opts.endpoints[opts.nr_endpoints++] = etcd.url;
-	assert_false(wfi_env_real_init(&o->env));
-	assert_false(wfi_members_open(&opts, &o->m));
-}
-
-/* lives with higher numbers began later */
-static void one_publish(struct one *o, const char *name, uint64_t incarnation, const char *place)
-{
-	o->self = (struct wfi_member){ .node = wfi_member_id(name),
-				       .incarnation = incarnation,
-				       .born_ns = incarnation };
-	snprintf(o->self.name, sizeof(o->self.name), "%s", name);
-	snprintf(o->self.host, sizeof(o->self.host), "%s", place);
-	snprintf(o->self.socket, sizeof(o->self.socket), "/tmp/%s", place);
-	assert_false(o->env.membership->publish(&o->env, &o->self));
-}
-
-static void one_start(struct one *o, const char *cluster, const char *name, uint64_t incarnation)
-{
-	const struct how how = { .cluster = cluster };
-
-	one_open(o, &how);
-	one_publish(o, name, incarnation, name);
-}
-
-static int one_sees(struct one *o, const char *name, struct wfi_member *out)
-{
-	struct wfi_member list[WFI_MEMBERS_MAX];
-	uint64_t epoch;
-	int nr, i;
-
-	nr = o->env.membership->members(&o->env, list, WFI_MEMBERS_MAX, &epoch);
-	for (i = 0; i < nr; i++)
-		if (!strcmp(list[i].name, name))
-			*out = list[i];
-	return nr;
-}
-
-static struct wfi_members_status status_of(struct one *o)
-{
-	struct wfi_members_status st;
-
-	wfi_members_status(o->m, &st);
-	return st;
-}
-
-struct want {
-	struct one *o;
-	int nr; /* -1: whatever */
-	const char *name; /* is there, with these, if not 0 */
-	uint64_t after_epoch, incarnation;
-	uint32_t flags;
-	int state; /* + 1 */
-	const char *why;
-};
-
-static bool holds(void *ctx)
-{
-	const struct want *w = ctx;
-	const struct wfi_members_status st = status_of(w->o);
-	struct wfi_member m = { .epoch = 0 };
-	int nr = one_sees(w->o, w->name ? w->name : "", &m);
-
-	return (w->nr < 0 || nr == w->nr) && (!w->name || m.epoch > w->after_epoch) &&
-	       (!w->incarnation || m.incarnation == w->incarnation) &&
-	       (!w->flags || (m.flags & w->flags)) &&
-	       (!w->state || st.state == (enum wfi_members_state)(w->state - 1)) &&
-	       (!w->why || strstr(st.why, w->why));
-}
-
-static void expect_at(struct want w, int line)
-{
-	struct wfi_members_status st;
-
-	if (test_until(SOON_MS, holds, &w))
-		return;
-	st = status_of(w.o);
-	fail_msg("line %d: %d members, %s: %s", line,
-		 one_sees(w.o, "", &(struct wfi_member){ .node = 0 }),
-		 wfi_members_state_name(st.state), st.why);
-}
-
-#define expect(who, count, ...)                                                                    \
-	expect_at((struct want){ .o = (who), .nr = (count), ##__VA_ARGS__ }, __LINE__)
-#define OK (WFI_MEMBERS_OK + 1)
-#define REFUSED (WFI_MEMBERS_REFUSED + 1)
-#define AWAY (WFI_MEMBERS_AWAY + 1)
-#define CONNECTING (WFI_MEMBERS_CONNECTING + 1)
-
-/* a member in a process of its own */
-static void run_member(int in, int out, void *ctx)
-{
-	const char *cluster = ctx;
-	struct one o;
-	char c;
-
-	one_start(&o, cluster, "child", 77);
-	test_must(test_say(out, "s", 1));
-	while (test_hear(in, &c, 1))
-		;
-	wfi_members_close(o.m);
-}
-
-static void child_start(struct test_child *c, const char *cluster)
-{
-	char hello;
-
-	test_child_start(c, run_member, (void *)(uintptr_t)cluster);
-	assert_true(test_hear(c->from, &hello, 1));
-}
+struct test_etcd etcd;
 
 /* ---- tests ---- */
 
@@ -602,32 +457,74 @@ static void test_store_emptied(void **ctx)
 	pair_end(&t);
 }
 
-/* changes that nobody is told of, and then can't be told any more: all has to be read */
-static void change_unseen(void (*change)(void))
+static long revision(void)
 {
-	const unsigned port = etcd.port;
-	char text[24], out[256];
+	char out[256];
 	const char *at;
 
-	test_etcd_kill(&etcd);
-	etcd.port = test_port();
-	test_etcd_start(&etcd);
-	change();
 	assert_false(test_etcdctl(&etcd, out, sizeof(out), "get", "x", "-w", "fields", NULL));
 	at = strstr(out, "\"Revision\" : ");
 	assert_non_null(at);
-	snprintf(text, sizeof(text), "%ld", strtol(at + 13, NULL, 10));
-	assert_false(test_etcdctl(&etcd, NULL, 0, "compact", text, NULL));
+	return strtol(at + 13, NULL, 10);
+}
+
+/* what happens where nobody looks */
+static void change_unseen(void (*change)(void *ctx), void *ctx)
+{
+	const unsigned port = etcd.port;
+
+	test_etcd_kill(&etcd);
+	etcd.port = test_port();
+	change(ctx);
 	test_etcd_kill(&etcd);
 	etcd.port = port;
 	test_etcd_start(&etcd);
 }
 
-static void put_compacted(void)
+static void empty_and_pass(void *ctx)
 {
+	const long *passed = ctx;
+
+	test_etcd_wipe(&etcd);
+	test_etcd_start(&etcd);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/passed/settings/lease_ms", "10s", NULL);
+	test_etcdctl(&etcd, NULL, 0, "put", "/weft/passed/tenants/blue", "{}", NULL);
+	while (revision() <= *passed)
+		test_etcdctl(&etcd, NULL, 0, "put", "x", "", NULL);
+}
+
+/* nor does it show by its revision that it was emptied */
+static void test_store_passed(void **ctx)
+{
+	struct trio t;
+	long was;
+
+	(void)ctx;
+	pair_start(&t, "passed");
+	was = revision();
+	change_unseen(empty_and_pass, &was);
+	assert_true(test_until(SOON_MS, has_value, &t.a));
+	expect(&t.a, 2, .state = OK);
+	pair_end(&t);
+}
+
+/* then it can't be told any more: all has to be read */
+static void compact(void)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%ld", revision());
+	assert_false(test_etcdctl(&etcd, NULL, 0, "compact", text, NULL));
+}
+
+static void put_compacted(void *ctx)
+{
+	(void)ctx;
+	test_etcd_start(&etcd);
 	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "9s", NULL);
 	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/settings/lease_ms", "10s", NULL);
 	test_etcdctl(&etcd, NULL, 0, "put", "/weft/compacted/tenants/blue", "{}", NULL);
+	compact();
 }
 
 static void test_store_compacted(void **ctx)
@@ -636,21 +533,24 @@ static void test_store_compacted(void **ctx)
 
 	(void)ctx;
 	pair_start(&t, "compacted");
-	change_unseen(put_compacted);
+	change_unseen(put_compacted, NULL);
 	assert_true(test_until(SOON_MS, has_value, &t.a));
 	expect(&t.a, 2, .state = OK);
 	pair_end(&t);
 }
 
-static void put_bad_value(void)
+static void put_bad_value(void *ctx)
 {
 	char huge[9000];
 
+	(void)ctx;
+	test_etcd_start(&etcd);
 	memset(huge, 'x', sizeof(huge) - 1);
 	huge[sizeof(huge) - 1] = 0;
 	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/v7", huge, NULL));
 	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/a", "1", NULL));
 	assert_false(test_etcdctl(&etcd, NULL, 0, "put", "/weft/full/settings/v9", "1", NULL));
+	compact();
 }
 
 /* the last good value of 256, and no other one instead of one that was good, were all read anew */
@@ -682,7 +582,7 @@ static void test_bad_value_after_good(void **ctx)
 	values_fill("full");
 	one_open(&a, &how);
 	expect(&a, 0, .state = OK);
-	change_unseen(put_bad_value);
+	change_unseen(put_bad_value, NULL);
 	assert_true(test_until(SOON_MS, full_stays, &a));
 	expect(&a, 0, .state = OK);
 	assert_int_equal(status_of(&a).bad, 2);
@@ -954,6 +854,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_endpoints),
 	};
 	const struct CMUnitTest stores[] = {
+		/* while the store counts few changes */
+		cmocka_unit_test(test_store_passed),
 		cmocka_unit_test(test_password),
 		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_store_frozen),
