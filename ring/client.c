@@ -63,7 +63,7 @@ bool wfi_client_check(struct weft *w)
 	return wfi_client_alive(w);
 }
 
-static uint64_t now_ms(void)
+uint64_t wfi_client_now_ms(void)
 {
 	struct timespec ts;
 
@@ -78,7 +78,7 @@ static int await(const struct weft *w, short events, uint64_t end_ms)
 	int ret;
 
 	do {
-		uint64_t now = now_ms();
+		uint64_t now = wfi_client_now_ms();
 
 		ret = poll(&pfd, 1, now < end_ms ? (int)(end_ms - now) : 0);
 	} while (ret < 0 && errno == EINTR);
@@ -155,7 +155,7 @@ static int session_failed(struct weft *w, int ret)
 
 int wfi_client_ctl(struct weft *w, struct wfi_ctl_call *call, int timeout_ms)
 {
-	const uint64_t end_ms = now_ms() + (uint64_t)timeout_ms;
+	const uint64_t end_ms = wfi_client_now_ms() + (uint64_t)timeout_ms;
 	int ret;
 
 	call->fd_out = -1;

@@ -67,12 +67,29 @@ struct unix_connector {
 	struct sockaddr_un addr;
 };
 
+/* waits for a place in the node's queue, whatever signals come meanwhile. Return: 0, -errno */
+static int connect_in_time(int fd, const struct sockaddr_un *addr)
+{
+	const uint64_t end_ms = wfi_client_now_ms() + CONNECT_S * 1000;
+	struct timeval wait;
+	uint64_t now_ms;
+
+	while ((now_ms = wfi_client_now_ms()) < end_ms) {
+		wait.tv_sec = (time_t)((end_ms - now_ms) / 1000);
+		wait.tv_usec = (suseconds_t)((end_ms - now_ms) % 1000 * 1000);
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
+		if (!connect(fd, (const struct sockaddr *)addr, sizeof(*addr)))
+			return 0;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return -EAGAIN;
+}
+
 static int unix_connect(struct wfi_connector *base)
 {
 	struct unix_connector *c = wfi_container_of(base, struct unix_connector, base);
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	/* for a place in its queue */
-	const struct timeval wait = { .tv_sec = CONNECT_S };
 	int ret;
 
 	if (fd < 0) {
@@ -80,10 +97,11 @@ static int unix_connect(struct wfi_connector *base)
 		wfi_client_why("no socket: %s", strerror(-ret));
 		return ret;
 	}
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
-	if (!connect(fd, (const struct sockaddr *)&c->addr, sizeof(c->addr)))
+	ret = connect_in_time(fd, &c->addr);
+	if (!ret)
 		return fd;
-	ret = errno == ECONNREFUSED || errno == ENOTDIR ? -ENOENT : -errno;
+	if (ret == -ECONNREFUSED || ret == -ENOTDIR)
+		ret = -ENOENT;
 	close(fd);
 	if (ret == -EAGAIN)
 		return wfi_client_fail(-ETIMEDOUT, "the node takes nobody: is it stopped, or "

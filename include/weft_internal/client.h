@@ -25,6 +25,8 @@ int wfi_connector_unix(const char *path, struct wfi_connector **out);
 void wfi_client_why(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* the same with a text that lives for ever. Return: @ret, to fail in one line */
 int wfi_client_fail(int ret, const char *text);
+/* CLOCK_MONOTONIC */
+uint64_t wfi_client_now_ms(void);
 
 /* bytes that struct weft_opts had before it grew */
 #define WFI_OPTS_LEAST offsetof(struct weft_opts, gpu_tier_bytes)
