@@ -449,8 +449,12 @@ static void visitor_add(struct http *h, struct MHD_Connection *conn, void **own)
 		MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct visitor *v = info ? calloc(1, sizeof(*v)) : NULL;
 
-	if (!v)
+	if (!v) {
+		/* nobody would watch it */
+		if (info)
+			shutdown(info->connect_fd, SHUT_RDWR);
 		return;
+	}
 	v->fd = info->connect_fd;
 	v->since_ns = wfi_now(h->env);
 	v->next = h->visitors;

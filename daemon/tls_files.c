@@ -214,9 +214,11 @@ static int cert_names_us(const struct tls *t, const X509 *cert, char id[SPIFFE_M
 	return 0;
 }
 
-static void ctx_setup(SSL_CTX *ctx)
+/* Return: false: it is not to be had */
+static bool ctx_setup(SSL_CTX *ctx)
 {
-	SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
+	if (!SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION))
+		return false;
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 				      SSL_MODE_RELEASE_BUFFERS);
@@ -226,6 +228,7 @@ static void ctx_setup(SSL_CTX *ctx)
 	/* each connection is proved anew: what is in memory is of no use to who gets hold of it */
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 0);
+	return true;
 }
 
 int tls_load(struct tls *t, char why[SECURE_WHY])
@@ -240,8 +243,9 @@ int tls_load(struct tls *t, char why[SECURE_WHY])
 	tls_marks(t, t->tried);
 	if (!ctx)
 		return say(why, -ENOMEM, "TLS can't start: out of memory");
-	ctx_setup(ctx);
-	ret = ctx_files(t, ctx, why);
+	ret = ctx_setup(ctx) ? ctx_files(t, ctx, why)
+			     : say(why, -EOPNOTSUPP,
+				   "TLS can't start: this libssl has no TLS 1.3, which is needed");
 	cert = ret ? NULL : SSL_CTX_get0_certificate(ctx);
 	if (!ret)
 		ret = cert_names_us(t, cert, id, why);
