@@ -13,8 +13,7 @@
 #define DEFAULT_BYTES (128ull << 20)
 #define SWEEP_BUCKETS 256u /* a poll */
 #define GROUP 64u /* buckets that a sweep passes over together */
-#define AHEAD 16u /* changes whose lines are called for */
-#define CALLS 64u /* look-ups whose lines are called for together */
+#define AHEAD 16u /* buckets whose lines are called for */
 #define MAGIC 0x3252494454464557ull /* "WEFTDIR2" */
 
 /* who looks for a block takes its first line alone, where the upper half of a tag and four holders
@@ -443,11 +442,11 @@ struct walk {
 	uint8_t not ;
 };
 
-static void walk_call(const struct walk *w, const uint64_t *tags, uint32_t nr)
+/* inlined by force: gcc takes a function that only prefetches for one without effect */
+static inline __attribute__((always_inline)) void
+walk_call(const struct walk *w, const uint64_t *tags, uint32_t i, uint32_t nr)
 {
-	uint32_t i;
-
-	for (i = 0; i < nr; i++)
+	if (i < nr)
 		__builtin_prefetch(&w->sh->buckets[bucket_idx(w->mask, tags[i])]);
 }
 
@@ -484,16 +483,17 @@ static void walk_step(struct walk *w, uint32_t i, uint64_t word)
 /* most blocks have the holders of the one before, which are those of the run. Return: behind the
  * last of these from @i on */
 static inline uint32_t walk_same(const struct walk *w, const uint64_t *tags, uint32_t i,
-				 uint32_t end)
+				 uint32_t nr)
 {
 	const uint32_t word = (uint32_t)w->last;
 
 	if (!w->last || w->last >> 24 || w->common != w->last_asked)
 		return i;
-	for (; i < end; i++) {
+	for (; i < nr; i++) {
 		const struct bucket *b = &w->sh->buckets[bucket_idx(w->mask, tags[i])];
 		const unsigned same = bucket_find(b->tags, tag_upper(tags[i]));
 
+		walk_call(w, tags, i + AHEAD, nr);
 		if (!same || half_get(&b->holders[__builtin_ctz(same)]) != word)
 			break;
 	}
@@ -503,17 +503,13 @@ static inline uint32_t walk_same(const struct walk *w, const uint64_t *tags, uin
 /* Return: how many runs there are */
 static uint32_t walk(struct walk *w, const uint64_t *tags, uint32_t nr)
 {
-	uint32_t i = 0, end = wfi_min(nr, CALLS), called;
+	uint32_t i;
 
-	walk_call(w, tags, end);
-	while (i < nr && w->nr < w->max) {
-		called = wfi_min(nr, end + CALLS);
-		walk_call(w, tags + end, called - end);
-		while ((i = walk_same(w, tags, i, end)) < end && w->nr < w->max) {
-			walk_step(w, i, holders_of(w->sh, w->mask, tags[i]));
-			i++;
-		}
-		end = called;
+	for (i = 0; i < AHEAD; i++)
+		walk_call(w, tags, i, nr);
+	for (i = 0; w->nr < w->max && (i = walk_same(w, tags, i, nr)) < nr; i++) {
+		walk_call(w, tags, i + AHEAD, nr);
+		walk_step(w, i, holders_of(w->sh, w->mask, tags[i]));
 	}
 	walk_end(w, i);
 	return w->nr;
