@@ -631,9 +631,16 @@ void wfi_space_ask(struct wfi_kv *kv, struct kv_space *space)
 		(void)!grow(kv, space, false);
 }
 
+static bool empties(const struct wfi_kv *kv, const struct kv_space *space)
+{
+	return kv->emptying && kv->emptying->space == space;
+}
+
 int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 {
-	const uint64_t used = space->nr_slots - space->nr_free;
+	const uint64_t hidden = empties(kv, space) ? kv->emptying->nr_free : 0;
+	const uint64_t used = space->nr_slots - space->nr_free - hidden;
+	uint64_t gone = 0, n;
 	bool may_grow = true;
 
 	space->demand = (uint32_t)wfi_max(space->demand, nr);
@@ -647,7 +654,12 @@ int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 	}
 	while (space->nr_free < nr) {
 		may_grow = may_grow && !grow(kv, space, false);
-		if (may_grow || evict_now(kv, space, nr - space->nr_free))
+		n = may_grow ? 0 : evict_now(kv, space, nr - space->nr_free);
+		gone += n;
+		/* most of what goes lies in the run that leaves: one claim never clears all of it */
+		if (gone >= KV_EMPTY_BLOCKS && empties(kv, space))
+			empty_end(kv);
+		if (may_grow || n)
 			continue;
 		if (grow(kv, space, true))
 			return -ENOSPC;

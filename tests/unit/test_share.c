@@ -522,7 +522,6 @@ static void empty_spaces_keep_nothing(void **state)
 }
 
 #define SMALL 64u
-#define LARGE_RUN (256u << 10) /* has 4096 of them */
 
 /* one block more of a space. Return: how many went for it */
 static uint64_t put_small(struct fixture *f, uint32_t space, uint64_t n)
@@ -539,40 +538,113 @@ static uint64_t put_small(struct fixture *f, uint32_t space, uint64_t n)
 	return f->r.kv->count[KV_C_EVICTED]->value - before;
 }
 
+/* two spaces, and memory for four runs of @run blocks */
+static void start_large(struct fixture *f, uint32_t run, uint64_t max_first, uint32_t id[2])
+{
+	const struct wfi_kv_opts opts = { .env = f->r.env,
+					  .policy = wfi_evict_find("lru"),
+					  .extent_bytes = run * SMALL,
+					  .max_slots = 16 * run };
+	struct weft_space_opts first = kv_rig_space_opts("first", SMALL);
+	struct wfi_space_info info;
+
+	first.max_blocks = max_first;
+	assert_int_equal(wfi_kv_create(&opts, &f->r.kv), 0);
+	f->a.t = kv_rig_tenant(f->r.kv, "a", 4ull * run * SMALL);
+	assert_int_equal(wfi_owner_init(f->r.kv, &f->a.owner, f->a.t), 0);
+	assert_int_equal(wfi_kv_space_open(f->r.kv, f->a.t, &first, &info, NULL), 0);
+	id[0] = info.id;
+	id[1] = kv_rig_space(f->r.kv, f->a.t, "second", SMALL).id;
+}
+
+/* three runs are the first one's, but for @less blocks, the fourth is the second one's, and its next
+ * claim makes a run of the first one leave. Return: the next key */
+static uint64_t begin_emptying(struct fixture *f, uint32_t run, uint32_t less, const uint32_t id[2])
+{
+	uint64_t n = 0;
+
+	while (n < 3ull * run - less)
+		put_small(f, id[0], n++);
+	for (uint32_t i = 0; i < run; i++)
+		put_small(f, id[1], n++);
+	f->r.now += STEP_NS;
+	put_small(f, id[1], n++);
+	return n;
+}
+
+static uint64_t evicted(const struct fixture *f)
+{
+	return f->r.kv->count[KV_C_EVICTED]->value;
+}
+
+static uint64_t taken(const struct fixture *f)
+{
+	return f->r.kv->count[KV_C_RUN_TAKEN]->value;
+}
+
 /* a run of many blocks leaves its space in steps: no turn evicts all of them */
 static void large_runs_go_in_steps(void **state)
 {
+	const uint32_t run = 2 * KV_EMPTY_BLOCKS;
 	struct fixture *f = *state;
-	const struct wfi_kv_opts opts = { .env = f->r.env,
-					  .policy = wfi_evict_find("lru"),
-					  .extent_bytes = LARGE_RUN,
-					  .max_slots = 65536 };
-	const uint32_t run = LARGE_RUN / SMALL;
-	uint64_t n = 0, evicted, most = 0;
-	uint32_t first, second;
+	uint64_t n = 0, before, most = 0;
+	uint32_t id[2];
 
-	assert_int_equal(wfi_kv_create(&opts, &f->r.kv), 0);
-	f->a.t = kv_rig_tenant(f->r.kv, "a", 4 * LARGE_RUN);
-	assert_int_equal(wfi_owner_init(f->r.kv, &f->a.owner, f->a.t), 0);
-	first = kv_rig_space(f->r.kv, f->a.t, "first", SMALL).id;
-	second = kv_rig_space(f->r.kv, f->a.t, "second", SMALL).id;
+	start_large(f, run, 0, id);
 	while (n < 4 * run)
-		put_small(f, first, n++);
+		put_small(f, id[0], n++);
 	/* it has nothing that could go: a run is its at once */
-	assert_true(put_small(f, second, n++) > 0);
+	assert_true(put_small(f, id[1], n++) > 0);
 	while (n < 5 * run)
-		put_small(f, second, n++);
-	assert_int_equal(f->r.kv->count[KV_C_RUN_TAKEN]->value, 1);
+		put_small(f, id[1], n++);
+	assert_int_equal(taken(f), 1);
 	/* it gets a second one, and nobody waits for that */
 	for (uint32_t i = 0; i < 20; i++) {
 		f->r.now += STEP_NS;
-		most = wfi_max(most, put_small(f, second, n++));
-		evicted = f->r.kv->count[KV_C_EVICTED]->value;
+		most = wfi_max(most, put_small(f, id[1], n++));
+		before = evicted(f);
 		wfi_kv_poll(f->r.kv, f->r.now);
-		most = wfi_max(most, f->r.kv->count[KV_C_EVICTED]->value - evicted);
+		most = wfi_max(most, evicted(f) - before);
 	}
-	assert_int_equal(f->r.kv->count[KV_C_RUN_TAKEN]->value, 2);
+	assert_int_equal(taken(f), 2);
 	assert_in_range(most, 1, KV_EMPTY_BLOCKS);
+}
+
+/* nor does a claim of who is to lose it; and it goes all the same */
+static void claims_clear_no_large_run(void **state)
+{
+	const uint32_t run = 8 * KV_EMPTY_BLOCKS;
+	struct fixture *f = *state;
+	uint64_t n, most = 0;
+	uint32_t id[2];
+
+	start_large(f, run, 0, id);
+	n = begin_emptying(f, run, 0, id);
+	assert_non_null(f->r.kv->emptying);
+	for (uint32_t i = 0; i < 100; i++) {
+		most = wfi_max(most, put_small(f, id[0], n++));
+		f->r.now += STEP_NS;
+		put_small(f, id[1], n++);
+		wfi_kv_poll(f->r.kv, f->r.now);
+	}
+	assert_in_range(most, 1, KV_EMPTY_BLOCKS);
+	assert_int_equal(taken(f), 1);
+}
+
+/* its free slots hold no blocks: a bound of blocks is not reached for them */
+static void bounds_leave_out_what_leaves(void **state)
+{
+	const uint32_t run = 8 * KV_EMPTY_BLOCKS, less = 10;
+	struct fixture *f = *state;
+	uint32_t id[2];
+	uint64_t n;
+
+	start_large(f, run, 3ull * run - less, id);
+	n = begin_emptying(f, run, less, id);
+	wfi_kv_poll(f->r.kv, f->r.now);
+	assert_non_null(f->r.kv->emptying);
+	for (uint32_t i = 0; i < less; i++)
+		assert_int_equal(put_small(f, id[0], n++), 0);
 }
 
 int main(void)
@@ -598,6 +670,9 @@ int main(void)
 						kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(empty_spaces_keep_nothing, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(large_runs_go_in_steps, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(claims_clear_no_large_run, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(bounds_leave_out_what_leaves, setup,
+						kv_rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
