@@ -502,6 +502,26 @@ static void empty_end(struct wfi_kv *kv)
 		avail_add(run);
 }
 
+/* a run that is to leave, or NULL. What is held in a run keeps all of it: above a tier that may be a
+ * write, which ends; else nothing of it goes in vain */
+static struct kv_run *empty_choose(struct wfi_kv *kv, struct kv_space *space)
+{
+	struct kv_run *idle = space->runs, *run;
+
+	if (kv->mover)
+		return coldest(kv, space, true);
+	while (idle && idle->nr_busy)
+		idle = idle->next;
+	for (unsigned i = 0; idle && i < TAKE_TRIES; i++) {
+		run = coldest(kv, space, false);
+		if (!run)
+			break;
+		if (!run->nr_busy)
+			return run;
+	}
+	return idle;
+}
+
 /* Return: 0 a run has left @space, -EAGAIN one will, for @to; -EBUSY */
 static int empty_begin(struct wfi_kv *kv, struct kv_space *space, struct kv_space *to, bool home)
 {
@@ -511,7 +531,7 @@ static int empty_begin(struct wfi_kv *kv, struct kv_space *space, struct kv_spac
 		return -EAGAIN;
 	if (run && run->nr_free == run->nr)
 		return run_evacuate(kv, run, home);
-	run = coldest(kv, space, kv->mover);
+	run = empty_choose(kv, space);
 	if (!run)
 		return -EBUSY;
 	kv->emptying = run;
@@ -564,6 +584,10 @@ int wfi_space_empty_step(struct wfi_kv *kv, uint64_t room)
 	const uint64_t before = room;
 	int ret = 0;
 
+	if (!kv->mover && run->nr_busy) {
+		empty_end(kv);
+		return 0;
+	}
 	while (kv->emptying_at < run->fresh) {
 		ret = empty_slot(kv, run->first + kv->emptying_at, &room);
 		if (ret)

@@ -582,6 +582,18 @@ static uint64_t taken(const struct fixture *f)
 	return f->r.kv->count[KV_C_RUN_TAKEN]->value;
 }
 
+/* Return: a lease of block @n */
+static uint64_t lease(struct fixture *f, uint32_t space, uint64_t n)
+{
+	const struct weft_key key = key_of(n + 1);
+	uint64_t handle;
+	uint32_t slot;
+
+	assert_int_equal(wfi_kv_lookup(f->r.kv, space, &key, 1, &slot, f->r.now), 1);
+	assert_int_equal(wfi_kv_lease(f->r.kv, &f->a.owner, &slot, 1, UINT64_MAX, &handle), 0);
+	return handle;
+}
+
 /* a run of many blocks leaves its space in steps: no turn evicts all of them */
 static void large_runs_go_in_steps(void **state)
 {
@@ -647,6 +659,61 @@ static void bounds_leave_out_what_leaves(void **state)
 		assert_int_equal(put_small(f, id[0], n++), 0);
 }
 
+/* where each run has a block that is leased none of them can go, and no block goes in vain */
+static void leased_runs_lose_nothing(void **state)
+{
+	const uint32_t run = 2 * KV_EMPTY_BLOCKS;
+	uint64_t n = 0, before, leases[3];
+	struct fixture *f = *state;
+	uint32_t id[2], i;
+
+	start_large(f, run, 0, id);
+	while (n < 3 * run)
+		put_small(f, id[0], n++);
+	for (i = 0; i < 3; i++)
+		leases[i] = lease(f, id[0], (i + 1) * run - 2);
+	for (i = 0; i < run; i++)
+		put_small(f, id[1], n++);
+	before = evicted(f);
+	for (i = 0; i < 20; i++) {
+		f->r.now += STEP_NS;
+		put_small(f, id[1], n++);
+		wfi_kv_poll(f->r.kv, f->r.now);
+	}
+	/* its own, for what it claimed */
+	assert_int_equal(evicted(f) - before, 20);
+	assert_int_equal(taken(f), 0);
+	/* one of them is free to go, not the coldest */
+	assert_int_equal(wfi_kv_release(f->r.kv, &f->a.owner, leases[2]), 1);
+	for (i = 0; i < 20; i++) {
+		f->r.now += STEP_NS;
+		put_small(f, id[1], n++);
+		wfi_kv_poll(f->r.kv, f->r.now);
+	}
+	assert_int_equal(taken(f), 1);
+	assert_in_range(evicted(f) - before, run, run + 60);
+}
+
+/* a lease ends what has begun, and nothing more goes for it */
+static void a_lease_keeps_a_run(void **state)
+{
+	const uint32_t run = 8 * KV_EMPTY_BLOCKS;
+	struct fixture *f = *state;
+	uint32_t id[2];
+	uint64_t before;
+
+	start_large(f, run, 0, id);
+	begin_emptying(f, run, 0, id);
+	wfi_kv_poll(f->r.kv, f->r.now);
+	assert_non_null(f->r.kv->emptying);
+	lease(f, id[0], run - 2);
+	before = evicted(f);
+	wfi_kv_poll(f->r.kv, f->r.now);
+	assert_null(f->r.kv->emptying);
+	assert_int_equal(evicted(f), before);
+	assert_int_equal(kv_space(f->r.kv, id[0])->nr_free, 1 + KV_EMPTY_BLOCKS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -673,6 +740,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(claims_clear_no_large_run, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(bounds_leave_out_what_leaves, setup,
 						kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(leased_runs_lose_nothing, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(a_lease_keeps_a_run, setup, kv_rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
