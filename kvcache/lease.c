@@ -397,6 +397,9 @@ uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv)
 
 	if (kv->leaving || (kv->leaving_spaces && !kv->leave_waits))
 		return 0;
+	/* each step brings it on. Above a tier it goes as fast as writes do */
+	if (kv->emptying && !kv->mover)
+		return 0;
 	if (kv->leaving_spaces)
 		next = wfi_min(next, kv->now_ns + LEAVE_LOOK_NS);
 	return kv->mover ? wfi_min(next, wfi_mover_next_event_ns(kv->mover)) : next;

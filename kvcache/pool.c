@@ -10,7 +10,7 @@
 #define EVICT_NEAR 8u /* of a batch: lines of the index that should have come by now */
 #define TAKE_TRIES 8u /* runs that hold what the policy would have go next */
 #define LOOK_NS WFI_NSEC_PER_MSEC
-#define EMPTY_NS WFI_NSEC_PER_SEC /* for a run to become empty */
+#define EMPTY_NS WFI_NSEC_PER_SEC /* in which nothing of a run goes that is to leave: it stays */
 
 /* ---- free slots of a run ---- */
 
@@ -594,7 +594,9 @@ int wfi_space_empty_step(struct wfi_kv *kv, uint64_t room)
 			break;
 		kv->emptying_at++;
 	}
-	if (ret == -EAGAIN)
+	if (room < before)
+		kv->emptying_end_ns = kv->now_ns + EMPTY_NS;
+	if (ret == -EAGAIN && kv->now_ns < kv->emptying_end_ns)
 		return room < before;
 	if (ret || run->nr_free == run->nr || kv->now_ns >= kv->emptying_end_ns)
 		empty_end(kv);

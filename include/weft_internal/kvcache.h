@@ -55,7 +55,7 @@ uint64_t wfi_kv_incarnation(const struct wfi_kv *kv);
 const char *wfi_kv_policy(const struct wfi_kv *kv);
 /* ends leases that are past, frees slots whose quarantine is over. Return: work done */
 int wfi_kv_poll(struct wfi_kv *kv, uint64_t now_ns);
-/* time of the next lease end or quarantine end; UINT64_MAX when none */
+/* when there is something to do: 0 now; the next lease end or quarantine end; UINT64_MAX nothing */
 uint64_t wfi_kv_next_event_ns(const struct wfi_kv *kv);
 
 /* ---- tenants and spaces (cold) ---- */

@@ -714,6 +714,56 @@ static void a_lease_keeps_a_run(void **state)
 	assert_int_equal(kv_space(f->r.kv, id[0])->nr_free, 1 + KV_EMPTY_BLOCKS);
 }
 
+/* nobody sleeps while a run leaves: its slots are nobody's meanwhile */
+static void nobody_sleeps_over_a_run(void **state)
+{
+	const uint32_t run = 2 * KV_EMPTY_BLOCKS;
+	struct fixture *f = *state;
+	uint32_t id[2];
+
+	start_large(f, run, 0, id);
+	begin_emptying(f, run, 0, id);
+	assert_non_null(f->r.kv->emptying);
+	for (unsigned i = 0; i < 5 && f->r.kv->emptying; i++) {
+		assert_int_equal(wfi_kv_next_event_ns(f->r.kv), 0);
+		wfi_kv_poll(f->r.kv, f->r.now);
+	}
+	assert_null(f->r.kv->emptying);
+	assert_int_equal(wfi_kv_next_event_ns(f->r.kv), UINT64_MAX);
+	assert_int_equal(taken(f), 1);
+}
+
+/* a drive that takes no more keeps no run on its way: its slots are nobody's for a second */
+static void a_hung_drive_holds_no_run(void **state)
+{
+	const struct wfi_sim_faults hangs = { .disk_latency_ns = 20 * WFI_NSEC_PER_SEC };
+	const struct wfi_kv_tier_opts o = { 0 };
+	struct fixture *f = *state;
+	const struct wfi_tier_ssd_opts ssd = { .env = f->r.env,
+					       .path = "tier",
+					       .bytes = 32u << 20 };
+	const uint32_t run = KV_GRANULE;
+	struct wfi_tier *tier;
+	uint32_t id[2];
+	unsigned i;
+
+	start_large(f, run, 0, id);
+	assert_int_equal(wfi_tier_ssd_open(&ssd, &tier), 0);
+	assert_int_equal(wfi_kv_tier_add(f->r.kv, tier, &o), 0);
+	for (i = 0; i < 1000; i++)
+		turn(f);
+	wfi_sim_set_faults(f->r.sim, &hangs);
+	begin_emptying(f, run, 0, id);
+	assert_non_null(f->r.kv->emptying);
+	for (i = 0; i < 2 * WFI_NSEC_PER_SEC / STEP_NS; i++) {
+		turn(f);
+		assert_true(!f->r.kv->emptying || f->r.kv->emptying_end_ns > f->r.now);
+	}
+	assert_int_equal(taken(f), 0);
+	wfi_sim_advance(f->r.sim, hangs.disk_latency_ns);
+	turn(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -742,6 +792,8 @@ int main(void)
 						kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(leased_runs_lose_nothing, setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(a_lease_keeps_a_run, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(nobody_sleeps_over_a_run, setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(a_hung_drive_holds_no_run, setup, kv_rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
