@@ -400,6 +400,11 @@ static bool op_is_late(struct fault_ep *ep)
 
 /* ---- polling ---- */
 
+static bool never(const struct fault_transport *ft, const struct fault_ep *ep)
+{
+	return ft->o.never && (!ft->o.never_ep || ft->o.never_ep == &ep->base);
+}
+
 /* completions that are due, of endpoints that post to @cq. Return: how many */
 static unsigned take_due(struct fault_cq *cq, struct weft_wc *wcs, unsigned max)
 {
@@ -408,7 +413,9 @@ static unsigned take_due(struct fault_cq *cq, struct weft_wc *wcs, unsigned max)
 	struct fault_ep *ep;
 	unsigned n = 0;
 
-	for (ep = dev->ft->o.never ? NULL : dev->eps; ep && n < max; ep = ep->next) {
+	for (ep = dev->eps; ep && n < max; ep = ep->next) {
+		if (never(dev->ft, ep))
+			continue;
 		while (ep->base.send_cq == &cq->base && ep->head != ep->tail && n < max) {
 			struct fault_op *op = op_at(ep, ep->head);
 

@@ -25,6 +25,7 @@ const struct weft_transport *wfi_transport_find(const struct weft_transport *con
  * @drop_ppm: a post after which the connection is gone (-ECONNRESET)
  * @stop_ppm: a post after which nothing of this endpoint completes any more, until it is shut down
  * @never: nothing completes while this is set, whatever is shut down
+ * @never_ep: of this endpoint alone; NULL: of all
  * @late_ppm: the bytes of a post, and all that is posted behind it, move up to @late_max_ns later,
  *	whatever became of their transfer meanwhile. An endpoint that is shut down lets some of them
  *	land on that occasion, and none afterwards
@@ -46,6 +47,7 @@ struct wfi_fault_opts {
 	uint32_t drop_ppm;
 	uint32_t stop_ppm;
 	bool never;
+	const struct weft_ep *never_ep;
 	uint64_t late_max_ns;
 	uint32_t late_ppm;
 	uint32_t dup_ppm;

@@ -455,6 +455,8 @@ void wfi_cl_looked(struct wfi_cluster *c, struct wfi_pull *pull, const union clu
 /* of a flight: its block has not come, or has */
 void wfi_cl_block_failed(struct wfi_cluster *c, struct pull_block *b);
 void wfi_cl_block_came(struct wfi_cluster *c, struct pull_block *b, uint32_t crc);
+/* nobody knows when it will: no other pull waits for it any more */
+void wfi_cl_block_hangs(struct wfi_cluster *c, struct pull_block *b);
 /* places in slots of our own, for blocks that are to be kept. Return: how many have one */
 void wfi_cl_keep(struct wfi_cluster *c, struct wfi_pull *pull, struct pull_block **blocks,
 		 uint32_t nr);
@@ -506,7 +508,8 @@ uint64_t wfi_cl_ssd_ns(const struct wfi_cluster *c, uint8_t peer, uint64_t bytes
 
 /* its blocks came or failed, and it is over */
 void wfi_cl_landed(struct flight *f);
-/* as wfi_xfer_opts.late, of a flight: who waits for its pull hears so when that is over */
+/* as wfi_xfer_opts.late, of a flight: other pulls find their own way, and who waits for its pull
+ * hears so when that is over */
 void wfi_cl_flight_late(void *ctx, int res);
 
 /* ---- direct.c ---- */

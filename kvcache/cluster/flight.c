@@ -327,9 +327,12 @@ static void late_tell(const struct flight *f)
 void wfi_cl_flight_late(void *ctx, int res)
 {
 	struct flight *f = ctx;
+	uint32_t i;
 
 	(void)res;
 	f->late = true;
+	for (i = 0; i < f->nr_pieces; i++)
+		wfi_cl_block_hangs(f->c, f->lent[i]);
 	late_tell(f);
 }
 

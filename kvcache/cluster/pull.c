@@ -555,6 +555,13 @@ void wfi_cl_block_failed(struct wfi_cluster *c, struct pull_block *b)
 		block_idle(c, b);
 }
 
+/* it still comes or fails, some day: until then whoever else wants it has it of another */
+void wfi_cl_block_hangs(struct wfi_cluster *c, struct pull_block *b)
+{
+	under_del(c, b);
+	waiters_free(c, b);
+}
+
 /* under its key, for all here. Somebody may have put it meanwhile */
 static void block_publish(struct wfi_cluster *c, struct pull_block *b)
 {

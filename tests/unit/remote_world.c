@@ -230,6 +230,13 @@ void hold(struct fixture *f, bool on)
 	wfi_fault_set(f->fault, &o);
 }
 
+void hold_link(struct fixture *f, uint32_t a, uint32_t b)
+{
+	const struct wfi_fault_opts o = { .never = true, .never_ep = f->nodes[a].links[b].ep };
+
+	wfi_fault_set(f->fault, &o);
+}
+
 void node_close(struct fixture *f, uint32_t n)
 {
 	struct test_node *node = &f->nodes[n];

@@ -90,6 +90,8 @@ int world_setup_tiers(void **state);
 int world_setup_faults(void **state);
 /* nothing that is READ completes from here on, whatever is shut down; or no longer */
 void hold(struct fixture *f, bool on);
+/* the same, of what node @a READs of node @b alone */
+void hold_link(struct fixture *f, uint32_t a, uint32_t b);
 /* nothing is lent, claimed or pinned any more */
 int world_teardown(void **state);
 

@@ -353,6 +353,34 @@ static void test_hedge(void **state)
 	assert_int_equal(kv.slots_leased, 0);
 }
 
+/* READs that no shutdown ends are waited for by the pull that lent them memory, and by no other: who
+ * wants the same blocks, then or later, has them of another holder */
+static void test_read_hangs(void **state)
+{
+	struct fixture *f = *state;
+	struct wish first, waiter, later;
+	uint32_t hung;
+
+	put_chain(f, 1);
+	put_chain(f, 2);
+	hold(f, true);
+	want(f, 0, &first, 10 * DEADLINE_NS);
+	turns(f, WFI_NSEC_PER_MSEC);
+	hung = wfi_cluster_reads_of(f->nodes[0].cluster, f->nodes[0].links[1].ep) ? 1 : 2;
+	hold_link(f, 0, hung);
+	want(f, 0, &waiter, 10 * DEADLINE_NS);
+	/* until a second holder is tried, and twice the grace of a transfer */
+	turns(f, 110 * WFI_NSEC_PER_MSEC);
+	assert_int_equal(came(&waiter), CHAIN);
+	want(f, 0, &later, DEADLINE_NS);
+	turns(f, WFI_NSEC_PER_MSEC);
+	assert_int_equal(came(&later), CHAIN);
+	assert_false(first.done);
+	hold(f, false);
+	turns(f, WFI_NSEC_PER_MSEC);
+	assert_int_equal(came(&first), CHAIN);
+}
+
 /* of requests for leases: the longest; and with .odd the first of them takes a second */
 static uint32_t longest_us;
 
@@ -920,6 +948,8 @@ int main(void)
 		TEST(test_no_answer),
 		TEST(test_hedge),
 		TEST(test_hedge_too_late),
+		cmocka_unit_test_setup_teardown(test_read_hangs, world_setup_faults,
+						world_teardown),
 		TEST(test_no_room_again),
 		TEST(test_holder_lost),
 		TEST(test_stuck),
