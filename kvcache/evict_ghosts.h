@@ -94,7 +94,9 @@ static inline uint32_t wfi_ghosts_set(const struct wfi_ghosts *g, uint32_t hash)
 	return set & ~(-(uint32_t)(set >= g->nr_sets) & (g->mask ^ g->mask >> 1));
 }
 
-static inline void wfi_ghosts_prefetch(const struct wfi_ghosts *g, uint32_t hash)
+/* inlined by force: gcc takes a function that only prefetches for one without effect */
+static inline __attribute__((always_inline)) void wfi_ghosts_prefetch(const struct wfi_ghosts *g,
+								      uint32_t hash)
 {
 	__builtin_prefetch(&g->sets[wfi_ghosts_set(g, hash)], 1);
 }
