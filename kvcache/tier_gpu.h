@@ -12,7 +12,8 @@
  * that was used since its hand last came by stays, one whose block memory has no more goes at once.
  * All of it in a bounded number of steps: what finds no room is copied another time.
  *
- * When the memory gets smaller its last chunks leave one by one: what nobody pins there is gone at
+ * Chunks are taken from the front on: when the memory gets smaller its last ones, which nobody has
+ * used unless all were, leave one by one: what nobody pins there is gone at
  * once, and nothing there is found any more; where something is pinned the chunk waits for that.
  */
 #ifndef WFI_KVCACHE_TIER_GPU_H

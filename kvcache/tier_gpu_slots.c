@@ -48,7 +48,8 @@ uint64_t wfi_gpu_slots_off(const struct gpu_slots *s, uint32_t copy)
 
 /* ---- rings of chunks ---- */
 
-/* behind *@ring, which is GPU_NONE when it has none */
+/* as the last one from *@ring on, which is GPU_NONE when it has none: a hand comes by it last, and
+ * what is nobody's is given away in the order in which it came */
 static void ring_join(struct gpu_slots *s, enum gpu_ring kind, uint32_t *ring, uint32_t chunk)
 {
 	struct gpu_link *link = &s->chunks[chunk].links[kind], *at;
@@ -59,9 +60,9 @@ static void ring_join(struct gpu_slots *s, enum gpu_ring kind, uint32_t *ring, u
 		return;
 	}
 	at = &s->chunks[*ring].links[kind];
-	*link = (struct gpu_link){ .next = at->next, .prev = *ring };
-	s->chunks[at->next].links[kind].prev = chunk;
-	at->next = chunk;
+	*link = (struct gpu_link){ .next = *ring, .prev = at->prev };
+	s->chunks[at->prev].links[kind].next = chunk;
+	at->prev = chunk;
 }
 
 static void ring_leave(struct gpu_slots *s, enum gpu_ring kind, uint32_t *ring, uint32_t chunk)

@@ -192,11 +192,76 @@ static void test_shrink_slices(void **state)
 	wfi_gpu_slots_fini(&s);
 }
 
+static uint32_t slots_fill(struct model *m, struct gpu_slots *s, uint32_t i, uint32_t stride)
+{
+	const uint32_t slot = m->slots[i], gen = kv_slot(m->r.kv, slot)->gen;
+	const uint32_t copy = wfi_gpu_slots_take(s, stride, slot, gen);
+
+	assert_int_not_equal(copy, GPU_NONE);
+	wfi_gpu_slots_good(s, copy);
+	wfi_gpu_slots_unpin(s, copy);
+	return copy;
+}
+
+/* from the front on: a smaller size takes what nobody uses, while there is some */
+static void test_front_first(void **state)
+{
+	struct model *m = *state;
+	struct weft_rkey rkey = { .len = 8 * CHUNK };
+	const struct wfi_tier_gpu_opts opts = { .env = m->r.env,
+						.kv = m->r.kv,
+						.rkey = &rkey,
+						.bytes = rkey.len,
+						.chunk_bytes = CHUNK };
+	struct gpu_slots s = { .env = NULL };
+	uint32_t i = 0, nr;
+
+	assert_int_equal(wfi_gpu_slots_init(&s, &opts), 0);
+	for (nr = 3; nr <= 8; nr++) {
+		for (; i < nr * PER_CHUNK; i++)
+			assert_int_equal(wfi_gpu_slots_off(&s, slots_fill(m, &s, i, BLOCK)),
+					 (uint64_t)i * BLOCK);
+		wfi_gpu_slots_resize(&s, (uint64_t)nr * CHUNK);
+		while (wfi_gpu_slots_shrink(&s))
+			;
+		assert_int_equal(s.nr_evicted, 0);
+		assert_int_equal(s.nr_copies, i);
+		wfi_gpu_slots_resize(&s, rkey.len);
+	}
+	for (i = 0; i < 8 * PER_CHUNK; i++)
+		assert_int_not_equal(wfi_gpu_slots_find(&s, m->slots[i],
+							kv_slot(m->r.kv, m->slots[i])->gen),
+				     GPU_NONE);
+	wfi_gpu_slots_fini(&s);
+}
+
+/* a large tier takes memory of the host for what is used of it */
+static void test_host_memory(void **state)
+{
+	struct model *m = *state;
+	struct weft_rkey rkey = { .len = 64ull << 30 };
+	const struct wfi_tier_gpu_opts opts = { .env = m->r.env,
+						.kv = m->r.kv,
+						.rkey = &rkey,
+						.bytes = rkey.len,
+						.chunk_bytes = wfi_tier_gpu_chunk(rkey.len) };
+	struct gpu_slots s = { .env = NULL };
+
+	assert_int_equal(wfi_gpu_slots_init(&s, &opts), 0);
+	/* each has a chunk of its own */
+	for (uint32_t i = 0; i < 4; i++)
+		slots_fill(m, &s, i, BLOCK << i);
+	assert_true(s.copy_table.called <= 4 * WFI_TABLE_AHEAD_BYTES);
+	wfi_gpu_slots_fini(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_model, model_setup, kv_rig_teardown),
 		cmocka_unit_test_setup_teardown(test_shrink_slices, model_setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(test_front_first, model_setup, kv_rig_teardown),
+		cmocka_unit_test_setup_teardown(test_host_memory, model_setup, kv_rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
