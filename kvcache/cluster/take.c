@@ -34,7 +34,8 @@ struct take {
 	enum take_state state;
 	bool given_up;
 	bool straight; /* under way to its places; else by way of .slots, or from the arena */
-	int detour; /* why it does not go straight any more; 0: it may */
+	bool packed; /* by way of .slots: straight it can't go, or has failed to */
+	int detour; /* why it failed to; 0: it did not */
 	struct wfi_peer_read read;
 	struct wfi_xfer *xfer;
 	uint64_t push;
@@ -388,6 +389,7 @@ static int take_read_packed(struct take *t)
 static void straight_failed(struct take *t, int res)
 {
 	t->straight = false;
+	t->packed = true;
 	t->detour = res;
 	if (t->given_up || !t->peer || res == -ECANCELED || res == -ETIMEDOUT) {
 		take_end(t, res);
@@ -485,7 +487,7 @@ static const struct wfi_nic_memory *straight_plan(struct take *t)
 	const struct wfi_handoff_places *places = &t->h->places;
 	const struct wfi_nic_memory *to;
 
-	if (t->detour || !places->nics || !places->nics[places->blocks[0].rkey])
+	if (!places->nics || !places->nics[places->blocks[0].rkey])
 		return NULL;
 	blocks_from(t, 0);
 	if (pieces_out(t) || !t->out.nr)
@@ -561,7 +563,9 @@ static int take_begin(struct take *t)
 		self_begin(t);
 		return 0;
 	}
-	to = straight_plan(t);
+	/* planned once, however long it waits for slots */
+	to = t->packed ? NULL : straight_plan(t);
+	t->packed = !to;
 	if (!to)
 		return packed_begin(t);
 	straight_begin(t, to);
@@ -638,6 +642,7 @@ int wfi_take_message(struct wfi_handoffs *hs, struct wfi_peer *peer, struct hand
 	t->state = TAKE_WAITS;
 	t->given_up = false;
 	t->straight = false;
+	t->packed = false;
 	t->detour = 0;
 	t->read = (struct wfi_peer_read){ 0 };
 	t->xfer = NULL;

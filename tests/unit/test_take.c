@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "gpu/error.h"
+#include "kvcache/cluster/shape.h"
 #include "tests/unit/handoff_world.h"
 
 #define MS WFI_NSEC_PER_MSEC
@@ -263,6 +264,44 @@ static void test_costs(void **state)
 	expect_whole(w, &way, &h);
 	assert_int_equal(counted(w, "weft_handoff_straight"), straight);
 	w->memory[GPU].nic.shape = (struct wfi_gpu_shape){ .nr_segments = 0 };
+}
+
+/* ---- how often it is planned ---- */
+
+static unsigned plans;
+
+int __real_wfi_shape_plan(const struct shape_plan *p);
+int __wrap_wfi_shape_plan(const struct shape_plan *p);
+
+int __wrap_wfi_shape_plan(const struct shape_plan *p)
+{
+	plans++;
+	return __real_wfi_shape_plan(p);
+}
+
+/* what can't go straight and waits for slots is not looked at anew with each that comes or ends */
+static void test_planned_once(void **state)
+{
+	static const struct way way = { .kind = GPU, .reached = true, .shaped = true };
+	struct world *w = *state;
+	struct heard h;
+
+	w->nic->caps.cost_per_mib_ns = 1;
+	w->nic->caps.cost_per_piece_ns = 1000000;
+	begin(w, &way, &h, DEADLINE_NS);
+	/* a layer's */
+	slots_take(w, 2);
+	plans = 0;
+	for (uint32_t l = 0; l < NL; l++)
+		says_layer(w, &way, &h, l);
+	/* those behind the first that waits have not been looked at */
+	assert_int_equal(plans, 2);
+	turns(w, MS);
+	/* and for their copies */
+	assert_int_equal(plans, 2 * NL);
+	slots_give(w);
+	expect_whole(w, &way, &h);
+	expect_free(w);
 }
 
 /* ---- bits that are others ---- */
@@ -673,6 +712,7 @@ int main(void)
 		TEST(ways),
 		TEST(layouts),
 		TEST(costs),
+		TEST(planned_once),
 		TEST(flipped),
 		TEST(ends),
 		TEST(never),
