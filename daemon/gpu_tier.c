@@ -506,6 +506,16 @@ bool gpu_tiers_near(const struct session *s, uint32_t slot)
 	return false;
 }
 
+bool gpu_tiers_busy(const struct node *node)
+{
+	unsigned i;
+
+	for (i = 0; i < node->nr_gpu_tiers; i++)
+		if (node->gpu_tiers[i]->tier && wfi_tier_gpu_busy(node->gpu_tiers[i]->tier))
+			return true;
+	return false;
+}
+
 void gpu_tiers_destroy(struct node *node)
 {
 	while (node->nr_gpu_tiers) {

@@ -30,6 +30,7 @@
 #define NET_LOOK_TURNS 16u /* these take longer */
 #define HOT_TURNS 2048u /* idle ones without a pause, which would be noticed in what comes next */
 #define FLUSH_MAX_NS (10 * WFI_NSEC_PER_SEC) /* longer than this a stop waits for no drive */
+#define COPIES_MAX_NS WFI_NSEC_PER_SEC /* nor longer than this for copies to GPUs */
 #define FLUSH_POLL_NS (50 * WFI_NSEC_PER_USEC)
 
 /* ---- set-up ---- */
@@ -392,6 +393,13 @@ void node_destroy(struct node *node)
 {
 	if (!node)
 		return;
+	/* they read its arenas, and write to memory that would be unmapped under them */
+	if (gpu_tiers_busy(node)) {
+		wfi_err("node: a copy to the tier of a GPU does not end: all memory of the node "
+			"stays as it is until this process ends. If the GPU hangs, see the "
+			"kernel's log for Xid");
+		return;
+	}
 	ops_destroy(node);
 	wfi_cluster_destroy(node->cluster);
 	wfi_channels_destroy(node->channels);
@@ -593,6 +601,19 @@ static void tier_flush(struct node *node)
 	}
 }
 
+/* what is copied to GPUs' tiers ends before their memory goes: nobody else waits for it */
+static void gpu_tiers_settle(struct node *node)
+{
+	const struct timespec pause = { .tv_nsec = FLUSH_POLL_NS };
+	uint64_t now_ns = wfi_now(node->env), end_ns = now_ns + COPIES_MAX_NS;
+
+	while (gpu_tiers_busy(node) && now_ns < end_ns) {
+		if (!wfi_xfer_poll(node->xfer, now_ns))
+			clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+		now_ns = wfi_now(node->env);
+	}
+}
+
 /* since there was work last */
 struct idle {
 	unsigned turns;
@@ -678,4 +699,5 @@ void node_run(struct node *node)
 	doze_close(node->doze);
 	node->doze = NULL;
 	tier_flush(node);
+	gpu_tiers_settle(node);
 }

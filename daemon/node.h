@@ -484,7 +484,9 @@ bool gpu_tiers_near(const struct session *s, uint32_t slot);
 /* Return: work done */
 int gpu_tiers_poll(struct node *node, uint64_t now_ns);
 uint64_t gpu_tiers_next_event_ns(const struct node *node);
-/* no transfer is polled any more */
+/* Return: whether a copy to one is under way */
+bool gpu_tiers_busy(const struct node *node);
+/* no transfer is polled any more, and none is busy */
 void gpu_tiers_destroy(struct node *node);
 
 /* ---- gpu_direct.c: regions there that NICs reach themselves ---- */

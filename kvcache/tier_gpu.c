@@ -101,6 +101,11 @@ bool wfi_tier_gpu_over(const struct wfi_tier_gpu *t)
 	       !t->fill.nr;
 }
 
+bool wfi_tier_gpu_busy(const struct wfi_tier_gpu *t)
+{
+	return t->fill.nr;
+}
+
 void wfi_tier_gpu_resize(struct wfi_tier_gpu *t, uint64_t bytes)
 {
 	wfi_gpu_slots_resize(&t->s, bytes);

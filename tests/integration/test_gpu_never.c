@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
+#include "gpu/device.h"
 #include "gpu/error.h"
 #include "tests/integration/gpu.h"
 
@@ -14,6 +16,7 @@
 #define NL 4u /* layers of a block */
 #define NR 8u
 #define MEM (4u << 20)
+#define TIER (16u << 20)
 #define SOON_US 100000u
 #define IN_TIME_MS (TEST_SANITIZED ? 20000 : 4000) /* others may run beside it */
 
@@ -69,20 +72,37 @@ static void still_serves(struct rig *r, uint64_t name)
 	assert_true(test_filled(block, BLOCK, name));
 }
 
-static void rig_open(struct rig *r)
+static void rig_open_with(struct rig *r, uint64_t tier_bytes)
 {
+	const struct weft_opts opts = { .size = sizeof(opts),
+					.mode = WEFT_EMBEDDED,
+					.gpu_tier_bytes = tier_bytes };
+
 	*r = (struct rig){ .mem = test_gpu_alloc(MEM) };
-	test_engine_open(&r->e, NULL, NULL, &geometry);
+	if (weft_open(&opts, &r->e.w) || weft_space_open(r->e.w, &geometry, &r->e.space) ||
+	    weft_ring_open(r->e.w, NULL, &r->e.ring))
+		fail_msg("%s", weft_why());
 	assert_int_equal(weft_ring_open(r->e.w, NULL, &r->other), 0);
 	rig_memory(r);
 	/* its space has slots from here on */
 	still_serves(r, 8000);
 }
 
-static void rig_close(struct rig *r)
+static void rig_open(struct rig *r)
+{
+	rig_open_with(r, 0);
+}
+
+/* the engine's end, and the node's */
+static void engine_close(struct rig *r)
 {
 	weft_ring_close(r->other);
 	test_engine_close(&r->e);
+}
+
+static void rig_close(struct rig *r)
+{
+	engine_close(r);
 	test_gpu_free(r->mem);
 }
 
@@ -346,6 +366,90 @@ static void test_handoff(void **state)
 		handoff(i & 1, i & 2);
 }
 
+/* ---- copies to the GPU's tier ---- */
+
+static void needs_kernels(void)
+{
+	if (!wfi_gpu_image())
+		skip();
+}
+
+static bool is_copying(void *nr)
+{
+	return mock->copies != *(unsigned *)nr;
+}
+
+/* blocks that were gotten are on their way there, and do not come before copies are released */
+static void fill_held(struct rig *r)
+{
+	unsigned nr;
+
+	rig_open_with(r, TIER);
+	put(r, 1);
+	nr = mock->copies;
+	get(r, 1);
+	mock->pass = mock->copies - nr;
+	nr = mock->copies + mock->pass;
+	mock->hold = true;
+	get(r, 1);
+	assert_true(test_until(5000, is_copying, &nr));
+	mock->hold = false;
+}
+
+static void *close_run(void *r)
+{
+	engine_close(r);
+	return NULL;
+}
+
+static bool is_left(void *fd)
+{
+	return !test_counter_in(*(int *)fd, "weft_engines");
+}
+
+/* a node that stops waits for them */
+static void test_tier_stop(void **state)
+{
+	pthread_t closer;
+	struct rig r;
+	int fd;
+
+	(void)state;
+	needs_kernels();
+	fill_held(&r);
+	fd = weft_metrics_fd(r.e.w);
+	assert_true(fd >= 0);
+	assert_int_equal(pthread_create(&closer, NULL, close_run, &r), 0);
+	assert_true(test_until(5000, is_left, &fd));
+	close(fd);
+	mock_release();
+	assert_int_equal(pthread_join(closer, NULL), 0);
+	test_gpu_free(r.mem);
+}
+
+static void stop_before(int in, int out, void *ctx)
+{
+	struct rig r;
+
+	(void)in;
+	(void)out;
+	(void)ctx;
+	fill_held(&r);
+	engine_close(&r);
+	mock_release();
+}
+
+/* and leaves what they read and write as it is, where they do not end */
+static void test_tier_stop_before(void **state)
+{
+	struct test_child c;
+
+	(void)state;
+	needs_kernels();
+	test_child_start(&c, stop_before, NULL);
+	test_child_join(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -353,6 +457,8 @@ int main(void)
 		cmocka_unit_test(test_get),
 		cmocka_unit_test(test_ring_closed),
 		cmocka_unit_test(test_handoff),
+		cmocka_unit_test(test_tier_stop),
+		cmocka_unit_test(test_tier_stop_before),
 	};
 	const int skip = test_gpu_load();
 

@@ -23,7 +23,8 @@ struct mock_cuda {
 	bool no_vmm; /* GPUs have no memory that is mapped in parts */
 	uint64_t bytes; /* of memory that cuMemCreate() gives, all in all; 0: MOCK_CUDA_BYTES */
 	bool shared_memory; /* of other processes, too, by their handles */
-	bool hold; /* copies wait for mock_cuda_release() */
+	bool hold; /* copies wait for mock_cuda_release(), ... */
+	unsigned pass; /* but for the next ones, so many */
 	unsigned flip; /* so many copies, of kernels too, arrive with a bit that is another */
 	unsigned launches; /* so far */
 	unsigned copies; /* so far */
