@@ -5,7 +5,7 @@
  * A tier is opened behind the first region of its GPU, by the control thread, since that takes
  * long; the worker gets what came of it. One that can't be had is not asked for again, and its
  * engines are served from memory. One that has failed is opened again, and empty, behind the next
- * region.
+ * region, or when it is to have another size.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -245,18 +245,19 @@ static void tier_closed(struct node_gpu_tier *t)
 	t->closed = true;
 }
 
-void gpu_tier_reap(struct node *node, const uint8_t uuid[16])
+bool gpu_tier_reap(struct node *node, const uint8_t uuid[16])
 {
 	struct tier_call c = { .t = tier_find(node, uuid) };
 
 	if (!c.t)
-		return;
+		return false;
 	node_call(node, run_reap, &c);
 	if (!c.ret)
-		return;
+		return false;
 	tier_closed(c.t);
 	snprintf(c.t->why, sizeof(c.t->why),
 		 "the GPU has failed, and is to be opened anew behind the next region there");
+	return true;
 }
 
 /* ---- another size ---- */
@@ -266,7 +267,8 @@ struct resize {
 	uint64_t bytes;
 	char *why;
 	size_t why_len;
-	bool lost[SESSION_GPUS_MAX]; /* these are as they are until they are opened anew */
+	bool reaped[SESSION_GPUS_MAX]; /* these had failed, and are closed now */
+	bool lost[SESSION_GPUS_MAX]; /* these have, and something there is still under way */
 	uint64_t had[SESSION_GPUS_MAX];
 };
 
@@ -329,10 +331,18 @@ void gpu_tiers_trim(struct node *node)
 }
 
 /* Return: 0, or why no memory could make it that large, or that small */
-static int size_check(const struct node_gpu_tier *t, const struct resize *r)
+static int size_check(const struct resize *r, unsigned i)
 {
+	const struct node_gpu_tier *t = r->node->gpu_tiers[i];
 	const struct wfi_gpu_memory *m = &t->memory;
 
+	if (r->lost[i]) {
+		snprintf(r->why, r->why_len,
+			 "the tier of gpu %d has failed, and a copy there is still under way: try "
+			 "again when it has ended, or restart the node",
+			 m->ordinal);
+		return -EBUSY;
+	}
 	if (m->len != t->want) {
 		snprintf(r->why, r->why_len,
 			 "the tier of gpu %d is still getting smaller: try again when it is",
@@ -367,20 +377,25 @@ static int sizes_check(const struct resize *r)
 		return -EINVAL;
 	}
 	for (i = 0; i < r->node->nr_gpu_tiers && !ret; i++)
-		if (!r->lost[i])
-			ret = size_check(r->node->gpu_tiers[i], r);
+		ret = size_check(r, i);
 	return ret;
 }
 
 /* its memory, before it is used */
-static int tier_enlarge(const struct resize *r, struct node_gpu_tier *t)
+static int tier_enlarge(const struct resize *r, unsigned i)
 {
+	struct node_gpu_tier *t = r->node->gpu_tiers[i];
 	int ret = 0;
 
 	if (!t->tier && r->bytes)
 		ret = tier_open(r->node, t, r->bytes);
 	else if (r->bytes > t->memory.len)
 		ret = wfi_gpu_memory_grow(&t->memory, r->bytes);
+	/* its GPU may be no better, which says nothing against the others' size */
+	if (ret && ret != -ENOMEM && r->reaped[i]) {
+		wfi_warn("node: serves a GPU without a tier: %s", t->why);
+		return 0;
+	}
 	if (ret)
 		snprintf(r->why, r->why_len, "%s; nothing was changed", why_not(ret));
 	return ret;
@@ -409,18 +424,18 @@ int gpu_tiers_resize(struct node *node, uint64_t bytes, char *why, size_t why_le
 	unsigned i, nr = 0;
 	int ret;
 
+	for (i = 0; i < node->nr_gpu_tiers; i++)
+		r.reaped[i] = gpu_tier_reap(node, node->gpu_tiers[i]->uuid);
 	node_call(node, run_lost, &r);
 	ret = sizes_check(&r);
 	for (; nr < node->nr_gpu_tiers && !ret; nr++) {
 		r.had[nr] = node->gpu_tiers[nr]->want;
-		if (!r.lost[nr])
-			ret = tier_enlarge(&r, node->gpu_tiers[nr]);
+		ret = tier_enlarge(&r, nr);
 	}
 	if (!ret)
 		node->gpu_tier_bytes = bytes;
 	for (i = 0; i < nr; i++)
-		if (!r.lost[i])
-			tier_set(&r, node->gpu_tiers[i], ret ? r.had[i] : bytes);
+		tier_set(&r, node->gpu_tiers[i], ret ? r.had[i] : bytes);
 	return ret;
 }
 

@@ -467,8 +467,8 @@ const struct weft_mr *gpu_mr(const struct session *s, const struct weft_ep *ep);
  * is no place for another one */
 struct node_gpu_tier *gpu_tier_get(struct node *node, const uint8_t uuid[16]);
 /* one there that has failed, and that nobody uses any more, is closed: it is opened again by
- * gpu_tier_get(). Context: as that */
-void gpu_tier_reap(struct node *node, const uint8_t uuid[16]);
+ * gpu_tier_get(). Context: as that. Return: whether there was one */
+bool gpu_tier_reap(struct node *node, const uint8_t uuid[16]);
 /* each has @bytes, or somewhat more: a larger one at once, a smaller one when nobody uses what it
  * loses. Waits for the worker, and for the driver. Context: as above. Return: 0; as
  * weft_gpu_tier_resize() with @why, and nothing changed */

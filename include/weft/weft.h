@@ -589,11 +589,13 @@ WEFT_API WEFT_NONNULL(1) int weft_tier_resize(struct weft *w, uint64_t bytes);
  * @bytes: of each, made somewhat more to fit; 0: none
  *
  * There is more on return; less is given back afterwards, when nobody reads there any more, as the
- * status shows. It is for this life of the node: the next has what its configuration says.
+ * status shows. A tier that has failed gives back what it has, and begins anew, if its GPU still
+ * can. It is for this life of the node: the next has what its configuration says.
  * Return: 0; with nothing changed: -EPERM only the node's own user, and root, may; -EINVAL more
  * than four times of what a GPU's tier began with (make it 0 before), or than 1 TiB; -ENOMEM a GPU
- * has not so much; -EBUSY it is still getting smaller; -EOPNOTSUPP a GPU that gives no memory in
- * parts (make it 0 before), or no kernels; -EIO, -ENODEV.
+ * has not so much; -EBUSY it is still getting smaller, or has failed and a copy there has not
+ * ended; -EOPNOTSUPP a GPU that gives no memory in parts (make it 0 before), or no kernels; -EIO,
+ * -ENODEV.
  */
 WEFT_API WEFT_NONNULL(1) int weft_gpu_tier_resize(struct weft *w, uint64_t bytes);
 

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "gpu/device.h"
 #include "gpu/error.h"
@@ -396,6 +398,53 @@ static void fill_held(struct rig *r)
 	mock->hold = false;
 }
 
+static bool status_says(struct rig *r, const char *what)
+{
+	char *text;
+	bool says;
+
+	assert_int_equal(weft_status_json(r->e.w, &text), 0);
+	says = strstr(text, what) != NULL;
+	free(text);
+	return says;
+}
+
+static bool is_lost(void *r)
+{
+	return status_says(r, "\"gpu\":0,\"state\":\"failed\"");
+}
+
+static bool is_given_back(void *r)
+{
+	return !weft_gpu_tier_resize(((struct rig *)r)->e.w, 0);
+}
+
+static bool is_hit(void *r)
+{
+	get(r, 1);
+	return test_counter(((struct rig *)r)->e.w, "weft_tier_get") >= NR;
+}
+
+/* it is lost, and is as large as it is to be when they have ended after all */
+static void test_tier_resize(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	needs_kernels();
+	fill_held(&r);
+	assert_true(test_until(30000, is_lost, &r));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 0), -EBUSY);
+	assert_non_null(strstr(weft_why(), "has failed"));
+	assert_true(is_lost(&r));
+	mock_release();
+	assert_true(test_until(5000, is_given_back, &r));
+	assert_true(status_says(&r, "\"gpu_tiers\":[]"));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, TIER), 0);
+	assert_true(test_until(5000, is_hit, &r));
+	rig_close(&r);
+}
+
 static void *close_run(void *r)
 {
 	engine_close(r);
@@ -457,6 +506,7 @@ int main(void)
 		cmocka_unit_test(test_get),
 		cmocka_unit_test(test_ring_closed),
 		cmocka_unit_test(test_handoff),
+		cmocka_unit_test(test_tier_resize),
 		cmocka_unit_test(test_tier_stop),
 		cmocka_unit_test(test_tier_stop_before),
 	};

@@ -631,6 +631,11 @@ static void test_gpu_lost(void **state)
 	mock_release();
 	drop(&r, 1, NR);
 	assert_int_equal(test_stat(r.e.ring).slots_quarantined, 0);
+	/* its tier can't be had anew, which is nothing against the others' */
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 2 * TIER), 0);
+	assert_true(status_says(&r, "\"state\":\"off\""));
+	assert_int_equal(weft_gpu_tier_resize(r.e.w, 0), 0);
+	assert_true(status_says(&r, "\"gpu_tiers\":[]"));
 	rig_close(&r);
 }
 
