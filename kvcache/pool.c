@@ -502,8 +502,8 @@ static void empty_end(struct wfi_kv *kv)
 		avail_add(run);
 }
 
-/* a run that is to leave, or NULL. What is held in a run keeps all of it: above a tier that may be a
- * write, which ends; else nothing of it goes in vain */
+/* a run that is to leave, or NULL. What is held in a run keeps all of it: above a tier that may be
+ * a write, which ends; else nothing of it goes in vain */
 static struct kv_run *empty_choose(struct wfi_kv *kv, struct kv_space *space)
 {
 	struct kv_run *idle = space->runs, *run;
@@ -682,7 +682,7 @@ int wfi_space_make_room(struct wfi_kv *kv, struct kv_space *space, uint32_t nr)
 		may_grow = may_grow && !grow(kv, space, false);
 		n = may_grow ? 0 : evict_now(kv, space, nr - space->nr_free);
 		gone += n;
-		/* most of what goes lies in the run that leaves: one claim never clears all of it */
+		/* most of it lies in the run that leaves: one claim never clears all of that */
 		if (gone >= KV_EMPTY_BLOCKS && empties(kv, space))
 			empty_end(kv);
 		if (may_grow || n)

@@ -108,7 +108,7 @@ bool wfi_tier_gpu_shrinks(const struct wfi_tier_gpu *t);
 /* Return: whether it is lost, or of no bytes, no copy is pinned and none is under way: it may be
  * destroyed */
 bool wfi_tier_gpu_over(const struct wfi_tier_gpu *t);
-/* Return: whether a copy to it is under way, which reads memory of the node and writes to the tier's */
+/* Return: whether a copy to it is under way: from the node's memory to the tier's */
 bool wfi_tier_gpu_busy(const struct wfi_tier_gpu *t);
 /* Return: work done */
 int wfi_tier_gpu_poll(struct wfi_tier_gpu *t, uint64_t now_ns);

@@ -353,7 +353,7 @@ static void test_hedge(void **state)
 	assert_int_equal(kv.slots_leased, 0);
 }
 
-/* READs that no shutdown ends are waited for by the pull that lent them memory, and by no other: who
+/* READs that no shutdown ends are waited for by the pull that lent them memory, and no other: who
  * wants the same blocks, then or later, has them of another holder */
 static void test_read_hangs(void **state)
 {

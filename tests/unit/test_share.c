@@ -557,7 +557,7 @@ static void start_large(struct fixture *f, uint32_t run, uint64_t max_first, uin
 	id[1] = kv_rig_space(f->r.kv, f->a.t, "second", SMALL).id;
 }
 
-/* three runs are the first one's, but for @less blocks, the fourth is the second one's, and its next
+/* three runs are the first one's, but for @less blocks, the fourth the second one's, and its next
  * claim makes a run of the first one leave. Return: the next key */
 static uint64_t begin_emptying(struct fixture *f, uint32_t run, uint32_t less, const uint32_t id[2])
 {
