@@ -502,13 +502,14 @@ static void test_tier_stop_before(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		/* it forks: no thread was begun before */
+		cmocka_unit_test(test_tier_stop_before),
 		cmocka_unit_test(test_put),
 		cmocka_unit_test(test_get),
 		cmocka_unit_test(test_ring_closed),
 		cmocka_unit_test(test_handoff),
 		cmocka_unit_test(test_tier_resize),
 		cmocka_unit_test(test_tier_stop),
-		cmocka_unit_test(test_tier_stop_before),
 	};
 	const int skip = test_gpu_load();
 
